@@ -1,0 +1,4 @@
+mod failure;
+mod postgres;
+mod settings;
+fn main() {}

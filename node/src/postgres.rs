@@ -1,0 +1,131 @@
+//! Runs the server's own tools: on the node, or inside the application's container.
+
+use std::process::Stdio;
+
+use serde::de::DeserializeOwned;
+use shared::report::ExitCode;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::settings::{PostgresSettings, Server};
+
+/// The database for statements that concern the cluster. Databases are renamed under other sessions, never
+/// under this one.
+pub(crate) const ADMIN_DATABASE: &str = "template1";
+
+/// A Postgres server, reached as the settings say.
+#[derive(Debug, Clone)]
+pub(crate) struct Postgres {
+    settings: PostgresSettings,
+}
+
+impl Postgres {
+    pub(crate) fn new(settings: PostgresSettings) -> Self {
+        Self { settings }
+    }
+
+    /// Prepares a tool of the server, such as `pg_dump`. The child is killed when it is dropped; its standard
+    /// streams are inherited until the caller says otherwise. Connection options come from the environment
+    /// (`PGHOST`, `PGUSER` …), so that the arguments are the same in a container and outside.
+    pub(crate) fn tool(&self, program: &str) -> Command {
+        let mut variables = vec![("PGUSER", self.settings.user.clone())];
+        variables.push(("PGAPPNAME", "rekindle".to_owned()));
+        // A message's text is read by people only; its language must not depend on the container's locale.
+        variables.push(("LC_MESSAGES", "C".to_owned()));
+        let mut command = match &self.settings.server {
+            Server::Container(container) => {
+                let mut command = Command::new("docker");
+                command.args(["exec", "-i"]);
+                for (name, value) in &variables {
+                    command.arg("--env").arg(format!("{name}={value}"));
+                }
+                command.arg(container).arg(program);
+                command
+            }
+            Server::Direct { host, port } => {
+                let mut command = Command::new(program);
+                command
+                    .envs(variables)
+                    .env("PGHOST", host)
+                    .env("PGPORT", port.to_string());
+                command
+            }
+        };
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Runs a script in one psql session that stops at the first error, and returns what it printed:
+    /// unaligned tuples only. The script goes through standard input, so that nothing of it shows in a
+    /// process list.
+    pub(crate) async fn script(
+        &self,
+        database: &str,
+        script: &str,
+        code: ExitCode,
+    ) -> Result<String> {
+        let mut command = self.tool("psql");
+        command
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"])
+            .arg(connection_string(database));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .or_fail(code, || "start psql")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A psql that ended early says why on its standard error; the broken pipe adds nothing to that.
+            stdin.write_all(script.as_bytes()).await.ok();
+        }
+        let output = child
+            .wait_with_output()
+            .await
+            .or_fail(code, || "wait for psql")?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::new(
+                code,
+                format!("psql on database {database:?}: {}", words.trim()),
+            ));
+        }
+        String::from_utf8(output.stdout).or_fail(code, || "read psql's output")
+    }
+
+    /// Runs one query that returns one JSON value, and reads it.
+    pub(crate) async fn query<T: DeserializeOwned>(
+        &self,
+        database: &str,
+        query: &str,
+        code: ExitCode,
+    ) -> Result<T> {
+        let output = self.script(database, query, code).await?;
+        serde_json::from_str(output.trim())
+            .or_fail(code, || format!("read the answer to {query:?}"))
+    }
+}
+
+/// Names a database to a client as a connection string: a bare name with `=` in it, or one that begins with
+/// `postgres://`, would be read as a connection string itself.
+pub(crate) fn connection_string(database: &str) -> String {
+    format!(
+        "dbname='{}'",
+        database.replace('\\', "\\\\").replace('\'', "\\'")
+    )
+}
+
+/// Quotes a name for SQL.
+pub(crate) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes a text for SQL, whatever `standard_conforming_strings` says.
+pub(crate) fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}

@@ -1,0 +1,88 @@
+//! The application's settings: one TOML file on the node, checked as a whole.
+
+use std::path::PathBuf;
+
+use shared::id::StackName;
+
+/// Where the settings are, below the root.
+pub(crate) const PATH: &str = "etc/rekindle/node.toml";
+
+/// Everything the agent knows about the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// What the node's backups are filed under.
+    pub(crate) stack: StackName,
+    /// The bucket of backups.
+    pub(crate) bucket: String,
+    /// The bucket's region; the instance's own where it is not set.
+    pub(crate) region: Option<String>,
+    /// Seconds without progress after which the agent ends itself.
+    pub(crate) stall_limit_seconds: u32,
+    /// `[configuration] paths`: absolute paths of directories and files, none inside another.
+    pub(crate) configuration_paths: Vec<PathBuf>,
+    /// `[postgres]`.
+    pub(crate) postgres: PostgresSettings,
+    /// `[commands]`.
+    pub(crate) commands: Commands,
+}
+
+/// How to reach Postgres, and what to save of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PostgresSettings {
+    /// The server.
+    pub(crate) server: Server,
+    /// The superuser to connect as; `postgres` by default.
+    pub(crate) user: String,
+    /// The databases; every one that allows connections where it is not set.
+    pub(crate) databases: Option<Vec<String>>,
+    /// Whether the bootstrap superuser gets the password of the backup.
+    pub(crate) bootstrap_role_password: BootstrapRolePassword,
+    /// What to do about tablespaces that the new node may not have.
+    pub(crate) tablespaces: Tablespaces,
+    /// How long to wait for the server to accept connections.
+    pub(crate) ready_timeout_seconds: u32,
+}
+
+/// Where the server's own tools are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Inside this container, by `docker exec -i`.
+    Container(String),
+    /// On the node, with its own client tools.
+    Direct {
+        /// A host name, or the directory of a Unix socket.
+        host: String,
+        /// The port; 5432 by default.
+        port: u16,
+    },
+}
+
+/// `bootstrap_role_password = "restore" | "keep"`; restore by default, since the application's password
+/// travels with its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BootstrapRolePassword {
+    Restore,
+    Keep,
+}
+
+/// `tablespaces = "fail" | "default"`; fail by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tablespaces {
+    Fail,
+    Default,
+}
+
+/// The application's own commands, each a program and its arguments: no shell reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commands {
+    /// Starts Postgres, once its configuration is in place. None where it starts by itself.
+    pub(crate) start_postgres: Option<Vec<String>>,
+    /// Starts the application.
+    pub(crate) start: Option<Vec<String>>,
+    /// Stops the application, but not Postgres: before a final backup.
+    pub(crate) stop: Option<Vec<String>>,
+    /// Exits with 0 once the application serves.
+    pub(crate) health: Option<Vec<String>>,
+    /// How long the application may take to become healthy; 300 by default.
+    pub(crate) health_timeout_seconds: u32,
+}

@@ -1,0 +1,1 @@
+//! The AWS calls: domain types in, domain types out, one API operation per function.

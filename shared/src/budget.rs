@@ -1,0 +1,143 @@
+//! The timing budget: how long anything may take, and why the numbers fit each other.
+//!
+//! One table, in seconds. A test holds it against template.yaml, which is the only other place with numbers.
+//! In SSM, `TimeoutSeconds` bounds the delivery only; a command whose agent died shows `InProgress` until
+//! `TimeoutSeconds + executionTimeout` have passed.
+
+use std::time::Duration;
+
+/// Between two scheduled backups, at the template's default.
+pub const SCHEDULE: u32 = 900;
+/// Between two sweeps.
+pub const SWEEP: u32 = 60;
+/// `Timeout` of both functions; the most that Lambda allows.
+pub const LAMBDA: u32 = 900;
+/// The load balancer's deregistration delay: an instance drains so long before its terminate hook fires.
+pub const DEREGISTRATION_DELAY: u32 = 30;
+
+/// `TimeoutSeconds` of every command: how long the SSM agent may take to accept it.
+pub const DELIVERY: u32 = 30;
+/// `executionTimeout` of a scheduled, manual or adopting backup.
+pub const BACKUP_EXECUTION: u32 = 780;
+/// `executionTimeout` of a final backup.
+pub const FINAL_EXECUTION: u32 = 900;
+/// `executionTimeout` of a restore, its fallbacks included.
+pub const RESTORE_EXECUTION: u32 = 5_100;
+
+/// How long a launching instance may take to register with SSM, cloud-init included.
+pub const SSM_READY: u32 = 600;
+/// How long a restore waits for a terminating predecessor's final backup.
+pub const FENCE: u32 = 1_080;
+/// How long the agent waits for cloud-init, at the start of a restore.
+pub const CLOUD_INIT: u32 = 300;
+/// After how long without progress the agent ends itself; a setting on the node, this is its default.
+pub const STALL: u32 = 900;
+
+/// `HeartbeatTimeout` of the launch hook.
+pub const LAUNCH_HEARTBEAT: u32 = 1_800;
+/// `HeartbeatTimeout` of the terminate hook.
+pub const TERMINATE_HEARTBEAT: u32 = 1_200;
+/// How long after its launch an instance is kept waiting by heartbeats, at the most.
+pub const HARD_CAP: u32 = 7_200;
+
+/// `MaximumEventAgeInSeconds` of the backup function: a tick that is later is worthless.
+pub const BACKUP_EVENT_AGE: u32 = 600;
+/// `MaximumEventAgeInSeconds` of the restore function.
+pub const RESTORE_EVENT_AGE: u32 = 900;
+/// How long after its command was requested a backup may be committed: a late duplicate of an event must not
+/// bring a retired backup back.
+pub const COMMIT_WINDOW: u32 = 7_200;
+
+/// For what is not measured: an event's way, a cold start, a retry.
+pub const MARGIN: u32 = 60;
+
+/// What must hold between the numbers, each with its reason. The left side must not exceed the right one.
+pub const INEQUALITIES: &[(&str, u32, u32)] = &[
+    (
+        "a scheduled backup is over before the next one starts",
+        DELIVERY + BACKUP_EXECUTION + MARGIN,
+        SCHEDULE,
+    ),
+    (
+        "a final backup fits into the terminate hook",
+        DELIVERY + FINAL_EXECUTION + MARGIN,
+        TERMINATE_HEARTBEAT,
+    ),
+    (
+        "the fence outlasts a predecessor's draining and final backup",
+        DEREGISTRATION_DELAY + DELIVERY + FINAL_EXECUTION + MARGIN,
+        FENCE,
+    ),
+    (
+        "waiting for SSM and for the fence needs no heartbeat",
+        SSM_READY + FENCE + MARGIN,
+        LAUNCH_HEARTBEAT,
+    ),
+    (
+        "a retried invocation still finds the launch hook open",
+        LAMBDA + 2 * MARGIN,
+        LAUNCH_HEARTBEAT,
+    ),
+    (
+        "a restore fits under the hard cap",
+        SSM_READY + FENCE + DELIVERY + RESTORE_EXECUTION + MARGIN,
+        HARD_CAP,
+    ),
+    ("heartbeats come often enough", 3 * SWEEP, LAUNCH_HEARTBEAT),
+    (
+        "a tick is dropped before the next one",
+        BACKUP_EVENT_AGE,
+        SCHEDULE,
+    ),
+    (
+        "a launch event is dropped before its hook expires",
+        RESTORE_EVENT_AGE + MARGIN,
+        LAUNCH_HEARTBEAT,
+    ),
+    (
+        "a finished backup can still be committed after a lost event",
+        2 * SCHEDULE + BACKUP_EXECUTION,
+        COMMIT_WINDOW,
+    ),
+    (
+        "the agent ends a stalled restore before SSM does",
+        CLOUD_INIT + STALL + MARGIN,
+        RESTORE_EXECUTION,
+    ),
+];
+
+/// Returns a number of the table as a duration.
+pub fn seconds(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_fit_each_other() {
+        for (reason, left, right) in INEQUALITIES {
+            assert!(left <= right, "{reason}: {left} s > {right} s");
+        }
+    }
+
+    #[test]
+    fn aws_accepts_the_numbers() {
+        assert!(LAMBDA <= 900);
+        assert!(
+            (30..=7200).contains(&LAUNCH_HEARTBEAT) && (30..=7200).contains(&TERMINATE_HEARTBEAT)
+        );
+        assert!((30..=2_592_000).contains(&DELIVERY));
+        assert!(
+            [BACKUP_EXECUTION, FINAL_EXECUTION, RESTORE_EXECUTION]
+                .iter()
+                .all(|t| (5..=172_800).contains(t))
+        );
+        assert!(
+            (60..=21_600).contains(&BACKUP_EVENT_AGE) && (60..=21_600).contains(&RESTORE_EVENT_AGE)
+        );
+        // The hook's global timeout is the lower of 48 h and 100 heartbeats.
+        assert!(HARD_CAP <= 100 * LAUNCH_HEARTBEAT && HARD_CAP <= 172_800);
+    }
+}

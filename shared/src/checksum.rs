@@ -1,0 +1,86 @@
+//! The two digests of every object: SHA-256, which is ours, and CRC-64/NVME, which S3 verifies itself.
+
+use crc_fast::{CrcAlgorithm, Digest as CrcDigest};
+use sha2::{Digest as _, Sha256 as Sha256Hasher};
+
+use crate::id::{Crc64, Sha256};
+
+/// Digests one object as its bytes go by.
+pub struct ObjectDigest {
+    sha256: Sha256Hasher,
+    crc64: CrcDigest,
+    size: u64,
+}
+
+/// What an object's bytes come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digests {
+    /// Bytes.
+    pub size: u64,
+    /// Ours, rechecked on every restore.
+    pub sha256: Sha256,
+    /// S3's, checked by S3 when the object is completed.
+    pub crc64: Crc64,
+}
+
+impl ObjectDigest {
+    /// Starts with no bytes.
+    pub fn new() -> Self {
+        Self {
+            sha256: Sha256Hasher::new(),
+            crc64: CrcDigest::new(CrcAlgorithm::Crc64Nvme),
+            size: 0,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.crc64.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// Returns what all bytes came to.
+    pub fn finish(self) -> Digests {
+        Digests {
+            size: self.size,
+            sha256: Sha256::of(&self.sha256.finalize().into()),
+            crc64: Crc64::of(self.crc64.finalize()),
+        }
+    }
+}
+
+impl Default for ObjectDigest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Digests bytes that are all at hand.
+pub fn digests(bytes: &[u8]) -> Digests {
+    let mut digest = ObjectDigest::new();
+    digest.update(bytes);
+    digest.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    #[test]
+    fn digests_are_the_published_check_values() {
+        // The check value of CRC-64/NVME over "123456789" in the catalogue of parametrised CRC algorithms.
+        let digests = digests(b"123456789");
+        assert_eq!(digests.size, 9);
+        assert_eq!(
+            digests.crc64.as_str(),
+            STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes())
+        );
+        assert_eq!(
+            digests.sha256.as_str(),
+            "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"
+        );
+    }
+}

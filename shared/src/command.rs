@@ -1,0 +1,268 @@
+//! What a node is asked to do: the parameters of the two SSM documents.
+//!
+//! Every value has a shape that the document's `allowedPattern` repeats, so that nothing from an event can
+//! reach a shell, and none is a secret: SSM keeps command histories.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::id::{BackupId, OperationId, RunId, Sha256};
+
+/// The step of both documents that runs the agent. `GetCommandInvocation` wants it as `PluginName`.
+pub const AGENT_STEP: &str = "runAgent";
+
+/// The most backups that one restore command names: the newest and its fallbacks.
+pub const MOST_CANDIDATES: usize = 3;
+
+/// Why a backup is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// The schedule asked for it.
+    Scheduled,
+    /// An operator asked for it.
+    Manual,
+    /// The instance is being terminated: the application is stopped first, and the node retires after it.
+    Final,
+    /// An operator takes a running, hand-made node under protection.
+    Adopt,
+}
+
+impl Purpose {
+    /// Returns the word that the document's parameter and the agent's `--purpose` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Manual => "manual",
+            Self::Final => "final",
+            Self::Adopt => "adopt",
+        }
+    }
+}
+
+impl FromStr for Purpose {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        [Self::Scheduled, Self::Manual, Self::Final, Self::Adopt]
+            .into_iter()
+            .find(|purpose| purpose.as_str() == text)
+            .ok_or_else(|| format!("purpose {text:?} is none of scheduled, manual, final, adopt"))
+    }
+}
+
+/// One backup that a restore may use, with what makes its index trustworthy.
+///
+/// Written `<backup id>/<run id>/<SHA-256 of its index>/<version id, or ->`. The node reads the index from its
+/// own stack's prefix and believes it only if the hash matches, so it needs no access to manifests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The attempt that was committed.
+    pub run_id: RunId,
+    /// The SHA-256 of the committed `index.json`.
+    pub index_sha256: Sha256,
+    /// The S3 version of the index, where the bucket keeps versions.
+    pub index_version: Option<String>,
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.index_version.as_deref().unwrap_or("-");
+        write!(
+            f,
+            "{}/{}/{}/{version}",
+            self.backup_id, self.run_id, self.index_sha256
+        )
+    }
+}
+
+impl FromStr for Candidate {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let [backup_id, run_id, sha256, version] = parts[..] else {
+            return Err(format!(
+                "candidate {text:?} is not <backup id>/<run id>/<SHA-256>/<version or ->"
+            ));
+        };
+        let malformed = |error: crate::id::MalformedName| format!("candidate {text:?}: {error}");
+        if version.is_empty()
+            || !version
+                .bytes()
+                .all(|b| matches!(b, b'.' | b'_' | b'-') || b.is_ascii_alphanumeric())
+        {
+            return Err(format!(
+                "candidate {text:?}: the version has characters that S3 does not use"
+            ));
+        }
+        Ok(Self {
+            backup_id: backup_id.parse().map_err(malformed)?,
+            run_id: run_id.parse().map_err(malformed)?,
+            index_sha256: sha256.parse().map_err(malformed)?,
+            index_version: (version != "-").then(|| version.to_owned()),
+        })
+    }
+}
+
+/// What the backup document asks of every instance it is sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupCommand {
+    /// What makes a second delivery of the same request harmless.
+    pub operation_id: OperationId,
+    /// The name of the backup to make.
+    pub backup_id: BackupId,
+    /// Why.
+    pub purpose: Purpose,
+}
+
+/// What the restore document asks of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreCommand {
+    /// What makes a second delivery of the same request harmless.
+    pub operation_id: OperationId,
+    /// The newest backup first; empty asks for a first boot, with an empty application.
+    pub candidates: Vec<Candidate>,
+}
+
+/// The parameters of a document, as SSM carries them: each a list of strings.
+pub type Parameters = HashMap<String, Vec<String>>;
+
+const OPERATION_ID: &str = "OperationId";
+const BACKUP_ID: &str = "BackupId";
+const PURPOSE: &str = "Purpose";
+const CANDIDATES: &str = "Candidates";
+const AGENT_SHA256: &str = "AgentSha256";
+const EXECUTION_TIMEOUT: &str = "ExecutionTimeout";
+
+/// Asks for a first boot in place of a list of candidates: SSM has no empty string parameters.
+const NO_CANDIDATES: &str = "none";
+
+impl BackupCommand {
+    /// Returns the parameters of the backup document. `execution_timeout` is in seconds.
+    pub fn parameters(&self, agent: &Sha256, execution_timeout: u32) -> Parameters {
+        parameters([
+            (OPERATION_ID, self.operation_id.to_string()),
+            (BACKUP_ID, self.backup_id.to_string()),
+            (PURPOSE, self.purpose.as_str().to_owned()),
+            (AGENT_SHA256, agent.to_string()),
+            (EXECUTION_TIMEOUT, execution_timeout.to_string()),
+        ])
+    }
+
+    /// Reads a command back from what SSM recorded of it.
+    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
+        Ok(Self {
+            operation_id: parameter(parameters, OPERATION_ID)?,
+            backup_id: parameter(parameters, BACKUP_ID)?,
+            purpose: parameter(parameters, PURPOSE)?,
+        })
+    }
+}
+
+impl RestoreCommand {
+    /// Returns the parameters of the restore document. `execution_timeout` is in seconds.
+    pub fn parameters(&self, agent: &Sha256, execution_timeout: u32) -> Parameters {
+        let candidates: Vec<String> = self.candidates.iter().map(Candidate::to_string).collect();
+        let candidates = if candidates.is_empty() {
+            NO_CANDIDATES.to_owned()
+        } else {
+            candidates.join(",")
+        };
+        parameters([
+            (OPERATION_ID, self.operation_id.to_string()),
+            (CANDIDATES, candidates),
+            (AGENT_SHA256, agent.to_string()),
+            (EXECUTION_TIMEOUT, execution_timeout.to_string()),
+        ])
+    }
+
+    /// Reads a list of candidates as the document's parameter has it.
+    pub fn parse_candidates(text: &str) -> std::result::Result<Vec<Candidate>, String> {
+        if text == NO_CANDIDATES {
+            return Ok(Vec::new());
+        }
+        text.split(',').map(Candidate::from_str).collect()
+    }
+}
+
+fn parameters<const N: usize>(pairs: [(&str, String); N]) -> Parameters {
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), vec![value]))
+        .collect()
+}
+
+fn parameter<T: FromStr>(parameters: &Parameters, name: &'static str) -> Result<T>
+where
+    T::Err: fmt::Display,
+{
+    let value = parameters.get(name).and_then(|values| values.first());
+    let value = value
+        .ok_or_else(|| Error::contract("a command's parameters", format!("{name} is missing")))?;
+    value.parse().map_err(|error: T::Err| {
+        Error::contract("a command's parameters", format!("{name}: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(version: Option<&str>) -> Candidate {
+        Candidate {
+            backup_id: "20261123T021500.000Z".parse().unwrap(),
+            run_id: "0a1b2c3d".parse().unwrap(),
+            index_sha256: "ab".repeat(32).parse().unwrap(),
+            index_version: version.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn candidates_survive_the_document_parameter() {
+        let candidates = vec![candidate(Some("3HL4kqtJvjVBH40Nrjfkd")), candidate(None)];
+        let command = RestoreCommand {
+            operation_id: "launch-i-0123abcd".parse().unwrap(),
+            candidates: candidates.clone(),
+        };
+        let parameters = command.parameters(&"0".repeat(64).parse().unwrap(), 60);
+        assert_eq!(
+            RestoreCommand::parse_candidates(&parameters[CANDIDATES][0]).unwrap(),
+            candidates
+        );
+    }
+
+    #[test]
+    fn a_first_boot_names_no_candidates() {
+        let command = RestoreCommand {
+            operation_id: "launch-i-0123abcd".parse().unwrap(),
+            candidates: vec![],
+        };
+        let parameters = command.parameters(&"0".repeat(64).parse().unwrap(), 60);
+        assert_eq!(parameters[CANDIDATES], ["none"]);
+        assert_eq!(RestoreCommand::parse_candidates("none").unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_backup_command_is_read_back_from_its_parameters() {
+        let command = BackupCommand {
+            operation_id: "20261123T021500.000Z".parse().unwrap(),
+            backup_id: "20261123T021500.000Z".parse().unwrap(),
+            purpose: Purpose::Final,
+        };
+        let mut parameters = command.parameters(&"0".repeat(64).parse().unwrap(), 60);
+        assert_eq!(
+            BackupCommand::from_parameters(&parameters).unwrap(),
+            command
+        );
+        parameters.remove(PURPOSE);
+        let error = BackupCommand::from_parameters(&parameters).unwrap_err();
+        assert_eq!(error.chain(), "a command's parameters: Purpose is missing");
+    }
+}

@@ -1,0 +1,247 @@
+//! Names that cross a boundary, each parsed once and valid from then on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// Says which name did not have its shape, and what the shape is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {value:?} is not {shape}")]
+pub struct MalformedName {
+    kind: &'static str,
+    value: String,
+    shape: &'static str,
+}
+
+/// Defines a string newtype whose only constructor checks its shape.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $shape:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Returns the name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = MalformedName;
+
+            fn from_str(text: &str) -> Result<Self, MalformedName> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = MalformedName;
+
+            fn try_from(text: String) -> Result<Self, MalformedName> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) {
+                    Ok(Self(text))
+                } else {
+                    // What came from outside may be megabytes long; the message keeps its beginning.
+                    let value = text.chars().take(80).collect();
+                    Err(MalformedName { kind: stringify!($name), value, shape: $shape })
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+fn lower_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+name!(
+    /// An EC2 instance id.
+    InstanceId,
+    "i- and 8 or 17 hexadecimal digits",
+    |text| text.strip_prefix("i-").is_some_and(|rest| lower_hex(rest, 8) || lower_hex(rest, 17))
+);
+
+name!(
+    /// The id of an SSM command.
+    CommandId,
+    "a UUID of 36 characters",
+    |text| text.len() == 36 && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
+);
+
+name!(
+    /// The value of a group's `rekindle:stack` tag: what backups are filed under.
+    StackName,
+    "1 to 63 lower-case letters, digits and inner hyphens",
+    |text| {
+        (1..=63).contains(&text.len())
+            && text.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit())
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+    }
+);
+
+name!(
+    /// What the node arbitrates exactly-once by: at most one success per operation id and node.
+    OperationId,
+    "1 to 64 letters, digits, dots and hyphens, the first a letter or digit",
+    |text| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|b| matches!(b, b'.' | b'-') || b.is_ascii_alphanumeric())
+            && !text.starts_with(['.', '-'])
+    }
+);
+
+name!(
+    /// One attempt at a backup. Objects are never overwritten, so a second attempt needs names of its own.
+    RunId,
+    "8 hexadecimal digits",
+    |text| lower_hex(text, 8)
+);
+
+name!(
+    /// A SHA-256 in hexadecimal.
+    Sha256,
+    "64 hexadecimal digits",
+    |text| lower_hex(text, 64)
+);
+
+name!(
+    /// A CRC-64/NVME as S3 writes it: eight bytes, most significant first, in base64.
+    Crc64,
+    "12 characters of base64",
+    |text| {
+        text.len() == 12
+            && text.ends_with('=')
+            && text[..11].bytes().all(|b| matches!(b, b'+' | b'/') || b.is_ascii_alphanumeric())
+    }
+);
+
+name!(
+    /// The UTC time a backup was asked for, which is its name: sortable as text, unique within a stack.
+    BackupId,
+    "a UTC time such as 20261123T021500.000Z",
+    |text| parse_backup_time(text).is_some()
+);
+
+const BACKUP_TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day]T[hour][minute][second].[subsecond digits:3]Z");
+
+fn parse_backup_time(text: &str) -> Option<OffsetDateTime> {
+    // The parser is lenient about a year's sign; the length is what keeps ids sortable as text.
+    if text.len() != 20 || !text.is_ascii() || !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    time::PrimitiveDateTime::parse(text, BACKUP_TIME)
+        .ok()
+        .map(time::PrimitiveDateTime::assume_utc)
+}
+
+impl Sha256 {
+    /// Writes a digest down.
+    pub fn of(digest: &[u8; 32]) -> Self {
+        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl Crc64 {
+    /// Writes a checksum down.
+    pub fn of(checksum: u64) -> Self {
+        Self(STANDARD.encode(checksum.to_be_bytes()))
+    }
+}
+
+impl BackupId {
+    /// Names the backup that was asked for at `time`, to the millisecond.
+    pub fn at(time: OffsetDateTime) -> Self {
+        let utc = time.to_offset(time::UtcOffset::UTC);
+        let (date, clock) = (utc.date(), utc.time());
+        Self(format!(
+            "{:04}{:02}{:02}T{:02}{:02}{:02}.{:03}Z",
+            date.year(),
+            u8::from(date.month()),
+            date.day(),
+            clock.hour(),
+            clock.minute(),
+            clock.second(),
+            clock.millisecond()
+        ))
+    }
+
+    /// Returns the time this backup was asked for.
+    pub fn time(&self) -> OffsetDateTime {
+        parse_backup_time(&self.0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    /// Returns the day as `yyyy-mm-dd`, the level by which backups are listed.
+    pub fn day(&self) -> String {
+        format!("{}-{}-{}", &self.0[0..4], &self.0[4..6], &self.0[6..8])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_backup_id_is_its_time() {
+        let id = BackupId::at(time::macros::datetime!(2026-11-23 02:15:00.25 UTC));
+        assert_eq!(id.as_str(), "20261123T021500.250Z");
+        assert_eq!(id.day(), "2026-11-23");
+        assert_eq!(
+            id.time(),
+            time::macros::datetime!(2026-11-23 02:15:00.25 UTC)
+        );
+    }
+
+    #[test]
+    fn malformed_names_are_refused_with_their_shape() {
+        let error = "prod/../other".parse::<StackName>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"StackName "prod/../other" is not 1 to 63 lower-case letters, digits and inner hyphens"#
+        );
+        assert!("20261323T021500.000Z".parse::<BackupId>().is_err());
+        assert!("+2026112T021500.000Z".parse::<BackupId>().is_err());
+        assert!("i-0123456789ABCDEF0".parse::<InstanceId>().is_err());
+        assert!("AAAAAAAAAAA=".parse::<Crc64>().is_ok());
+        assert!("äAAAAAAAAA==".parse::<Crc64>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn backup_ids_sort_as_their_times(a in 0i64..253_402_300_799_999, b in 0i64..253_402_300_799_999) {
+            let time = |ms: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap();
+            let (ida, idb) = (BackupId::at(time(a)), BackupId::at(time(b)));
+            prop_assert_eq!(a.cmp(&b), ida.cmp(&idb));
+            prop_assert_eq!(ida.as_str().parse::<BackupId>().unwrap().time(), time(a));
+        }
+
+        #[test]
+        fn no_text_makes_a_name_panic(text in "\\PC*") {
+            let parsed = (text.parse::<BackupId>().is_ok(), text.parse::<Crc64>().is_ok(), text.parse::<InstanceId>().is_ok());
+            prop_assert!(!(parsed.0 && parsed.1));
+        }
+    }
+}

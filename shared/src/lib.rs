@@ -1,0 +1,19 @@
+//! What both sides of Rekindle compile against: the functions that decide, and the agent that acts.
+//!
+//! Read [`event`] for everything that can happen, [`command`] for what a node is asked, [`report`] for
+//! what it answers, [`manifest`] for what a backup is, and [`budget`] for how long anything may take.
+
+pub mod aws;
+pub mod budget;
+pub mod checksum;
+pub mod command;
+pub mod env;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod layout;
+pub mod manifest;
+pub mod metrics;
+pub mod report;
+
+pub use error::{Error, Result};

@@ -1,0 +1,280 @@
+//! What a backup is: the index that the node writes, and the manifest by which the function commits it.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::command::{Candidate, Purpose};
+use crate::error::{Error, Result};
+use crate::id::{BackupId, CommandId, Crc64, InstanceId, OperationId, RunId, Sha256, StackName};
+use crate::layout;
+
+/// The schema that this version writes, and the newest that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The largest index that a function reads. 10,000 databases stay below it.
+pub const MOST_INDEX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// One object of a backup, as it stands in S3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// The whole key.
+    pub key: String,
+    /// The version, where the bucket keeps versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of the object's bytes, rechecked by every restore.
+    pub sha256: Sha256,
+    /// CRC-64/NVME of the object's bytes, checked by S3 at upload and by the function before the commit.
+    pub crc64: Crc64,
+}
+
+/// How the node that was backed up came by its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Lineage {
+    /// From this backup.
+    Restored {
+        /// The backup that was restored.
+        backup_id: BackupId,
+    },
+    /// The application was started empty: a stack's first boot.
+    FirstBoot,
+    /// An operator declared the node's own data to be the stack's.
+    Adopted,
+}
+
+/// The instance and cluster that a backup was taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The EC2 instance.
+    pub instance_id: InstanceId,
+    /// Postgres' system identifier: it tells one cluster from another on the same instance.
+    pub system_identifier: String,
+    /// How the data came here.
+    pub lineage: Lineage,
+}
+
+/// The programs that made a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// `server_version_num`, such as 150018.
+    pub server: u32,
+    /// The first line of `pg_dump --version`.
+    pub pg_dump: String,
+    /// The agent's own version.
+    pub agent: String,
+}
+
+/// One database of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    /// The database's name.
+    pub name: String,
+    /// The key of its dump, which is one of the index's objects.
+    pub key: String,
+    /// Tables whose rows were counted.
+    pub tables: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of the dump before compression.
+    pub dump_bytes: u64,
+    /// `pg_database_size` when the backup was taken: what a restore needs room for.
+    pub database_bytes: u64,
+}
+
+/// Seconds that a stage of a backup took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// What was done.
+    pub stage: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// `index.json`: everything that one attempt at a backup put into S3. The node writes it last, and its report
+/// carries the SHA-256 of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The stack of the node's own settings.
+    pub stack: StackName,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The attempt.
+    pub run_id: RunId,
+    /// The operation that asked for it.
+    pub operation_id: OperationId,
+    /// Why it was taken.
+    pub purpose: Purpose,
+    /// Where it was taken.
+    pub node: Node,
+    /// What took it.
+    pub versions: Versions,
+    /// When the first dump began: the restored state is at least this new.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// When the last object was complete.
+    #[serde(with = "time::serde::rfc3339")]
+    pub finished_at: OffsetDateTime,
+    /// The databases, in the order of their dumps' numbers.
+    pub databases: Vec<DatabaseRecord>,
+    /// The configured paths, in the order of the archive's numbers.
+    pub configuration_paths: Vec<String>,
+    /// All objects but the index itself.
+    pub objects: Vec<ObjectRecord>,
+    /// How long each stage took.
+    pub timings: Vec<Timing>,
+}
+
+/// The commit record: a backup exists if and only if its manifest does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// When the backup was committed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub committed_at: OffsetDateTime,
+    /// The SSM command that made it.
+    pub command_id: CommandId,
+    /// The index object itself.
+    pub index_object: ObjectRecord,
+    /// What the index says; everything in it was checked against S3.
+    pub index: Index,
+}
+
+impl Index {
+    /// Reads an index, and checks that it is the one of this stack, backup and attempt, that every object lies
+    /// under its own prefix, and that none which a restore needs is missing.
+    pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId, run: &RunId) -> Result<Self> {
+        let object = layout::object(stack, backup, run, layout::INDEX);
+        let index: Self = parse_versioned(bytes, &object)?;
+        let wrong = |problem: String| Err(Error::contract(object.clone(), problem));
+        if (&index.stack, &index.backup_id, &index.run_id) != (stack, backup, run) {
+            return wrong(format!(
+                "it describes {}/{}/{}",
+                index.stack, index.backup_id, index.run_id
+            ));
+        }
+        let prefix = layout::run_prefix(stack, backup, run);
+        if let Some(record) = index
+            .objects
+            .iter()
+            .find(|record| !record.key.starts_with(&prefix))
+        {
+            return wrong(format!("the object {} lies outside the backup", record.key));
+        }
+        let dumps = (0..index.databases.len()).map(layout::dump);
+        let needed = [layout::GLOBALS, layout::CONTENTS, layout::CONFIGURATION]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(dumps);
+        for name in needed {
+            let count = index
+                .objects
+                .iter()
+                .filter(|record| record.key[prefix.len()..] == *name)
+                .count();
+            if count != 1 {
+                return wrong(format!("it lists {name} {count} times instead of once"));
+            }
+        }
+        for (number, database) in index.databases.iter().enumerate() {
+            if database.key != format!("{prefix}{}", layout::dump(number)) {
+                return wrong(format!(
+                    "database {number} names {} as its dump",
+                    database.key
+                ));
+            }
+        }
+        if let Some(record) = index.objects.iter().find(|record| record.size == 0) {
+            return wrong(format!("the object {} is empty", record.key));
+        }
+        Ok(index)
+    }
+
+    /// Returns the object with this name within the backup.
+    pub fn object(&self, name: &str) -> Result<&ObjectRecord> {
+        let key = layout::object(&self.stack, &self.backup_id, &self.run_id, name);
+        let found = self.objects.iter().find(|record| record.key == key);
+        found.ok_or_else(|| Error::contract(key, "the index does not list it"))
+    }
+
+    /// Returns the rows of all counted tables.
+    pub fn rows(&self) -> u64 {
+        self.databases
+            .iter()
+            .map(|database| database.rows)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Returns the number of counted tables.
+    pub fn tables(&self) -> u64 {
+        self.databases
+            .iter()
+            .map(|database| database.tables)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Returns the bytes in S3, the index not counted.
+    pub fn bytes(&self) -> u64 {
+        self.objects
+            .iter()
+            .map(|record| record.size)
+            .fold(0, u64::saturating_add)
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest and checks that it commits this stack's backup of this id.
+    pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId) -> Result<Self> {
+        let key = layout::manifest(stack, backup);
+        let manifest: Self = parse_versioned(bytes, &key)?;
+        if &manifest.index.stack != stack || &manifest.index.backup_id != backup {
+            let (other_stack, other_backup) = (&manifest.index.stack, &manifest.index.backup_id);
+            return Err(Error::contract(
+                key,
+                format!("it belongs to {other_stack}/{other_backup}"),
+            ));
+        }
+        Ok(manifest)
+    }
+
+    /// Returns what a restore command needs to say of this backup.
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            backup_id: self.index.backup_id.clone(),
+            run_id: self.index.run_id.clone(),
+            index_sha256: self.index_object.sha256.clone(),
+            index_version: self.index_object.version_id.clone(),
+        }
+    }
+}
+
+/// The words by which [`is_newer_schema`] knows the one unreadable document that must never be skipped.
+const NEWER_SCHEMA: &str = "newer schema version";
+
+/// Tells whether reading failed because a newer Rekindle wrote the document: falling back to an older backup
+/// would then silently lose data that a newer version could restore.
+pub fn is_newer_schema(error: &Error) -> bool {
+    matches!(error, Error::Contract { problem, .. } if problem.starts_with(NEWER_SCHEMA))
+}
+
+fn parse_versioned<T: for<'de> Deserialize<'de>>(bytes: &[u8], object: &str) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema_version: u32,
+    }
+    let unreadable =
+        |error: serde_json::Error| Error::contract(object, format!("not readable: {error}"));
+    let Version { schema_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+    if schema_version > SCHEMA_VERSION {
+        let problem = format!(
+            "{NEWER_SCHEMA} {schema_version}, this Rekindle reads up to {SCHEMA_VERSION}: deploy the newer version again"
+        );
+        return Err(Error::contract(object, problem));
+    }
+    serde_json::from_slice(bytes).map_err(unreadable)
+}
