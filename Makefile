@@ -1,0 +1,70 @@
+# Rekindle. Each target with a comment of its own is shown by `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+VENV := .venv
+ARGS ?=
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: postgres ## Play the whole story on this machine: back up, lose the node, restore (ARGS="--rows N --seed N")
+	cargo build --locked --bins
+	target/debug/demo $(ARGS)
+
+.PHONY: local
+local: postgres ## Leave a protected group running in the local AWS stand-in, with lines to paste for the aws CLI
+	cargo build --locked --bins
+	target/debug/standin $(ARGS)
+
+.PHONY: test
+test: postgres venv ## Run every test: the shipped binaries on real Postgres, and the template's checks
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace 2>&1 | tee target/test.log
+	tests/template/run.sh 2>&1 | tee target/test-template.log
+	@awk '/^test result:/ { passed += $$4; failed += $$6 } \
+	  / passed in / { for (i = 2; i <= NF; i++) if ($$i ~ /^passed/) passed += $$(i - 1) } \
+	  END { printf "%d passed, %d failed\n", passed, failed }' target/test.log target/test-template.log
+
+.PHONY: lint
+lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	command -v shellcheck >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy shellcheck; }
+	git ls-files '*.sh' .ci/run | xargs shellcheck
+	[ -x target/tools/bin/cargo-deny ] || cargo install --locked --quiet --root target/tools cargo-deny@0.20.2
+	target/tools/bin/cargo-deny check bans licenses sources
+
+.PHONY: package
+package: venv ## Build both functions and the agent as AWS runs them (x86_64), by cargo-lambda, into dist/
+	cargo lambda build --locked --release --x86-64 --output-format zip --lambda-dir dist -p backup -p restore
+	mkdir -p dist/agent
+	$(MAKE) -C layer build-AgentLayer ARTIFACTS_DIR=$(CURDIR)/dist/agent
+
+# What a fresh Debian machine may lack. Nothing else is installed outside this folder.
+.PHONY: postgres
+postgres:
+	@missing=; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	command -v cc >/dev/null || missing="$$missing build-essential"; \
+	command -v zstd >/dev/null || missing="$$missing zstd"; \
+	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $$missing; }
+
+# The aws CLI and the template's linters, pinned, in a virtual environment of the project's own.
+.PHONY: venv
+venv: $(VENV)/installed
+$(VENV)/installed: tests/template/requirements.txt
+	python3 -c 'import ensurepip' 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends python3-venv; }
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
