@@ -1,1 +1,116 @@
 //! The AWS calls: domain types in, domain types out, one API operation per function.
+//!
+//! Functions take the concrete client of their service. The seam for tests is the endpoint
+//! (`AWS_ENDPOINT_URL_*`), so that what is tested is what is shipped.
+
+pub mod autoscaling;
+pub mod s3;
+pub mod ssm;
+pub mod state;
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::DateTime;
+use time::OffsetDateTime;
+
+use crate::error::Error;
+
+/// The clients of both functions.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    /// EC2 Auto Scaling.
+    pub autoscaling: aws_sdk_autoscaling::Client,
+    /// Systems Manager.
+    pub ssm: aws_sdk_ssm::Client,
+    /// S3.
+    pub s3: aws_sdk_s3::Client,
+}
+
+impl Aws {
+    /// Makes the clients from the environment; nothing is called yet.
+    pub async fn connect() -> Self {
+        // A call may take a minute with its retries: far below the function's own 15 minutes, so that a call
+        // that hangs becomes an error with a name instead of a dead invocation.
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(Duration::from_secs(20))
+            .operation_timeout(Duration::from_secs(60))
+            .build();
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .retry_config(RetryConfig::standard().with_max_attempts(4))
+            .timeout_config(timeouts)
+            .load()
+            .await;
+        Self {
+            autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::new(&config),
+            s3: aws_sdk_s3::Client::new(&config),
+        }
+    }
+}
+
+/// What the services call an overload, none of which their models declare.
+const THROTTLING: &[&str] = &[
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "TooManyRequestsException",
+    "RequestLimitExceeded",
+    "RateExceeded",
+    "ResourceContention",
+    "SlowDown",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "InternalServerError",
+    "InternalFailure",
+    "ServiceUnavailable",
+    "OperationAborted",
+];
+
+/// Turns what the SDK says of a failed call into the one error of this crate.
+fn failed<E>(operation: &'static str) -> impl Fn(SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    move |error| {
+        let status = error
+            .raw_response()
+            .map(|response| response.status().as_u16());
+        let code = match (error.code(), &error, status) {
+            (Some(code), ..) => code.to_owned(),
+            (None, SdkError::TimeoutError(_), _) => "Timeout".to_owned(),
+            (None, SdkError::DispatchFailure(_), _) => "NotSent".to_owned(),
+            (None, SdkError::ConstructionFailure(_), _) => "NotBuilt".to_owned(),
+            // The answer to a HEAD has no body that could name a code.
+            (None, _, Some(403)) => "AccessDenied".to_owned(),
+            (None, _, Some(404)) => "NotFound".to_owned(),
+            (None, _, Some(status)) => format!("Http{status}"),
+            (None, _, None) => "Unknown".to_owned(),
+        };
+        let retryable = match &error {
+            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+            SdkError::DispatchFailure(failure) => !failure.is_user(),
+            SdkError::ServiceError(_) => {
+                THROTTLING.contains(&code.as_str())
+                    || status.is_some_and(|status| status == 429 || status >= 500)
+            }
+            _ => false,
+        };
+        Error::Aws {
+            operation,
+            code,
+            retryable,
+            source: Box::new(error),
+        }
+    }
+}
+
+/// Reads a time of the SDK; none where it lies outside the years that can be written.
+fn utc(time: &DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok()
+}

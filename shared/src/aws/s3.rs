@@ -1,0 +1,342 @@
+//! S3: the newest backups, bounded reads, checks of objects, and writes that never overwrite.
+
+use std::fmt;
+use std::time::Duration as StdDuration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
+use time::{Duration, OffsetDateTime};
+
+use super::failed;
+use crate::checksum::digests;
+use crate::error::{Error, Result};
+use crate::id::{BackupId, Crc64, StackName};
+use crate::layout;
+
+/// How far back the days of backups are listed at first. A stack that is alive has backups there.
+const RECENT: Duration = Duration::days(31);
+/// How often a write is tried again while another write to the same key is under way.
+const CONFLICT_TRIES: u32 = 5;
+const CONFLICT_PAUSE: StdDuration = StdDuration::from_millis(200);
+
+/// Returns the ids of a stack's newest committed backups, newest first and at most `count`.
+///
+/// Keys come in ascending order and cannot be listed backwards. So the days are listed first, those near `now`
+/// alone if they suffice, then the newest days one by one: the number of calls depends on `count`, not on how
+/// many backups there are. An id is taken from its key, never from a time of S3.
+pub async fn newest_backups(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    count: usize,
+    now: OffsetDateTime,
+) -> Result<Vec<BackupId>> {
+    let recent = BackupId::at(now - RECENT).day();
+    let days = days(client, bucket, stack, Some(&recent)).await?;
+    let mut newest = newest_of_days(client, bucket, stack, count, &days).await?;
+    if newest.len() < count {
+        let mut older = self::days(client, bucket, stack, None).await?;
+        older.retain(|day| !days.contains(day));
+        let missing = count - newest.len();
+        newest.extend(newest_of_days(client, bucket, stack, missing, &older).await?);
+    }
+    Ok(newest)
+}
+
+/// Lists the days, ascending, on which a stack has manifests; from one day on, if that is given.
+async fn days(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    from: Option<&str>,
+) -> Result<Vec<String>> {
+    let prefix = layout::manifests(stack);
+    let mut pages = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(&prefix)
+        .delimiter("/")
+        .set_start_after(from.map(|day| format!("{prefix}{day}")))
+        .into_paginator()
+        .send();
+    let mut days = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page
+            .map_err(failed("s3:ListObjectsV2"))
+            .map_err(advise(bucket))?;
+        days.extend(page.common_prefixes().iter().filter_map(|found| {
+            let day = found.prefix()?.strip_prefix(&prefix)?.strip_suffix('/')?;
+            Some(day.to_owned())
+        }));
+    }
+    Ok(days)
+}
+
+async fn newest_of_days(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    count: usize,
+    days: &[String],
+) -> Result<Vec<BackupId>> {
+    let mut newest = Vec::new();
+    for day in days.iter().rev() {
+        if newest.len() >= count {
+            break;
+        }
+        let mut of_day = backups_of_day(client, bucket, stack, day).await?;
+        of_day.sort_unstable();
+        newest.extend(of_day.into_iter().rev().take(count - newest.len()));
+    }
+    Ok(newest)
+}
+
+/// Lists the backups of one day: at most 1,440 by the schedule, which are two pages.
+async fn backups_of_day(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    day: &str,
+) -> Result<Vec<BackupId>> {
+    let mut pages = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(layout::manifests_of_day(stack, day))
+        .into_paginator()
+        .send();
+    let mut backups = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page
+            .map_err(failed("s3:ListObjectsV2"))
+            .map_err(advise(bucket))?;
+        backups.extend(page.contents().iter().filter_map(|object| {
+            let key = object.key()?;
+            let backup = layout::backup_of_manifest(key)?;
+            (layout::manifest(stack, &backup) == key).then_some(backup)
+        }));
+    }
+    Ok(backups)
+}
+
+/// Reads an object of at most `limit` bytes; a larger one is an error before its bytes are taken.
+pub async fn read(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    version: Option<&str>,
+    limit: u64,
+) -> Result<Vec<u8>> {
+    const OPERATION: &str = "s3:GetObject";
+    let too_large = || {
+        Error::contract(
+            key,
+            format!("it has more than the {limit} bytes that are read"),
+        )
+    };
+    let answer = client
+        .get_object()
+        .bucket(bucket)
+        .key(key)
+        .set_version_id(version.map(str::to_owned))
+        .checksum_mode(ChecksumMode::Enabled)
+        .send()
+        .await
+        .map_err(failed(OPERATION))
+        .map_err(advise(bucket))?;
+    if answer
+        .content_length()
+        .is_some_and(|length| u64::try_from(length).is_ok_and(|length| length > limit))
+    {
+        return Err(too_large());
+    }
+    let mut body = answer.body;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        // Whether the connection broke or the checksum differs: the next read may be whole.
+        let chunk = chunk.map_err(|error| Error::Aws {
+            operation: OPERATION,
+            code: "BodyInterrupted".to_owned(),
+            retryable: true,
+            source: Box::new(error),
+        })?;
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > limit {
+            return Err(too_large());
+        }
+    }
+    Ok(bytes)
+}
+
+/// Tells whether an object could not be read because it is not there.
+pub fn is_missing(error: &Error) -> bool {
+    matches!(
+        error.aws_code(),
+        Some("NoSuchKey" | "NotFound" | "NoSuchVersion")
+    )
+}
+
+/// What S3 itself holds of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes.
+    pub size: u64,
+    /// The CRC-64/NVME that S3 verified at upload, where it has one.
+    pub crc64: Option<Crc64>,
+    /// Whether that checksum covers the whole object, not a list of parts' checksums.
+    pub full_object: bool,
+    /// The version, where the bucket keeps versions.
+    pub version_id: Option<String>,
+}
+
+/// Returns what S3 holds of an object; none where there is no such object or version.
+pub async fn head(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    version: Option<&str>,
+) -> Result<Option<Head>> {
+    let sent = client
+        .head_object()
+        .bucket(bucket)
+        .key(key)
+        .set_version_id(version.map(str::to_owned))
+        .checksum_mode(ChecksumMode::Enabled)
+        .send()
+        .await
+        .map_err(failed("s3:HeadObject"));
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(advise(bucket)(error)),
+    };
+    Ok(Some(Head {
+        size: answer
+            .content_length()
+            .and_then(|length| u64::try_from(length).ok())
+            .unwrap_or(0),
+        crc64: answer
+            .checksum_crc64_nvme()
+            .and_then(|text| text.parse().ok()),
+        full_object: answer.checksum_type() == Some(&ChecksumType::FullObject),
+        version_id: answer.version_id().map(str::to_owned),
+    }))
+}
+
+/// What became of a write that never overwrites.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The object was written.
+    Now {
+        /// Its version, where the bucket keeps versions.
+        version_id: Option<String>,
+    },
+    /// The key was taken; what was there is untouched.
+    AlreadyThere,
+}
+
+/// Writes an object unless its key is taken. S3 verifies the CRC-64/NVME that goes with it.
+pub async fn create(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    bytes: Vec<u8>,
+    content_type: &str,
+) -> Result<Created> {
+    let crc64 = digests(&bytes).crc64;
+    let mut tries = 1;
+    loop {
+        let sent = client
+            .put_object()
+            .bucket(bucket)
+            .key(key)
+            .if_none_match("*")
+            .checksum_crc64_nvme(crc64.as_str())
+            .content_type(content_type)
+            .body(ByteStream::from(bytes.clone()))
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => {
+                let version_id = answer.version_id().map(str::to_owned);
+                return Ok(Created::Now { version_id });
+            }
+            Err(error) if has_code(&error, "PreconditionFailed") => {
+                return Ok(Created::AlreadyThere);
+            }
+            Err(error)
+                if has_code(&error, "ConditionalRequestConflict") && tries < CONFLICT_TRIES =>
+            {
+                tokio::time::sleep(CONFLICT_PAUSE * tries).await;
+                tries += 1;
+            }
+            Err(error) => return Err(advise(bucket)(failed("s3:PutObject")(error))),
+        }
+    }
+}
+
+fn has_code<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
+    error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+        == Some(code)
+}
+
+/// Puts what an operator does about it into the chain of causes, where the cause is a setting.
+fn advise(bucket: &str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Aws {
+            operation,
+            code,
+            retryable,
+            source,
+        } => {
+            let advice = match code.as_str() {
+                "NoSuchBucket" => format!("there is no bucket {bucket:?}; correct REKINDLE_BUCKET"),
+                "AccessDenied" | "AllAccessDisabled" => format!(
+                    "access to the bucket {bucket:?} is denied; check REKINDLE_BUCKET, the bucket's policy and \
+                     the function's role"
+                ),
+                "PermanentRedirect" | "AuthorizationHeaderMalformed" => {
+                    format!("the bucket {bucket:?} is in another region; correct REKINDLE_BUCKET")
+                }
+                _ => {
+                    return Error::Aws {
+                        operation,
+                        code,
+                        retryable,
+                        source,
+                    };
+                }
+            };
+            let source = Box::new(Advised { advice, source });
+            Error::Aws {
+                operation,
+                code,
+                retryable,
+                source,
+            }
+        }
+        other => other,
+    }
+}
+
+/// An error of the SDK, with what to do about it.
+#[derive(Debug)]
+struct Advised {
+    advice: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl fmt::Display for Advised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.advice)
+    }
+}
+
+impl std::error::Error for Advised {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.source.as_ref())
+    }
+}
