@@ -1,0 +1,103 @@
+//! Server settings as the catalog keeps them, and as a statement says them again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::postgres::{identifier, literal};
+
+/// A setting of a database, or of a role in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    /// The role that it is limited to.
+    pub(crate) role: Option<String>,
+    /// `name=value`, as the catalog has it.
+    pub(crate) assignment: String,
+}
+
+/// The settings whose value is a list of names, each quoted in the catalog by its own: said as one text, the
+/// quotes would become part of a name. This is the list of the server's own `pg_dump`.
+const LISTS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// Writes `name=value` as what follows SET.
+pub(crate) fn assignment(text: &str) -> String {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    let is_list = LISTS.iter().any(|list| list.eq_ignore_ascii_case(name));
+    let value = match is_list.then(|| elements(value)).flatten() {
+        Some(elements) if elements.is_empty() => "''".to_owned(),
+        Some(elements) => {
+            let quoted: Vec<String> = elements.iter().map(|element| literal(element)).collect();
+            quoted.join(", ")
+        }
+        None => literal(value),
+    };
+    format!("{} TO {value}", identifier(name))
+}
+
+/// Splits a list at its commas; elements may be quoted by doubled quotation marks. None where it is malformed.
+fn elements(list: &str) -> Option<Vec<String>> {
+    let mut elements = Vec::new();
+    let mut rest = list.trim_start();
+    if rest.is_empty() {
+        return Some(elements);
+    }
+    loop {
+        let mut element = String::new();
+        if let Some(quoted) = rest.strip_prefix('"') {
+            rest = quoted;
+            loop {
+                let end = rest.find('"')?;
+                element.push_str(&rest[..end]);
+                rest = &rest[end + 1..];
+                match rest.strip_prefix('"') {
+                    Some(more) => {
+                        element.push('"');
+                        rest = more;
+                    }
+                    None => break,
+                }
+            }
+        } else {
+            let end = rest.find([',', ' ', '\t', '\n']).unwrap_or(rest.len());
+            element.push_str(&rest[..end]);
+            rest = &rest[end..];
+        }
+        elements.push(element);
+        rest = rest.trim_start();
+        if rest.is_empty() {
+            return Some(elements);
+        }
+        rest = rest.strip_prefix(',')?.trim_start();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_said_name_by_name() {
+        assert_eq!(
+            assignment(r#"search_path="$user", "od""d, schema", public"#),
+            r#""search_path" TO '$user', 'od"d, schema', 'public'"#
+        );
+        assert_eq!(assignment("search_path="), r#""search_path" TO ''"#);
+        assert_eq!(
+            assignment(r#"search_path="""#),
+            r#""search_path" TO ''"#
+        );
+    }
+
+    #[test]
+    fn any_other_value_is_one_text() {
+        assert_eq!(
+            assignment(r"my.setting=it's a\b, c=d"),
+            r#""my.setting" TO E'it''s a\\b, c=d'"#
+        );
+    }
+}
