@@ -1,10 +1,17 @@
+mod contents;
+mod context;
 mod database;
-mod health;
-mod marker;
-mod setting;
 mod failure;
+mod health;
+mod instance;
+mod marker;
 mod postgres;
+mod s3;
+mod setting;
 mod settings;
+mod state;
 #[cfg(test)]
 mod testing;
+mod upload;
+mod watch;
 fn main() {}

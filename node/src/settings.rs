@@ -1,8 +1,13 @@
 //! The application's settings: one TOML file on the node, checked as a whole.
 
-use std::path::PathBuf;
+mod read;
+
+use std::path::{Path, PathBuf};
 
 use shared::id::StackName;
+use shared::report::ExitCode;
+
+use crate::failure::{Failure, OrFail as _, Result};
 
 /// Where the settings are, below the root.
 pub(crate) const PATH: &str = "etc/rekindle/node.toml";
@@ -85,4 +90,36 @@ pub(crate) struct Commands {
     pub(crate) health: Option<Vec<String>>,
     /// How long the application may take to become healthy; 300 by default.
     pub(crate) health_timeout_seconds: u32,
+}
+
+impl Settings {
+    /// Reads the settings of the node with this root. The failure names every problem, each with its line.
+    pub(crate) fn load(root: &Path) -> Result<Self> {
+        let path = root.join(PATH);
+        let text = std::fs::read_to_string(&path).or_fail(ExitCode::Settings, || {
+            format!(
+                "read {}: the instance's user data writes it, see the README's settings reference",
+                path.display()
+            )
+        })?;
+        read::read(&text).map_err(|problems| {
+            let problems = problems.join("; ");
+            Failure::new(
+                ExitCode::Settings,
+                format!("{}: {problems}", path.display()),
+            )
+        })
+    }
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self {
+            start_postgres: None,
+            start: None,
+            stop: None,
+            health: None,
+            health_timeout_seconds: read::DEFAULT_TIMEOUT,
+        }
+    }
 }

@@ -1,0 +1,22 @@
+//! Asks the instance who it is: IMDSv2.
+
+use shared::id::InstanceId;
+use shared::report::ExitCode;
+
+use crate::failure::{OrFail as _, Result};
+
+/// Returns the id of the instance that the agent runs on.
+pub(crate) async fn instance_id() -> Result<InstanceId> {
+    let client = aws_config::imds::Client::builder().build();
+    let text = client
+        .get("/latest/meta-data/instance-id")
+        .await
+        .or_fail(ExitCode::Internal, || {
+            "ask the instance metadata service for the instance id (is IMDS switched on for this instance?)"
+        })?;
+    let text: &str = text.as_ref();
+    text.trim().parse().or_fail(
+        ExitCode::Internal,
+        || "read the instance id from the metadata service",
+    )
+}

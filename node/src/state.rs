@@ -1,0 +1,236 @@
+//! The agent's own directory: the lock of the host, and what each operation came to.
+//!
+//! The node is the arbiter of exactly-once. SSM delivers a command at least once and knows no idempotency
+//! token, so the answer to an operation is kept here and given again.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
+use shared::id::OperationId;
+use shared::report::{ExitCode, Report};
+use tokio::time::Instant;
+
+use crate::failure::{Failure, OrFail as _, Result};
+
+/// Where the agent keeps its state, below the root.
+pub(crate) const DIRECTORY: &str = "var/lib/rekindle";
+
+/// Operation records that are kept; the restore of this launch is kept whatever its age.
+const MOST_RECORDS: usize = 64;
+
+/// The operations of a launch, whose records age never removes: a repeated launch must be answered as before.
+pub(crate) const LAUNCH_PREFIX: &str = "launch-";
+
+/// How often a taken lock is tried again.
+const LOCK_EVERY: Duration = Duration::from_millis(100);
+
+/// The agent's directory.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    root: PathBuf,
+    directory: PathBuf,
+}
+
+/// The lock of the host, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl State {
+    /// Makes the directory where it is missing, for root's eyes only.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let state = Self {
+            root: root.to_owned(),
+            directory: root.join(DIRECTORY),
+        };
+        make_directory(&state.directory)?;
+        make_directory(&state.directory.join("operations"))?;
+        Ok(state)
+    }
+
+    /// Returns what every path of the node is prefixed with.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the agent's directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Takes the lock of the host. An operation that meets itself waits for its other run's answer; one that
+    /// meets another waits as long as `patience`. Both are bounded.
+    pub(crate) async fn lock(
+        &self,
+        operation: &OperationId,
+        patience: Duration,
+        own_patience: Duration,
+    ) -> Result<Lock> {
+        let path = self.directory.join("lock");
+        let doing = || format!("lock {}", path.display());
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .or_fail(ExitCode::NodeState, doing)?;
+        let started = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).or_fail(ExitCode::NodeState, doing),
+            }
+            let mut holder = String::new();
+            file.rewind().or_fail(ExitCode::NodeState, doing)?;
+            file.read_to_string(&mut holder)
+                .or_fail(ExitCode::NodeState, doing)?;
+            let patience = if holder == operation.as_str() {
+                own_patience
+            } else {
+                patience
+            };
+            if started.elapsed() >= patience {
+                let message = format!("operation {operation} found the node busy with {holder}");
+                return Err(Failure::new(ExitCode::Busy, message));
+            }
+            tokio::time::sleep(LOCK_EVERY).await;
+        }
+        file.set_len(0).or_fail(ExitCode::NodeState, doing)?;
+        file.rewind().or_fail(ExitCode::NodeState, doing)?;
+        file.write_all(operation.as_str().as_bytes())
+            .or_fail(ExitCode::NodeState, doing)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Returns what the operation came to, where it is settled: a success, or a refusal that would repeat.
+    pub(crate) fn recall(&self, operation: &OperationId) -> Result<Option<Report>> {
+        let path = self.record(operation);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error)
+                    .or_fail(ExitCode::NodeState, || format!("read {}", path.display()));
+            }
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .or_fail(ExitCode::NodeState, || {
+                format!(
+                    "read {}: remove it to run the operation again",
+                    path.display()
+                )
+            })
+    }
+
+    /// Keeps what the operation came to, if that settles it. A transient failure is not kept: the same
+    /// operation may run again.
+    pub(crate) fn remember(&self, report: &Report) -> Result<()> {
+        let operation = match report {
+            Report::Backup(backup) => &backup.operation_id,
+            Report::Restore(restore) => &restore.operation_id,
+            Report::Failure(failure) if failure.exit_code.permanent() => &failure.operation_id,
+            Report::Failure(_) => return Ok(()),
+        };
+        let path = self.record(operation);
+        let bytes = serde_json::to_vec(report)
+            .or_fail(ExitCode::NodeState, || format!("write {}", path.display()))?;
+        write_durably(&path, &bytes)?;
+        self.drop_old_records()
+    }
+
+    /// Forgets every operation whose id begins with `prefix`.
+    pub(crate) fn forget(&self, prefix: &str) -> Result<()> {
+        for record in self.records()? {
+            if record.name.starts_with(prefix) {
+                remove(&record.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, operation: &OperationId) -> PathBuf {
+        self.directory
+            .join("operations")
+            .join(format!("{operation}.json"))
+    }
+
+    fn records(&self) -> Result<Vec<Record>> {
+        let directory = self.directory.join("operations");
+        let doing = || format!("list {}", directory.display());
+        let mut records = Vec::new();
+        for entry in std::fs::read_dir(&directory).or_fail(ExitCode::NodeState, doing)? {
+            let entry = entry.or_fail(ExitCode::NodeState, doing)?;
+            let metadata = entry.metadata().or_fail(ExitCode::NodeState, doing)?;
+            records.push(Record {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                path: entry.path(),
+                modified: metadata.modified().or_fail(ExitCode::NodeState, doing)?,
+            });
+        }
+        Ok(records)
+    }
+
+    fn drop_old_records(&self) -> Result<()> {
+        let mut records = self.records()?;
+        records.retain(|record| !record.name.starts_with(LAUNCH_PREFIX));
+        records.sort_by_key(|record| std::cmp::Reverse(record.modified));
+        for record in records.iter().skip(MOST_RECORDS) {
+            remove(&record.path)?;
+        }
+        Ok(())
+    }
+}
+
+struct Record {
+    name: String,
+    path: PathBuf,
+    modified: SystemTime,
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        // Whoever fetched the agent may have made the directory for everybody's eyes.
+        .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o700)))
+        .or_fail(ExitCode::NodeState, || format!("make {}", path.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).or_fail(ExitCode::NodeState, || format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes beside the file, then renames: temporary file, fsync, rename, fsync of the directory.
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .or_fail(ExitCode::NodeState, doing)?;
+    file.write_all(bytes).or_fail(ExitCode::NodeState, doing)?;
+    file.sync_all().or_fail(ExitCode::NodeState, doing)?;
+    std::fs::rename(&temporary, path).or_fail(ExitCode::NodeState, doing)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .or_fail(ExitCode::NodeState, doing)
+}
