@@ -3,6 +3,7 @@
 //! Read [`event`] for everything that can happen, [`command`] for what a node is asked, [`report`] for
 //! what it answers, [`manifest`] for what a backup is, and [`budget`] for how long anything may take.
 
+pub mod agent;
 pub mod aws;
 pub mod budget;
 pub mod checksum;

@@ -1,1 +1,158 @@
-//! Metrics.
+//! Metrics, as lines of CloudWatch's embedded metric format on standard output.
+//!
+//! Written by hand: `metrique` brings 27 more crates and a queue with a thread of its own, which Lambda freezes
+//! with the invocation's last metrics in it. One line per fact needs neither.
+
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+
+use crate::id::StackName;
+
+/// What is measured of a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Seconds since the newest committed backup was asked for: what would be lost now.
+    BackupAge,
+    /// Bytes of a committed backup in S3.
+    BackupBytes,
+    /// Seconds that the node took for a backup.
+    BackupSeconds,
+    /// Rows in a committed backup.
+    BackupRows,
+    /// Seconds that the node took for a restore.
+    RestoreSeconds,
+    /// Seconds between a restored backup's start and its restore: what was lost.
+    RestoredAge,
+}
+
+impl Metric {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BackupAge => "BackupAge",
+            Self::BackupBytes => "BackupBytes",
+            Self::BackupSeconds => "BackupSeconds",
+            Self::BackupRows => "BackupRows",
+            Self::RestoreSeconds => "RestoreSeconds",
+            Self::RestoredAge => "RestoredAge",
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::BackupBytes => "Bytes",
+            Self::BackupRows => "Count",
+            Self::BackupAge | Self::BackupSeconds | Self::RestoreSeconds | Self::RestoredAge => {
+                "Seconds"
+            }
+        }
+    }
+}
+
+/// Prints measurements of a stack.
+pub fn measured(namespace: &str, now: OffsetDateTime, stack: &StackName, values: &[(Metric, f64)]) {
+    if !values.is_empty() {
+        print(&measurements(namespace, now, stack, values));
+    }
+}
+
+/// Prints that something failed. `kind` is the word of an error or of an exit code. There is no stack where the
+/// failure concerns none, or none that is known.
+pub fn failed(namespace: &str, now: OffsetDateTime, stack: Option<&StackName>, kind: &str) {
+    print(&failure(namespace, now, stack, kind));
+}
+
+fn measurements(
+    namespace: &str,
+    now: OffsetDateTime,
+    stack: &StackName,
+    values: &[(Metric, f64)],
+) -> Value {
+    let metrics = values
+        .iter()
+        .map(|(metric, _)| json!({"Name": metric.name(), "Unit": metric.unit()}))
+        .collect();
+    let mut line = envelope(namespace, now, &json!([["Stack"]]), metrics);
+    line.insert("Stack".to_owned(), json!(stack));
+    line.extend(
+        values
+            .iter()
+            .map(|(metric, value)| (metric.name().to_owned(), json!(value))),
+    );
+    Value::Object(line)
+}
+
+/// The metric without dimensions is the one for the alarm; the others say where and what.
+fn failure(namespace: &str, now: OffsetDateTime, stack: Option<&StackName>, kind: &str) -> Value {
+    let dimensions = match stack {
+        Some(_) => json!([[], ["Stack"], ["Stack", "Kind"]]),
+        None => json!([[], ["Kind"]]),
+    };
+    let metrics = vec![json!({"Name": "Failures", "Unit": "Count"})];
+    let mut line = envelope(namespace, now, &dimensions, metrics);
+    if let Some(stack) = stack {
+        line.insert("Stack".to_owned(), json!(stack));
+    }
+    line.insert("Kind".to_owned(), json!(kind));
+    line.insert("Failures".to_owned(), json!(1));
+    Value::Object(line)
+}
+
+fn envelope(
+    namespace: &str,
+    now: OffsetDateTime,
+    dimensions: &Value,
+    metrics: Vec<Value>,
+) -> Map<String, Value> {
+    let milliseconds = i64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    let directive = json!({"Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics});
+    let aws = json!({"Timestamp": milliseconds, "CloudWatchMetrics": [directive]});
+    Map::from_iter([("_aws".to_owned(), aws)])
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "CloudWatch reads metrics from standard output"
+)]
+fn print(line: &Value) {
+    println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:00 UTC);
+
+    #[test]
+    fn a_measurement_is_one_embedded_metric_line() {
+        let stack = "dtr".parse().unwrap();
+        let values = [(Metric::BackupAge, 62.5), (Metric::BackupRows, 100_000.0)];
+        let line = measurements("Rekindle", NOW, &stack, &values);
+        let metrics = json!([{"Name": "BackupAge", "Unit": "Seconds"}, {"Name": "BackupRows", "Unit": "Count"}]);
+        let directive =
+            json!({"Namespace": "Rekindle", "Dimensions": [["Stack"]], "Metrics": metrics});
+        let expected = json!({
+            "_aws": {"Timestamp": 1_795_400_100_000_i64, "CloudWatchMetrics": [directive]},
+            "Stack": "dtr", "BackupAge": 62.5, "BackupRows": 100_000.0,
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_failure_counts_with_and_without_its_dimensions() {
+        let stack = "dtr".parse().unwrap();
+        let line = failure("Rekindle", NOW, Some(&stack), "Busy");
+        let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
+        assert_eq!(dimensions, &json!([[], ["Stack"], ["Stack", "Kind"]]));
+        assert_eq!(
+            (&line["Stack"], &line["Kind"], &line["Failures"]),
+            (&json!("dtr"), &json!("Busy"), &json!(1))
+        );
+
+        let line = failure("Rekindle", NOW, None, "Event");
+        let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
+        assert_eq!(dimensions, &json!([[], ["Kind"]]));
+        assert_eq!((line.get("Stack"), &line["Kind"]), (None, &json!("Event")));
+    }
+}

@@ -1,0 +1,164 @@
+//! Publishing the agent: the binary that came with this function is put where nodes fetch it from.
+//!
+//! So functions and agent always match, and a deployment has no second step.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::aws::{Aws, s3};
+use crate::checksum::digests;
+use crate::env::{AGENT, Config};
+use crate::error::{Error, Result};
+use crate::id::Sha256;
+use crate::layout;
+
+/// The agent that this process has seen in the bucket.
+static PUBLISHED: OnceLock<Sha256> = OnceLock::new();
+
+/// Makes sure that nodes can fetch the agent, and returns the SHA-256 by which commands name it. S3 is asked
+/// once per process.
+pub async fn publish(aws: &Aws, config: &Config) -> Result<Sha256> {
+    if let Some(sha256) = PUBLISHED.get() {
+        return Ok(sha256.clone());
+    }
+    let sha256 = publish_to(&aws.s3, &config.bucket, &config.agent).await?;
+    Ok(PUBLISHED.get_or_init(|| sha256).clone())
+}
+
+async fn publish_to(client: &aws_sdk_s3::Client, bucket: &str, binary: &Path) -> Result<Sha256> {
+    let recorded = recorded_sha256(binary)?;
+    if let Some(sha256) = &recorded
+        && s3::head(client, bucket, &layout::agent(sha256), None)
+            .await?
+            .is_some()
+    {
+        return Ok(sha256.clone());
+    }
+    let bytes = fs::read(binary).map_err(|error| unreadable(binary, &error))?;
+    let sha256 = digests(&bytes).sha256;
+    if let Some(recorded) = recorded
+        && recorded != sha256
+    {
+        let problem = format!(
+            "its SHA-256 is {sha256}, the file beside it says {recorded}: build the layer again"
+        );
+        return Err(Error::contract(binary.display().to_string(), problem));
+    }
+    // Whoever was faster wrote the same bytes: the key is their hash.
+    s3::create(
+        client,
+        bucket,
+        &layout::agent(&sha256),
+        bytes,
+        "application/octet-stream",
+    )
+    .await?;
+    Ok(sha256)
+}
+
+/// Reads the hash that the build left beside the binary; without it the binary is hashed at every cold start.
+fn recorded_sha256(binary: &Path) -> Result<Option<Sha256>> {
+    let mut path = binary.as_os_str().to_owned();
+    path.push(".sha256");
+    let path = PathBuf::from(path);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(&path, &error)),
+    };
+    // `sha256sum` puts the file's name behind the hash.
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let sha256 = word
+        .parse()
+        .map_err(|error| Error::contract(path.display().to_string(), format!("{error}")))?;
+    Ok(Some(sha256))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::Config(format!(
+        "the agent {} cannot be read ({error}); attach its layer, or correct {AGENT}",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_s3::Client;
+    use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+    use aws_sdk_s3::operation::put_object::PutObjectOutput;
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+
+    const AGENT_SHA256: &str = "d4f0bc5a29de06b510f9aa428f1eedba926012b591fef7a518e776a7c9bd1824";
+
+    fn layer(recorded: Option<&str>) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("rekindle-node");
+        fs::write(&binary, "agent").unwrap();
+        if let Some(recorded) = recorded {
+            fs::write(directory.path().join("rekindle-node.sha256"), recorded).unwrap();
+        }
+        (directory, binary)
+    }
+
+    #[tokio::test]
+    async fn a_published_agent_is_not_uploaded_again() {
+        let there = mock!(Client::head_object)
+            .match_requests(|request| {
+                request.key() == Some(&format!("agent/{AGENT_SHA256}/rekindle-node"))
+            })
+            .then_output(|| HeadObjectOutput::builder().content_length(5).build());
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&there]);
+        let (_directory, binary) = layer(Some(&format!("{AGENT_SHA256}  rekindle-node\n")));
+        let sha256 = publish_to(&client, "bucket", &binary).await.unwrap();
+        assert_eq!(sha256.as_str(), AGENT_SHA256);
+        assert_eq!(there.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_missing_agent_is_uploaded_under_its_hash() {
+        let missing = mock!(Client::head_object)
+            .sequence()
+            .http_status(404, None)
+            .repeatedly()
+            .build();
+        let put = mock!(Client::put_object)
+            .match_requests(|request| {
+                request.key() == Some(&format!("agent/{AGENT_SHA256}/rekindle-node"))
+                    && request.if_none_match() == Some("*")
+            })
+            .then_output(|| PutObjectOutput::builder().build());
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&missing, &put]);
+        let (_directory, binary) = layer(Some(AGENT_SHA256));
+        publish_to(&client, "bucket", &binary).await.unwrap();
+        let (_directory, binary) = layer(None);
+        publish_to(&client, "bucket", &binary).await.unwrap();
+        assert_eq!(put.num_calls(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_not_what_the_build_recorded_is_never_uploaded() {
+        let missing = mock!(Client::head_object)
+            .sequence()
+            .http_status(404, None)
+            .repeatedly()
+            .build();
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&missing]);
+        let (_directory, binary) = layer(Some(&"0".repeat(64)));
+        let error = publish_to(&client, "bucket", &binary).await.unwrap_err();
+        assert!(error.chain().contains("build the layer again"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_layer_is_named_with_its_variable() {
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, []);
+        let error = publish_to(&client, "bucket", Path::new("/nowhere/agent"))
+            .await
+            .unwrap_err();
+        assert!(
+            error.chain().contains("/nowhere/agent") && error.chain().contains(AGENT),
+            "{error:?}"
+        );
+    }
+}
