@@ -1,0 +1,254 @@
+//! What became of one restore command, read from what SSM and the node say of it.
+
+use shared::aws::ssm::{Invocation, InvocationStatus};
+use shared::id::{CommandId, OperationId};
+use shared::report::{ExitCode, Report, RestoreReport};
+use time::OffsetDateTime;
+
+/// One restore command of an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Attempt {
+    /// The command.
+    pub(crate) command_id: CommandId,
+    /// When it was sent.
+    pub(crate) requested_at: OffsetDateTime,
+    /// How far it came.
+    pub(crate) progress: Progress,
+}
+
+/// How far a command came.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Progress {
+    /// Not over, and without a sign of life: not delivered, not shown by SSM yet, or being cancelled.
+    Unclear,
+    /// The agent works on it.
+    Executing,
+    /// It succeeded, and its report is the one that was asked for.
+    Succeeded(RestoreReport),
+    /// It ended in any other way.
+    Failed(Failure),
+}
+
+/// A command that did not make the node ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// What kind of failure.
+    pub(crate) cause: Cause,
+    /// In words.
+    pub(crate) message: String,
+}
+
+/// The kinds of failure of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The agent ended with this exit code.
+    Agent(ExitCode),
+    /// The command's time was over: for its delivery, or for its execution.
+    TimedOut,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// SSM did not get it to the instance, or was not allowed to.
+    Undeliverable,
+    /// It ended with an exit code that is not the agent's.
+    UnknownExit,
+    /// It ended well, without a report that can be believed.
+    Contract,
+}
+
+impl Failure {
+    /// Tells whether all that failed is that another command was at work on the node.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.cause == Cause::Agent(ExitCode::Busy)
+    }
+}
+
+/// Judges a command by what SSM shows of it; none where SSM does not show it yet.
+pub(crate) fn progress(invocation: Option<&Invocation>, operation: &OperationId) -> Progress {
+    let Some(invocation) = invocation else {
+        return Progress::Unclear;
+    };
+    let cause = match invocation.status {
+        InvocationStatus::InProgress => return Progress::Executing,
+        InvocationStatus::Success => return succeeded(&invocation.output, operation),
+        InvocationStatus::Failed => {
+            return Progress::Failed(ended_by_itself(invocation, operation));
+        }
+        InvocationStatus::TimedOut
+        | InvocationStatus::DeliveryTimedOut
+        | InvocationStatus::ExecutionTimedOut => Cause::TimedOut,
+        InvocationStatus::Cancelled | InvocationStatus::Terminated => Cause::Cancelled,
+        InvocationStatus::Undeliverable
+        | InvocationStatus::InvalidPlatform
+        | InvocationStatus::AccessDenied => Cause::Undeliverable,
+        InvocationStatus::Pending
+        | InvocationStatus::Delayed
+        | InvocationStatus::Cancelling
+        | InvocationStatus::Unknown(_) => return Progress::Unclear,
+    };
+    let message = format!("SSM ended the command as {}", invocation.status);
+    Progress::Failed(Failure { cause, message })
+}
+
+/// Judges a command that SSM calls successful: without the report that was asked for, it is not.
+fn succeeded(output: &str, operation: &OperationId) -> Progress {
+    let problem = match Report::from_output(output) {
+        Ok(Report::Restore(report)) if report.operation_id == *operation => {
+            return Progress::Succeeded(report);
+        }
+        Ok(Report::Restore(report)) => {
+            let other = report.operation_id;
+            format!("the report answers {other}, asked was {operation}")
+        }
+        Ok(Report::Backup(_)) => "the report is one of a backup".to_owned(),
+        Ok(Report::Failure(failure)) => {
+            format!("exit status 0, and a report of {}", failure.exit_code)
+        }
+        Err(error) => error.chain(),
+    };
+    Progress::Failed(Failure {
+        cause: Cause::Contract,
+        message: problem,
+    })
+}
+
+fn ended_by_itself(invocation: &Invocation, operation: &OperationId) -> Failure {
+    if let Ok(Report::Failure(report)) = Report::from_output(&invocation.output)
+        && report.operation_id == *operation
+    {
+        return Failure {
+            cause: Cause::Agent(report.exit_code),
+            message: report.message,
+        };
+    }
+    // The document's own script ends without a report where it has no agent to run.
+    let exit_code = u8::try_from(invocation.response_code)
+        .ok()
+        .and_then(|code| ExitCode::try_from(code).ok());
+    let last_words = invocation.errors.trim().lines().next_back().unwrap_or("");
+    Failure {
+        cause: exit_code.map_or(Cause::UnknownExit, Cause::Agent),
+        message: format!(
+            "exit status {} without a report of this operation; last words: {last_words:?}",
+            invocation.response_code
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::report::{FailureReport, RestoreOutcome};
+
+    fn operation() -> OperationId {
+        "launch-i-0123abcd".parse().unwrap()
+    }
+
+    fn restore_report(operation_id: &str) -> RestoreReport {
+        RestoreReport {
+            operation_id: operation_id.parse().unwrap(),
+            outcome: RestoreOutcome::FirstBoot,
+            skipped: vec![],
+            seconds: 1.0,
+            swap_seconds: 0.0,
+            peak_memory_kib: 1,
+        }
+    }
+
+    fn failure_report(operation_id: &str, exit_code: ExitCode) -> String {
+        Report::Failure(FailureReport {
+            operation_id: operation_id.parse().unwrap(),
+            exit_code,
+            message: "12 GiB needed, 8 GiB free".to_owned(),
+        })
+        .to_line()
+    }
+
+    fn judge(status: &str, response_code: i32, output: &str) -> Progress {
+        let invocation = Invocation {
+            status: status.into(),
+            response_code,
+            output: output.to_owned(),
+            errors: "pg_restore: error\npg_restore: gave up\n".to_owned(),
+        };
+        progress(Some(&invocation), &operation())
+    }
+
+    fn failure(progress: Progress) -> Failure {
+        match progress {
+            Progress::Failed(failure) => failure,
+            other => panic!("{other:?} is no failure"),
+        }
+    }
+
+    #[test]
+    fn a_success_is_one_with_the_report_that_was_asked_for() {
+        let report = restore_report("launch-i-0123abcd");
+        let output = Report::Restore(report.clone()).to_line();
+        assert_eq!(judge("Success", 0, &output), Progress::Succeeded(report));
+    }
+
+    #[test]
+    fn a_success_without_a_report_that_can_be_believed_is_a_failure() {
+        let other = Report::Restore(restore_report("launch-i-0123abce")).to_line();
+        let contradiction = failure_report("launch-i-0123abcd", ExitCode::Restore);
+        let cases = [
+            ("", "holds no report"),
+            ("{\"report\":\"restore\"", "not readable"),
+            (&other, "answers launch-i-0123abce"),
+            (
+                &contradiction,
+                "exit status 0, and a report of Restore (exit code 32)",
+            ),
+        ];
+        for (output, expected) in cases {
+            let failure = failure(judge("Success", 0, output));
+            assert_eq!(failure.cause, Cause::Contract, "{output}");
+            assert!(failure.message.contains(expected), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_named_after_what_ended_the_command() {
+        let report = failure_report("launch-i-0123abcd", ExitCode::DiskTooSmall);
+        let cases = [
+            ("Failed", 35, &*report, Cause::Agent(ExitCode::DiskTooSmall)),
+            ("Failed", 12, "", Cause::Agent(ExitCode::AgentMismatch)),
+            ("Failed", 1, "", Cause::UnknownExit),
+            ("Failed", -1, "", Cause::UnknownExit),
+            ("ExecutionTimedOut", -1, "", Cause::TimedOut),
+            ("TimedOut", 137, &*report, Cause::TimedOut),
+            ("DeliveryTimedOut", -1, "", Cause::TimedOut),
+            ("Cancelled", -1, "", Cause::Cancelled),
+            ("Undeliverable", -1, "", Cause::Undeliverable),
+            ("AccessDenied", -1, "", Cause::Undeliverable),
+        ];
+        for (status, response_code, output, expected) in cases {
+            let failure = failure(judge(status, response_code, output));
+            assert_eq!(failure.cause, expected, "{status} {response_code}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_not_over_is_neither_success_nor_failure() {
+        assert_eq!(judge("InProgress", -1, ""), Progress::Executing);
+        for status in ["Pending", "Delayed", "Cancelling", "AddedByAwsSince"] {
+            assert_eq!(judge(status, -1, ""), Progress::Unclear, "{status}");
+        }
+        assert_eq!(progress(None, &operation()), Progress::Unclear);
+    }
+
+    #[test]
+    fn the_message_is_the_agents_own_or_its_last_words() {
+        let own = failure_report("launch-i-0123abcd", ExitCode::DiskTooSmall);
+        let own = failure(judge("Failed", 35, &own));
+        assert_eq!(own.message, "12 GiB needed, 8 GiB free");
+        let from_another_time = failure_report("launch-i-0123abce", ExitCode::DiskTooSmall);
+        let other = failure(judge("Failed", 32, &from_another_time));
+        assert_eq!(other.cause, Cause::Agent(ExitCode::Restore));
+        assert!(
+            other.message.contains("pg_restore: gave up"),
+            "{}",
+            other.message
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! The facts about a launching instance, read from AWS. Events are hints; nothing of them but the instance's id
+//! is believed here.
+
+use futures_util::future::try_join_all;
+use futures_util::try_join;
+use shared::aws::autoscaling::{self, Group, LifecycleState, STACK_TAG};
+use shared::aws::ssm::{self, Ping};
+use shared::aws::{Aws, s3, state};
+use shared::env::Config;
+use shared::id::{BackupId, InstanceId, OperationId, StackName};
+use shared::manifest::{self, MOST_INDEX_BYTES, Manifest};
+use shared::{Error, Result, budget, layout};
+use time::OffsetDateTime;
+
+use crate::attempt::{self, Attempt};
+use crate::choose::{self, Backups, Committed, Readable, Stock};
+use crate::decide::{Agent, Facts, Standing};
+
+/// A manifest holds its backup's index, and indents it.
+const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
+
+/// Names the restore of a launch. Every path to it derives the same name: AWS tells the minute sweep the
+/// instance, and not the lifecycle action's token.
+pub(crate) fn operation(instance: &InstanceId) -> Result<OperationId> {
+    format!("launch-{instance}")
+        .parse()
+        .map_err(|error| Error::contract(instance.as_str(), format!("{error}")))
+}
+
+/// Gathers what the decision about one instance rests on.
+pub(crate) async fn facts(
+    aws: &Aws,
+    config: &Config,
+    instance: &InstanceId,
+    root_volume_replaced: bool,
+) -> Result<Facts> {
+    let now = OffsetDateTime::now_utc();
+    let membership = autoscaling::membership(&aws.autoscaling, instance).await?;
+    let (group, state) = membership.map_or_else(
+        || (String::new(), "in no group".into()),
+        |(group, state)| (group, state),
+    );
+    let standing = match state {
+        LifecycleState::PendingWait => Standing::Waiting,
+        LifecycleState::WarmedPendingWait => Standing::WaitingForWarmPool,
+        other => Standing::Elsewhere(other.to_string()),
+    };
+    let mut facts = Facts {
+        now,
+        instance_id: instance.clone(),
+        group,
+        standing,
+        stack: Err("the group was not looked at".to_owned()),
+        root_volume_replaced,
+        launched_at: now,
+        predecessor: None,
+        agent: Agent::Unregistered,
+        attempts: Vec::new(),
+    };
+    // Most events find the work done, by another delivery or by the sweep: those cost one call.
+    if matches!(facts.standing, Standing::Elsewhere(_)) {
+        return Ok(facts);
+    }
+    let ((group, launched_at), agent) = try_join!(
+        async {
+            try_join!(
+                autoscaling::group(&aws.autoscaling, &facts.group),
+                autoscaling::launched_at(&aws.autoscaling, &facts.group, instance),
+            )
+        },
+        agent(aws, instance),
+    )?;
+    facts.stack = stack_of(&facts.group, group.as_ref());
+    facts.predecessor = group.and_then(|group| terminating_member(group, instance));
+    // A launch that the group has not recorded yet began just now.
+    facts.launched_at = launched_at.unwrap_or(now);
+    facts.agent = agent;
+    facts.attempts = attempts(aws, config, instance, &facts).await?;
+    Ok(facts)
+}
+
+fn stack_of(name: &str, group: Option<&Group>) -> std::result::Result<StackName, String> {
+    let stack = group
+        .map_or(Ok(None), Group::stack)
+        .map_err(|error| error.chain())?;
+    stack.ok_or_else(|| {
+        format!(
+            "give the group {name:?} the tag {STACK_TAG}, or take its hook rekindle-launch away"
+        )
+    })
+}
+
+fn terminating_member(group: Group, instance: &InstanceId) -> Option<InstanceId> {
+    let mut others = group.members.into_iter();
+    let leaving =
+        others.find(|member| member.instance_id != *instance && member.state.is_terminating())?;
+    Some(leaving.instance_id)
+}
+
+async fn agent(aws: &Aws, instance: &InstanceId) -> Result<Agent> {
+    let pings = ssm::ping(&aws.ssm, std::slice::from_ref(instance)).await?;
+    Ok(match pings.get(instance) {
+        None => Agent::Unregistered,
+        Some(Ping::ConnectionLost) => Agent::Lost,
+        Some(Ping::Online) => Agent::Online,
+    })
+}
+
+async fn attempts(
+    aws: &Aws,
+    config: &Config,
+    instance: &InstanceId,
+    facts: &Facts,
+) -> Result<Vec<Attempt>> {
+    let operation = &operation(instance)?;
+    // Without a record of the launch, all commands that could belong to it are looked at.
+    let since = if facts.launched_at == facts.now {
+        facts.now - budget::seconds(budget::HARD_CAP)
+    } else {
+        facts.launched_at
+    };
+    let document = &config.restore_document;
+    let commands = ssm::commands(&aws.ssm, document, since, false, Some(instance)).await?;
+    let attempts = commands.into_iter().map(async |command| {
+        let invocation = ssm::invocation(&aws.ssm, &command.command_id, instance).await?;
+        Ok(Attempt {
+            progress: attempt::progress(invocation.as_ref(), operation),
+            command_id: command.command_id,
+            requested_at: command.requested_at,
+        })
+    });
+    try_join_all(attempts).await
+}
+
+/// Gathers what the stack has to restore from. Only what may differ the next time is an error: a refusal is a
+/// fact like any other.
+pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<Stock> {
+    // Decisions refuse a group without a stack before they ask for its backups.
+    let stack = facts
+        .stack
+        .as_ref()
+        .map_err(|problem| Error::Refused(problem.clone()))?;
+    let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
+    let sharing = groups.into_iter().find(|group| {
+        // A group whose own tag is malformed shares nothing.
+        group.name != facts.group
+            && group
+                .stack()
+                .is_ok_and(|other| other.as_ref() == Some(stack))
+    });
+    let backups = match backups(aws, config, stack, facts.now).await {
+        Err(error) if error.retryable() => return Err(error),
+        Err(error) => Backups::Unknown(error.chain()),
+        Ok(backups) => backups,
+    };
+    Ok(Stock {
+        shared_with: sharing.map(|group| group.name),
+        backups,
+    })
+}
+
+async fn backups(
+    aws: &Aws,
+    config: &Config,
+    stack: &StackName,
+    now: OffsetDateTime,
+) -> Result<Backups> {
+    let most = choose::MOST_MANIFESTS;
+    let newest = s3::newest_backups(&aws.s3, &config.bucket, stack, most, now).await?;
+    if newest.is_empty() {
+        return Ok(match state::read(&aws.ssm, stack).await {
+            Ok(None) => Backups::NeverAny,
+            // A parameter that cannot be understood is still one: somebody had backups.
+            Ok(Some(_)) | Err(Error::Contract { .. }) => Backups::Gone,
+            Err(error) => return Err(error),
+        });
+    }
+    let mut committed = Vec::new();
+    for backup_id in newest {
+        let manifest = manifest(aws, config, stack, &backup_id).await?;
+        committed.push(Committed {
+            backup_id,
+            manifest,
+        });
+        if choose::is_enough(&committed) {
+            break;
+        }
+    }
+    Ok(Backups::Committed(committed))
+}
+
+async fn manifest(
+    aws: &Aws,
+    config: &Config,
+    stack: &StackName,
+    backup: &BackupId,
+) -> Result<Readable> {
+    let key = layout::manifest(stack, backup);
+    let bytes = s3::read(&aws.s3, &config.bucket, &key, None, MOST_MANIFEST_BYTES).await;
+    let parsed = bytes.and_then(|bytes| Manifest::parse(&bytes, stack, backup));
+    match parsed {
+        Ok(manifest) => Ok(Readable::Yes(manifest.candidate())),
+        Err(error) if manifest::is_newer_schema(&error) => {
+            Ok(Readable::ByNewerVersion(error.chain()))
+        }
+        // Taken away between the listing and the reading, damaged, or another stack's.
+        Err(error) if s3::is_missing(&error) || matches!(error, Error::Contract { .. }) => {
+            Ok(Readable::No(error.chain()))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,291 @@
+//! From an event to the instances it concerns. Every event is a hint, and ends in the same `advance`.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt as _, stream};
+use lambda_runtime::LambdaEvent;
+use lambda_runtime::tracing::{error, field, info, warn};
+use serde::Serialize;
+use serde_json::Value;
+use shared::aws::Aws;
+use shared::aws::autoscaling::{self, LAUNCH_HOOK, LifecycleState};
+use shared::env::Config;
+use shared::event::{Event, LifecycleAction};
+use shared::id::InstanceId;
+use shared::{Error, Result, metrics};
+use time::OffsetDateTime;
+
+use crate::act::{self, Outcome};
+use crate::decide::{self, Decision, Facts};
+use crate::gather;
+
+/// Between the first two looks at an instance that is not ready.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks, at the most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What is left of the invocation when waiting ends: a pass of the slowest kind fits into it.
+const RESERVE: Duration = Duration::from_secs(30);
+/// How many instances a sweep advances at once.
+const CONCURRENCY: usize = 8;
+
+/// What an invocation did for one instance.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Advanced {
+    instance_id: InstanceId,
+    outcome: Outcome,
+}
+
+/// Handles one event. An error is one that a retry may cure, or an event that cannot be used; every other failure
+/// is told in the log and counted, and asking again would only repeat it.
+pub(crate) async fn handle(
+    aws: &Aws,
+    config: &Config,
+    event: LambdaEvent<Value>,
+) -> Result<Vec<Advanced>> {
+    let deadline = event.context.deadline();
+    let event = Event::parse(event.payload).inspect_err(|error| count(config, error))?;
+    let instance = concerned(&event).cloned();
+    dispatch(aws, config, event, deadline)
+        .await
+        .or_else(|error| {
+            count(config, &error);
+            if error.retryable() || matches!(error, Error::Event(_)) {
+                // The runtime logs the error itself.
+                let instance_id = instance.as_ref().map(field::display);
+                warn!(instance_id, "this event was not handled to its end");
+                return Err(error);
+            }
+            tell(&error, instance.as_ref());
+            Ok(Vec::new())
+        })
+}
+
+fn concerned(event: &Event) -> Option<&InstanceId> {
+    match event {
+        Event::InstanceLaunching(action) | Event::InstanceTerminating(action) => {
+            Some(&action.instance_id)
+        }
+        Event::CommandFinished(command) => Some(&command.instance_id),
+        Event::Tick { .. } | Event::Sweep | Event::Request(_) => None,
+    }
+}
+
+async fn dispatch(
+    aws: &Aws,
+    config: &Config,
+    event: Event,
+    deadline: SystemTime,
+) -> Result<Vec<Advanced>> {
+    match event {
+        Event::InstanceLaunching(action) => {
+            expect_equal(
+                "LifecycleHookName",
+                &action.lifecycle_hook_name,
+                LAUNCH_HOOK,
+            )?;
+            Ok(vec![launch(aws, config, &action, deadline).await?])
+        }
+        Event::CommandFinished(command) => {
+            let document = &config.restore_document;
+            expect_equal("document-name", &command.document_name, document)?;
+            Ok(vec![once(aws, config, command.instance_id).await?])
+        }
+        Event::Sweep | Event::Tick { .. } => sweep(aws, config).await,
+        Event::InstanceTerminating(_) => Err(Error::Event(
+            "the terminate hook is the backup function's; send this event there".to_owned(),
+        )),
+        Event::Request(_) => Err(Error::Event(
+            "requests on backups are the backup function's; send this event there".to_owned(),
+        )),
+    }
+}
+
+fn expect_equal(field: &str, found: &str, expected: &str) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Event(format!(
+        "`{field}` is {found:?}; the restore function handles {expected:?} alone"
+    )))
+}
+
+/// Advances a launching instance until its restore is on its way, for as long as this invocation may wait. What
+/// comes later is the finished command's event, or the sweep's.
+async fn launch(
+    aws: &Aws,
+    config: &Config,
+    action: &LifecycleAction,
+    deadline: SystemTime,
+) -> Result<Advanced> {
+    let instance = &action.instance_id;
+    let replaced = action.replaces_root_volume();
+    let mut pause = FIRST_PAUSE;
+    let mut last = None;
+    loop {
+        let outcome = advance(aws, config, instance, replaced, &mut last).await?;
+        // Under `cargo lambda watch` the deadline lies in 1970.
+        let left = deadline
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        if !outcome.is_waiting() || left < RESERVE + pause {
+            let instance_id = instance.clone();
+            return Ok(Advanced {
+                instance_id,
+                outcome,
+            });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause + FIRST_PAUSE).min(LONGEST_PAUSE);
+    }
+}
+
+/// Advances every instance that waits in the launch hook of a protected group. One that fails keeps none of the
+/// others from being advanced.
+async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
+    let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
+    let members = groups.into_iter().flat_map(|group| group.members);
+    let waiting = members.filter(|member| {
+        matches!(
+            member.state,
+            LifecycleState::PendingWait | LifecycleState::WarmedPendingWait
+        )
+    });
+    let passes = waiting.map(|member| {
+        let instance = member.instance_id.clone();
+        async move { (member.instance_id, once(aws, config, instance).await) }
+    });
+    let passes: Vec<(InstanceId, Result<Advanced>)> = stream::iter(passes)
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    let mut advanced = Vec::new();
+    let mut to_retry = None;
+    for (instance, pass) in passes {
+        match pass {
+            Ok(pass) => advanced.push(pass),
+            // The first one is this invocation's error, which `handle` counts and the runtime logs.
+            Err(error) if error.retryable() && to_retry.is_none() => {
+                warn!(instance_id = %instance, "not advanced; this sweep is tried again");
+                to_retry = Some(error);
+            }
+            Err(error) => {
+                count(config, &error);
+                tell(&error, Some(&instance));
+            }
+        }
+    }
+    to_retry.map_or(Ok(advanced), Err)
+}
+
+async fn once(aws: &Aws, config: &Config, instance_id: InstanceId) -> Result<Advanced> {
+    let outcome = advance(aws, config, &instance_id, false, &mut None).await?;
+    Ok(Advanced {
+        instance_id,
+        outcome,
+    })
+}
+
+/// Takes an instance as far as it can be taken now: facts, decision, act. `last` keeps a decision from being
+/// logged again for as long as it stays the same.
+async fn advance(
+    aws: &Aws,
+    config: &Config,
+    instance: &InstanceId,
+    root_volume_replaced: bool,
+    last: &mut Option<Decision>,
+) -> Result<Outcome> {
+    let facts = gather::facts(aws, config, instance, root_volume_replaced).await?;
+    let decision = decide::instance(&facts);
+    if last.as_ref() != Some(&decision) {
+        log(&facts, &decision);
+        *last = Some(decision.clone());
+    }
+    act::on(aws, config, &facts, decision).await
+}
+
+fn log(facts: &Facts, decision: &Decision) {
+    info!(
+        decision = decision.name(),
+        instance_id = %facts.instance_id,
+        group = facts.group,
+        stack = facts.stack.as_ref().ok().map(field::display),
+        state = facts.standing.as_str(),
+        waited_seconds = facts.waited_seconds(),
+        command_id = decision.command_id().map(field::display),
+        predecessor = facts.predecessor.as_ref().map(field::display),
+        "decided"
+    );
+}
+
+fn tell(error: &Error, instance: Option<&InstanceId>) {
+    error!(
+        kind = error.kind(),
+        instance_id = instance.map(field::display),
+        reason = error.chain(),
+        "gave up; the next sweep looks again"
+    );
+}
+
+fn count(config: &Config, error: &Error) {
+    let now = OffsetDateTime::now_utc();
+    metrics::failed(&config.metric_namespace, now, None, error.kind());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::event::Request;
+
+    #[test]
+    fn the_answer_of_an_invocation_is_one_line_per_instance() {
+        let advanced = [Advanced {
+            instance_id: "i-0123456789abcdef0".parse().unwrap(),
+            outcome: Outcome::WaitingForPredecessor,
+        }];
+        insta::assert_json_snapshot!(advanced, @r#"
+        [
+          {
+            "instance_id": "i-0123456789abcdef0",
+            "outcome": "waiting-for-predecessor"
+          }
+        ]
+        "#);
+    }
+
+    #[test]
+    fn an_event_for_another_hook_or_document_is_named() {
+        let error = expect_equal("document-name", "rekindle-backup", "rekindle-restore");
+        insta::assert_snapshot!(error.unwrap_err().chain(), @r#"unusable event: `document-name` is "rekindle-backup"; the restore function handles "rekindle-restore" alone"#);
+        assert!(expect_equal("LifecycleHookName", LAUNCH_HOOK, LAUNCH_HOOK).is_ok());
+    }
+
+    fn config() -> Config {
+        Config {
+            bucket: "backups".to_owned(),
+            backup_document: "rekindle-backup".to_owned(),
+            restore_document: "rekindle-restore".to_owned(),
+            agent: "/opt/rekindle-node".into(),
+            metric_namespace: "Rekindle".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_belongs_to_the_backup_function_is_refused_by_name() {
+        let (aws, now) = (Aws::connect().await, SystemTime::now());
+        let terminating = Event::InstanceTerminating(LifecycleAction {
+            auto_scaling_group_name: "dtr".to_owned(),
+            lifecycle_hook_name: "rekindle-terminate".to_owned(),
+            instance_id: "i-0123456789abcdef0".parse().unwrap(),
+            origin: None,
+            destination: None,
+            action: None,
+        });
+        let stack = "dtr".parse().unwrap();
+        let request = Event::Request(Request::BackupNow { stack });
+        for event in [terminating, request] {
+            let error = dispatch(&aws, &config(), event, now).await.unwrap_err();
+            assert_eq!(error.kind(), "Event");
+            assert!(error.chain().contains("the backup function"), "{error:?}");
+        }
+    }
+}

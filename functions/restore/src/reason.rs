@@ -1,0 +1,183 @@
+//! Why an instance is abandoned, in words: what happened, the stable kind, and the remedy.
+
+use std::fmt;
+
+use shared::budget;
+use shared::id::{BackupId, CommandId};
+
+use crate::attempt::{Cause, Failure};
+
+/// Why an instance is abandoned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The instance kept its id and lost its disk, which is not supported.
+    RootVolumeReplaced,
+    /// Another group has the same stack, and two nodes would share one truth.
+    StackShared {
+        /// The other group.
+        with: String,
+    },
+    /// The SSM agent never registered.
+    AgentNeverCame,
+    /// The SSM agent registered and was lost.
+    AgentLost,
+    /// The stack has had backups, and the bucket has none.
+    BackupsGone,
+    /// It cannot be said whether there are backups.
+    BackupsUnknown {
+        /// What went wrong.
+        problem: String,
+    },
+    /// The newest backup was made by a newer Rekindle.
+    NewerSchema {
+        /// The backup.
+        backup_id: BackupId,
+        /// What its manifest says.
+        problem: String,
+    },
+    /// There are backups, and no manifest that can be read.
+    NoReadableManifest {
+        /// How many were looked at.
+        looked_at: usize,
+        /// What is wrong with the newest.
+        problem: String,
+    },
+    /// The restore failed on the node.
+    RestoreFailed {
+        /// Its command.
+        command_id: CommandId,
+        /// What became of it.
+        failure: Failure,
+    },
+    /// The instance has been kept waiting for as long as the budget allows.
+    HardCap,
+}
+
+impl Reason {
+    /// Returns the stable word: the `kind` of the failure metric.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::RootVolumeReplaced => "RootVolumeReplaced",
+            Self::StackShared { .. } => "StackShared",
+            Self::AgentNeverCame => "AgentNeverCame",
+            Self::AgentLost => "AgentLost",
+            Self::BackupsGone => "BackupsGone",
+            Self::BackupsUnknown { .. } => "BackupsUnknown",
+            Self::NewerSchema { .. } => "NewerSchema",
+            Self::NoReadableManifest { .. } => "NoReadableManifest",
+            Self::RestoreFailed { failure, .. } => match failure.cause {
+                Cause::Agent(exit_code) => exit_code.word(),
+                Cause::TimedOut => "CommandTimedOut",
+                Cause::Cancelled => "CommandCancelled",
+                Cause::Undeliverable => "CommandUndeliverable",
+                Cause::UnknownExit => "CommandFailed",
+                Cause::Contract => "Contract",
+            },
+            Self::HardCap => "HardCap",
+        }
+    }
+
+    /// Returns what an operator does about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::RootVolumeReplaced => {
+                "Refresh instances by replacing them; the ReplaceRootVolume strategy is not supported."
+            }
+            Self::StackShared { .. } => "Give each group a rekindle:stack tag of its own.",
+            Self::AgentNeverCame => {
+                "Check that the image starts the SSM agent, that its role has AmazonSSMManagedInstanceCore, and that its subnet reaches SSM."
+            }
+            Self::AgentLost => {
+                "Read the instance's console output: it stopped answering after it had registered with SSM."
+            }
+            Self::BackupsGone => {
+                "Point REKINDLE_BUCKET to the bucket that has this stack's backups, or bring them back from its noncurrent versions. Only to begin anew, empty: delete the parameter /rekindle/<stack>."
+            }
+            Self::BackupsUnknown { .. } => {
+                "Correct REKINDLE_BUCKET, or the restore function's access to manifests/ and to the parameter /rekindle/<stack>."
+            }
+            Self::NewerSchema { .. } => {
+                "Deploy the newer version of Rekindle again: an older backup would lose data that it can restore."
+            }
+            Self::NoReadableManifest { .. } => {
+                "Look at the newest objects below manifests/<stack>/: their noncurrent versions may still be whole."
+            }
+            Self::RestoreFailed { failure, .. } => match failure.cause {
+                Cause::Agent(exit_code) => exit_code.remedy(),
+                Cause::TimedOut => {
+                    "Look at what the node was doing when its time was over, and at how large the database has grown."
+                }
+                Cause::Cancelled => {
+                    "Nothing, if an operator cancelled the command; its replacement restores anew."
+                }
+                Cause::Undeliverable => {
+                    "Check that the restore function may send the restore document to this instance, and that the image is Linux."
+                }
+                Cause::UnknownExit => {
+                    "Read the command's output in SSM: it did not end as the agent ends."
+                }
+                Cause::Contract => "Deploy functions and agent from the same version.",
+            },
+            Self::HardCap => {
+                "Find out what kept the restore from ending: the command's output in SSM, the node's log, S3's throughput."
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RootVolumeReplaced => f.write_str(
+                "its root volume was replaced, so that the instance keeps its id and lost its data",
+            ),
+            Self::StackShared { with } => {
+                write!(
+                    f,
+                    "the group {with} has the same stack, and two nodes would share one truth"
+                )
+            }
+            Self::AgentNeverCame => write!(
+                f,
+                "its SSM agent has not registered within {} seconds of the launch",
+                budget::SSM_READY
+            ),
+            Self::AgentLost => write!(
+                f,
+                "its SSM agent registered, and takes no command {} seconds after the launch",
+                budget::SSM_READY + budget::FENCE
+            ),
+            Self::BackupsGone => {
+                f.write_str("this stack has had backups, and the bucket holds no manifest of it")
+            }
+            Self::BackupsUnknown { problem } => {
+                write!(
+                    f,
+                    "it cannot be told whether this stack has backups: {problem}"
+                )
+            }
+            Self::NewerSchema { backup_id, problem } => {
+                write!(f, "the newest backup {backup_id} cannot be read: {problem}")
+            }
+            Self::NoReadableManifest { looked_at, problem } => write!(
+                f,
+                "none of the {looked_at} newest manifests can be read; the newest: {problem}"
+            ),
+            Self::RestoreFailed {
+                command_id,
+                failure,
+            } => {
+                write!(
+                    f,
+                    "the restore command {command_id} failed: {}",
+                    failure.message
+                )
+            }
+            Self::HardCap => write!(
+                f,
+                "it has no answer {} seconds after its launch",
+                budget::HARD_CAP
+            ),
+        }
+    }
+}
