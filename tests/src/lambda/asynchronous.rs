@@ -1,0 +1,74 @@
+//! Asynchronous invocation: up to two more attempts after one and two minutes, then the dead letters.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{DeadLetter, Inner, environment, locked, request_id};
+
+/// The wait before each further attempt, in AWS' time; the last one repeats.
+const WAITS: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
+
+/// Takes an event, once or twice as the test has asked for, and sees to it in the background.
+pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
+    let once_less = |left: u32| left.checked_sub(1);
+    let duplicates = lambda
+        .duplicates
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, once_less);
+    let id = request_id();
+    for _ in 0..(1 + u32::from(duplicates.is_ok())) {
+        lambda.pending.fetch_add(1, Ordering::SeqCst);
+        let lambda = Arc::clone(lambda);
+        let (function, payload, id) = (function.to_owned(), payload.clone(), id.clone());
+        tokio::spawn(async move {
+            let dead = deliver(&lambda, &function, payload, &id).await;
+            locked(&lambda.dead_letters).extend(dead);
+            lambda.pending.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+/// Tries until the function succeeds; returns the event where it is given up.
+async fn deliver(
+    lambda: &Arc<Inner>,
+    function: &str,
+    payload: Value,
+    id: &str,
+) -> Option<DeadLetter> {
+    let accepted = Instant::now();
+    let scale = lambda.settings.time_scale;
+    let limits = lambda
+        .functions
+        .get(function)
+        .map(|hosted| &hosted.function);
+    let (retries, max_age) =
+        limits.map_or((0, Duration::MAX), |one| (one.retries, one.max_event_age));
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // A retry has the request id of the first attempt.
+        let attempt = Arc::clone(lambda).invoke(function, payload.clone(), id.to_owned());
+        let error = attempt.await.err()?;
+        let wait = WAITS[usize::min(attempts, WAITS.len()) - 1].div_f64(scale);
+        let age = (accepted.elapsed() + wait).as_secs_f64() * scale;
+        if lambda.closed() {
+            return None;
+        }
+        let too_old = age > max_age.as_secs_f64();
+        if too_old || attempts > retries as usize {
+            let error = match too_old {
+                true => environment::failure("EventAgeExceeded", &error.to_string()),
+                false => error,
+            };
+            return Some(DeadLetter {
+                function: function.to_owned(),
+                payload,
+                error,
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            });
+        }
+        tokio::time::sleep(wait).await;
+    }
+}

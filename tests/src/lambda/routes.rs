@@ -1,0 +1,183 @@
+//! The HTTP interface: the Runtime API for the processes, and the Invoke API for everybody else.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use super::environment::{Environment, failure};
+use super::{FunctionError, Inner, asynchronous, locked, request_id};
+
+/// The largest payload that Lambda takes, in bytes.
+const PAYLOAD_LIMIT: usize = 6 << 20;
+
+type Shared = State<Arc<Inner>>;
+type Answer = Response<Body>;
+
+pub(super) fn routes(lambda: Arc<Inner>) -> Router {
+    const INVOCATION: &str = "/{environment}/2018-06-01/runtime/invocation";
+    Router::new()
+        .route(&format!("{INVOCATION}/next"), get(next))
+        .route(&format!("{INVOCATION}/{{id}}/response"), post(response))
+        .route(&format!("{INVOCATION}/{{id}}/error"), post(error))
+        .route(
+            "/{environment}/2018-06-01/runtime/init/error",
+            post(init_error),
+        )
+        .route("/2015-03-31/functions/{name}/invocations", post(invoke))
+        .layer(DefaultBodyLimit::max(PAYLOAD_LIMIT))
+        .with_state(lambda)
+}
+
+fn environment(lambda: &Inner, id: &str) -> Option<Arc<Environment>> {
+    locked(&lambda.environments).get(id).cloned()
+}
+
+async fn next(State(lambda): Shared, Path(id): Path<String>) -> Answer {
+    let Some(environment) = environment(&lambda, &id) else {
+        return StatusCode::FORBIDDEN.into_response();
+    };
+    let (job, start) = environment.next().await;
+    if let Some(start) = start {
+        locked(&lambda.cold_starts).push((environment.function.clone(), start));
+    }
+    let Some(job) = job else {
+        return StatusCode::GONE.into_response();
+    };
+    let deadline = job.deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let headers = [
+        ("lambda-runtime-aws-request-id", job.id.clone()),
+        (
+            "lambda-runtime-deadline-ms",
+            deadline.as_millis().to_string(),
+        ),
+        (
+            "lambda-runtime-invoked-function-arn",
+            environment.arn.clone(),
+        ),
+        ("lambda-runtime-trace-id", format!("Root=1-{}", job.id)),
+        ("content-type", "application/json".to_owned()),
+    ];
+    environment.working_on(job.id, job.reply);
+    (headers, job.payload.to_string()).into_response()
+}
+
+async fn response(
+    State(lambda): Shared,
+    Path((environment, id)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer {
+    let result = match serde_json::from_slice(&body) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(failure("Runtime.InvalidResponse", &error.to_string())),
+    };
+    answered(&lambda, &environment, &id, result)
+}
+
+async fn error(
+    State(lambda): Shared,
+    Path((environment, id)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer {
+    answered(&lambda, &environment, &id, Err(reported(&body)))
+}
+
+fn answered(
+    lambda: &Inner,
+    environment_id: &str,
+    id: &str,
+    result: Result<Value, FunctionError>,
+) -> Answer {
+    let known = environment(lambda, environment_id);
+    if known.is_some_and(|environment| environment.answer(id, result)) {
+        return (StatusCode::ACCEPTED, r#"{"status":"OK"}"#).into_response();
+    }
+    let body = json!({"errorType": "InvalidRequestID", "errorMessage": "Invalid request ID"});
+    (StatusCode::BAD_REQUEST, body.to_string()).into_response()
+}
+
+async fn init_error(State(lambda): Shared, Path(id): Path<String>, body: Bytes) -> Answer {
+    if let Some(environment) = environment(&lambda, &id) {
+        environment.failed_to_start(reported(&body));
+    }
+    (StatusCode::ACCEPTED, r#"{"status":"OK"}"#).into_response()
+}
+
+/// Reads what a function says about its failure.
+fn reported(body: &[u8]) -> FunctionError {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| body[name].as_str().unwrap_or("Unknown").to_owned();
+    FunctionError {
+        error_type: text("errorType"),
+        message: text("errorMessage"),
+    }
+}
+
+async fn invoke(
+    State(lambda): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    // An ARN does as well.
+    let name = name.rsplit(':').next().unwrap_or_default();
+    if !lambda.functions.contains_key(name) {
+        let known: Vec<&str> = lambda.functions.keys().map(String::as_str).collect();
+        let message = format!("Function not found: {name}; there are {}", known.join(", "));
+        return refused(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
+    }
+    let payload = match body.is_empty() {
+        true => Ok(json!({})),
+        false => serde_json::from_slice(&body),
+    };
+    let payload = match payload {
+        Ok(payload) => payload,
+        Err(error) => {
+            let message = format!("Could not parse request body into json: {error}");
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "InvalidRequestContentException",
+                &message,
+            );
+        }
+    };
+    let kind = headers
+        .get("x-amz-invocation-type")
+        .and_then(|value| value.to_str().ok());
+    match kind.unwrap_or("RequestResponse") {
+        "Event" => {
+            asynchronous::accept(&lambda, name, payload);
+            StatusCode::ACCEPTED.into_response()
+        }
+        "DryRun" => StatusCode::NO_CONTENT.into_response(),
+        _ => {
+            let version = ("x-amz-executed-version", "$LATEST");
+            match Arc::clone(&lambda)
+                .invoke(name, payload, request_id())
+                .await
+            {
+                Ok(value) => ([version], value.to_string()).into_response(),
+                Err(error) => {
+                    let body =
+                        json!({"errorType": error.error_type, "errorMessage": error.message});
+                    (
+                        [version, ("x-amz-function-error", "Unhandled")],
+                        body.to_string(),
+                    )
+                        .into_response()
+                }
+            }
+        }
+    }
+}
+
+fn refused(status: StatusCode, code: &str, message: &str) -> Answer {
+    let body = json!({"Type": "User", "Message": message});
+    (status, [("x-amzn-errortype", code)], body.to_string()).into_response()
+}

@@ -1,0 +1,397 @@
+//! A real Postgres cluster in a directory of its own, as a node of the stand-in has it.
+//!
+//! The server refuses to run as root, so everything runs as the user `postgres` when the tests are root.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::process::Command;
+use tokio_postgres::{Client, NoTls};
+
+use crate::wait::wait_for;
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A cluster. Killed, but not erased, when it is dropped.
+pub struct Cluster {
+    directory: PathBuf,
+    bin: PathBuf,
+    port: u16,
+}
+
+impl Cluster {
+    /// Initialises a cluster in a directory that is absent or empty; it is not started yet.
+    ///
+    /// Its superuser is `postgres`, trusted from this machine; it listens on a free port of 127.0.0.1 and on a
+    /// socket within the directory.
+    pub async fn create(directory: &Path) -> Result<Self> {
+        let cluster = Self {
+            directory: std::path::absolute(directory)?,
+            bin: bin_directory()?,
+            port: free_port()?,
+        };
+        std::fs::create_dir_all(&cluster.directory)?;
+        for part in ["data", "run"] {
+            let path = cluster.directory.join(part);
+            std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+            give_to_postgres(&path)?;
+        }
+        let data = cluster.data();
+        let data = data.to_string_lossy();
+        let initdb = cluster.bin.join("initdb");
+        let arguments = [
+            "-D",
+            &data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--no-instructions",
+        ];
+        run(&as_postgres(&initdb, &arguments)).await?;
+        cluster.configure()?;
+        cluster.write_script("start", &cluster.start_arguments())?;
+        cluster.write_script("stop", &cluster.control_arguments(&["stop", "-m", "fast"]))?;
+        Ok(cluster)
+    }
+
+    fn configure(&self) -> Result<()> {
+        let path = self.data().join("postgresql.conf");
+        let mut settings = std::fs::read_to_string(&path)?;
+        write!(
+            settings,
+            "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
+             shared_buffers = 32MB\nmax_connections = 50\nlogging_collector = off\n",
+            self.port,
+            self.socket_directory().display()
+        )?;
+        std::fs::write(&path, settings).with_context(|| format!("write {}", path.display()))
+    }
+
+    fn control_arguments(&self, verb: &[&str]) -> Vec<String> {
+        let data = self.data();
+        let data = data.to_string_lossy();
+        let mut arguments = vec!["-D", &data, "-w", "-t", "60", "-s"];
+        arguments.extend(verb);
+        as_postgres(&self.bin.join("pg_ctl"), &arguments)
+    }
+
+    fn start_arguments(&self) -> Vec<String> {
+        let log = self.log();
+        self.control_arguments(&["-l", &log.to_string_lossy(), "start"])
+    }
+
+    /// Writes an executable script of one `pg_ctl`, which is fine where the server is as wanted already.
+    fn write_script(&self, verb: &str, arguments: &[String]) -> Result<()> {
+        let status = self.control_arguments(&["status"]);
+        let wanted = if verb == "start" { "" } else { "! " };
+        let script = format!(
+            "#!/bin/sh\n# Generated. Succeeds where there is nothing to {verb}.\nif {wanted}{} >/dev/null 2>&1; then\n  \
+             exit 0\nfi\nexec {} </dev/null >/dev/null\n",
+            quoted(&status),
+            quoted(arguments)
+        );
+        let path = self.directory.join(verb);
+        std::fs::write(&path, script)?;
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, executable)
+            .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Starts the server and waits until it answers; fine where it runs already.
+    pub async fn start(&self) -> Result<()> {
+        run(&[self.start_script().to_string_lossy().into_owned()])
+            .await
+            .with_context(|| format!("the server says: {}", self.server_log()))?;
+        wait_for("Postgres to answer", START_LIMIT, async || {
+            self.connect("postgres")
+                .await
+                .map(Some)
+                .map_err(|error| format!("{error:#}"))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Shuts the server down in order; fine where it does not run.
+    pub async fn stop(&self) -> Result<()> {
+        run(&[self.stop_script().to_string_lossy().into_owned()]).await
+    }
+
+    /// Kills the whole server at once, as a lost instance does.
+    pub async fn kill(&self) -> Result<()> {
+        self.kill_processes()?;
+        wait_for("the server's processes to end", START_LIMIT, async || {
+            let left = self.processes().map_err(|error| error.to_string())?;
+            if left.is_empty() {
+                Ok(Some(()))
+            } else {
+                Err(format!("{left:?} are left"))
+            }
+        })
+        .await
+    }
+
+    /// Kills the server and erases the directory.
+    pub async fn destroy(self) -> Result<()> {
+        self.kill().await?;
+        std::fs::remove_dir_all(&self.directory)
+            .with_context(|| format!("erase {}", self.directory.display()))
+    }
+
+    /// Connects as the superuser, over TCP. The connection is served in the background until the client is dropped.
+    pub async fn connect(&self, database: &str) -> Result<Client> {
+        let mut settings = tokio_postgres::Config::new();
+        settings
+            .host("127.0.0.1")
+            .port(self.port)
+            .user("postgres")
+            .dbname(database);
+        let (client, connection) = settings
+            .connect(NoTls)
+            .await
+            .with_context(|| format!("connect to {database} on port {}", self.port))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a Postgres connection ended");
+            }
+        });
+        Ok(client)
+    }
+
+    /// Returns the TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns the directory of the Unix socket.
+    pub fn socket_directory(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    /// Returns the directory that holds everything of this cluster.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the executable that starts the server and waits for it, and succeeds where it runs already.
+    pub fn start_script(&self) -> PathBuf {
+        self.directory.join("start")
+    }
+
+    /// Returns the executable that shuts the server down, and succeeds where it does not run.
+    pub fn stop_script(&self) -> PathBuf {
+        self.directory.join("stop")
+    }
+
+    /// Returns the server's log.
+    pub fn server_log(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.socket_directory().join("server.log")
+    }
+
+    /// Finds the postmaster, by its command line, and everything it has forked: all of them work in the data directory.
+    fn processes(&self) -> Result<Vec<i32>> {
+        let data = self.data();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            // A process may end while it is looked at, and a dead one has no working directory.
+            if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    fn kill_processes(&self) -> Result<()> {
+        for pid in self.processes()? {
+            let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+                continue;
+            };
+            match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error).context("kill the server"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill_processes() {
+            tracing::warn!(%error, directory = %self.directory.display(), "a Postgres server may be left running");
+        }
+    }
+}
+
+/// Returns where the newest installed server's programs are.
+pub fn bin_directory() -> Result<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        for version in versions {
+            let version = version?;
+            let number = version
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let bin = version.path().join("bin");
+            if let Some(number) = number
+                && bin.join("initdb").exists()
+            {
+                found.push((number, bin));
+            }
+        }
+    }
+    if let Some((_, newest)) = found.into_iter().max() {
+        return Ok(newest);
+    }
+    let variables = std::env::vars_os().find(|(name, _)| name == "PATH");
+    let path = variables.map(|(_, path)| path).unwrap_or_default();
+    let mut directories = std::env::split_paths(&path);
+    directories
+        .find(|directory| directory.join("initdb").exists())
+        .context("there is no PostgreSQL server on this machine; install the package `postgresql`")
+}
+
+fn free_port() -> Result<u16> {
+    // Free now; nobody else is likely to be given it before the server takes it.
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn as_postgres(program: &Path, arguments: &[&str]) -> Vec<String> {
+    let mut command: Vec<String> = Vec::new();
+    if is_root() {
+        let drop = [
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+        ];
+        command.extend(drop.map(str::to_owned));
+    }
+    command.push(program.to_string_lossy().into_owned());
+    command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    command
+}
+
+/// Gives a directory to the user that the server runs as.
+fn give_to_postgres(path: &Path) -> Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let users = std::fs::read_to_string("/etc/passwd")?;
+    let fields = users
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
+    for user in fields {
+        if let ["postgres", _, uid, gid, ..] = user.as_slice() {
+            return chown(path, Some(uid.parse()?), Some(gid.parse()?))
+                .context("give the cluster to postgres");
+        }
+    }
+    bail!("there is no user `postgres`; install the package `postgresql`")
+}
+
+async fn run(command: &[String]) -> Result<()> {
+    let [program, arguments @ ..] = command else {
+        bail!("there is no program to run");
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        // The server must not hold on to a directory that its user may not read.
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .with_context(|| format!("run {program}"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{} ended with {}: {stderr}",
+        quoted(command),
+        output.status
+    );
+    Ok(())
+}
+
+/// Quotes words for a shell.
+fn quoted(words: &[String]) -> String {
+    let words = words
+        .iter()
+        .map(|word| format!("'{}'", word.replace('\'', r"'\''")));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cluster_survives_a_kill_and_both_scripts_are_idempotent() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), open).unwrap();
+        let cluster = Cluster::create(&directory.path().join("postgres"))
+            .await
+            .unwrap();
+        cluster.start().await.unwrap();
+        cluster.start().await.unwrap();
+        let client = cluster.connect("postgres").await.unwrap();
+        client
+            .batch_execute("CREATE TABLE kept (n int); INSERT INTO kept VALUES (7)")
+            .await
+            .unwrap();
+        assert!(
+            cluster
+                .socket_directory()
+                .join(format!(".s.PGSQL.{}", cluster.port()))
+                .exists()
+        );
+
+        cluster.kill().await.unwrap();
+        assert!(cluster.connect("postgres").await.is_err());
+        cluster.start().await.unwrap();
+        let client = cluster.connect("postgres").await.unwrap();
+        let kept: i32 = client
+            .query_one("SELECT n FROM kept", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(kept, 7);
+
+        cluster.stop().await.unwrap();
+        cluster.stop().await.unwrap();
+        assert_eq!(cluster.processes().unwrap(), Vec::<i32>::new());
+        let path = cluster.directory().to_owned();
+        cluster.destroy().await.unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,201 @@
+//! One request as policies, counters and faults see it, and the answers that replace the real one.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+
+/// One request: which operation of S3's API on which object.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// S3's own name, such as `PutObject`; the HTTP method where it is none that is known here.
+    pub operation: String,
+    /// The bucket; empty for `ListBuckets`.
+    pub bucket: String,
+    /// The key; for `ListObjectsV2` and its like, the prefix that is listed.
+    pub key: String,
+    /// The query, still encoded.
+    pub query: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The access key that the request is signed with.
+    pub access_key: Option<String>,
+}
+
+/// What happens instead of the request.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// An error answer with this status and code, such as 503 and `SlowDown`; nothing is done.
+    Error(StatusCode, String),
+    /// A 200 whose body is an error with this code; nothing is done.
+    OkWithError(String),
+    /// The request is served only after this time.
+    Stall(Duration),
+    /// The connection breaks within the answer; nothing is done.
+    Reset,
+    /// The request is served, but the connection breaks within the answer.
+    LoseReply,
+}
+
+impl Call {
+    /// Reads a path-style request.
+    pub(super) fn of(request: &Request<Body>) -> Self {
+        let path = request.uri().path().trim_start_matches('/');
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+        let query = request.uri().query().unwrap_or_default();
+        let parameters: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
+        let parameter = |name: &str| {
+            let found = parameters.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone())
+        };
+        let key = match key {
+            "" => parameter("prefix").unwrap_or_default(),
+            key => decoded(key),
+        };
+        let headers = request.headers().clone();
+        let has = |name: &str| parameter(name).is_some();
+        let on_object = !path.split_once('/').unwrap_or_default().1.is_empty();
+        let copies = headers.contains_key("x-amz-copy-source");
+        let operation = match (request.method(), on_object) {
+            (&Method::GET, _) if bucket.is_empty() => "ListBuckets",
+            (&Method::GET, false) if has("uploads") => "ListMultipartUploads",
+            (&Method::GET, false) if has("location") => "GetBucketLocation",
+            (&Method::GET, false) if has("versions") => "ListObjectVersions",
+            (&Method::GET, false) if has("list-type") => "ListObjectsV2",
+            (&Method::GET, false) => "ListObjects",
+            (&Method::HEAD, false) => "HeadBucket",
+            (&Method::PUT, false) => "CreateBucket",
+            (&Method::DELETE, false) => "DeleteBucket",
+            (&Method::POST, false) if has("delete") => "DeleteObjects",
+            (&Method::GET, true) if has("uploadId") => "ListParts",
+            (&Method::GET, true) => "GetObject",
+            (&Method::HEAD, true) => "HeadObject",
+            (&Method::PUT, true) if has("uploadId") && copies => "UploadPartCopy",
+            (&Method::PUT, true) if has("uploadId") => "UploadPart",
+            (&Method::PUT, true) if copies => "CopyObject",
+            (&Method::PUT, true) => "PutObject",
+            (&Method::POST, true) if has("uploads") => "CreateMultipartUpload",
+            (&Method::POST, true) if has("uploadId") => "CompleteMultipartUpload",
+            (&Method::DELETE, true) if has("uploadId") => "AbortMultipartUpload",
+            (&Method::DELETE, true) => "DeleteObject",
+            (method, _) => method.as_str(),
+        };
+        Self {
+            operation: operation.to_owned(),
+            bucket: decoded(bucket),
+            key,
+            query: query.to_owned(),
+            access_key: access_key(&headers),
+            headers,
+        }
+    }
+
+    /// Whether the request would create an object, replacing whatever has its key.
+    pub(super) fn may_overwrite(&self) -> bool {
+        let creates = ["PutObject", "CopyObject", "CompleteMultipartUpload"];
+        creates.contains(&self.operation.as_str())
+            && self.headers.get("if-none-match") != Some(&HeaderValue::from_static("*"))
+    }
+}
+
+/// Reads `Credential=<access key>/…` out of a version 4 signature.
+fn access_key(headers: &HeaderMap) -> Option<String> {
+    let authorization = headers.get("authorization")?.to_str().ok()?;
+    let (_, credential) = authorization.split_once("Credential=")?;
+    Some(credential.split('/').next()?.to_owned())
+}
+
+fn decoded(text: &str) -> String {
+    // A path's plus sign is itself, while a form's is a space.
+    let form = format!("k={}", text.replace('+', "%2B"));
+    let decoded = url::form_urlencoded::parse(form.as_bytes()).next();
+    decoded
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
+}
+
+/// Builds S3's error answer.
+pub(super) fn error_response(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
+         <RequestId>{}</RequestId></Error>",
+        uuid::Uuid::new_v4().simple()
+    );
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let xml = HeaderValue::from_static("application/xml");
+    response.headers_mut().insert(CONTENT_TYPE, xml);
+    response
+}
+
+/// Builds an answer whose body breaks off, which makes the server close the connection.
+pub(super) fn broken_response() -> Response<Body> {
+    let broken = futures_util::stream::once(async {
+        Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    });
+    let mut response = Response::new(Body::from_stream(broken));
+    response
+        .headers_mut()
+        .insert("content-length", HeaderValue::from_static("64"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(method: &str, uri: &str) -> (String, String, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .body(Body::empty());
+        let call = Call::of(&request.unwrap());
+        (call.operation, call.bucket, call.key)
+    }
+
+    #[test]
+    fn requests_are_named_as_in_the_api() {
+        let cases = [
+            ("GET", "/", "ListBuckets", "", ""),
+            (
+                "GET",
+                "/b?list-type=2&prefix=a%2Fb",
+                "ListObjectsV2",
+                "b",
+                "a/b",
+            ),
+            ("GET", "/b/?uploads", "ListMultipartUploads", "b", ""),
+            ("PUT", "/b/a%20+b/c", "PutObject", "b", "a +b/c"),
+            (
+                "PUT",
+                "/b/k?partNumber=1&uploadId=u",
+                "UploadPart",
+                "b",
+                "k",
+            ),
+            ("POST", "/b/k?uploads", "CreateMultipartUpload", "b", "k"),
+            (
+                "POST",
+                "/b/k?uploadId=u",
+                "CompleteMultipartUpload",
+                "b",
+                "k",
+            ),
+            (
+                "DELETE",
+                "/b/k?uploadId=u",
+                "AbortMultipartUpload",
+                "b",
+                "k",
+            ),
+            ("HEAD", "/b/k", "HeadObject", "b", "k"),
+        ];
+        for (method, uri, name, bucket, key) in cases {
+            let expected = (name.to_owned(), bucket.to_owned(), key.to_owned());
+            assert_eq!(operation(method, uri), expected, "{method} {uri}");
+        }
+    }
+}

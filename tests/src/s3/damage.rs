@@ -1,0 +1,127 @@
+//! Looking at objects, and damaging them, behind S3's back.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use shared::checksum::digests;
+
+use super::S3;
+use super::checksums::Checksums;
+use super::objects::{DEFAULT_ALGORITHM, FULL_OBJECT};
+use super::store::{Attributes, Record, hex};
+
+impl S3 {
+    /// Lists the keys below a prefix, in order.
+    pub fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
+        let root = self.store.root().join(bucket);
+        let mut keys = Vec::new();
+        let mut directories = vec![root.clone()];
+        while let Some(directory) = directories.pop() {
+            let entries = std::fs::read_dir(&directory);
+            for entry in entries.with_context(|| format!("list {}", directory.display()))? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let key = path.strip_prefix(&root)?.to_string_lossy().into_owned();
+                if key.starts_with(prefix) {
+                    keys.push(key);
+                }
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// Returns the file that holds an object's bytes; an error where there is no such object.
+    pub fn path(&self, bucket: &str, key: &str) -> Result<PathBuf> {
+        self.record(bucket, key)?;
+        self.store
+            .object_path(bucket, key)
+            .map_err(|error| anyhow!("{error}"))
+    }
+
+    /// Reads an object's bytes.
+    pub fn read(&self, bucket: &str, key: &str) -> Result<Vec<u8>> {
+        let path = self.path(bucket, key)?;
+        std::fs::read(&path).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Cuts an object off at a length in bytes, at rest: HEAD still reports the old size and checksum.
+    pub fn truncate(&self, bucket: &str, key: &str, length: u64) -> Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(self.path(bucket, key)?)?;
+        file.set_len(length).context("truncate the object")
+    }
+
+    /// Inverts one byte of an object, at rest: HEAD still reports the old checksum.
+    pub fn flip(&self, bucket: &str, key: &str, at: u64) -> Result<()> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path(bucket, key)?)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)
+            .with_context(|| format!("read byte {at} of {key}"))?;
+        file.write_all_at(&[!byte[0]], at)
+            .with_context(|| format!("write byte {at} of {key}"))
+    }
+
+    /// Exchanges the bytes of two objects, at rest: HEAD still reports the old sizes and checksums.
+    pub fn swap(&self, bucket: &str, a: &str, b: &str) -> Result<()> {
+        let (path_a, path_b) = (self.path(bucket, a)?, self.path(bucket, b)?);
+        let aside = self.store.staging_path();
+        std::fs::rename(&path_a, &aside)?;
+        std::fs::rename(&path_b, &path_a)?;
+        std::fs::rename(&aside, &path_b).context("swap the objects")
+    }
+
+    /// Creates or replaces an object, as somebody who may would: HEAD reports the new version and checksum.
+    pub fn replace(&self, bucket: &str, key: &str, bytes: &[u8]) -> Result<()> {
+        ensure!(
+            self.store.root().join(bucket).is_dir(),
+            "there is no bucket {bucket}"
+        );
+        let path = self
+            .store
+            .object_path(bucket, key)
+            .map_err(|error| anyhow!("{error}"))?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&path, bytes)?;
+        let crc64 = digests(bytes).crc64.as_str().to_owned();
+        let record = Record {
+            key: key.to_owned(),
+            version_id: uuid::Uuid::new_v4().simple().to_string(),
+            e_tag: hex(<s3s::crypto::Md5 as s3s::crypto::Checksum>::checksum(bytes).as_ref()),
+            size: bytes.len() as u64,
+            created: SystemTime::now(),
+            checksums: Checksums::only(DEFAULT_ALGORITHM, Some(crc64)),
+            checksum_type: FULL_OBJECT.to_owned(),
+            attributes: Attributes::default(),
+        };
+        let written = self.store.write_record(bucket, &record);
+        written.map_err(|error| anyhow!("{error}"))
+    }
+
+    /// Removes an object, as somebody who may would.
+    pub async fn remove(&self, bucket: &str, key: &str) -> Result<()> {
+        self.record(bucket, key)?;
+        let removed = self.store.remove(bucket, key).await;
+        removed.map_err(|error| anyhow!("{error}"))
+    }
+
+    fn record(&self, bucket: &str, key: &str) -> Result<Record> {
+        let record = self
+            .store
+            .record(bucket, key)
+            .map_err(|error| anyhow!("{error}"))?;
+        record.with_context(|| format!("there is no object {key} in {bucket}"))
+    }
+}

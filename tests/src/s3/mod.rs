@@ -1,0 +1,182 @@
+//! A stand-in for Amazon S3: one process, one directory, and only what backups need of it.
+//!
+//! It is a test double. Of each object one version is stored: versions have ids, but replaced and deleted ones are
+//! gone, and a delete leaves no marker. There is no lifecycle, no tagging and no object lock. What it does, it does
+//! as S3 does: checksums, conditional writes, multipart uploads, and the errors of all these.
+
+mod call;
+mod checksums;
+mod damage;
+mod multipart;
+mod objects;
+mod service;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result, anyhow};
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use s3s::service::{S3Service, S3ServiceBuilder};
+
+pub use call::{Call, Fault};
+use call::{broken_response, error_response};
+use service::{OneSecret, Service, SignedOnly};
+use store::Store;
+
+/// An access key to sign with; any other does as well, and is what policies see.
+pub const ACCESS_KEY: &str = "AKIASTANDIN";
+/// The one secret key.
+pub const SECRET_KEY: &str = "stand-in";
+
+type Hook = Arc<dyn Fn(&Call) -> Option<Fault> + Send + Sync>;
+
+/// The stand-in. Clones serve the same directory.
+#[derive(Clone)]
+pub struct S3 {
+    store: Arc<Store>,
+    service: S3Service,
+    control: Arc<Mutex<Control>>,
+}
+
+/// What a test has asked for.
+#[derive(Default)]
+struct Control {
+    no_overwrite: BTreeSet<String>,
+    denied: Vec<Denial>,
+    hook: Option<Hook>,
+    counts: BTreeMap<String, u64>,
+}
+
+struct Denial {
+    operation: String,
+    bucket: String,
+    prefix: String,
+}
+
+impl Denial {
+    fn covers(&self, call: &Call) -> bool {
+        let operation = self.operation == "*" || self.operation == call.operation;
+        operation && self.bucket == call.bucket && call.key.starts_with(&self.prefix)
+    }
+}
+
+impl S3 {
+    /// Serves the buckets in a directory, which is created where there is none.
+    pub fn new(root: &Path) -> Result<Self> {
+        let store = Store::new(root).with_context(|| format!("prepare {}", root.display()))?;
+        let files = s3s_fs::FileSystem::new(root)
+            .map_err(|error| anyhow!("open {}: {error:?}", root.display()))?;
+        let store = Arc::new(store);
+        let mut builder = S3ServiceBuilder::new(Service {
+            store: Arc::clone(&store),
+            files,
+        });
+        builder.set_auth(OneSecret);
+        builder.set_access(SignedOnly);
+        Ok(Self {
+            store,
+            service: builder.build(),
+            control: Arc::default(),
+        })
+    }
+
+    /// Serves one path-style request.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let call = Call::of(&request);
+        match self.decide(&call) {
+            None => self.serve(request).await,
+            Some(Fault::Error(status, code)) => {
+                error_response(status, &code, "as the test asked for")
+            }
+            Some(Fault::OkWithError(code)) => {
+                error_response(StatusCode::OK, &code, "as the test asked for")
+            }
+            Some(Fault::Stall(duration)) => {
+                tokio::time::sleep(duration).await;
+                self.serve(request).await
+            }
+            Some(Fault::Reset) => broken_response(),
+            Some(Fault::LoseReply) => {
+                let response = self.serve(request).await;
+                tracing::debug!(status = %response.status(), "the answer is lost, as the test asked for");
+                broken_response()
+            }
+        }
+    }
+
+    /// Counts the request, and applies policies, then faults.
+    fn decide(&self, call: &Call) -> Option<Fault> {
+        let hook = {
+            let mut control = self.control();
+            *control.counts.entry(call.operation.clone()).or_default() += 1;
+            let overwrites = control.no_overwrite.contains(&call.bucket) && call.may_overwrite();
+            if overwrites || control.denied.iter().any(|denial| denial.covers(call)) {
+                return Some(Fault::Error(
+                    StatusCode::FORBIDDEN,
+                    "AccessDenied".to_owned(),
+                ));
+            }
+            control.hook.clone()
+        };
+        // Called without the lock, since it may well ask this stand-in for something.
+        hook.and_then(|hook| hook(call))
+    }
+
+    async fn serve(&self, request: Request<Body>) -> Response<Body> {
+        let request = request.map(s3s::Body::http_body_unsync);
+        match self.service.call(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(error) => {
+                let message = format!("{error:?}").replace('<', "(");
+                error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message)
+            }
+        }
+    }
+
+    /// Creates a bucket; fine where it exists.
+    pub fn create_bucket(&self, bucket: &str) -> Result<()> {
+        let path = self.store.root().join(bucket);
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))
+    }
+
+    /// Refuses from now on to create objects in this bucket without `If-None-Match: *`, as a bucket policy would.
+    pub fn deny_overwrite(&self, bucket: &str) {
+        self.control().no_overwrite.insert(bucket.to_owned());
+    }
+
+    /// Refuses an operation, or all of them where it is `*`, below a prefix of keys.
+    pub fn deny(&self, operation: &str, bucket: &str, prefix: &str) {
+        self.control().denied.push(Denial {
+            operation: operation.to_owned(),
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        });
+    }
+
+    /// Takes back every [`Self::deny`].
+    pub fn allow_all(&self) {
+        self.control().denied.clear();
+    }
+
+    /// Asks this hook before each request, whether something else should happen.
+    pub fn on_request(&self, hook: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) {
+        self.control().hook = Some(Arc::new(hook));
+    }
+
+    /// Lets every request be served again.
+    pub fn clear_hook(&self) {
+        self.control().hook = None;
+    }
+
+    /// Returns how many requests there were of each operation, refused ones included.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.control().counts.clone()
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

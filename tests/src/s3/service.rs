@@ -1,0 +1,225 @@
+//! The wire protocol: s3s reads and writes it, s3s-fs keeps the buckets and lists them, the store does the rest.
+
+use std::sync::Arc;
+
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::dto::{
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CreateBucketInput,
+    CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
+    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag,
+    GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput,
+    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
+    ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
+    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
+    ObjectList, PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
+};
+use s3s::{S3, S3Request, S3Response, S3Result};
+use s3s_fs::FileSystem;
+
+use super::SECRET_KEY;
+use super::store::Store;
+
+/// The S3 implementation that s3s serves.
+pub(super) struct Service {
+    pub(super) store: Arc<Store>,
+    pub(super) files: FileSystem,
+}
+
+/// Takes every access key, as long as requests are signed with the one secret key.
+pub(super) struct OneSecret;
+
+#[async_trait::async_trait]
+impl S3Auth for OneSecret {
+    async fn get_secret_key(&self, _access_key: &str) -> S3Result<SecretKey> {
+        Ok(SECRET_KEY.into())
+    }
+}
+
+/// Who may do what was decided before the request came here.
+pub(super) struct SignedOnly;
+
+#[async_trait::async_trait]
+impl S3Access for SignedOnly {
+    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        match context.credentials() {
+            Some(_) => Ok(()),
+            None => Err(s3s::s3_error!(AccessDenied, "Access Denied")),
+        }
+    }
+}
+
+type Answer<T> = S3Result<S3Response<T>>;
+
+impl Service {
+    /// Adds what s3s-fs does not know of the objects it lists.
+    fn complete_listing(&self, bucket: &str, contents: Option<&mut ObjectList>) -> S3Result<()> {
+        for object in contents.into_iter().flatten() {
+            let Some(key) = &object.key else { continue };
+            if let Some(record) = self.store.record(bucket, key)? {
+                object.last_modified = Some(record.created.into());
+                object.e_tag = Some(ETag::Strong(record.e_tag));
+                object.checksum_algorithm = Some(
+                    record
+                        .checksums
+                        .algorithms()
+                        .into_iter()
+                        .map(|name| name.to_owned().into())
+                        .collect(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for Service {
+    async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> Answer<CreateBucketOutput> {
+        self.files.create_bucket(request).await
+    }
+
+    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
+        self.files.head_bucket(request).await
+    }
+
+    async fn list_buckets(
+        &self,
+        request: S3Request<ListBucketsInput>,
+    ) -> Answer<ListBucketsOutput> {
+        self.files.list_buckets(request).await
+    }
+
+    async fn get_bucket_location(
+        &self,
+        request: S3Request<GetBucketLocationInput>,
+    ) -> Answer<GetBucketLocationOutput> {
+        self.files.get_bucket_location(request).await
+    }
+
+    async fn list_objects(
+        &self,
+        request: S3Request<ListObjectsInput>,
+    ) -> Answer<ListObjectsOutput> {
+        let bucket = request.input.bucket.clone();
+        let mut answer = self.files.list_objects(request).await?;
+        self.complete_listing(&bucket, answer.output.contents.as_mut())?;
+        Ok(answer)
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> Answer<ListObjectsV2Output> {
+        let bucket = request.input.bucket.clone();
+        let mut answer = self.files.list_objects_v2(request).await?;
+        self.complete_listing(&bucket, answer.output.contents.as_mut())?;
+        Ok(answer)
+    }
+
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        self.store.put(request).await.map(S3Response::new)
+    }
+
+    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
+        self.store.copy(request).await.map(S3Response::new)
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+        self.store.get(&request.input).await.map(S3Response::new)
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+        self.store.head(&request.input).map(S3Response::new)
+    }
+
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> Answer<DeleteObjectOutput> {
+        let input = request.input;
+        self.store.remove(&input.bucket, &input.key).await?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> Answer<DeleteObjectsOutput> {
+        let input = request.input;
+        let mut deleted = Vec::new();
+        for object in input.delete.objects {
+            self.store.remove(&input.bucket, &object.key).await?;
+            deleted.push(DeletedObject {
+                key: Some(object.key),
+                ..Default::default()
+            });
+        }
+        Ok(S3Response::new(DeleteObjectsOutput {
+            deleted: Some(deleted),
+            ..Default::default()
+        }))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> Answer<CreateMultipartUploadOutput> {
+        let input = request.input;
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let checksum_algorithm = input.checksum_algorithm.clone();
+        let checksum_type = input.checksum_type.clone();
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            upload_id: Some(self.store.create_upload(input)?),
+            bucket: Some(bucket),
+            key: Some(key),
+            checksum_algorithm,
+            checksum_type,
+            ..Default::default()
+        }))
+    }
+
+    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        self.store.put_part(request).await.map(S3Response::new)
+    }
+
+    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
+        self.store
+            .list_upload_parts(request.input)
+            .map(S3Response::new)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> Answer<ListMultipartUploadsOutput> {
+        let prefix = request.input.prefix.unwrap_or_default();
+        let uploads = self.store.list_uploads(&request.input.bucket, &prefix)?;
+        Ok(S3Response::new(uploads))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        self.store
+            .complete(request.input)
+            .await
+            .map(S3Response::new)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> Answer<AbortMultipartUploadOutput> {
+        let input = request.input;
+        self.store
+            .abort(&input.bucket, &input.key, &input.upload_id)
+            .await?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+}

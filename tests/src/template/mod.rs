@@ -1,0 +1,285 @@
+//! What the stand-in deploys, read from the very template that is deployed to AWS.
+//!
+//! Only functions, the rules that invoke them, SSM documents and lifecycle hooks are read. Everything else may be in
+//! the template as well: it is resolved as far as these need it.
+
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value};
+
+use resolve::Resolver;
+
+/// The types of the resources that are read here.
+const READ: [&str; 4] = [FUNCTION, DOCUMENT, GROUP, HOOK];
+const FUNCTION: &str = "AWS::Serverless::Function";
+const DOCUMENT: &str = "AWS::SSM::Document";
+const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
+const HOOK: &str = "AWS::AutoScaling::LifecycleHook";
+
+/// The parts of a template that the stand-in runs.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// The functions that are built from this workspace.
+    pub functions: Vec<FunctionSpec>,
+    /// The SSM documents.
+    pub documents: Vec<DocumentSpec>,
+    /// The lifecycle hooks of all groups.
+    pub hooks: Vec<HookSpec>,
+    /// Every resource whose condition holds, resolved, by logical id.
+    pub resources: BTreeMap<String, Value>,
+}
+
+/// One Lambda function.
+#[derive(Debug, Clone)]
+pub struct FunctionSpec {
+    /// Its name in the template.
+    pub logical_id: String,
+    /// Its `FunctionName`, or the logical id where it has none.
+    pub name: String,
+    /// The workspace's binary.
+    pub binary: String,
+    /// Its variables, those of `Globals` included.
+    pub environment: BTreeMap<String, String>,
+    /// How long one invocation may take.
+    pub timeout: Duration,
+    /// Memory in MB.
+    pub memory_mb: u32,
+    /// What invokes it.
+    pub rules: Vec<Rule>,
+    /// How often a failed asynchronous invocation is tried again.
+    pub retries: u32,
+    /// How old an asynchronous event may become.
+    pub max_event_age: Duration,
+}
+
+/// What invokes a function.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rule {
+    /// Events that match this pattern.
+    Pattern(Value),
+    /// The clock.
+    Schedule {
+        /// The time between two invocations.
+        every: Duration,
+        /// The payload; the scheduled event itself where there is none.
+        input: Option<Value>,
+    },
+}
+
+/// One SSM document.
+#[derive(Debug, Clone)]
+pub struct DocumentSpec {
+    /// Its name in the template.
+    pub logical_id: String,
+    /// Its `Name`, or the logical id where it has none.
+    pub name: String,
+    /// What it consists of, with every intrinsic function resolved.
+    pub content: Value,
+}
+
+/// One lifecycle hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookSpec {
+    /// Its name.
+    pub name: String,
+    /// `autoscaling:EC2_INSTANCE_LAUNCHING` or `autoscaling:EC2_INSTANCE_TERMINATING`.
+    pub transition: String,
+    /// The time until it expires without a heartbeat.
+    pub heartbeat: Duration,
+    /// `CONTINUE` or `ABANDON`, when it expires.
+    pub default_result: String,
+}
+
+impl Template {
+    /// Reads a template file with these parameters; those not given have their defaults.
+    pub fn load(path: &Path, parameters: &BTreeMap<String, String>) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(&text, parameters).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// Reads a template's text with these parameters; those not given have their defaults.
+    pub fn parse(text: &str, parameters: &BTreeMap<String, String>) -> Result<Self> {
+        let resolver = Resolver::new(text, parameters)?;
+        let resources = resolver.resources()?;
+        let globals = resolver.globals()?;
+        let mut template = Self {
+            functions: Vec::new(),
+            documents: Vec::new(),
+            hooks: Vec::new(),
+            resources: BTreeMap::new(),
+        };
+        for (logical_id, resource) in &resources {
+            let read = template.read(logical_id, resource, &globals);
+            read.with_context(|| format!("in {logical_id}"))?;
+        }
+        template.resources = resources;
+        Ok(template)
+    }
+
+    fn read(&mut self, logical_id: &str, resource: &Value, globals: &Value) -> Result<()> {
+        let properties = &resource["Properties"];
+        match text(&resource["Type"]).as_deref() {
+            Some(FUNCTION) => {
+                if let Some(binary) = text(&resource["Metadata"]["BuildProperties"]["Binary"]) {
+                    let function = function(logical_id, &binary, properties, globals)?;
+                    self.functions.push(function);
+                }
+            }
+            Some(DOCUMENT) => self.documents.push(DocumentSpec {
+                logical_id: logical_id.to_owned(),
+                name: text(&properties["Name"]).unwrap_or_else(|| logical_id.to_owned()),
+                content: properties["Content"].clone(),
+            }),
+            Some(GROUP) => {
+                let hooks = properties["LifecycleHookSpecificationList"].as_array();
+                for properties in hooks.into_iter().flatten() {
+                    self.hooks.push(hook(properties)?);
+                }
+            }
+            Some(HOOK) => self.hooks.push(hook(properties)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Finds a function by its logical id.
+    pub fn function(&self, logical_id: &str) -> Option<&FunctionSpec> {
+        self.functions
+            .iter()
+            .find(|function| function.logical_id == logical_id)
+    }
+
+    /// Finds a document by its logical id.
+    pub fn document(&self, logical_id: &str) -> Option<&DocumentSpec> {
+        self.documents
+            .iter()
+            .find(|document| document.logical_id == logical_id)
+    }
+}
+
+fn function(
+    logical_id: &str,
+    binary: &str,
+    properties: &Value,
+    globals: &Value,
+) -> Result<FunctionSpec> {
+    let property = |name: &str| match &properties[name] {
+        Value::Null => globals[name].clone(),
+        own => own.clone(),
+    };
+    let mut environment = BTreeMap::new();
+    for variables in
+        [globals, properties].map(|level| level["Environment"]["Variables"].as_object())
+    {
+        for (name, value) in variables.into_iter().flatten() {
+            let value = text(value).with_context(|| format!("{name} is no text: {value}"))?;
+            environment.insert(name.clone(), value);
+        }
+    }
+    let asynchronous = property("EventInvokeConfig");
+    let mut rules = Vec::new();
+    for (name, event) in properties["Events"].as_object().into_iter().flatten() {
+        rules.extend(rule(event).with_context(|| format!("in the event {name}"))?);
+    }
+    Ok(FunctionSpec {
+        logical_id: logical_id.to_owned(),
+        name: text(&properties["FunctionName"]).unwrap_or_else(|| logical_id.to_owned()),
+        binary: binary.to_owned(),
+        environment,
+        // Lambda's own defaults.
+        timeout: Duration::from_secs(number(&property("Timeout"))?.unwrap_or(3)),
+        memory_mb: u32::try_from(number(&property("MemorySize"))?.unwrap_or(128))?,
+        rules,
+        retries: u32::try_from(number(&asynchronous["MaximumRetryAttempts"])?.unwrap_or(2))?,
+        max_event_age: Duration::from_secs(
+            number(&asynchronous["MaximumEventAgeInSeconds"])?.unwrap_or(21_600),
+        ),
+    })
+}
+
+/// Reads one of a function's events; none where it is switched off or is no event of EventBridge.
+fn rule(event: &Value) -> Result<Option<Rule>> {
+    let properties = &event["Properties"];
+    let off = properties["State"] == "DISABLED"
+        || matches!(text(&properties["Enabled"]).as_deref(), Some("false"));
+    let kind = text(&event["Type"]).unwrap_or_default();
+    let expression = match kind.as_str() {
+        _ if off => return Ok(None),
+        "EventBridgeRule" | "CloudWatchEvent" => {
+            return Ok(Some(Rule::Pattern(properties["Pattern"].clone())));
+        }
+        "Schedule" => &properties["Schedule"],
+        "ScheduleV2" => &properties["ScheduleExpression"],
+        _ => return Ok(None),
+    };
+    let expression = text(expression).context("the schedule has no expression")?;
+    let input = text(&properties["Input"]);
+    let input = input.map(|input| serde_json::from_str(&input).context("Input is not JSON"));
+    Ok(Some(Rule::Schedule {
+        every: rate(&expression)?,
+        input: input.transpose()?,
+    }))
+}
+
+/// Reads `rate(15 minutes)`.
+fn rate(expression: &str) -> Result<Duration> {
+    let inner = expression
+        .strip_prefix("rate(")
+        .and_then(|rest| rest.strip_suffix(')'));
+    let words: Vec<&str> = inner.unwrap_or_default().split_whitespace().collect();
+    let [count, unit] = words.as_slice() else {
+        bail!("the stand-in knows schedules such as rate(15 minutes), not {expression}");
+    };
+    let count: u64 = count.parse().with_context(|| format!("in {expression}"))?;
+    let seconds = match *unit {
+        "minute" | "minutes" => 60,
+        "hour" | "hours" => 3600,
+        "day" | "days" => 86_400,
+        other => bail!("{expression} has the unknown unit {other}"),
+    };
+    Ok(Duration::from_secs(count * seconds))
+}
+
+fn hook(properties: &Value) -> Result<HookSpec> {
+    let required = |name: &str| {
+        text(&properties[name]).with_context(|| format!("a lifecycle hook has no {name}"))
+    };
+    Ok(HookSpec {
+        name: required("LifecycleHookName")?,
+        transition: required("LifecycleTransition")?,
+        // Auto Scaling's own defaults.
+        heartbeat: Duration::from_secs(number(&properties["HeartbeatTimeout"])?.unwrap_or(3600)),
+        default_result: text(&properties["DefaultResult"]).unwrap_or_else(|| "ABANDON".to_owned()),
+    })
+}
+
+/// Reads a scalar as CloudFormation does, for which numbers and booleans are texts as well.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Result<Option<u64>> {
+    let number = text(value).map(|text| {
+        text.parse()
+            .with_context(|| format!("{text:?} is no number"))
+    });
+    number.transpose()
+}
+
+fn empty() -> Value {
+    Value::Object(Map::new())
+}
+
+#[cfg(test)]
+mod tests;
