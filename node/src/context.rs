@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use shared::id::InstanceId;
 
+use crate::boot;
 use crate::failure::Result;
 use crate::instance;
+use crate::open_uploads::OpenUploads;
 use crate::postgres::Postgres;
 use crate::s3;
 use crate::settings::Settings;
 use crate::state::State;
-use crate::upload::OpenUploads;
 use crate::watch::Progress;
 
 /// The node, its settings, and the ways to Postgres and S3.
@@ -35,24 +36,24 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Reads the settings and asks the instance for its id.
+    /// Asks the instance for its id, waits until its first boot is over, and reads the settings.
     pub(crate) async fn gather(
-        state: State,
-        settings: Settings,
-        progress: Progress,
-        uploads: OpenUploads,
+        state: &State,
+        progress: &Progress,
+        uploads: &OpenUploads,
     ) -> Result<Self> {
         let instance_id = instance::instance_id().await?;
-        let s3 = s3::client(&settings).await;
+        boot::wait_finished(state.root(), &instance_id).await;
+        let settings = Settings::load(state.root())?;
         Ok(Self {
             root: state.root().to_owned(),
-            postgres: Postgres::new(settings.postgres.clone()),
-            state,
-            settings,
+            state: state.clone(),
+            s3: s3::client(&settings).await,
             instance_id,
-            s3,
-            progress,
-            uploads,
+            postgres: Postgres::new(settings.postgres.clone()),
+            settings,
+            progress: progress.clone(),
+            uploads: uploads.clone(),
         })
     }
 }

@@ -39,15 +39,6 @@ pub(crate) async fn client(settings: &Settings) -> Client {
     let config = aws_sdk_s3::config::Builder::from(&shared)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        // A custom endpoint serves buckets by path; AWS itself is addressed by host name.
-        .force_path_style(shared.endpoint_url().is_some() || custom_s3_endpoint())
         .build();
     Client::from_conf(config)
-}
-
-/// Tells whether the environment points S3 elsewhere.
-fn custom_s3_endpoint() -> bool {
-    std::env::vars_os().any(|(name, value)| {
-        !value.is_empty() && (name == "AWS_ENDPOINT_URL_S3" || name == "AWS_ENDPOINT_URL")
-    })
 }

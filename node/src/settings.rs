@@ -1,7 +1,10 @@
 //! The application's settings: one TOML file on the node, checked as a whole.
 
+mod problems;
 mod read;
+mod value;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use shared::id::StackName;
@@ -121,5 +124,44 @@ impl Default for Commands {
             health: None,
             health_timeout_seconds: read::DEFAULT_TIMEOUT,
         }
+    }
+}
+
+impl fmt::Display for Settings {
+    /// Says what the agent will do, for `rekindle-node check`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let region = self.region.as_deref().unwrap_or("the instance's own");
+        writeln!(f, "stack: {}", self.stack)?;
+        writeln!(f, "bucket: {} (region: {region})", self.bucket)?;
+        writeln!(
+            f,
+            "gives up after {} seconds without progress",
+            self.stall_limit_seconds
+        )?;
+        for path in &self.configuration_paths {
+            writeln!(f, "configuration: {}", path.display())?;
+        }
+        match &self.postgres.server {
+            Server::Container(name) => write!(f, "Postgres: in the container {name}")?,
+            Server::Direct { host, port } => write!(f, "Postgres: at {host}, port {port}")?,
+        }
+        writeln!(f, ", as {}", self.postgres.user)?;
+        match &self.postgres.databases {
+            Some(names) => writeln!(f, "databases: {}", names.join(", "))?,
+            None => writeln!(f, "databases: all that allow connections")?,
+        }
+        let commands = [
+            ("start_postgres", &self.commands.start_postgres),
+            ("start", &self.commands.start),
+            ("stop", &self.commands.stop),
+            ("health", &self.commands.health),
+        ];
+        for (name, command) in commands {
+            match command {
+                Some(command) => writeln!(f, "{name}: {command:?}")?,
+                None => writeln!(f, "{name}: no command")?,
+            }
+        }
+        write!(f, "the settings are complete")
     }
 }

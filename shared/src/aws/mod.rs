@@ -39,7 +39,7 @@ impl Aws {
         // that hangs becomes an error with a name instead of a dead invocation.
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(Duration::from_secs(20))
-            .operation_timeout(Duration::from_secs(60))
+            .operation_timeout(Duration::from_mins(1))
             .build();
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .retry_config(RetryConfig::standard().with_max_attempts(4))
@@ -73,7 +73,7 @@ const THROTTLING: &[&str] = &[
 ];
 
 /// Turns what the SDK says of a failed call into the one error of this crate.
-fn failed<E>(operation: &'static str) -> impl Fn(SdkError<E, HttpResponse>) -> Error
+pub fn failed<E>(operation: &'static str) -> impl Fn(SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {

@@ -1,0 +1,285 @@
+//! One backup: everything into S3, the index last. The backup exists only when a function commits it.
+
+use std::io::Read as _;
+use std::process::Stdio;
+use std::time::Instant;
+
+use shared::checksum::digests;
+use shared::command::{BackupCommand, Purpose};
+use shared::id::RunId;
+use shared::layout;
+use shared::manifest::{
+    DatabaseRecord, Index, Lineage, Node, ObjectRecord, SCHEMA_VERSION, Timing, Versions,
+};
+use shared::report::{BackupReport, ExitCode};
+use time::OffsetDateTime;
+
+use crate::capture;
+use crate::contents::{Contents, DatabaseContents};
+use crate::context::Context;
+use crate::database;
+use crate::dump;
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::health;
+use crate::marker::Marker;
+use crate::postgres::ADMIN_DATABASE;
+use crate::server::Server;
+use crate::state::LAUNCH_PREFIX;
+use crate::upload::Upload;
+use crate::watch::peak_memory_kib;
+
+/// Ends what an agent that was killed has left running in a container: the kill reaches only its own processes.
+const END_LEFTOVERS: &str = "SELECT to_json(count(pg_terminate_backend(pid))) FROM pg_stat_activity
+  WHERE application_name = 'rekindle' AND pid <> pg_backend_pid()";
+
+/// Takes the backup and returns what a function needs to commit it.
+pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<BackupReport> {
+    let started = Instant::now();
+    let server = Server::ask(&context.postgres).await?;
+    let lineage = lineage(context, command.purpose, &server)?;
+    capture::check(&context.settings, &context.root)?;
+    end_leftovers(context).await?;
+
+    let mut attempt = Attempt::begin(context, command)?;
+    if command.purpose == Purpose::Final {
+        let stopping = health::stop(&context.settings.commands, &context.root);
+        attempt.timed("stop", stopping).await?;
+    }
+    let index = attempt.all(server.clone(), lineage.clone()).await?;
+    let (index_object, index) = index;
+    if command.purpose == Purpose::Adopt && lineage == Lineage::Adopted {
+        adopt(context, command, &server)?;
+    }
+    let report = BackupReport {
+        operation_id: command.operation_id.clone(),
+        backup_id: command.backup_id.clone(),
+        run_id: index.run_id.clone(),
+        index_sha256: index_object.sha256,
+        index_size: index_object.size,
+        databases: index.databases.len() as u64,
+        tables: index.tables(),
+        rows: index.rows(),
+        bytes: index.bytes() + index_object.size,
+        seconds: started.elapsed().as_secs_f64(),
+        peak_memory_kib: peak_memory_kib(),
+    };
+    tracing::info!(
+        backup_id = %report.backup_id, run_id = %report.run_id, databases = report.databases,
+        rows = report.rows, bytes = report.bytes, seconds = report.seconds,
+        peak_memory_kib = report.peak_memory_kib, "backup complete in S3"
+    );
+    Ok(report)
+}
+
+/// Retires the node after its final backup: it is never again backed up as the truth, and a launch of the same
+/// instance, out of a warm pool, restores afresh.
+pub(crate) fn retire(state: &crate::state::State) -> Result<()> {
+    Marker::remove(state.root())?;
+    state.forget(LAUNCH_PREFIX)
+}
+
+/// Returns how the node's data came here; a node whose data did not come by Rekindle is refused, unless it is
+/// being adopted.
+fn lineage(context: &Context, purpose: Purpose, server: &Server) -> Result<Lineage> {
+    let stack = &context.settings.stack;
+    let marker = Marker::load(&context.root)?;
+    let valid = marker
+        .filter(|marker| marker.valid_for(stack, &context.instance_id, &server.system_identifier));
+    match (valid, purpose) {
+        (Some(marker), _) => Ok(marker.lineage),
+        (None, Purpose::Adopt) => Ok(Lineage::Adopted),
+        (None, _) => {
+            let message = format!(
+                "{} with the cluster {} has no valid restored marker for the stack {stack}: replace the \
+                 instance, or send the adopt event if its data are the truth",
+                context.instance_id, server.system_identifier
+            );
+            Err(Failure::new(ExitCode::NotRestored, message))
+        }
+    }
+}
+
+/// Declares the node's data to be the stack's, now that they are all in S3.
+fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<()> {
+    let marker = Marker {
+        stack: context.settings.stack.clone(),
+        instance_id: context.instance_id.clone(),
+        system_identifier: server.system_identifier.clone(),
+        lineage: Lineage::Adopted,
+        operation_id: command.operation_id.clone(),
+        time: OffsetDateTime::now_utc(),
+    };
+    marker.store(&context.root)
+}
+
+async fn end_leftovers(context: &Context) -> Result<()> {
+    let code = ExitCode::PostgresUnreachable;
+    let ended: u64 = context
+        .postgres
+        .query(ADMIN_DATABASE, END_LEFTOVERS, code)
+        .await?;
+    if ended > 0 {
+        tracing::warn!(
+            sessions = ended,
+            "ended what an earlier agent had left running"
+        );
+    }
+    Ok(())
+}
+
+/// One attempt at a backup, with names of its own.
+struct Attempt<'c> {
+    context: &'c Context,
+    command: &'c BackupCommand,
+    run_id: RunId,
+    objects: Vec<ObjectRecord>,
+    timings: Vec<Timing>,
+}
+
+impl<'c> Attempt<'c> {
+    fn begin(context: &'c Context, command: &'c BackupCommand) -> Result<Self> {
+        Ok(Self {
+            context,
+            command,
+            run_id: random_run_id()?,
+            objects: Vec::new(),
+            timings: Vec::new(),
+        })
+    }
+
+    /// Puts everything into S3, and returns the index with its object.
+    async fn all(&mut self, server: Server, lineage: Lineage) -> Result<(ObjectRecord, Index)> {
+        let context = self.context;
+        let versions = Versions {
+            server: server.version,
+            pg_dump: pg_dump_version(context).await?,
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let listing = database::list(&context.postgres, &context.settings.postgres);
+        let databases = self.timed("list", listing).await?;
+
+        let started_at = OffsetDateTime::now_utc();
+        let globals = dump::globals(context, self.key(layout::GLOBALS));
+        let globals = self.timed("globals", globals).await?;
+        self.objects.push(globals);
+
+        let (mut records, mut contents) = (Vec::new(), Vec::new());
+        for (number, properties) in databases.into_iter().enumerate() {
+            let key = self.key(&layout::dump(number));
+            let dumping = dump::database(context, key, &properties.name);
+            let stage = format!("dump {}", properties.name);
+            let dump = self.timed(&stage, dumping).await?;
+            records.push(DatabaseRecord {
+                name: properties.name.clone(),
+                key: dump.object.key.clone(),
+                tables: dump.archive.tables.len() as u64,
+                rows: dump.archive.tables.iter().map(|table| table.rows).sum(),
+                dump_bytes: dump.bytes,
+                database_bytes: properties.size,
+            });
+            self.objects.push(dump.object);
+            contents.push(DatabaseContents {
+                properties,
+                tables: dump.archive.tables,
+                relations: dump.archive.relations,
+            });
+        }
+
+        // After the databases, so that every row finds its file.
+        let configuration = capture::configuration(context, self.key(layout::CONFIGURATION));
+        let configuration = self.timed("configuration", configuration).await?;
+        self.objects.push(configuration);
+
+        let contents = Contents::new(contents).to_bytes()?;
+        let putting = put(context, self.key(layout::CONTENTS), &contents);
+        let contents = self.timed("contents", putting).await?;
+        self.objects.push(contents);
+
+        let index = Index {
+            schema_version: SCHEMA_VERSION,
+            stack: context.settings.stack.clone(),
+            backup_id: self.command.backup_id.clone(),
+            run_id: self.run_id.clone(),
+            operation_id: self.command.operation_id.clone(),
+            purpose: self.command.purpose,
+            node: Node {
+                instance_id: context.instance_id.clone(),
+                system_identifier: server.system_identifier,
+                lineage,
+            },
+            versions,
+            started_at,
+            finished_at: OffsetDateTime::now_utc(),
+            databases: records,
+            configuration_paths: configuration_paths(context),
+            objects: std::mem::take(&mut self.objects),
+            timings: std::mem::take(&mut self.timings),
+        };
+        let bytes = serde_json::to_vec(&index).or_fail(ExitCode::Internal, || "write the index")?;
+        let object = put(context, self.key(layout::INDEX), &bytes).await?;
+        Ok((object, index))
+    }
+
+    fn key(&self, name: &str) -> String {
+        let stack = &self.context.settings.stack;
+        layout::object(stack, &self.command.backup_id, &self.run_id, name)
+    }
+
+    async fn timed<T>(&mut self, stage: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        let done = work.await?;
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(stage, seconds, "stage finished");
+        self.timings.push(Timing {
+            stage: stage.to_owned(),
+            seconds,
+        });
+        Ok(done)
+    }
+}
+
+/// Puts an object whose bytes are all at hand.
+async fn put(context: &Context, key: String, bytes: &[u8]) -> Result<ObjectRecord> {
+    let mut upload = Upload::new(context, key);
+    upload.write(bytes).await?;
+    upload.finish(&digests(bytes)).await
+}
+
+fn configuration_paths(context: &Context) -> Vec<String> {
+    let paths = context.settings.configuration_paths.iter();
+    // They were read from a text file.
+    paths
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
+}
+
+fn random_run_id() -> Result<RunId> {
+    let doing = || "draw a random run id";
+    let mut bytes = [0; 4];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .or_fail(ExitCode::Internal, doing)?;
+    format!("{:08x}", u32::from_ne_bytes(bytes))
+        .parse()
+        .or_fail(ExitCode::Internal, doing)
+}
+
+async fn pg_dump_version(context: &Context) -> Result<String> {
+    let mut command = context.postgres.tool("pg_dump");
+    command.arg("--version").stdin(Stdio::null());
+    let output = command
+        .output()
+        .await
+        .or_fail(ExitCode::Dump, || "start pg_dump")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let message = format!(
+            "pg_dump --version failed ({}): {}",
+            output.status,
+            words.trim()
+        );
+        return Err(Failure::new(ExitCode::Dump, message));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}

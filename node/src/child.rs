@@ -1,0 +1,188 @@
+//! The server's tools as children: what they say goes into the log, and their end is always looked at.
+
+use std::collections::VecDeque;
+use std::process::Stdio;
+
+use bytes::{Bytes, BytesMut};
+use shared::report::ExitCode;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
+use tokio::process::{self, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::watch::Progress;
+
+/// How much is read from a child at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+/// How many of a child's last lines a failure quotes.
+const KEPT_LINES: usize = 8;
+/// How much of one line is kept, in bytes.
+const KEPT_LINE: u64 = 2_000;
+
+/// A running program.
+#[derive(Debug)]
+pub(crate) struct Child {
+    program: &'static str,
+    code: ExitCode,
+    process: process::Child,
+    words: JoinHandle<String>,
+}
+
+/// Why a stage of a stream ended early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// By itself.
+    Failed(Failure),
+    /// Because the stage that it feeds did: the cause is there.
+    Downstream,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Child {
+    /// Starts the program; whatever goes wrong with it is a failure with `code`.
+    pub(crate) fn start(
+        program: &'static str,
+        command: &mut Command,
+        code: ExitCode,
+    ) -> Result<Self> {
+        let mut process = command
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .or_fail(code, || format!("start {program}"))?;
+        let stderr = process.stderr.take();
+        let words = tokio::spawn(async move {
+            match stderr {
+                Some(stderr) => relay(program, stderr).await,
+                None => String::new(),
+            }
+        });
+        Ok(Self {
+            program,
+            code,
+            process,
+            words,
+        })
+    }
+
+    /// Sends what the program prints, to its end, and returns the number of bytes; the program must then end
+    /// with success.
+    pub(crate) async fn output_to(
+        mut self,
+        chunks: mpsc::Sender<Bytes>,
+        progress: &Progress,
+    ) -> std::result::Result<u64, Stop> {
+        let mut sent = 0;
+        if let Some(mut stdout) = self.process.stdout.take() {
+            loop {
+                let chunk = self.chunk(&mut stdout).await?;
+                if chunk.is_empty() {
+                    break;
+                }
+                sent += chunk.len() as u64;
+                progress.touch();
+                if chunks.send(chunk).await.is_err() {
+                    return Err(Stop::Downstream);
+                }
+            }
+        }
+        self.end().await?;
+        Ok(sent)
+    }
+
+    /// Feeds the program to the end of the chunks; it must then end with success.
+    pub(crate) async fn input_from(
+        mut self,
+        mut chunks: mpsc::Receiver<Bytes>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let mut stdin: Option<ChildStdin> = self.process.stdin.take();
+        while let (Some(input), Some(chunk)) = (&mut stdin, chunks.recv().await) {
+            if input.write_all(&chunk).await.is_err() {
+                // The program ended before its input did: what it said on its way out is the cause.
+                chunks.close();
+                stdin = None;
+                self.quit().await?;
+            }
+            progress.touch();
+        }
+        drop(stdin);
+        self.end().await
+    }
+
+    async fn chunk(&self, stdout: &mut ChildStdout) -> Result<Bytes> {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        while chunk.len() < CHUNK {
+            let read = stdout.read_buf(&mut chunk).await;
+            let length = read.or_fail(self.code, || format!("read from {}", self.program))?;
+            if length == 0 {
+                break;
+            }
+        }
+        Ok(chunk.freeze())
+    }
+
+    /// Waits for the end of a program that stopped reading too early, which is a failure whatever its status.
+    async fn quit(&mut self) -> Result<()> {
+        let program = self.program;
+        let status = self
+            .process
+            .wait()
+            .await
+            .or_fail(self.code, || format!("wait for {program}"))?;
+        let words = (&mut self.words).await.unwrap_or_default();
+        let message =
+            format!("{program} stopped before it had read everything ({status}): {words}");
+        Err(Failure::new(self.code, message))
+    }
+
+    async fn end(mut self) -> Result<()> {
+        let program = self.program;
+        let status = self
+            .process
+            .wait()
+            .await
+            .or_fail(self.code, || format!("wait for {program}"))?;
+        let words = self.words.await.unwrap_or_default();
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            self.code,
+            format!("{program} failed ({status}): {words}"),
+        ))
+    }
+}
+
+/// Logs each line with the program's name, and returns the last ones.
+async fn relay(program: &'static str, stderr: impl AsyncRead + Unpin) -> String {
+    let mut lines: VecDeque<String> = VecDeque::new();
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut stderr)
+            .take(KEPT_LINE)
+            .read_until(b'\n', &mut line)
+            .await;
+        // What a program says is never worth failing for.
+        if !matches!(read, Ok(1..)) {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        tracing::info!(program, "{text}");
+        if lines.len() == KEPT_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(text);
+    }
+    Vec::from(lines).join(" | ")
+}

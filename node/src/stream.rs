@@ -1,0 +1,204 @@
+//! The way of an object: its source, through zstd, into S3, and decoded again as proof.
+//!
+//! Four stages run side by side, each with its own thread or task and a bounded channel behind it. The decoder
+//! reads the very bytes that are uploaded. Nothing is completed here: the caller does that once every stage, and
+//! whatever else it waits for, has succeeded.
+
+use std::io::{self, Read, Write};
+
+use bytes::{Bytes, BytesMut};
+use shared::checksum::{Digests, ObjectDigest};
+use shared::manifest::ObjectRecord;
+use shared::report::ExitCode;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::child::Stop;
+use crate::context::Context;
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::upload::Upload;
+
+/// The compression level: level 3 is faster than any dump.
+const LEVEL: i32 = 3;
+
+/// How many compressed bytes are handed on at once.
+const CHUNK: usize = 128 * 1024;
+
+/// How many chunks wait between two stages.
+pub(crate) const WAITING: usize = 4;
+
+/// An object whose bytes are all in S3, but which does not exist yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    upload: Upload,
+    digests: Digests,
+}
+
+impl Staged {
+    /// Makes the object exist.
+    pub(crate) async fn complete(self) -> Result<ObjectRecord> {
+        self.upload.finish(&self.digests).await
+    }
+
+    /// Gives the object up.
+    pub(crate) async fn abort(self) {
+        self.upload.abort().await;
+    }
+}
+
+/// What the decoder proves: it reads everything, and returns what it found.
+pub(crate) type Proof<T> = Box<dyn FnOnce(&mut dyn Read) -> std::result::Result<T, Stop> + Send>;
+
+/// Moves everything that `source` sends into S3. `proof` reads the decoded bytes to their end.
+pub(crate) async fn stage<S, T: Send + 'static>(
+    context: &Context,
+    key: String,
+    source: impl AsyncFnOnce(mpsc::Sender<Bytes>) -> std::result::Result<S, Stop>,
+    proof: Proof<T>,
+) -> std::result::Result<(Staged, S, T), Stop> {
+    let (plain, plain_chunks) = mpsc::channel(WAITING);
+    let (to_upload, upload_chunks) = mpsc::channel(WAITING);
+    let (to_decode, decode_chunks) = mpsc::channel(WAITING);
+
+    let compressing =
+        tokio::task::spawn_blocking(move || compress(plain_chunks, [to_upload, to_decode]));
+    let decoding = tokio::task::spawn_blocking(move || decode(decode_chunks, proof));
+    let mut upload = Upload::new(context, key);
+    let uploading = send(&mut upload, upload_chunks);
+    let (source, uploaded) = tokio::join!(source(plain), uploading);
+    let (compressed, decoded) = (joined(compressing).await, joined(decoding).await);
+
+    // A stage that fails takes the others down with it. The first in this order that failed by itself is the
+    // cause: a source's early end looks to the decoder like a truncated stream.
+    let result = match (uploaded, source, decoded, compressed) {
+        (Err(failure), ..) | (_, Err(Stop::Failed(failure)), ..) => Err(Stop::Failed(failure)),
+        (_, _, Err(Stop::Failed(failure)), _) | (.., Err(Stop::Failed(failure))) => {
+            Err(Stop::Failed(failure))
+        }
+        (Ok(()), Ok(source), Ok(decoded), Ok(digests)) => Ok((source, decoded, digests)),
+        _ => Err(Stop::Downstream),
+    };
+    match result {
+        Ok((source, decoded, digests)) => Ok((Staged { upload, digests }, source, decoded)),
+        Err(stop) => {
+            upload.abort().await;
+            Err(stop)
+        }
+    }
+}
+
+async fn send(upload: &mut Upload, mut chunks: mpsc::Receiver<Bytes>) -> Result<()> {
+    while let Some(chunk) = chunks.recv().await {
+        upload.write(&chunk).await?;
+    }
+    Ok(())
+}
+
+async fn joined<T>(
+    handle: JoinHandle<std::result::Result<T, Stop>>,
+) -> std::result::Result<T, Stop> {
+    handle
+        .await
+        .or_fail(ExitCode::Internal, || "run a stage of a stream")?
+}
+
+fn compress(
+    mut chunks: mpsc::Receiver<Bytes>,
+    consumers: [mpsc::Sender<Bytes>; 2],
+) -> std::result::Result<Digests, Stop> {
+    let sink = Sink {
+        consumers,
+        digest: ObjectDigest::new(),
+        buffer: BytesMut::with_capacity(CHUNK),
+    };
+    // One thread keeps up with any dump and needs a few MiB; several would need tens.
+    let mut encoder = zstd::Encoder::new(sink, LEVEL).map_err(unable)?;
+    encoder.include_checksum(true).map_err(unable)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        encoder.write_all(&chunk).map_err(consumer_gone)?;
+    }
+    let mut sink = encoder.finish().map_err(consumer_gone)?;
+    sink.hand_on().map_err(consumer_gone)?;
+    Ok(sink.digest.finish())
+}
+
+fn unable(error: io::Error) -> Stop {
+    let failed: Result<()> = Err(error).or_fail(ExitCode::Internal, || "start the zstd encoder");
+    failed.map_or_else(Stop::Failed, |()| Stop::Downstream)
+}
+
+/// The encoder itself never fails; what it writes to does.
+fn consumer_gone(_: io::Error) -> Stop {
+    Stop::Downstream
+}
+
+/// Digests what the encoder writes, and hands it to the upload and to the decoder.
+struct Sink {
+    consumers: [mpsc::Sender<Bytes>; 2],
+    digest: ObjectDigest,
+    buffer: BytesMut,
+}
+
+impl Sink {
+    fn hand_on(&mut self) -> io::Result<()> {
+        let chunk = self.buffer.split().freeze();
+        self.digest.update(&chunk);
+        for consumer in &self.consumers {
+            let sent = consumer.blocking_send(chunk.clone());
+            sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        self.buffer.reserve(CHUNK);
+        Ok(())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.hand_on()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn decode<T>(chunks: mpsc::Receiver<Bytes>, proof: Proof<T>) -> std::result::Result<T, Stop> {
+    let doing = || "decode what was uploaded";
+    let mut decoder = zstd::Decoder::new(ChunkReader {
+        chunks,
+        current: Bytes::new(),
+    })
+    .or_fail(ExitCode::Verification, doing)?;
+    let found = proof(&mut decoder)?;
+    // The frame's checksum comes after its last byte.
+    let rest = io::copy(&mut decoder, &mut io::sink()).or_fail(ExitCode::Verification, doing)?;
+    if rest > 0 {
+        let message = format!("{rest} bytes follow what was expected to be the end");
+        return Err(Failure::new(ExitCode::Verification, message).into());
+    }
+    Ok(found)
+}
+
+/// Reads a channel's chunks as one stream.
+struct ChunkReader {
+    chunks: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.current = chunk,
+                None => return Ok(0),
+            }
+        }
+        let length = self.current.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.current.split_to(length));
+        Ok(length)
+    }
+}

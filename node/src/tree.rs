@@ -1,0 +1,354 @@
+//! Writes trees of files as one tar: GNU headers, which hold names of any length and bytes, and PAX records for
+//! what those cannot say. The order is that of the names' bytes, so that equal trees make equal archives.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tar::{Builder, EntryType, Header};
+
+/// Why a tree could not be archived.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaptureError {
+    /// A file could not be read.
+    #[error("archive {path}")]
+    Read {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A file changed while it was read, such that the archive would not be whole.
+    #[error(
+        "{0} became shorter, or another file, while it was being archived: does something rewrite it all the time?"
+    )]
+    Changed(String),
+    /// Something that an archive cannot bring back.
+    #[error("{0} is a device: keep it out of [configuration] paths")]
+    Device(String),
+    /// The archive could not be written.
+    #[error("write the archive")]
+    Write(#[source] io::Error),
+}
+
+type Result<T> = std::result::Result<T, CaptureError>;
+
+/// The name of the entry that holds a longer name for the next one.
+const LONG_LINK: &[u8] = b"././@LongLink";
+
+/// Writes every path, numbered from 0, and everything below it. Returns the number of entries.
+pub(crate) fn write_tree(paths: &[PathBuf], writer: &mut dyn Write) -> Result<u64> {
+    let mut tree = Tree {
+        tar: Builder::new(writer),
+        links: HashMap::new(),
+        entries: 0,
+    };
+    for (number, path) in paths.iter().enumerate() {
+        tree.all(path, number.to_string().into_bytes())?;
+    }
+    let writer = tree.tar.into_inner().map_err(CaptureError::Write)?;
+    writer.flush().map_err(CaptureError::Write)?;
+    Ok(tree.entries)
+}
+
+struct Tree<'w> {
+    tar: Builder<&'w mut dyn Write>,
+    /// The first name of every file that has several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    entries: u64,
+}
+
+impl Tree<'_> {
+    /// Archives a path and, a directory before what is in it, everything below.
+    fn all(&mut self, path: &Path, name: Vec<u8>) -> Result<()> {
+        let mut waiting = vec![(path.to_owned(), name)];
+        while let Some((path, name)) = waiting.pop() {
+            let Some(metadata) = unless_gone(&path, fs::symlink_metadata(&path))? else {
+                continue;
+            };
+            if !metadata.is_dir() {
+                self.leaf(&path, &metadata, name)?;
+                continue;
+            }
+            let mut directory_name = name.clone();
+            directory_name.push(b'/');
+            self.append(
+                &path,
+                &metadata,
+                EntryType::Directory,
+                &directory_name,
+                None,
+                &mut io::empty(),
+            )?;
+            // The stack returns the last one first.
+            for child in children(&path)?.into_iter().rev() {
+                let child_name = [&name[..], b"/", child.as_bytes()].concat();
+                waiting.push((path.join(&child), child_name));
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, path: &Path, metadata: &Metadata, name: Vec<u8>) -> Result<()> {
+        let kind = metadata.file_type();
+        if kind.is_socket() {
+            tracing::info!(path = %path.display(), "socket left out");
+            return Ok(());
+        }
+        if kind.is_block_device() || kind.is_char_device() {
+            return Err(CaptureError::Device(path.display().to_string()));
+        }
+        if metadata.nlink() > 1 {
+            let identity = (metadata.dev(), metadata.ino());
+            if let Some(first) = self.links.get(&identity).cloned() {
+                return self.append(
+                    path,
+                    metadata,
+                    EntryType::Link,
+                    &name,
+                    Some(&first),
+                    &mut io::empty(),
+                );
+            }
+            self.links.insert(identity, name.clone());
+        }
+        if kind.is_symlink() {
+            let Some(target) = unless_gone(path, fs::read_link(path))? else {
+                return Ok(());
+            };
+            let target = target.as_os_str().as_bytes();
+            return self.append(
+                path,
+                metadata,
+                EntryType::Symlink,
+                &name,
+                Some(target),
+                &mut io::empty(),
+            );
+        }
+        if kind.is_fifo() {
+            return self.append(
+                path,
+                metadata,
+                EntryType::Fifo,
+                &name,
+                None,
+                &mut io::empty(),
+            );
+        }
+        self.file(path, &name)
+    }
+
+    fn file(&mut self, path: &Path, name: &[u8]) -> Result<()> {
+        // What the name stands for may have changed since it was looked at; a FIFO would block for ever.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let opened = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path);
+        let Some(file) = unless_gone(path, opened)? else {
+            // Another name of the same file may still follow.
+            self.links.retain(|_, first| first != name);
+            return Ok(());
+        };
+        let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
+        if !metadata.is_file() {
+            return Err(CaptureError::Changed(path.display().to_string()));
+        }
+        // A file that grows meanwhile, such as a log, is cut at the size it had.
+        let mut content = Exactly {
+            file,
+            left: metadata.len(),
+            ended_early: false,
+        };
+        let appended = self.append(
+            path,
+            &metadata,
+            EntryType::Regular,
+            name,
+            None,
+            &mut content,
+        );
+        if content.ended_early {
+            return Err(CaptureError::Changed(path.display().to_string()));
+        }
+        appended
+    }
+
+    fn append(
+        &mut self,
+        path: &Path,
+        metadata: &Metadata,
+        kind: EntryType,
+        name: &[u8],
+        link: Option<&[u8]>,
+        content: &mut dyn Read,
+    ) -> Result<()> {
+        let mut records = attributes(path, metadata)?;
+        records.push(("mtime".to_owned(), time(metadata)));
+        let records = records
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.tar
+            .append_pax_extensions(records)
+            .map_err(CaptureError::Write)?;
+
+        let mut header = Header::new_gnu();
+        self.set_name(&mut header, name, EntryType::GNULongName)?;
+        if let Some(link) = link {
+            self.set_name(&mut header, link, EntryType::GNULongLink)?;
+        }
+        header.set_entry_type(kind);
+        header.set_mode(metadata.mode() & 0o7777);
+        header.set_uid(u64::from(metadata.uid()));
+        header.set_gid(u64::from(metadata.gid()));
+        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+        header.set_size(if kind == EntryType::Regular {
+            metadata.len()
+        } else {
+            0
+        });
+        header.set_cksum();
+        self.tar
+            .append(&header, content)
+            .map_err(CaptureError::Write)?;
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// Writes a name as it is, byte for byte; one that the header has no room for goes into an entry before it.
+    fn set_name(&mut self, header: &mut Header, name: &[u8], long: EntryType) -> Result<()> {
+        let field = match header.as_gnu_mut() {
+            Some(gnu) if long == EntryType::GNULongLink => &mut gnu.linkname,
+            Some(gnu) => &mut gnu.name,
+            None => return Ok(()),
+        };
+        if let Some(start) = field.get_mut(..name.len()) {
+            start.copy_from_slice(name);
+            return Ok(());
+        }
+        let mut longer = Header::new_gnu();
+        if let Some(gnu) = longer.as_gnu_mut() {
+            gnu.name[..LONG_LINK.len()].copy_from_slice(LONG_LINK);
+        }
+        longer.set_entry_type(long);
+        longer.set_mode(0o644);
+        longer.set_uid(0);
+        longer.set_gid(0);
+        longer.set_mtime(0);
+        longer.set_size(name.len() as u64 + 1);
+        longer.set_cksum();
+        self.tar
+            .append(&longer, name.chain(&b"\0"[..]))
+            .map_err(CaptureError::Write)
+    }
+}
+
+/// Passes on what was found; none where the file is gone, as temporary files are soon after they are listed.
+fn unless_gone<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> CaptureError {
+    CaptureError::Read {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+/// Lists a directory, sorted by the names' bytes.
+fn children(path: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let Some(listing) = unless_gone(path, fs::read_dir(path))? else {
+        return Ok(Vec::new());
+    };
+    let names = listing.map(|entry| Ok(entry?.file_name()));
+    let mut names: Vec<_> = names
+        .collect::<io::Result<_>>()
+        .map_err(|source| unreadable(path, source))?;
+    names.sort();
+    Ok(names)
+}
+
+/// Reads the extended attributes as PAX records of the kind that GNU tar and bsdtar write.
+fn attributes(path: &Path, metadata: &Metadata) -> Result<Vec<(String, Vec<u8>)>> {
+    if metadata.is_symlink() {
+        // Linux keeps no user attributes or access control lists on symbolic links.
+        return Ok(Vec::new());
+    }
+    let mut records = Vec::new();
+    let Some(names) = unless_unsupported(path, xattr::list(path))? else {
+        return Ok(records);
+    };
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    for name in names {
+        let value = unless_unsupported(path, xattr::get(path, &name))?.flatten();
+        if let Some(value) = value {
+            records.push((attribute_key(path, &name)?, value));
+        }
+    }
+    Ok(records)
+}
+
+fn attribute_key(path: &Path, name: &OsStr) -> Result<String> {
+    let Some(name) = name.to_str().filter(|name| !name.contains('=')) else {
+        let problem = format!("the extended attribute {name:?} has a name that no archive holds");
+        return Err(unreadable(path, io::Error::other(problem)));
+    };
+    Ok(format!("SCHILY.xattr.{name}"))
+}
+
+/// Passes on what was found; none on a file system without extended attributes, or where the file is gone.
+fn unless_unsupported<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        found => unless_gone(path, found),
+    }
+}
+
+/// Writes the time of the last change as PAX has it: seconds with a fraction.
+fn time(metadata: &Metadata) -> Vec<u8> {
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    if seconds >= 0 {
+        return format!("{seconds}.{nanoseconds:09}").into_bytes();
+    }
+    // The kernel counts nanoseconds upwards from the second before; the text is one decimal number.
+    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    let (whole, fraction) = (
+        total.unsigned_abs() / 1_000_000_000,
+        total.unsigned_abs() % 1_000_000_000,
+    );
+    format!("-{whole}.{fraction:09}").into_bytes()
+}
+
+/// Reads as many bytes as the header promised, and fails where the file has fewer.
+struct Exactly {
+    file: fs::File,
+    left: u64,
+    ended_early: bool,
+}
+
+impl Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let length = self.file.read(&mut buffer[..most])?;
+        if length == 0 {
+            self.ended_early = true;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= length as u64;
+        Ok(length)
+    }
+}
