@@ -160,7 +160,14 @@ fn parse_backup_time(text: &str) -> Option<OffsetDateTime> {
 impl Sha256 {
     /// Writes a digest down.
     pub fn of(digest: &[u8; 32]) -> Self {
-        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+        Self(
+            digest
+                .iter()
+                .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+                .collect(),
+        )
     }
 }
 

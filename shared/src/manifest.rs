@@ -14,6 +14,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The largest index that a function reads. 10,000 databases stay below it.
 pub const MOST_INDEX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// The largest manifest that a function reads: an index, indented, and a little more.
+pub const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
+
 /// One object of a backup, as it stands in S3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectRecord {

@@ -67,11 +67,11 @@ fn measurements(
     stack: &StackName,
     values: &[(Metric, f64)],
 ) -> Value {
-    let metrics = values
+    let metrics: Vec<Value> = values
         .iter()
         .map(|(metric, _)| json!({"Name": metric.name(), "Unit": metric.unit()}))
         .collect();
-    let mut line = envelope(namespace, now, &json!([["Stack"]]), metrics);
+    let mut line = envelope(namespace, now, &json!([["Stack"]]), &metrics);
     line.insert("Stack".to_owned(), json!(stack));
     line.extend(
         values
@@ -87,8 +87,8 @@ fn failure(namespace: &str, now: OffsetDateTime, stack: Option<&StackName>, kind
         Some(_) => json!([[], ["Stack"], ["Stack", "Kind"]]),
         None => json!([[], ["Kind"]]),
     };
-    let metrics = vec![json!({"Name": "Failures", "Unit": "Count"})];
-    let mut line = envelope(namespace, now, &dimensions, metrics);
+    let metrics = [json!({"Name": "Failures", "Unit": "Count"})];
+    let mut line = envelope(namespace, now, &dimensions, &metrics);
     if let Some(stack) = stack {
         line.insert("Stack".to_owned(), json!(stack));
     }
@@ -101,7 +101,7 @@ fn envelope(
     namespace: &str,
     now: OffsetDateTime,
     dimensions: &Value,
-    metrics: Vec<Value>,
+    metrics: &[Value],
 ) -> Map<String, Value> {
     let milliseconds = i64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     let directive = json!({"Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics});

@@ -6,7 +6,8 @@ use std::time::Duration;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::operation::get_command_invocation::GetCommandInvocationOutput;
 use aws_sdk_ssm::types::{
-    Command, CommandFilter, CommandFilterKey, InstanceInformationStringFilter, PingStatus,
+    Command, CommandFilter, CommandFilterKey, CommandInvocationStatus, CommandStatus,
+    InstanceInformationStringFilter, PingStatus,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -267,7 +268,7 @@ pub async fn invocations(
     let mut invocations = Vec::new();
     while let Some(invocation) = pages.next().await {
         let invocation = invocation.map_err(failed("ssm:ListCommandInvocations"))?;
-        let status = invocation.status().map(|status| status.as_str());
+        let status = invocation.status().map(CommandInvocationStatus::as_str);
         let status = InvocationStatus::read(status, invocation.status_details());
         let instance = invocation.instance_id().and_then(|id| id.parse().ok());
         invocations.extend(instance.map(|instance| (instance, status)));
@@ -309,7 +310,7 @@ pub async fn invocation(
             Ok(answer) => return Ok(Some(read_invocation(&answer))),
             // A command that never reached its steps has none to name.
             Err(error) if step.is_some() && error.aws_code() == Some("InvalidPluginName") => {
-                step = None
+                step = None;
             }
             Err(error) if error.aws_code() == Some("InvocationDoesNotExist") => {
                 if tries >= INVOCATION_TRIES {
@@ -370,7 +371,7 @@ pub async fn cancel(client: &Client, command_id: &CommandId) -> Result<()> {
 
 /// A command without an id, a time or parameters is not one that Rekindle sent.
 fn read_command(command: &Command) -> Option<CommandRecord> {
-    let status = command.status().map(|status| status.as_str());
+    let status = command.status().map(CommandStatus::as_str);
     Some(CommandRecord {
         command_id: command.command_id()?.parse().ok()?,
         requested_at: command.requested_date_time().and_then(utc)?,
@@ -385,7 +386,7 @@ fn read_command(command: &Command) -> Option<CommandRecord> {
 }
 
 fn read_invocation(answer: &GetCommandInvocationOutput) -> Invocation {
-    let status = answer.status().map(|status| status.as_str());
+    let status = answer.status().map(CommandInvocationStatus::as_str);
     Invocation {
         status: InvocationStatus::read(status, answer.status_details()),
         response_code: answer.response_code(),

@@ -19,7 +19,7 @@ const SCHEMA_VERSION: u32 = 1;
 pub struct StackState {
     /// The schema of the writer.
     pub schema_version: u32,
-    /// The first committed backup, or the oldest known one where the parameter had to be repaired.
+    /// The first committed backup, or the newest one of the time when the parameter had to be written again.
     pub first_backup: BackupId,
 }
 

@@ -1,0 +1,230 @@
+//! Checking a finished backup in S3, and committing it: the one place where a backup begins to exist.
+//!
+//! The order is the guarantee: every object is checked, then the manifest is put, then the stack's state.
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use shared::aws::s3::{self, Created};
+use shared::aws::state::{self, StackState};
+use shared::checksum::digests;
+use shared::command::BackupCommand;
+use shared::id::{CommandId, InstanceId, StackName};
+use shared::manifest::{
+    Index, MOST_INDEX_BYTES, MOST_MANIFEST_BYTES, Manifest, ObjectRecord, SCHEMA_VERSION,
+};
+use shared::metrics::{self, Metric};
+use shared::report::BackupReport;
+use shared::{Error, Result, layout};
+use time::OffsetDateTime;
+
+use crate::function::Function;
+
+/// How many objects are looked at in parallel.
+const HEADS: usize = 16;
+
+/// A backup that a node reports, with what the function itself knows of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Finished<'a> {
+    /// From the tag of the instance's group, never from the report.
+    pub(crate) stack: &'a StackName,
+    /// The instance that the command ran on.
+    pub(crate) instance: &'a InstanceId,
+    /// The command.
+    pub(crate) command_id: &'a CommandId,
+    /// What it asked.
+    pub(crate) command: &'a BackupCommand,
+    /// What the node answered.
+    pub(crate) report: &'a BackupReport,
+}
+
+/// Whether a commit was this one's or an earlier one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// The backup exists since now.
+    New,
+    /// The same backup was committed before.
+    Repeated,
+}
+
+/// Commits a backup after checking every object of it. Committing the same one twice is harmless.
+pub(crate) async fn commit(
+    function: &Function,
+    finished: &Finished<'_>,
+    now: OffsetDateTime,
+) -> Result<Commit> {
+    let (index_object, index) = read_index(function, finished).await?;
+    check_objects(function, &index).await?;
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        committed_at: now,
+        command_id: finished.command_id.clone(),
+        index_object,
+        index,
+    };
+    let commit = put_manifest(function, finished.stack, &manifest).await?;
+    let backup = &manifest.index.backup_id;
+    // Its absence is repaired by the next tick, so it comes second.
+    state::create(
+        &function.aws.ssm,
+        finished.stack,
+        &StackState::since(backup.clone()),
+    )
+    .await?;
+    if commit == Commit::New {
+        measure(function, finished, &manifest, now);
+    }
+    Ok(commit)
+}
+
+/// Reads the index that the report names, if it is the one that the report means.
+async fn read_index(function: &Function, finished: &Finished<'_>) -> Result<(ObjectRecord, Index)> {
+    let Finished { stack, report, .. } = *finished;
+    let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
+    let key = layout::object(stack, &report.backup_id, &report.run_id, layout::INDEX);
+    if report.index_size > MOST_INDEX_BYTES {
+        let problem = format!(
+            "it has {} bytes, at most {MOST_INDEX_BYTES} are read",
+            report.index_size
+        );
+        return Err(Error::contract(key, problem));
+    }
+    let head = s3::head(s3, bucket, &key, None).await?;
+    let head = head.ok_or_else(|| {
+        Error::contract(
+            &key,
+            "it is not in the bucket: check `bucket` and `stack` in the node's settings",
+        )
+    })?;
+    let bytes = s3::read(
+        s3,
+        bucket,
+        &key,
+        head.version_id.as_deref(),
+        report.index_size,
+    )
+    .await?;
+    let digests = digests(&bytes);
+    if (digests.size, &digests.sha256) != (report.index_size, &report.index_sha256) {
+        return Err(Error::contract(
+            key,
+            "it is not the index that the node reported",
+        ));
+    }
+    let index = Index::parse(&bytes, stack, &report.backup_id, &report.run_id)?;
+    check_origin(finished, &index, &key)?;
+    let object = ObjectRecord {
+        key,
+        version_id: head.version_id,
+        size: digests.size,
+        sha256: digests.sha256,
+        crc64: digests.crc64,
+    };
+    Ok((object, index))
+}
+
+/// Checks that the index answers this command on this instance.
+fn check_origin(finished: &Finished<'_>, index: &Index, key: &str) -> Result<()> {
+    let command = finished.command;
+    let differs = |what: &str, found: &dyn std::fmt::Display, expected: &dyn std::fmt::Display| {
+        Err(Error::contract(
+            key,
+            format!("its {what} is {found}, expected {expected}"),
+        ))
+    };
+    if &index.node.instance_id != finished.instance {
+        return differs("instance", &index.node.instance_id, finished.instance);
+    }
+    if index.operation_id != command.operation_id {
+        return differs("operation", &index.operation_id, &command.operation_id);
+    }
+    if index.purpose != command.purpose {
+        return differs(
+            "purpose",
+            &index.purpose.as_str(),
+            &command.purpose.as_str(),
+        );
+    }
+    Ok(())
+}
+
+/// Holds every object in the bucket against the index.
+async fn check_objects(function: &Function, index: &Index) -> Result<()> {
+    stream::iter(&index.objects)
+        .map(|record| check_object(function, record))
+        .buffer_unordered(HEADS)
+        .try_collect()
+        .await
+}
+
+async fn check_object(function: &Function, record: &ObjectRecord) -> Result<()> {
+    let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
+    let head = s3::head(s3, bucket, &record.key, record.version_id.as_deref()).await?;
+    let Some(head) = head else {
+        return Err(Error::contract(
+            &record.key,
+            "the index lists it, but it is not in the bucket",
+        ));
+    };
+    let problem = if head.size != record.size {
+        format!("it has {} bytes, the index says {}", head.size, record.size)
+    } else if head.crc64.as_ref() != Some(&record.crc64) {
+        format!(
+            "S3's CRC-64 of it is not {}, as the index says",
+            record.crc64
+        )
+    } else if !head.full_object {
+        "its checksum does not cover the whole object".to_owned()
+    } else if record.version_id.is_some() && head.version_id != record.version_id {
+        "it is another version than the index says".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::contract(&record.key, problem))
+}
+
+/// Puts the manifest, unless the backup is committed already.
+async fn put_manifest(
+    function: &Function,
+    stack: &StackName,
+    manifest: &Manifest,
+) -> Result<Commit> {
+    let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
+    let key = layout::manifest(stack, &manifest.index.backup_id);
+    let bytes = serde_json::to_vec_pretty(manifest)
+        .map_err(|error| Error::contract(&key, error.to_string()))?;
+    if let Created::Now { .. } = s3::create(s3, bucket, &key, bytes, "application/json").await? {
+        return Ok(Commit::New);
+    }
+    let committed = s3::read(s3, bucket, &key, None, MOST_MANIFEST_BYTES).await?;
+    let committed = Manifest::parse(&committed, stack, &manifest.index.backup_id)?;
+    if committed.index_object.sha256 == manifest.index_object.sha256 {
+        return Ok(Commit::Repeated);
+    }
+    let (other, this) = (&committed.index, &manifest.index);
+    Err(Error::Refused(format!(
+        "the backup {} is already committed from the run {} on {}; the run {} on {} stays uncommitted",
+        this.backup_id, other.run_id, other.node.instance_id, this.run_id, this.node.instance_id
+    )))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a metric is a floating-point number"
+)]
+fn measure(function: &Function, finished: &Finished<'_>, manifest: &Manifest, now: OffsetDateTime) {
+    let index = &manifest.index;
+    let values = [
+        (
+            Metric::BackupAge,
+            (now - index.backup_id.time()).as_seconds_f64(),
+        ),
+        (Metric::BackupBytes, index.bytes() as f64),
+        (Metric::BackupSeconds, finished.report.seconds),
+        (Metric::BackupRows, index.rows() as f64),
+    ];
+    metrics::measured(
+        &function.config.metric_namespace,
+        now,
+        finished.stack,
+        &values,
+    );
+}

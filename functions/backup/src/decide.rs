@@ -1,0 +1,402 @@
+//! What is to be done, decided from facts alone: no calls, no clock, no environment, no log.
+//!
+//! Every variant is a sentence of the runbook. A refusal is a decision, not an error.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use shared::aws::autoscaling::{LifecycleResult, LifecycleState};
+use shared::aws::ssm::{Invocation, InvocationStatus, Ping};
+use shared::budget;
+use shared::command::{BackupCommand, Purpose};
+use shared::id::{BackupId, CommandId, InstanceId, OperationId, StackName};
+use shared::report::{BackupReport, ExitCode, Report};
+use time::{Duration, OffsetDateTime};
+
+/// Returns a number of the timing budget, as times are counted here.
+pub(crate) fn seconds(number: u32) -> Duration {
+    Duration::seconds(i64::from(number))
+}
+
+/// Says why a tick starts no backup at all, if it starts none.
+pub(crate) fn late(scheduled: OffsetDateTime, now: OffsetDateTime) -> Option<String> {
+    let age = (now - scheduled).whole_seconds();
+    if age > i64::from(budget::BACKUP_EVENT_AGE) {
+        return Some(format!(
+            "the tick is {age} s old, and after {} s the next one is better",
+            budget::BACKUP_EVENT_AGE
+        ));
+    }
+    if age < -i64::from(budget::MARGIN) {
+        return Some(format!(
+            "the tick lies {} s in the future: check who sent it",
+            -age
+        ));
+    }
+    None
+}
+
+/// What a start depends on, for one group.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupFacts {
+    /// The group's stack, or what is wrong with its tag.
+    pub(crate) stack: Result<StackName, String>,
+    /// Other groups that claim the same stack.
+    pub(crate) rivals: Vec<String>,
+    /// The members in service.
+    pub(crate) in_service: Vec<InstanceId>,
+    /// What SSM says of the only member in service; none where its agent is not registered.
+    pub(crate) ping: Option<Ping>,
+    /// A Rekindle command that is executing there.
+    pub(crate) executing: Option<CommandId>,
+    /// A command that already asked for the same backup.
+    pub(crate) requested: Option<CommandId>,
+}
+
+/// Whether a group's backup is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Back this instance up.
+    Start {
+        /// The stack to file it under.
+        stack: StackName,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// Leave the group alone this time.
+    Skip(Skip),
+}
+
+/// Why a group's backup is not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Skip {
+    /// The tag names no stack.
+    MalformedTag(String),
+    /// Two groups would write under one name.
+    StackClaimedTwice(Vec<String>),
+    /// Nothing serves at the moment: a replacement is on its way.
+    NoInstanceInService,
+    /// Rekindle keeps single nodes; with two, neither is known to hold the truth.
+    SeveralInService(Vec<InstanceId>),
+    /// This event was delivered before.
+    AlreadyRequested(CommandId),
+    /// A backup or a restore is running there.
+    CommandExecuting(CommandId),
+    /// SSM does not know the instance.
+    AgentNotRegistered(InstanceId),
+    /// SSM knows the instance, but its agent does not answer.
+    AgentConnectionLost(InstanceId),
+}
+
+impl Skip {
+    /// Tells whether somebody has to change something, or whether the next tick may find it otherwise.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::MalformedTag(_) | Self::StackClaimedTwice(_) | Self::SeveralInService(_)
+        )
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MalformedTag(problem) => f.write_str(problem),
+            Self::StackClaimedTwice(groups) => write!(
+                f,
+                "the groups {} have the same stack tag; give each its own",
+                groups.join(", ")
+            ),
+            Self::NoInstanceInService => f.write_str("no instance is InService"),
+            Self::SeveralInService(instances) => {
+                let names: Vec<&str> = instances.iter().map(InstanceId::as_str).collect();
+                write!(
+                    f,
+                    "{} are all InService; set the group's maximum size to 1",
+                    names.join(", ")
+                )
+            }
+            Self::AlreadyRequested(command) => {
+                write!(f, "the command {command} already asked for this backup")
+            }
+            Self::CommandExecuting(command) => write!(f, "the command {command} is executing"),
+            Self::AgentNotRegistered(instance) => write!(
+                f,
+                "the SSM agent of {instance} is not registered; check the agent, its role and its network"
+            ),
+            Self::AgentConnectionLost(instance) => write!(
+                f,
+                "the SSM agent of {instance} does not answer; check the instance and its network"
+            ),
+        }
+    }
+}
+
+/// Decides whether one group is backed up now.
+pub(crate) fn on_tick(facts: &GroupFacts) -> Start {
+    let stack = match &facts.stack {
+        Ok(stack) => stack.clone(),
+        Err(problem) => return Start::Skip(Skip::MalformedTag(problem.clone())),
+    };
+    if !facts.rivals.is_empty() {
+        return Start::Skip(Skip::StackClaimedTwice(facts.rivals.clone()));
+    }
+    let instance = match facts.in_service.as_slice() {
+        [] => return Start::Skip(Skip::NoInstanceInService),
+        [instance] => instance.clone(),
+        several => return Start::Skip(Skip::SeveralInService(several.to_vec())),
+    };
+    if let Some(command) = &facts.requested {
+        return Start::Skip(Skip::AlreadyRequested(command.clone()));
+    }
+    if let Some(command) = &facts.executing {
+        return Start::Skip(Skip::CommandExecuting(command.clone()));
+    }
+    match facts.ping {
+        Some(Ping::Online) => Start::Start { stack, instance },
+        Some(Ping::ConnectionLost) => Start::Skip(Skip::AgentConnectionLost(instance)),
+        None => Start::Skip(Skip::AgentNotRegistered(instance)),
+    }
+}
+
+/// What is known of a backup command on one instance.
+#[derive(Debug, Clone)]
+pub(crate) struct FinishedFacts {
+    /// What was asked, as SSM recorded it.
+    pub(crate) command: BackupCommand,
+    /// When it was asked.
+    pub(crate) requested_at: OffsetDateTime,
+    /// What it came to.
+    pub(crate) invocation: Invocation,
+    /// The time of this decision.
+    pub(crate) now: OffsetDateTime,
+}
+
+/// How a backup command ended on one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ending {
+    /// It has not ended.
+    StillRunning(InvocationStatus),
+    /// The node says that a backup is complete: check it, then commit it.
+    Commit(BackupReport),
+    /// It succeeded too long ago: what it left may have been retired since.
+    TooLate,
+    /// What the node says is not an answer to this command.
+    Rejected(String),
+    /// Another Rekindle command held the node. The next one will do.
+    Busy,
+    /// The node holds nothing that may be backed up.
+    NotRestored(String),
+    /// It failed, and said why.
+    Failed {
+        /// The kind of failure, with its remedy.
+        code: ExitCode,
+        /// The node's own words.
+        message: String,
+    },
+    /// It ended without a word of the agent: too late, cancelled, killed, or never delivered.
+    Unreported {
+        /// What SSM says.
+        status: InvocationStatus,
+        /// What the document's step left on standard error.
+        errors: String,
+    },
+}
+
+/// Decides what a backup command's ending means.
+pub(crate) fn on_finished(facts: &FinishedFacts) -> Ending {
+    let invocation = &facts.invocation;
+    if !invocation.status.is_finished() {
+        return Ending::StillRunning(invocation.status.clone());
+    }
+    let report = Report::from_output(&invocation.output);
+    if invocation.status == InvocationStatus::Success {
+        return match report {
+            Ok(Report::Backup(report)) => on_success(facts, report),
+            Ok(Report::Failure(_) | Report::Restore(_)) => Ending::Rejected(
+                "the command succeeded, but its report is not a backup's".to_owned(),
+            ),
+            Err(error) => Ending::Rejected(error.chain()),
+        };
+    }
+    if let Ok(Report::Failure(report)) = report {
+        return match report.exit_code {
+            ExitCode::Busy => Ending::Busy,
+            ExitCode::NotRestored => Ending::NotRestored(report.message),
+            code => Ending::Failed {
+                code,
+                message: report.message,
+            },
+        };
+    }
+    // The document's own script ends with an exit code of the same table when there is no agent to report.
+    let code = u8::try_from(invocation.response_code)
+        .ok()
+        .and_then(|code| ExitCode::try_from(code).ok());
+    match code {
+        Some(code) if invocation.status == InvocationStatus::Failed => Ending::Failed {
+            code,
+            message: invocation.errors.trim().to_owned(),
+        },
+        _ => Ending::Unreported {
+            status: invocation.status.clone(),
+            errors: invocation.errors.trim().to_owned(),
+        },
+    }
+}
+
+fn on_success(facts: &FinishedFacts, report: BackupReport) -> Ending {
+    let command = &facts.command;
+    if report.operation_id != command.operation_id {
+        return Ending::Rejected(format!(
+            "the report answers the operation {}, the command asked for {}",
+            report.operation_id, command.operation_id
+        ));
+    }
+    // Only a final backup's operation is not named after its backup: asked a second time under another name, the
+    // node repeats the answer that it gave under the first.
+    if report.backup_id != command.backup_id && command.purpose != Purpose::Final {
+        return Ending::Rejected(format!(
+            "the report names the backup {}, the command asked for {}",
+            report.backup_id, command.backup_id
+        ));
+    }
+    let window = seconds(budget::COMMIT_WINDOW);
+    let age = facts.now - report.backup_id.time();
+    if facts.now - facts.requested_at > window || age > window {
+        return Ending::TooLate;
+    }
+    if age < -seconds(budget::MARGIN) {
+        return Ending::Rejected(format!(
+            "the backup {} lies in the future",
+            report.backup_id
+        ));
+    }
+    Ending::Commit(report)
+}
+
+/// What a final backup came to, as far as its hook is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FinalBackup {
+    /// It is committed.
+    Committed,
+    /// There was nothing to save.
+    NothingToSave,
+    /// The node was busy with another command, which may end in time.
+    Postponed,
+    /// It will not come.
+    Failed,
+}
+
+/// Decides the answer to the terminate hook; none leaves the instance waiting for the next sweep.
+pub(crate) fn answer(backup: FinalBackup, retains_on_abandon: bool) -> Option<LifecycleResult> {
+    match backup {
+        FinalBackup::Postponed => None,
+        // The disk holds what was not saved. Where the group does not keep it, waiting would not save it either.
+        FinalBackup::Failed if retains_on_abandon => Some(LifecycleResult::Abandon),
+        FinalBackup::Committed | FinalBackup::NothingToSave | FinalBackup::Failed => {
+            Some(LifecycleResult::Continue)
+        }
+    }
+}
+
+/// Returns the operation of an instance's final backup: every path to it must come to the same id.
+pub(crate) fn final_operation(instance: &InstanceId) -> Option<OperationId> {
+    format!("final-{instance}").parse().ok()
+}
+
+/// A final backup that was asked for before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FinalCommand {
+    /// The command.
+    pub(crate) command_id: CommandId,
+    /// When it was sent.
+    pub(crate) requested_at: OffsetDateTime,
+    /// Where it stands on the instance; none in the seconds in which SSM does not know yet.
+    pub(crate) status: Option<InvocationStatus>,
+    /// Whether it ended because the node was busy.
+    pub(crate) busy: bool,
+}
+
+/// What the terminate hook depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct TerminatingFacts {
+    /// Where the instance stands in its group; none where it has left.
+    pub(crate) state: Option<LifecycleState>,
+    /// What SSM says of it; none where its agent is not registered.
+    pub(crate) ping: Option<Ping>,
+    /// The newest final backup that was asked for.
+    pub(crate) command: Option<FinalCommand>,
+    /// The time of this decision.
+    pub(crate) now: OffsetDateTime,
+}
+
+/// What is done about an instance in the terminate hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Terminating {
+    /// It does not wait any more.
+    NothingWaits,
+    /// Ask for its final backup.
+    Send,
+    /// Its final backup is on its way or running.
+    Wait(CommandId),
+    /// Its final backup was never delivered: cancel it, then answer the hook.
+    Cancel(CommandId),
+    /// Its final backup ended: commit it, then answer the hook.
+    Settle(CommandId),
+    /// No final backup can come: answer the hook at once.
+    GiveUp(&'static str),
+}
+
+/// Decides what is done about an instance in the terminate hook.
+pub(crate) fn on_terminating(facts: &TerminatingFacts) -> Terminating {
+    use LifecycleState as S;
+    match &facts.state {
+        None
+        | Some(
+            S::TerminatingProceed
+            | S::TerminatingRetained
+            | S::Terminated
+            | S::ReplacingRootVolumeProceed
+            | S::WarmedTerminatingProceed
+            | S::WarmedTerminated,
+        ) => return Terminating::NothingWaits,
+        // The event may be faster than the description of the group.
+        Some(_) => {}
+    }
+    let delivery = seconds(budget::DELIVERY + 5);
+    match &facts.command {
+        Some(command) if command.busy => {}
+        Some(command) => {
+            let id = command.command_id.clone();
+            return match &command.status {
+                Some(status) if status.is_finished() => Terminating::Settle(id),
+                Some(status) if !status.is_undelivered() => Terminating::Wait(id),
+                _ if facts.now - command.requested_at > delivery => Terminating::Cancel(id),
+                _ => Terminating::Wait(id),
+            };
+        }
+        None => {}
+    }
+    match facts.ping {
+        Some(Ping::Online) => Terminating::Send,
+        Some(Ping::ConnectionLost) => Terminating::GiveUp("its SSM agent does not answer"),
+        None => Terminating::GiveUp("its SSM agent is not registered"),
+    }
+}
+
+/// Decides whether an operator may take a running node under protection.
+pub(crate) fn on_adopt(
+    newest: Option<&BackupId>,
+    over_existing_backups: bool,
+) -> Result<(), String> {
+    match newest {
+        Some(backup) if !over_existing_backups => Err(format!(
+            "the stack already has backups, the newest is {backup}: adopting makes this node's data the newest; \
+             repeat the request with \"over_existing_backups\": true if that is meant"
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,69 @@
+//! Each failure is said once: one ERROR line and one metric.
+//!
+//! An error that a retry may cure is returned to Lambda, whose runtime logs it; every other one is logged here.
+
+use lambda_runtime::tracing::error;
+use shared::env::Config;
+use shared::id::StackName;
+use shared::{Error, Result, metrics};
+use time::OffsetDateTime;
+
+/// The failures of one invocation that works on several stacks: one stack's must not stop the others.
+#[derive(Debug)]
+pub(crate) struct Failures<'a> {
+    config: &'a Config,
+    retry: Option<(Option<StackName>, Error)>,
+    count: usize,
+}
+
+impl<'a> Failures<'a> {
+    /// Starts without failures.
+    pub(crate) fn new(config: &'a Config) -> Self {
+        Self {
+            config,
+            retry: None,
+            count: 0,
+        }
+    }
+
+    /// Takes a failure. The first that a retry may cure is kept for [`Failures::finish`].
+    pub(crate) fn add(&mut self, stack: Option<&StackName>, error: Error) {
+        self.count += 1;
+        if error.retryable() && self.retry.is_none() {
+            self.retry = Some((stack.cloned(), error));
+        } else {
+            report(self.config, stack, error.kind(), &error.chain());
+        }
+    }
+
+    /// Takes a value, or the failure in its place.
+    pub(crate) fn keep<T>(&mut self, stack: Option<&StackName>, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(stack, error);
+                None
+            }
+        }
+    }
+
+    /// Returns how many failures there were, or the one for which Lambda should try the event again.
+    pub(crate) fn finish(self) -> Result<usize> {
+        match self.retry {
+            Some((_, error)) => Err(error),
+            None => Ok(self.count),
+        }
+    }
+}
+
+/// Says that something failed. `kind` is the word of an error or of an exit code.
+pub(crate) fn report(config: &Config, stack: Option<&StackName>, kind: &str, message: &str) {
+    let stack_name = stack.map_or("-", StackName::as_str);
+    error!(stack = stack_name, kind, "{message}");
+    metrics::failed(
+        &config.metric_namespace,
+        OffsetDateTime::now_utc(),
+        stack,
+        kind,
+    );
+}

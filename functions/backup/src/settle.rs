@@ -1,0 +1,273 @@
+//! Seeing a finished backup command through: its report, the commit, and the terminate hook of a final one.
+
+use std::time::Duration;
+
+use lambda_runtime::tracing::{info, warn};
+use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
+use shared::aws::ssm::{self, CommandRecord, Invocation, InvocationStatus};
+use shared::command::{BackupCommand, Purpose};
+use shared::id::{CommandId, InstanceId, StackName};
+use shared::report::ExitCode;
+use shared::{Error, Result};
+use time::OffsetDateTime;
+
+use crate::commit::{self, Commit, Finished};
+use crate::decide::{self, Ending, FinalBackup, FinishedFacts};
+use crate::failures::report;
+use crate::function::Function;
+use crate::outcome::CaughtUp;
+
+/// SSM's event may be a few seconds ahead of what SSM answers.
+const STATUS_TRIES: u32 = 5;
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
+/// A backup command on one instance of a protected group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// The group.
+    pub(crate) group: &'a Group,
+    /// Its stack.
+    pub(crate) stack: &'a StackName,
+    /// The instance.
+    pub(crate) instance: &'a InstanceId,
+    /// The command, as SSM recorded it.
+    pub(crate) record: &'a CommandRecord,
+}
+
+/// Sees a command through on the instance that an event names.
+pub(crate) async fn on_event(
+    function: &Function,
+    command: &CommandId,
+    instance: &InstanceId,
+) -> Result<CaughtUp> {
+    let record = ssm::command(&function.aws.ssm, command)
+        .await?
+        .ok_or_else(|| {
+            Error::Refused(format!(
+                "SSM does not know the command {command}: check who sent the event"
+            ))
+        })?;
+    let (group, stack) = protected_group(function, instance).await?;
+    let target = Target {
+        group: &group,
+        stack: &stack,
+        instance,
+        record: &record,
+    };
+    settle(function, target).await
+}
+
+/// Finds the protected group of an instance; its tag is the only thing that says where a backup belongs.
+pub(crate) async fn protected_group(
+    function: &Function,
+    instance: &InstanceId,
+) -> Result<(Group, StackName)> {
+    let client = &function.aws.autoscaling;
+    let (name, _) = autoscaling::membership(client, instance)
+        .await?
+        .ok_or_else(|| {
+            Error::Refused(format!(
+                "{instance} is in no Auto Scaling group, so its stack is not known"
+            ))
+        })?;
+    named_group(function, &name).await
+}
+
+/// Reads a protected group by its name.
+pub(crate) async fn named_group(function: &Function, name: &str) -> Result<(Group, StackName)> {
+    let group = autoscaling::group(&function.aws.autoscaling, name).await?;
+    let group =
+        group.ok_or_else(|| Error::Refused(format!("there is no Auto Scaling group {name:?}")))?;
+    let stack = group.stack()?.ok_or_else(|| {
+        let tag = autoscaling::STACK_TAG;
+        Error::Refused(format!(
+            "the group {name:?} is not protected: it has no tag {tag}"
+        ))
+    })?;
+    Ok((group, stack))
+}
+
+/// Sees a command through: commits what it left, and answers the hook if it was a final one.
+pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<CaughtUp> {
+    let Target {
+        group,
+        stack,
+        instance,
+        record,
+    } = target;
+    let command = BackupCommand::from_parameters(&record.parameters)?;
+    let invocation = finished_invocation(function, &record.command_id, instance).await?;
+    let now = OffsetDateTime::now_utc();
+    let facts = FinishedFacts {
+        command,
+        requested_at: record.requested_at,
+        invocation,
+        now,
+    };
+    let ending = decide::on_finished(&facts);
+
+    let (backup, decision) = act(function, target, &facts, &ending).await?;
+    if facts.command.purpose == Purpose::Final
+        && let Some(backup) = backup
+    {
+        answer_hook(function, group, instance, backup).await?;
+    }
+    if backup.is_some_and(|backup| backup != FinalBackup::Postponed) {
+        function.remember(&record.command_id, instance);
+    }
+    let backup_id = match &ending {
+        Ending::Commit(report) if backup == Some(FinalBackup::Committed) => {
+            Some(report.backup_id.clone())
+        }
+        _ => None,
+    };
+    Ok(CaughtUp {
+        stack: Some(stack.clone()),
+        instance_id: instance.clone(),
+        backup_id,
+        decision,
+    })
+}
+
+/// Answers the terminate hook after a final backup, or after what became of it.
+pub(crate) async fn answer_hook(
+    function: &Function,
+    group: &Group,
+    instance: &InstanceId,
+    backup: FinalBackup,
+) -> Result<()> {
+    let Some(result) = decide::answer(backup, group.retains_on_abandon) else {
+        return Ok(());
+    };
+    let client = &function.aws.autoscaling;
+    let completion =
+        autoscaling::complete(client, &group.name, TERMINATE_HOOK, instance, result).await?;
+    let (group, result) = (group.name.as_str(), result.as_str());
+    let answered = completion == Completion::Done;
+    info!(group, instance_id = %instance, result, answered, "the terminate hook is answered");
+    Ok(())
+}
+
+/// Does what an ending asks for; returns what it means for a terminate hook, and the decision in words.
+async fn act(
+    function: &Function,
+    target: Target<'_>,
+    facts: &FinishedFacts,
+    ending: &Ending,
+) -> Result<(Option<FinalBackup>, String)> {
+    let Target {
+        stack,
+        instance,
+        record,
+        ..
+    } = target;
+    let failed = |kind: &str, message: String| {
+        let message = format!(
+            "the backup {} of {instance} {message}",
+            facts.command.backup_id
+        );
+        report(&function.config, Some(stack), kind, &message);
+        Ok((Some(FinalBackup::Failed), message))
+    };
+    match ending {
+        Ending::StillRunning(status) => Ok((None, format!("the command is {status}"))),
+        Ending::Commit(answer) => {
+            let finished = Finished {
+                stack,
+                instance,
+                command_id: &record.command_id,
+                command: &facts.command,
+                report: answer,
+            };
+            match commit::commit(function, &finished, facts.now).await {
+                Ok(commit) => {
+                    log_commit(&finished, commit);
+                    Ok((Some(FinalBackup::Committed), "committed".to_owned()))
+                }
+                Err(error) if error.retryable() => Err(error),
+                Err(error) => failed(error.kind(), format!("is not committed: {}", error.chain())),
+            }
+        }
+        Ending::TooLate => failed(
+            "CommitLate",
+            "ended too long ago to be committed".to_owned(),
+        ),
+        Ending::Rejected(problem) => failed("Contract", format!("is not committed: {problem}")),
+        // Nobody has to do anything about these two: the next backup will do, and what was never restored has
+        // nothing to save.
+        Ending::Busy => {
+            warn!(stack = %stack, instance_id = %instance, decision = "Busy", "{}", ExitCode::Busy.remedy());
+            Ok((Some(FinalBackup::Postponed), "the node was busy".to_owned()))
+        }
+        Ending::NotRestored(message) if facts.command.purpose == Purpose::Final => {
+            info!(stack = %stack, instance_id = %instance, decision = "NothingToSave", "{message}");
+            Ok((
+                Some(FinalBackup::NothingToSave),
+                "the node was never restored".to_owned(),
+            ))
+        }
+        // This function cancels a final backup that is not delivered in time, and says so there.
+        Ending::Unreported {
+            status: InvocationStatus::Cancelled,
+            ..
+        } if facts.command.purpose == Purpose::Final => Ok((
+            Some(FinalBackup::Failed),
+            "the final backup was cancelled".to_owned(),
+        )),
+        Ending::NotRestored(message) => {
+            let code = ExitCode::NotRestored;
+            failed(
+                code.word(),
+                format!("was refused: {message}. {}", code.remedy()),
+            )
+        }
+        Ending::Failed { code, message } => failed(
+            code.word(),
+            format!("failed with {code}: {message}. {}", code.remedy()),
+        ),
+        Ending::Unreported { status, errors } => failed(
+            status.as_str(),
+            format!("ended {status} without a report. {errors}"),
+        ),
+    }
+}
+
+fn log_commit(finished: &Finished<'_>, commit: Commit) {
+    let report = finished.report;
+    info!(
+        stack = %finished.stack,
+        backup_id = %report.backup_id,
+        instance_id = %finished.instance,
+        command_id = %finished.command_id,
+        purpose = finished.command.purpose.as_str(),
+        rows = report.rows,
+        bytes = report.bytes,
+        seconds = report.seconds,
+        decision = match commit {
+            Commit::New => "Commit",
+            Commit::Repeated => "AlreadyCommitted",
+        },
+        "the backup is committed"
+    );
+}
+
+async fn finished_invocation(
+    function: &Function,
+    command: &CommandId,
+    instance: &InstanceId,
+) -> Result<Invocation> {
+    let mut tries = 1;
+    loop {
+        let invocation = ssm::invocation(&function.aws.ssm, command, instance).await?;
+        let invocation = invocation.ok_or_else(|| {
+            Error::Refused(format!(
+                "SSM knows of no invocation of the command {command} on {instance}"
+            ))
+        })?;
+        if invocation.status.is_finished() || tries == STATUS_TRIES {
+            return Ok(invocation);
+        }
+        tries += 1;
+        tokio::time::sleep(STATUS_PAUSE).await;
+    }
+}

@@ -1,0 +1,271 @@
+//! An instance in its terminate hook: its final backup is asked for, and the hook never waits in vain.
+
+use std::time::Duration;
+
+use lambda_runtime::tracing::{info, warn};
+use shared::aws::autoscaling::{self, Group, TERMINATE_HOOK};
+use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
+use shared::command::{BackupCommand, Purpose};
+use shared::event::{LifecycleAction, Place};
+use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::{Error, Result, budget};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::decide::{
+    self, Ending, FinalBackup, FinalCommand, FinishedFacts, Terminating, TerminatingFacts, seconds,
+};
+use crate::failures::report;
+use crate::function::Function;
+use crate::outcome::CaughtUp;
+use crate::settle::{self, Target};
+use crate::start;
+
+/// Between two looks at a command that is being delivered.
+const POLL: Duration = Duration::from_secs(1);
+/// How much longer than SSM's own delivery timeout is waited.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Handles a terminate hook's event. `remaining` is what is left of this invocation; none where it is not known.
+pub(crate) async fn on_event(
+    function: &Function,
+    action: &LifecycleAction,
+    remaining: Option<Duration>,
+) -> Result<CaughtUp> {
+    if action.lifecycle_hook_name != TERMINATE_HOOK {
+        return Err(Error::Event(format!(
+            "`LifecycleHookName` is {:?}: the rule must let {TERMINATE_HOOK:?} through alone",
+            action.lifecycle_hook_name
+        )));
+    }
+    let instance = &action.instance_id;
+    let (group, stack) = settle::named_group(function, &action.auto_scaling_group_name).await?;
+    if action.replaces_root_volume() || action.destination == Some(Place::WarmPool) {
+        warn!(stack = %stack, instance_id = %instance,
+            "warm pools and root volume replacements are not supported; the final backup is taken nevertheless");
+    }
+    let longest = budget::seconds(budget::DELIVERY) + GRACE;
+    let wait = remaining.map_or(longest, |remaining| {
+        longest.min(remaining.saturating_sub(2 * GRACE))
+    });
+    let done = advance(function, &group, &stack, instance, Some(wait)).await?;
+    Ok(done.unwrap_or_else(|| CaughtUp {
+        stack: Some(stack),
+        instance_id: instance.clone(),
+        backup_id: None,
+        decision: "the hook waits no longer".to_owned(),
+    }))
+}
+
+/// Brings a waiting instance one step further. With `wait`, stays that long at most to see its final backup
+/// delivered; without, the next sweep looks again.
+pub(crate) async fn advance(
+    function: &Function,
+    group: &Group,
+    stack: &StackName,
+    instance: &InstanceId,
+    wait: Option<Duration>,
+) -> Result<Option<CaughtUp>> {
+    let (facts, record) = gather(function, group, instance).await?;
+    let decision = decide::on_terminating(&facts);
+    info!(stack = %stack, instance_id = %instance, decision = ?decision, "an instance is in its terminate hook");
+    let done = |decision: String| CaughtUp {
+        stack: Some(stack.clone()),
+        instance_id: instance.clone(),
+        backup_id: None,
+        decision,
+    };
+    let decision = match decision {
+        Terminating::NothingWaits => return Ok(None),
+        Terminating::Send => {
+            let Some(command_id) = send(function, instance).await? else {
+                return give_up(function, group, stack, instance, "SSM refuses the instance")
+                    .await
+                    .map(done)
+                    .map(Some);
+            };
+            info!(stack = %stack, instance_id = %instance, command_id = %command_id, decision = "Start",
+                "the final backup is asked for");
+            deliver(function, group, stack, instance, &command_id, wait).await?
+        }
+        Terminating::Wait(command_id) => {
+            deliver(function, group, stack, instance, &command_id, wait).await?
+        }
+        Terminating::Cancel(command_id) => {
+            cancel(function, group, stack, instance, &command_id).await?
+        }
+        Terminating::Settle(_) => {
+            if let Some(record) = &record {
+                let target = Target {
+                    group,
+                    stack,
+                    instance,
+                    record,
+                };
+                return settle::settle(function, target).await.map(Some);
+            }
+            "the final backup ended".to_owned()
+        }
+        Terminating::GiveUp(reason) => give_up(function, group, stack, instance, reason).await?,
+    };
+    Ok(Some(done(decision)))
+}
+
+async fn gather(
+    function: &Function,
+    group: &Group,
+    instance: &InstanceId,
+) -> Result<(TerminatingFacts, Option<CommandRecord>)> {
+    let (ssm, now) = (&function.aws.ssm, OffsetDateTime::now_utc());
+    let membership = autoscaling::membership(&function.aws.autoscaling, instance).await?;
+    let state = membership
+        .filter(|(name, _)| *name == group.name)
+        .map(|(_, state)| state);
+    let ping = ssm::ping(ssm, std::slice::from_ref(instance))
+        .await?
+        .remove(instance);
+    let since = now - seconds(budget::COMMIT_WINDOW);
+    let document = &function.config.backup_document;
+    let records = ssm::commands(ssm, document, since, false, Some(instance)).await?;
+    let operation = decide::final_operation(instance);
+    let finals = records.into_iter().filter(|record| {
+        let command = BackupCommand::from_parameters(&record.parameters);
+        command.is_ok_and(|command| Some(command.operation_id) == operation)
+    });
+    let record = finals.max_by_key(|record| record.requested_at);
+    let command = match &record {
+        Some(record) => Some(final_command(function, instance, record, now).await?),
+        None => None,
+    };
+    Ok((
+        TerminatingFacts {
+            state,
+            ping,
+            command,
+            now,
+        },
+        record,
+    ))
+}
+
+async fn final_command(
+    function: &Function,
+    instance: &InstanceId,
+    record: &CommandRecord,
+    now: OffsetDateTime,
+) -> Result<FinalCommand> {
+    let command_id = record.command_id.clone();
+    let status = status(function, &command_id, instance).await?;
+    let mut busy = false;
+    if status == Some(InvocationStatus::Failed)
+        && let Some(invocation) = ssm::invocation(&function.aws.ssm, &command_id, instance).await?
+    {
+        let command = BackupCommand::from_parameters(&record.parameters)?;
+        let facts = FinishedFacts {
+            command,
+            requested_at: record.requested_at,
+            invocation,
+            now,
+        };
+        busy = decide::on_finished(&facts) == Ending::Busy;
+    }
+    Ok(FinalCommand {
+        command_id,
+        requested_at: record.requested_at,
+        status,
+        busy,
+    })
+}
+
+async fn status(
+    function: &Function,
+    command: &CommandId,
+    instance: &InstanceId,
+) -> Result<Option<InvocationStatus>> {
+    let listed = ssm::invocations(&function.aws.ssm, command).await?;
+    Ok(listed
+        .into_iter()
+        .find_map(|(of, status)| (of == *instance).then_some(status)))
+}
+
+/// Asks for the final backup; none where SSM refuses the instance.
+async fn send(function: &Function, instance: &InstanceId) -> Result<Option<CommandId>> {
+    let operation_id = decide::final_operation(instance)
+        .ok_or_else(|| Error::contract(instance.as_str(), "it makes no operation id"))?;
+    let command = BackupCommand {
+        operation_id,
+        backup_id: BackupId::at(OffsetDateTime::now_utc()),
+        purpose: Purpose::Final,
+    };
+    match start::send(function, &command, std::slice::from_ref(instance)).await {
+        Ok(command_id) => Ok(Some(command_id)),
+        Err(error) if ssm::refuses_instance(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stays until the agent has taken the command: an agent's ping may be minutes old, and a dead node must not
+/// hold up its replacement. What follows is the finished command's own event.
+async fn deliver(
+    function: &Function,
+    group: &Group,
+    stack: &StackName,
+    instance: &InstanceId,
+    command: &CommandId,
+    wait: Option<Duration>,
+) -> Result<String> {
+    let Some(wait) = wait else {
+        return Ok(format!("the final backup {command} is on its way"));
+    };
+    let until = Instant::now() + wait;
+    loop {
+        match status(function, command, instance).await? {
+            Some(status) if !status.is_undelivered() => {
+                return Ok(format!("the final backup {command} is {status}"));
+            }
+            _ if Instant::now() >= until => {
+                return cancel(function, group, stack, instance, command).await;
+            }
+            _ => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// Takes an undelivered command back. The agent may be faster: then the backup goes on.
+async fn cancel(
+    function: &Function,
+    group: &Group,
+    stack: &StackName,
+    instance: &InstanceId,
+    command: &CommandId,
+) -> Result<String> {
+    ssm::cancel(&function.aws.ssm, command).await?;
+    match status(function, command, instance).await? {
+        Some(status @ (InvocationStatus::InProgress | InvocationStatus::Success)) => {
+            Ok(format!("the final backup {command} is {status} after all"))
+        }
+        _ => {
+            give_up(
+                function,
+                group,
+                stack,
+                instance,
+                "its SSM agent did not take the command in time",
+            )
+            .await
+        }
+    }
+}
+
+async fn give_up(
+    function: &Function,
+    group: &Group,
+    stack: &StackName,
+    instance: &InstanceId,
+    reason: &str,
+) -> Result<String> {
+    settle::answer_hook(function, group, instance, FinalBackup::Failed).await?;
+    let message = format!("{instance} ends without a final backup: {reason}");
+    report(&function.config, Some(stack), "NoFinalBackup", &message);
+    Ok(message)
+}

@@ -1,0 +1,246 @@
+//! A tick of the schedule, and what a tick and an operator's request alike need to know of the groups.
+
+use std::collections::{HashMap, HashSet};
+
+use lambda_runtime::tracing::{info, warn};
+use shared::aws::autoscaling::{self, Group, LifecycleState};
+use shared::aws::s3;
+use shared::aws::ssm::{self, CommandRecord, Ping};
+use shared::aws::state::{self, StackState};
+use shared::command::{BackupCommand, Purpose};
+use shared::error::Result;
+use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::metrics::{self, Metric};
+use shared::{Error, budget};
+use time::OffsetDateTime;
+
+use crate::catch_up;
+use crate::decide::{self, GroupFacts, Skip, Start, seconds};
+use crate::failures::{Failures, report};
+use crate::function::Function;
+use crate::outcome::{Outcome, Skipped};
+use crate::start;
+
+/// Handles a tick: starts what is due, then looks after what earlier events left behind.
+pub(crate) async fn on_tick(
+    function: &Function,
+    scheduled: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<Outcome> {
+    let mut failures = Failures::new(&function.config);
+    let facts = Facts::gather(function, now).await?;
+    let (mut started, mut skipped) = (Vec::new(), Vec::new());
+
+    if let Some(reason) = decide::late(scheduled, now) {
+        warn!(reason, decision = "Late", "no backup is started");
+        skipped.extend(facts.groups.iter().map(|group| skip(group, reason.clone())));
+    } else {
+        let backup_id = BackupId::at(scheduled);
+        let mut targets = Vec::new();
+        for group in &facts.groups {
+            match decide::on_tick(&facts.of_group(group, Some(&backup_id))) {
+                Start::Start { stack, instance } => targets.push((stack, instance)),
+                Start::Skip(reason) => {
+                    log_skip(function, group, &reason);
+                    skipped.push(skip(group, reason.to_string()));
+                }
+            }
+        }
+        let command = command(backup_id, Purpose::Scheduled)?;
+        started = start::start(function, &command, &targets, &mut failures).await;
+    }
+
+    let since = now - seconds(budget::COMMIT_WINDOW);
+    let caught_up = catch_up::catch_up(
+        function,
+        &facts.groups,
+        &facts.backups,
+        since,
+        &mut failures,
+    )
+    .await;
+    for stack in facts.stacks() {
+        let looked = look_after(function, &stack, now).await;
+        failures.keep(Some(&stack), looked);
+    }
+    let failures = failures.finish()?;
+    Ok(Outcome::Tick {
+        started,
+        skipped,
+        caught_up,
+        failures,
+    })
+}
+
+/// Builds the command for a backup whose operation is named after it.
+pub(crate) fn command(backup_id: BackupId, purpose: Purpose) -> Result<BackupCommand> {
+    let operation_id = backup_id.as_str().parse();
+    let operation_id =
+        operation_id.map_err(|error| Error::contract("a backup's id", format!("{error}")))?;
+    Ok(BackupCommand {
+        operation_id,
+        backup_id,
+        purpose,
+    })
+}
+
+/// What AWS says of all protected groups.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// The groups.
+    pub(crate) groups: Vec<Group>,
+    /// The backup commands of the commit window, in any state.
+    pub(crate) backups: Vec<CommandRecord>,
+    /// Where a Rekindle command is executing.
+    executing: HashMap<InstanceId, CommandId>,
+    /// What the agents of the instances in service say.
+    pings: HashMap<InstanceId, Ping>,
+}
+
+impl Facts {
+    /// Asks AWS.
+    pub(crate) async fn gather(function: &Function, now: OffsetDateTime) -> Result<Self> {
+        let (ssm, config) = (&function.aws.ssm, &function.config);
+        let groups = autoscaling::protected_groups(&function.aws.autoscaling).await?;
+        let window = seconds(budget::COMMIT_WINDOW);
+        let backups =
+            ssm::commands(ssm, &config.backup_document, now - window, false, None).await?;
+        let longest = seconds(budget::DELIVERY + budget::RESTORE_EXECUTION + budget::MARGIN);
+        let restores =
+            ssm::commands(ssm, &config.restore_document, now - longest, true, None).await?;
+        let mut executing = HashMap::new();
+        for record in backups
+            .iter()
+            .chain(&restores)
+            .filter(|record| !record.status.is_finished())
+        {
+            executing.extend(unfinished(function, record).await?);
+        }
+        let in_service: Vec<InstanceId> = groups.iter().flat_map(in_service).collect();
+        let pings = ssm::ping(ssm, &in_service).await?;
+        Ok(Self {
+            groups,
+            backups,
+            executing,
+            pings,
+        })
+    }
+
+    /// Returns what the start of a backup depends on in one group.
+    pub(crate) fn of_group(&self, group: &Group, backup: Option<&BackupId>) -> GroupFacts {
+        let stack = match group.stack() {
+            Ok(Some(stack)) => Ok(stack),
+            Ok(None) => Err(format!("the group {:?} has no stack tag", group.name)),
+            Err(error) => Err(error.chain()),
+        };
+        let twins = self
+            .groups
+            .iter()
+            .filter(|other| stack.is_ok() && other.stack_tag == group.stack_tag);
+        let mut rivals: Vec<String> = twins.map(|other| other.name.clone()).collect();
+        if rivals.len() < 2 {
+            rivals.clear();
+        }
+        let in_service = in_service(group);
+        let only = if let [only] = in_service.as_slice() {
+            Some(only)
+        } else {
+            None
+        };
+        let requested = self.backups.iter().find(|record| {
+            let asked = BackupCommand::from_parameters(&record.parameters).ok();
+            only.is_some_and(|instance| record.instance_ids.contains(instance))
+                && backup
+                    .is_some_and(|backup| asked.is_some_and(|asked| &asked.backup_id == backup))
+        });
+        GroupFacts {
+            stack,
+            rivals,
+            ping: only.and_then(|instance| self.pings.get(instance).copied()),
+            executing: only.and_then(|instance| self.executing.get(instance).cloned()),
+            requested: requested.map(|record| record.command_id.clone()),
+            in_service,
+        }
+    }
+
+    /// Returns the stacks that are written to, each once.
+    fn stacks(&self) -> HashSet<StackName> {
+        self.groups
+            .iter()
+            .filter_map(|group| group.stack().ok().flatten())
+            .collect()
+    }
+}
+
+fn in_service(group: &Group) -> Vec<InstanceId> {
+    let serving = group
+        .members
+        .iter()
+        .filter(|member| member.state == LifecycleState::InService);
+    serving.map(|member| member.instance_id.clone()).collect()
+}
+
+/// Returns the instances on which a command has not ended. SSM lists none for a few seconds after it was sent.
+async fn unfinished(
+    function: &Function,
+    record: &CommandRecord,
+) -> Result<Vec<(InstanceId, CommandId)>> {
+    let listed = ssm::invocations(&function.aws.ssm, &record.command_id).await?;
+    let ended: HashSet<InstanceId> = listed
+        .into_iter()
+        .filter_map(|(instance, status)| status.is_finished().then_some(instance))
+        .collect();
+    let running = record
+        .instance_ids
+        .iter()
+        .filter(|instance| !ended.contains(instance));
+    Ok(running
+        .map(|instance| (instance.clone(), record.command_id.clone()))
+        .collect())
+}
+
+/// Measures the age of a stack's newest backup, and repairs the stack's state where its write was lost.
+async fn look_after(function: &Function, stack: &StackName, now: OffsetDateTime) -> Result<()> {
+    let (aws, config) = (&function.aws, &function.config);
+    let newest = s3::newest_backups(&aws.s3, &config.bucket, stack, 1, now).await?;
+    let Some(newest) = newest.into_iter().next() else {
+        return Ok(());
+    };
+    let age = (now - newest.time()).as_seconds_f64();
+    metrics::measured(
+        &config.metric_namespace,
+        now,
+        stack,
+        &[(Metric::BackupAge, age)],
+    );
+    if state::read(&aws.ssm, stack).await?.is_none()
+        && state::create(&aws.ssm, stack, &StackState::since(newest.clone())).await?
+    {
+        info!(stack = %stack, backup_id = %newest, decision = "RepairState", "the stack's state is written again");
+    }
+    Ok(())
+}
+
+fn skip(group: &Group, reason: String) -> Skipped {
+    Skipped {
+        group: group.name.clone(),
+        reason,
+    }
+}
+
+/// A refusal needs somebody to change something; the other reasons may be gone at the next tick, and if they are
+/// not, the age of the newest backup raises its own alarm.
+fn log_skip(function: &Function, group: &Group, reason: &Skip) {
+    let name = group.name.as_str();
+    match reason {
+        _ if reason.is_refusal() => {
+            let stack = group.stack().ok().flatten();
+            let message = format!("the group {name:?} is not backed up: {reason}");
+            report(&function.config, stack.as_ref(), "Refused", &message);
+        }
+        Skip::AgentNotRegistered(_) | Skip::AgentConnectionLost(_) => {
+            warn!(group = name, decision = "Skip", "{reason}");
+        }
+        _ => info!(group = name, decision = "Skip", "{reason}"),
+    }
+}
