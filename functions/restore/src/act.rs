@@ -147,10 +147,13 @@ async fn send(
             })
         }
         // It is registered, and not ready: in the first moments both can be so.
-        Err(error) if ssm::refuses_instance(&error) => match decide::agent_silent(facts) {
-            Decision::Abandon(reason) => abandon(aws, config, facts, &reason).await,
-            _ => Ok(Outcome::WaitingForAgent),
-        },
+        Err(error) if ssm::refuses_instance(&error) => {
+            if let Decision::Abandon(reason) = decide::agent_silent(facts) {
+                return abandon(aws, config, facts, &reason).await;
+            }
+            info!(instance_id = %instance, group = facts.group, "SSM refuses the instance still");
+            Ok(Outcome::WaitingForAgent)
+        }
         Err(error) => Err(error),
     }
 }

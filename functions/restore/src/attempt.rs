@@ -62,17 +62,42 @@ impl Failure {
     }
 }
 
-/// Judges a command by what SSM shows of it; none where SSM does not show it yet.
-pub(crate) fn progress(invocation: Option<&Invocation>, operation: &OperationId) -> Progress {
-    let Some(invocation) = invocation else {
-        return Progress::Unclear;
-    };
-    let cause = match invocation.status {
-        InvocationStatus::InProgress => return Progress::Executing,
-        InvocationStatus::Success => return succeeded(&invocation.output, operation),
-        InvocationStatus::Failed => {
-            return Progress::Failed(ended_by_itself(invocation, operation));
+/// Judges a command by where it stands as a whole, and by what SSM shows of the step that runs the agent; none
+/// where SSM does not show it yet.
+pub(crate) fn progress(
+    whole: &InvocationStatus,
+    step: Option<&Invocation>,
+    operation: &OperationId,
+) -> Progress {
+    let progress = step.map_or(Progress::Unclear, |step| of_step(step, operation));
+    match progress {
+        Progress::Unclear | Progress::Executing => {
+            without_the_agent(whole).map_or(progress, Progress::Failed)
         }
+        // How SSM names a step that was skipped is not documented: it is no success of the agent.
+        Progress::Failed(Failure {
+            cause: Cause::Contract,
+            ..
+        }) if *whole == InvocationStatus::Failed => {
+            without_the_agent(whole).map_or(progress, Progress::Failed)
+        }
+        settled => settled,
+    }
+}
+
+/// Says why a command is over although its last step, which runs the agent, never ended.
+fn without_the_agent(whole: &InvocationStatus) -> Option<Failure> {
+    if *whole == InvocationStatus::Failed {
+        return Some(Failure {
+            cause: Cause::Agent(ExitCode::AgentMismatch),
+            message: "the step that fetches the agent failed, so the agent was not run".to_owned(),
+        });
+    }
+    ended_by_ssm(whole)
+}
+
+fn ended_by_ssm(status: &InvocationStatus) -> Option<Failure> {
+    let cause = match status {
         InvocationStatus::TimedOut
         | InvocationStatus::DeliveryTimedOut
         | InvocationStatus::ExecutionTimedOut => Cause::TimedOut,
@@ -80,13 +105,19 @@ pub(crate) fn progress(invocation: Option<&Invocation>, operation: &OperationId)
         InvocationStatus::Undeliverable
         | InvocationStatus::InvalidPlatform
         | InvocationStatus::AccessDenied => Cause::Undeliverable,
-        InvocationStatus::Pending
-        | InvocationStatus::Delayed
-        | InvocationStatus::Cancelling
-        | InvocationStatus::Unknown(_) => return Progress::Unclear,
+        _ => return None,
     };
-    let message = format!("SSM ended the command as {}", invocation.status);
-    Progress::Failed(Failure { cause, message })
+    let message = format!("SSM ended the command as {status}");
+    Some(Failure { cause, message })
+}
+
+fn of_step(step: &Invocation, operation: &OperationId) -> Progress {
+    match &step.status {
+        InvocationStatus::InProgress => Progress::Executing,
+        InvocationStatus::Success => succeeded(&step.output, operation),
+        InvocationStatus::Failed => Progress::Failed(ended_by_itself(step, operation)),
+        other => ended_by_ssm(other).map_or(Progress::Unclear, Progress::Failed),
+    }
 }
 
 /// Judges a command that SSM calls successful: without the report that was asked for, it is not.
@@ -111,8 +142,8 @@ fn succeeded(output: &str, operation: &OperationId) -> Progress {
     })
 }
 
-fn ended_by_itself(invocation: &Invocation, operation: &OperationId) -> Failure {
-    if let Ok(Report::Failure(report)) = Report::from_output(&invocation.output)
+fn ended_by_itself(step: &Invocation, operation: &OperationId) -> Failure {
+    if let Ok(Report::Failure(report)) = Report::from_output(&step.output)
         && report.operation_id == *operation
     {
         return Failure {
@@ -121,15 +152,15 @@ fn ended_by_itself(invocation: &Invocation, operation: &OperationId) -> Failure 
         };
     }
     // The document's own script ends without a report where it has no agent to run.
-    let exit_code = u8::try_from(invocation.response_code)
+    let exit_code = u8::try_from(step.response_code)
         .ok()
         .and_then(|code| ExitCode::try_from(code).ok());
-    let last_words = invocation.errors.trim().lines().next_back().unwrap_or("");
+    let last_words = step.errors.trim().lines().next_back().unwrap_or("");
     Failure {
         cause: exit_code.map_or(Cause::UnknownExit, Cause::Agent),
         message: format!(
             "exit status {} without a report of this operation; last words: {last_words:?}",
-            invocation.response_code
+            step.response_code
         ),
     }
 }
@@ -170,7 +201,8 @@ mod tests {
             output: output.to_owned(),
             errors: "pg_restore: error\npg_restore: gave up\n".to_owned(),
         };
-        progress(Some(&invocation), &operation())
+        let whole = &invocation.status;
+        progress(whole, Some(&invocation), &operation())
     }
 
     fn failure(progress: Progress) -> Failure {
@@ -234,7 +266,47 @@ mod tests {
         for status in ["Pending", "Delayed", "Cancelling", "AddedByAwsSince"] {
             assert_eq!(judge(status, -1, ""), Progress::Unclear, "{status}");
         }
-        assert_eq!(progress(None, &operation()), Progress::Unclear);
+        let unseen = progress(&InvocationStatus::Pending, None, &operation());
+        assert_eq!(unseen, Progress::Unclear);
+    }
+
+    #[test]
+    fn a_command_that_ended_before_the_agents_step_is_over() {
+        let step = |status: &str| Invocation {
+            status: status.into(),
+            response_code: -1,
+            output: String::new(),
+            errors: String::new(),
+        };
+        let fetch = Cause::Agent(ExitCode::AgentMismatch);
+        let cases = [
+            ("Failed", Some("Pending"), fetch),
+            ("Failed", Some("Success"), fetch),
+            ("Failed", None, fetch),
+            ("DeliveryTimedOut", Some("InProgress"), Cause::TimedOut),
+            ("Cancelled", Some("Pending"), Cause::Cancelled),
+            ("Undeliverable", None, Cause::Undeliverable),
+        ];
+        for (whole, shown, expected) in cases {
+            let step = shown.map(step);
+            let failure = failure(progress(&whole.into(), step.as_ref(), &operation()));
+            assert_eq!(failure.cause, expected, "{whole} {shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_of_success_counts_however_late_the_command_as_a_whole_is_listed() {
+        let report = restore_report("launch-i-0123abcd");
+        let step = Invocation {
+            status: InvocationStatus::Success,
+            response_code: 0,
+            output: Report::Restore(report.clone()).to_line(),
+            errors: String::new(),
+        };
+        for whole in ["Pending", "InProgress", "Success"] {
+            let progress = progress(&whole.into(), Some(&step), &operation());
+            assert_eq!(progress, Progress::Succeeded(report.clone()), "{whole}");
+        }
     }
 
     #[test]

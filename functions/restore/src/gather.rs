@@ -122,9 +122,9 @@ async fn attempts(
     let document = &config.restore_document;
     let commands = ssm::commands(&aws.ssm, document, since, false, Some(instance)).await?;
     let attempts = commands.into_iter().map(async |command| {
-        let invocation = ssm::invocation(&aws.ssm, &command.command_id, instance).await?;
+        let step = ssm::invocation(&aws.ssm, &command.command_id, instance).await?;
         Ok(Attempt {
-            progress: attempt::progress(invocation.as_ref(), operation),
+            progress: attempt::progress(&command.status, step.as_ref(), operation),
             command_id: command.command_id,
             requested_at: command.requested_at,
         })
@@ -142,11 +142,11 @@ pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<S
         .map_err(|problem| Error::Refused(problem.clone()))?;
     let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
     let sharing = groups.into_iter().find(|group| {
-        // A group whose own tag is malformed shares nothing.
-        group.name != facts.group
-            && group
-                .stack()
-                .is_ok_and(|other| other.as_ref() == Some(stack))
+        // A group that is empty has no node, and one whose own tag is malformed has no stack.
+        let same_stack = group
+            .stack()
+            .is_ok_and(|other| other.as_ref() == Some(stack));
+        group.name != facts.group && !group.members.is_empty() && same_stack
     });
     let backups = match backups(aws, config, stack, facts.now).await {
         Err(error) if error.retryable() => return Err(error),

@@ -23,7 +23,7 @@ use crate::gather;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks, at the most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// What is left of the invocation when waiting ends: a pass of the slowest kind fits into it.
+/// What is left of the invocation when waiting ends, so that it ends by itself and not in the midst of a call.
 const RESERVE: Duration = Duration::from_secs(30);
 /// How many instances a sweep advances at once.
 const CONCURRENCY: usize = 8;
@@ -50,9 +50,10 @@ pub(crate) async fn handle(
         .or_else(|error| {
             count(config, &error);
             if error.retryable() || matches!(error, Error::Event(_)) {
-                // The runtime logs the error itself.
-                let instance_id = instance.as_ref().map(field::display);
-                warn!(instance_id, "this event was not handled to its end");
+                // The runtime logs the error itself, and does not know of whom it speaks.
+                if let Some(instance_id) = instance {
+                    warn!(%instance_id, "not advanced; a retryable event is tried again");
+                }
                 return Err(error);
             }
             tell(&error, instance.as_ref());
@@ -232,60 +233,4 @@ fn count(config: &Config, error: &Error) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use shared::event::Request;
-
-    #[test]
-    fn the_answer_of_an_invocation_is_one_line_per_instance() {
-        let advanced = [Advanced {
-            instance_id: "i-0123456789abcdef0".parse().unwrap(),
-            outcome: Outcome::WaitingForPredecessor,
-        }];
-        insta::assert_json_snapshot!(advanced, @r#"
-        [
-          {
-            "instance_id": "i-0123456789abcdef0",
-            "outcome": "waiting-for-predecessor"
-          }
-        ]
-        "#);
-    }
-
-    #[test]
-    fn an_event_for_another_hook_or_document_is_named() {
-        let error = expect_equal("document-name", "rekindle-backup", "rekindle-restore");
-        insta::assert_snapshot!(error.unwrap_err().chain(), @r#"unusable event: `document-name` is "rekindle-backup"; the restore function handles "rekindle-restore" alone"#);
-        assert!(expect_equal("LifecycleHookName", LAUNCH_HOOK, LAUNCH_HOOK).is_ok());
-    }
-
-    fn config() -> Config {
-        Config {
-            bucket: "backups".to_owned(),
-            backup_document: "rekindle-backup".to_owned(),
-            restore_document: "rekindle-restore".to_owned(),
-            agent: "/opt/rekindle-node".into(),
-            metric_namespace: "Rekindle".to_owned(),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_belongs_to_the_backup_function_is_refused_by_name() {
-        let (aws, now) = (Aws::connect().await, SystemTime::now());
-        let terminating = Event::InstanceTerminating(LifecycleAction {
-            auto_scaling_group_name: "dtr".to_owned(),
-            lifecycle_hook_name: "rekindle-terminate".to_owned(),
-            instance_id: "i-0123456789abcdef0".parse().unwrap(),
-            origin: None,
-            destination: None,
-            action: None,
-        });
-        let stack = "dtr".parse().unwrap();
-        let request = Event::Request(Request::BackupNow { stack });
-        for event in [terminating, request] {
-            let error = dispatch(&aws, &config(), event, now).await.unwrap_err();
-            assert_eq!(error.kind(), "Event");
-            assert!(error.chain().contains("the backup function"), "{error:?}");
-        }
-    }
-}
+mod tests;

@@ -83,7 +83,9 @@ impl Reason {
             Self::RootVolumeReplaced => {
                 "Refresh instances by replacing them; the ReplaceRootVolume strategy is not supported."
             }
-            Self::StackShared { .. } => "Give each group a rekindle:stack tag of its own.",
+            Self::StackShared { .. } => {
+                "Give each group a rekindle:stack tag of its own, or empty the other group first."
+            }
             Self::AgentNeverCame => {
                 "Check that the image starts the SSM agent, that its role has AmazonSSMManagedInstanceCore, and that its subnet reaches SSM."
             }
