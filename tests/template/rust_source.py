@@ -1,0 +1,132 @@
+"""What the Rust sources call and name, read from their text.
+
+The AWS SDK names a method after its operation, and botocore knows every operation, so a call is recognised without
+compiling anything: `.send_command()` in a file that uses `aws_sdk_ssm` is ssm:SendCommand.
+"""
+
+import functools
+import re
+
+from botocore import xform_name
+from botocore.session import Session
+
+from template import ROOT
+
+SERVICES = {"aws_sdk_autoscaling": "autoscaling", "aws_sdk_s3": "s3", "aws_sdk_ssm": "ssm"}
+_FUNCTION = re.compile(r"^ *(?:pub(?:\([a-z]+\))? )?(?:const )?(?:async )?fn (\w+)", re.MULTILINE)
+_TESTS = re.compile(r"^#\[cfg\(test\)\]\n *mod \w+ \{", re.MULTILINE)
+
+
+@functools.cache
+def operations(service):
+    """Every operation of a service by its name in snake case."""
+    model = Session().get_service_model(service)
+    return {xform_name(name): name for name in model.operation_names}
+
+
+def source(path):
+    """A file's text without its tests and comments."""
+    text = path.read_text()
+    tests = _TESTS.search(text)
+    text = text[: tests.start()] if tests else text
+    return re.sub(r"//.*", "", text)
+
+
+def sources(folder):
+    """Every file of a folder that is compiled into the product, by path."""
+    files = sorted((ROOT / folder).rglob("*.rs"))
+    tests = {"testing.rs"}
+    return {file: source(file) for file in files if not file.stem.endswith("tests") and file.name not in tests}
+
+
+def called(text, service):
+    """The operations of a service that a text calls."""
+    known = operations(service)
+    return {f"{service}:{known[name]}" for name in re.findall(r"\.\s*([a-z0-9_]+)\(\)", text) if name in known}
+
+
+def service_of(text):
+    """The services whose SDK a file uses."""
+    return {service for crate, service in SERVICES.items() if crate in text}
+
+
+class Shared:
+    """The contract crate, function by function, so that only what a program reaches counts as called by it."""
+
+    def __init__(self):
+        self.functions = {}
+        for file, text in sources("shared/src").items():
+            module = file.stem if file.stem != "mod" else file.parent.name
+            starts = [(match.start(), match.group(1)) for match in _FUNCTION.finditer(text)]
+            ends = [start for start, _ in starts[1:]] + [len(text)]
+            for (start, name), end in zip(starts, ends):
+                body = text[start:end]
+                calls = set().union(*(called(body, service) for service in service_of(text)))
+                self.functions.setdefault((module, name), (set(), [])) [0].update(calls)
+                self.functions[module, name][1].append(body)
+
+    def reached_from(self, text, module=None):
+        """The functions that a text names, and all that those name."""
+        found, waiting = set(), [(text, module)]
+        while waiting:
+            text, module = waiting.pop()
+            named = {(m, f) for m, f in re.findall(r"\b(\w+)::(\w+)", text)}
+            imported = re.findall(r"\b(\w+)::\{([^{}]*)\}", text)
+            named |= {(m, f.strip()) for m, names in imported for f in names.split(",")}
+            if module:
+                named |= {(module, name) for name in re.findall(r"\b(\w+)\(", text)}
+            for key in named & self.functions.keys() - found:
+                found.add(key)
+                waiting.extend((body, key[0]) for body in self.functions[key][1])
+        return found
+
+
+@functools.cache
+def shared():
+    return Shared()
+
+
+def operations_of(folder):
+    """Every AWS operation that a program calls, by itself or through the contract crate."""
+    texts = sources(folder)
+    found = set()
+    for text in texts.values():
+        # A client is often made in one file and used in another, so the whole program counts.
+        for service in set().union(*map(service_of, texts.values())):
+            found |= called(text, service)
+        for key in shared().reached_from(text):
+            found |= shared().functions[key][0]
+    return found
+
+
+def reads_versions(folder):
+    """Tells whether a program asks S3 for a certain version of an object."""
+    text = "\n".join(sources(folder).values())
+    own = re.search(r"\.(set_)?version_id\(\s*\w", text)
+    through_shared = re.search(r"\bs3::(read|head)\((?:[^;]*?)version", text)
+    return bool(own or through_shared)
+
+
+def environment_names():
+    """The variables that the functions read, with the constant's name."""
+    text = source(ROOT / "shared/src/env.rs")
+    return dict(re.findall(r'pub const (\w+): &str = "(REKINDLE_\w+)"', text))
+
+
+def budget():
+    """The numbers of the timing budget."""
+    text = source(ROOT / "shared/src/budget.rs")
+    return {name: int(value.replace("_", "")) for name, value in re.findall(r"pub const (\w+): u32 = ([0-9_]+);", text)}
+
+
+def metrics():
+    """The metrics that the functions print, with the dimensions that each is printed with."""
+    text = source(ROOT / "shared/src/metrics.rs")
+    measured = {name: {("Stack",)} for name in re.findall(r'Self::\w+ => "(\w+)"', text) if name not in UNITS}
+    failures = re.search(r'"Name": "(Failures)"', text)
+    if failures:
+        measured[failures.group(1)] = {(), ("Stack",), ("Stack", "Kind"), ("Kind",)}
+    return measured
+
+
+UNITS = {"Bytes", "Count", "Seconds"}

@@ -1,0 +1,187 @@
+"""Reads template.yaml: as written, as SAM expands it, and as CloudFormation resolves it for given parameters."""
+
+import copy
+import functools
+import json
+import os
+import re
+from pathlib import Path
+
+import yaml
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = "eu-central-1"
+ACCOUNT = "111122223333"
+PSEUDO = {
+    "AWS::Region": REGION,
+    "AWS::AccountId": ACCOUNT,
+    "AWS::Partition": "aws",
+    "AWS::URLSuffix": "amazonaws.com",
+    "AWS::StackName": "rekindle",
+    "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/rekindle/00000000",
+}
+# The one parameter without a default.
+BUCKET = {"BackupBucketName": "rekindle-backups"}
+NODE = {
+    "VpcId": "vpc-0123456789abcdef0",
+    "NodeSubnets": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+    "BalancerSubnets": "subnet-0123456789abcdef2,subnet-0123456789abcdef3",
+}
+OPTIONS = {
+    "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
+    "ImagesBucketName": "rekindle-images",
+}
+_NOTHING = object()
+_VARIABLE = re.compile(r"\$\{(!?)([A-Za-z0-9:.]+)\}")
+
+
+class Template:
+    """One text of template.yaml."""
+
+    def __init__(self, text):
+        self.text = text
+        self.raw = yaml_parse(text)
+
+    @classmethod
+    def shipped(cls):
+        return cls((ROOT / "template.yaml").read_text())
+
+    def with_defect(self, before, after):
+        """Returns the template with one place changed; the place must be there exactly once, or `before` says how."""
+        assert self.text.count(before) == 1, f"{self.text.count(before)} times in template.yaml: {before!r}"
+        return Template(self.text.replace(before, after))
+
+    @functools.cached_property
+    def expanded(self):
+        """The transform's result, offline. What `sam build` would upload stands for itself."""
+        os.environ.setdefault("AWS_DEFAULT_REGION", REGION)
+        template = copy.deepcopy(self.raw)
+        for resource in template["Resources"].values():
+            for place in {"CodeUri", "ContentUri"} & resource.get("Properties", {}).keys():
+                resource["Properties"][place] = "s3://artifacts/key"
+
+        class NoManagedPolicies:
+            def load(self):
+                return {}
+
+        # The transform writes into what it is given.
+        return json.loads(json.dumps(transform(template, dict(BUCKET), NoManagedPolicies())))
+
+    def resolved(self, **parameters):
+        """What CloudFormation would make of the expanded template: resources that exist, without functions."""
+        return Resolution(self.expanded, {**BUCKET, **NODE, **parameters})
+
+
+class Resolution:
+    """The values of intrinsic functions under one choice of parameters."""
+
+    def __init__(self, template, parameters):
+        self.template = template
+        self.values = {}
+        for name, declared in template["Parameters"].items():
+            value = parameters.get(name, declared.get("Default"))
+            assert value is not None, f"parameter {name} has neither a value nor a default"
+            is_list = "List" in declared["Type"]
+            self.values[name] = str(value).split(",") if is_list else str(value)
+        self.resources = {
+            name: self.value(resource)
+            for name, resource in template["Resources"].items()
+            if self.holds(resource.get("Condition"))
+        }
+
+    def of_type(self, kind):
+        return {name: r["Properties"] for name, r in self.resources.items() if r["Type"] == kind}
+
+    def holds(self, condition):
+        return condition is None or self.value(self.template["Conditions"][condition])
+
+    def reference(self, name):
+        if name == "AWS::NoValue":
+            return _NOTHING
+        if name in PSEUDO:
+            return PSEUDO[name]
+        if name in self.values:
+            return self.values[name]
+        assert name in self.template["Resources"], f"undefined reference {name}"
+        resource = self.template["Resources"][name]
+        # A document's reference is the name that it was given.
+        return self.value(resource["Properties"].get("Name", name)) if resource["Type"] == "AWS::SSM::Document" else name
+
+    def attribute(self, path):
+        name, _, attribute = path.partition(".")
+        assert name in self.template["Resources"], f"undefined reference {name}"
+        resource = self.template["Resources"][name]
+        if attribute != "Arn":
+            return path
+        if resource["Type"] == "AWS::S3::Bucket":
+            return f"arn:aws:s3:::{self.value(resource['Properties']['BucketName'])}"
+        if resource["Type"] == "AWS::Logs::LogGroup":
+            return f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{self.value(resource['Properties']['LogGroupName'])}:*"
+        service = resource["Type"].split("::")[1].lower()
+        return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{name}"
+
+    def value(self, node):
+        if isinstance(node, list):
+            values = [self.value(item) for item in node]
+            return [value for value in values if value is not _NOTHING]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            [(key, argument)] = node.items()
+            function = getattr(self, "_" + key.replace("Fn::", "").lower(), None)
+            if key == "Ref":
+                return self.reference(argument)
+            if key == "Condition" and isinstance(argument, str):
+                return self.holds(argument)
+            if key.startswith("Fn::"):
+                assert function, f"{key} is not known to the tests"
+                return function(argument)
+        values = {key: self.value(item) for key, item in node.items()}
+        return {key: value for key, value in values.items() if value is not _NOTHING}
+
+    def _if(self, argument):
+        condition, yes, no = argument
+        return self.value(yes if self.holds(condition) else no)
+
+    def _equals(self, argument):
+        left, right = (self.value(side) for side in argument)
+        return str(left) == str(right)
+
+    def _not(self, argument):
+        return not self.value(argument[0])
+
+    def _and(self, argument):
+        return all(self.value(item) for item in argument)
+
+    def _or(self, argument):
+        return any(self.value(item) for item in argument)
+
+    def _join(self, argument):
+        separator, parts = argument
+        return separator.join(str(part) for part in self.value(parts))
+
+    def _base64(self, argument):
+        return self.value(argument)
+
+    def _getatt(self, argument):
+        return self.attribute(argument if isinstance(argument, str) else ".".join(argument))
+
+    def _sub(self, argument):
+        text, own = argument if isinstance(argument, list) else (argument, {})
+        own = self.value(own)
+
+        def replace(match):
+            escaped, name = match.groups()
+            if escaped:
+                return "${" + name + "}"
+            if name in own:
+                return str(own[name])
+            return str(self.attribute(name) if "." in name else self.reference(name))
+
+        return _VARIABLE.sub(replace, text)
+
+
+def load_yaml(name):
+    return yaml.safe_load((Path(__file__).parent / name).read_text())

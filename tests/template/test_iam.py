@@ -1,0 +1,132 @@
+"""Who may do what: each line of the roles' table as requests that IAM would decide."""
+
+import pytest
+
+from iam import allows, denies
+from findings import statements
+from template import ACCOUNT, BUCKET, OPTIONS, REGION
+
+BACKUPS = f"arn:aws:s3:::{BUCKET['BackupBucketName']}"
+IMAGES = f"arn:aws:s3:::{OPTIONS['ImagesBucketName']}"
+INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-0123456789abcdef0"
+GROUP = f"arn:aws:autoscaling:{REGION}:{ACCOUNT}:autoScalingGroup:9f0c2a51:autoScalingGroupName/dtr"
+DOCUMENT = f"arn:aws:ssm:{REGION}:{ACCOUNT}:document/"
+STATE = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/"
+OWN = "backups/dtr/2026-11-23/20261123T021500.000Z/0a1b2c3d/index.json"
+OTHER = OWN.replace("dtr", "other")
+MANIFEST = "manifests/dtr/2026-11-23/20261123T021500.000Z.json"
+AGENT = f"agent/{'ab' * 32}/rekindle-node"
+TAGGED = {"ssm__resourceTag/rekindle__stack": "dtr", "aws__ResourceTag/rekindle__stack": "dtr"}
+
+MAY = [
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{OWN}", {}),
+    ("NodeRole", "s3:AbortMultipartUpload", f"{BACKUPS}/{OWN}", {}),
+    ("NodeRole", "s3:GetObjectVersion", f"{BACKUPS}/{OWN}", {}),
+    ("NodeRole", "s3:GetObject", f"{BACKUPS}/{AGENT}", {}),
+    ("NodeRole", "s3:ListBucket", BACKUPS, {"s3__prefix": AGENT}),
+    ("NodeRole", "s3:DeleteObject", f"{IMAGES}/docker/registry/v2/blob", {}),
+    ("NodeRole", "cloudwatch:PutMetricData", "*", {"cloudwatch__namespace": "CWAgent"}),
+    ("BackupRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-backup", {}),
+    ("BackupRole", "ssm:SendCommand", INSTANCE, TAGGED),
+    ("BackupRole", "autoscaling:CompleteLifecycleAction", GROUP, TAGGED),
+    ("BackupRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("BackupRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
+    ("BackupRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "manifests/dtr/"}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {}),
+    ("BackupRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
+    ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-restore", {}),
+    ("RestoreRole", "ssm:SendCommand", INSTANCE, TAGGED),
+    ("RestoreRole", "autoscaling:RecordLifecycleActionHeartbeat", GROUP, TAGGED),
+    ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
+    ("RestoreRole", "ssm:GetParameter", f"{STATE}rekindle/dtr", {}),
+]
+MAY_NOT = [
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{OTHER}", {}),
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
+    ("NodeRole", "s3:GetObject", f"{BACKUPS}/{OTHER}", {}),
+    ("NodeRole", "s3:GetObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("NodeRole", "s3:DeleteObject", f"{BACKUPS}/{OWN}", {}),
+    ("NodeRole", "s3:DeleteObjectVersion", f"{BACKUPS}/{OWN}", {}),
+    ("NodeRole", "s3:DeleteObjectVersion", f"{IMAGES}/docker/registry/v2/blob", {}),
+    ("NodeRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "backups/"}),
+    ("NodeRole", "s3:ListBucket", BACKUPS, {}),
+    ("NodeRole", "ssm:GetParameter", f"{STATE}rekindle/dtr", {}),
+    ("NodeRole", "ssm:SendCommand", INSTANCE, TAGGED),
+    ("NodeRole", "cloudwatch:PutMetricData", "*", {"cloudwatch__namespace": "Rekindle"}),
+    ("BackupRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-restore", {}),
+    ("BackupRole", "ssm:SendCommand", f"{DOCUMENT}AWS-RunShellScript", {}),
+    ("BackupRole", "ssm:SendCommand", INSTANCE, {}),
+    ("BackupRole", "autoscaling:CompleteLifecycleAction", GROUP, {}),
+    ("BackupRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
+    ("BackupRole", "s3:PutObject", f"{BACKUPS}/{OWN}", {}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "backups/"}),
+    ("BackupRole", "ssm:PutParameter", f"{STATE}other", {}),
+    ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-backup", {}),
+    ("RestoreRole", "ssm:SendCommand", INSTANCE, {}),
+    ("RestoreRole", "autoscaling:CompleteLifecycleAction", GROUP, {}),
+    ("RestoreRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
+    ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("RestoreRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
+    ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
+]
+
+
+@pytest.mark.parametrize("role, action, resource, context", MAY)
+def test_a_role_may(role, action, resource, context, shipped):
+    assert allows(statements(shipped, role), action, resource, **context)
+
+
+@pytest.mark.parametrize("role, action, resource, context", MAY_NOT)
+def test_a_role_may_not(role, action, resource, context, shipped):
+    assert not allows(statements(shipped, role), action, resource, **context)
+
+
+def bucket_policy(shipped, name):
+    return shipped.resolved(**OPTIONS).of_type("AWS::S3::BucketPolicy")[name]["PolicyDocument"]["Statement"]
+
+
+# Whether S3 says that the request would make an object, what it says of If-None-Match, and whether it is denied.
+WRITES = {
+    "PutObject": ("true", None, True),
+    "PutObject with If-None-Match": ("true", "*", False),
+    "CreateMultipartUpload": ("false", None, False),
+    "UploadPart": ("false", None, False),
+    "CompleteMultipartUpload": ("true", None, True),
+    "CompleteMultipartUpload with If-None-Match": ("true", "*", False),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_nobody_overwrites_a_backup(write, shipped):
+    creates, if_none_match, denied = WRITES[write]
+    context = {"aws__SecureTransport": "true", "s3__ObjectCreationOperation": creates}
+    context |= {"s3__if-none-match": if_none_match} if if_none_match else {}
+    policy = bucket_policy(shipped, "BackupBucketPolicy")
+    assert denies(policy, "s3:PutObject", f"{BACKUPS}/{OWN}", **context) == denied
+
+
+@pytest.mark.parametrize("policy, arn", [("BackupBucketPolicy", BACKUPS), ("ImagesBucketPolicy", IMAGES)])
+def test_buckets_speak_tls_only(policy, arn, shipped):
+    statements = bucket_policy(shipped, policy)
+    for resource in (arn, f"{arn}/{OWN}"):
+        assert denies(statements, "s3:GetObject", resource, aws__SecureTransport="false")
+        assert not denies(statements, "s3:GetObject", resource, aws__SecureTransport="true")
+
+
+def test_every_role_takes_the_permissions_boundary(shipped):
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
+    resolved = shipped.resolved(**OPTIONS, PermissionsBoundaryArn=boundary, ReplicaBucketArn="arn:aws:s3:::replica")
+    roles = resolved.of_type("AWS::IAM::Role")
+    assert roles.keys() == {"BackupRole", "RestoreRole", "NodeRole", "ReplicationRole"}
+    assert {role.get("PermissionsBoundary") for role in roles.values()} == {boundary}
+
+
+def test_the_only_managed_policy_is_that_of_the_ssm_agent(shipped):
+    roles = shipped.resolved().of_type("AWS::IAM::Role").values()
+    managed = {arn for role in roles for arn in role.get("ManagedPolicyArns", [])}
+    assert managed == {"arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"}

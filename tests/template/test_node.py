@@ -1,0 +1,64 @@
+"""What user data makes of the parameters, read by those who will read it on a node."""
+
+import json
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from findings import node_settings, user_data, written_files
+from template import ROOT
+
+AGENT = Path(os.environ.get("REKINDLE_NODE", ROOT / "target/debug/rekindle-node"))
+
+PARAMETERS = {
+    "the defaults": {},
+    "a server that starts by itself": {"StartPostgresCommand": "", "StopCommand": "", "HealthCommand": ""},
+    "no commands at all": {"StartPostgresCommand": "", "StartCommand": "", "StopCommand": "", "HealthCommand": ""},
+    "arguments with quotes and blanks": {"StartCommand": """["bash", "-c", 'docker start "a b" && echo "it''s"']""".replace("''", "")},
+    "one path, another stack": {"ConfigurationPaths": "/etc/harbor", "ProtectedStack": "harbor-2", "PostgresUser": "app_user"},
+}
+
+
+def check(tmp_path, settings):
+    file = tmp_path / "etc/rekindle/node.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(settings)
+    assert AGENT.exists(), f"{AGENT} is missing: run `cargo build --bins`, or say where the agent is in REKINDLE_NODE"
+    return subprocess.run([AGENT, "check"], env={"REKINDLE_ROOT": str(tmp_path)}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("case", PARAMETERS)
+def test_the_agent_takes_the_settings(case, shipped, tmp_path):
+    settings = node_settings(shipped, **PARAMETERS[case])
+    result = check(tmp_path, settings)
+    assert result.returncode == 0, f"{result.stdout}{result.stderr}\n{settings}"
+
+
+def test_the_agent_refuses_broken_settings(shipped, tmp_path):
+    result = check(tmp_path, node_settings(shipped, StartCommand='["docker", start]'))
+    assert result.returncode == 11, result.stdout + result.stderr
+
+
+def test_the_settings_name_this_deployment(shipped):
+    settings = tomllib.loads(node_settings(shipped, ProtectedStack="harbor"))
+    assert (settings["stack"], settings["bucket"], settings["region"]) == ("harbor", "rekindle-backups", "eu-central-1")
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
+def test_user_data_is_a_bash_script(parameters, shipped):
+    script = user_data(shipped, **parameters)
+    assert script.startswith("#!/bin/bash\n") and len(script.encode()) < 16384
+    result = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_user_data_writes_valid_configurations(shipped):
+    files = written_files(user_data(shipped))
+    assert json.loads(files["/etc/docker/daemon.json"])["live-restore"] is True
+    agent = json.loads(files["/opt/aws/amazon-cloudwatch-agent/etc/rekindle.json"])
+    assert agent["metrics"]["append_dimensions"]["AutoScalingGroupName"] == "${aws:AutoScalingGroupName}"
+    assert set(agent["metrics"]["metrics_collected"]) == {"disk", "mem", "swap"}
+    assert "upgrade_type = security" in files["/etc/dnf/automatic.conf"]
