@@ -1,0 +1,150 @@
+//! `make local`: the stand-in with one protected group, left running for the aws CLI and cargo-lambda.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use futures_util::FutureExt as _;
+use rekindle_tests::application;
+use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::s3::{ACCESS_KEY, SECRET_KEY};
+use rekindle_tests::world::{Binaries, ProtectedGroup, StandIn};
+use tracing_subscriber::EnvFilter;
+
+/// Runs a local stand-in for AWS with one protected group, until Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "standin", version)]
+struct Arguments {
+    /// The port of 127.0.0.1 to listen on.
+    #[arg(long, default_value_t = 4599)]
+    port: u16,
+    /// The name of the group's stack, and of the group.
+    #[arg(long, default_value = "demo")]
+    stack: String,
+    /// By how much AWS's own waits are shortened.
+    #[arg(long, default_value_t = 10.0)]
+    time_scale: f64,
+    /// Seconds between two scheduled backups.
+    #[arg(long, default_value_t = 900)]
+    schedule_seconds: u64,
+    /// Seconds between two sweeps.
+    #[arg(long, default_value_t = 60)]
+    sweep_seconds: u64,
+    /// The file that the functions' logs go to.
+    #[arg(long)]
+    log_file: Option<PathBuf>,
+    /// The directory of the functions' programs, instead of this build's.
+    #[arg(long, requires = "agent")]
+    functions: Option<PathBuf>,
+    /// The agent, instead of this build's.
+    #[arg(long, requires = "functions")]
+    agent: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let logs = arguments.log_file.clone();
+    let logs = logs.unwrap_or_else(|| std::env::temp_dir().join("rekindle-functions.log"));
+    let mut builder = StandIn::builder()
+        .port(arguments.port)
+        .time_scale(arguments.time_scale)
+        .echo(&logs);
+    if let (Some(functions), Some(agent)) = (arguments.functions, arguments.agent) {
+        builder = builder.binaries(Binaries { functions, agent });
+    }
+    let bucket = builder.bucket_name().to_owned();
+    let mut stand_in = builder.start().await?;
+    let stack = arguments.stack.clone();
+    stand_in.create_group(ProtectedGroup {
+        name: stack.clone(),
+        stack: stack.clone(),
+        user_data: Arc::new(move |node| {
+            let (stack, bucket) = (stack.clone(), bucket.clone());
+            async move { application::prepare(&node, &stack, &bucket).await }.boxed()
+        }),
+        retain_on_abandon: false,
+        tagged: true,
+    })?;
+    stand_in.run_schedules(
+        Some(Duration::from_secs(arguments.schedule_seconds)),
+        Some(Duration::from_secs(arguments.sweep_seconds)),
+    );
+    say(&instructions(&stand_in, &arguments.stack, &logs))?;
+    tokio::select! {
+        stopped = tokio::signal::ctrl_c() => stopped.context("wait for Ctrl-C"),
+        watched = watch(&stand_in, &arguments.stack) => watched,
+    }
+}
+
+/// Prints a line whenever an instance of the group changes its state.
+async fn watch(stand_in: &StandIn, group: &str) -> Result<()> {
+    let mut known: Vec<(String, Lifecycle)> = Vec::new();
+    loop {
+        let instances = stand_in.group(group).into_iter();
+        let present: Vec<_> = instances.map(|one| (one.id, one.state)).collect();
+        for (id, state) in &present {
+            if !known.contains(&(id.clone(), *state)) {
+                say(&format!("{id} is {state}\n"))?;
+            }
+        }
+        for (id, _) in &known {
+            if !present.iter().any(|(other, _)| other == id) {
+                say(&format!("{id} is gone\n"))?;
+            }
+        }
+        known = present;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> String {
+    let endpoint = stand_in.endpoint();
+    let mut exports = vec![
+        ("AWS_ENDPOINT_URL".to_owned(), endpoint.to_owned()),
+        ("AWS_REGION".to_owned(), stand_in.region().to_owned()),
+        ("AWS_ACCESS_KEY_ID".to_owned(), ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), SECRET_KEY.to_owned()),
+    ];
+    // Both functions share the template's Globals, so the variables of any one do.
+    let function = stand_in.functions().next().unwrap_or_default().to_owned();
+    for (name, value) in stand_in.environment(&function).into_iter().flatten() {
+        if name.starts_with("REKINDLE_") {
+            exports.push((name.clone(), value.clone()));
+        }
+    }
+    let exports: String = exports
+        .iter()
+        .map(|(name, value)| format!("  export {name}='{value}'\n"))
+        .collect();
+    format!(
+        "The stand-in listens on {endpoint}; Ctrl-C ends it and erases everything.\n\
+         The functions' logs: tail -f {logs}\n\n\
+         Paste this into another terminal:\n\n{exports}\n\
+         Then, for example:\n\n\
+         \x20 aws autoscaling describe-auto-scaling-groups\n\
+         \x20 aws autoscaling terminate-instance-in-auto-scaling-group --no-should-decrement-desired-capacity \
+         --instance-id i-…\n\
+         \x20 aws ssm list-commands\n\
+         \x20 aws s3 ls --recursive s3://{bucket}/\n\n\
+         The functions by hand, against this stand-in:\n\n\
+         \x20 cargo lambda watch\n\
+         \x20 cargo lambda invoke backup --data-file events/schedule-rule.json\n\n\
+         The group is {group:?}.\n\n",
+        logs = logs.display(),
+        bucket = stand_in.bucket(),
+    )
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).context("print")?;
+    out.flush().context("print")
+}

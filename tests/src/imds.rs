@@ -1,0 +1,106 @@
+//! The instance metadata service of one node, version 2: nothing without a token.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, put};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// Tells where an instance is going: Auto Scaling knows.
+pub type TargetState = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
+/// A running metadata service; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Imds {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+struct Metadata {
+    instance: String,
+    region: String,
+    token: String,
+    target_state: TargetState,
+}
+
+impl Imds {
+    /// Serves the metadata of this instance on a port of its own.
+    pub async fn start(instance: &str, region: &str, target_state: TargetState) -> Result<Self> {
+        let metadata = Arc::new(Metadata {
+            instance: instance.to_owned(),
+            region: region.to_owned(),
+            token: Uuid::new_v4().to_string(),
+            target_state,
+        });
+        let routes = Router::new()
+            .route("/latest/api/token", put(token))
+            .route("/latest/{*path}", get(value))
+            .with_state(metadata);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("bind a port for the metadata service")?;
+        let address = listener
+            .local_addr()
+            .context("the metadata service's port")?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes).await {
+                tracing::error!(%error, "the metadata service ended");
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Returns `http://127.0.0.1:<port>`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Imds {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn token(
+    State(metadata): State<Arc<Metadata>>,
+    headers: HeaderMap,
+) -> Result<(HeaderMap, String), StatusCode> {
+    let lifetime = headers.get("x-aws-ec2-metadata-token-ttl-seconds");
+    let lifetime = lifetime.cloned().ok_or(StatusCode::BAD_REQUEST)?;
+    let mut answer = HeaderMap::new();
+    answer.insert("x-aws-ec2-metadata-token-ttl-seconds", lifetime);
+    Ok((answer, metadata.token.clone()))
+}
+
+async fn value(
+    State(metadata): State<Arc<Metadata>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Result<String, StatusCode> {
+    let token = headers.get("x-aws-ec2-metadata-token");
+    if token.is_none_or(|token| token.as_bytes() != metadata.token.as_bytes()) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    match path.as_str() {
+        "meta-data/instance-id" => Ok(metadata.instance.clone()),
+        "meta-data/placement/region" => Ok(metadata.region.clone()),
+        "meta-data/placement/availability-zone" => Ok(format!("{}a", metadata.region)),
+        "meta-data/autoscaling/target-lifecycle-state" => (metadata.target_state)()
+            .map(str::to_owned)
+            .ok_or(StatusCode::NOT_FOUND),
+        "dynamic/instance-identity/document" => Ok(serde_json::json!({
+            "instanceId": metadata.instance,
+            "region": metadata.region,
+            "accountId": crate::autoscaling::ACCOUNT,
+        })
+        .to_string()),
+        _ => Err(StatusCode::NOT_FOUND),
+    }
+}

@@ -1,0 +1,471 @@
+//! Builds a stand-in from the template and the shipped binaries.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, ensure};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::Credentials;
+use axum::Router;
+use serde_json::Value;
+use shared::checksum::digests;
+use tokio::net::TcpListener;
+
+use super::{StandIn, State, machines};
+use crate::autoscaling::{self, AutoScaling, Ends, Hook, HookResult, Transition};
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::endpoint::{self, Services};
+use crate::lambda::{self, Function, Lambda};
+use crate::node::Surroundings;
+use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use crate::ssm::{self, Document, Ssm};
+use crate::template::{FunctionSpec, HookSpec, Template};
+
+/// How many copies of a function run at a time.
+const CONCURRENCY: usize = 10;
+
+/// Where the shipped programs are.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The directory that holds the functions' binaries, by name.
+    pub functions: PathBuf,
+    /// The agent.
+    pub agent: PathBuf,
+}
+
+impl Binaries {
+    /// Finds the programs of the running profile: next to this program, or one level up, where tests run from.
+    pub fn of_this_build() -> Result<Self> {
+        let program = std::env::current_exe().context("find this program")?;
+        let directory = program
+            .ancestors()
+            .skip(1)
+            .find(|directory| directory.join("rekindle-node").is_file());
+        let directory = directory.with_context(|| {
+            format!(
+                "rekindle-node is not built beside {}: run `cargo build --workspace` first",
+                program.display()
+            )
+        })?;
+        Ok(Self {
+            functions: directory.to_owned(),
+            agent: directory.join("rekindle-node"),
+        })
+    }
+}
+
+/// A description of a stand-in.
+#[derive(Debug, Clone)]
+pub struct StandInBuilder {
+    template: PathBuf,
+    bucket: String,
+    binaries: Option<Binaries>,
+    functions: bool,
+    documents: Vec<(String, Value)>,
+    region: String,
+    time_scale: f64,
+    execution_scale: f64,
+    registration_delay: f64,
+    hidden: f64,
+    stale: f64,
+    drain: f64,
+    ends: Ends,
+    port: u16,
+    echo: Option<PathBuf>,
+    log_level: String,
+    overwrites: bool,
+}
+
+impl Default for StandInBuilder {
+    fn default() -> Self {
+        Self {
+            template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml"),
+            bucket: "rekindle-backups".to_owned(),
+            binaries: None,
+            functions: true,
+            documents: Vec::new(),
+            region: "eu-central-1".to_owned(),
+            time_scale: 60.0,
+            execution_scale: 1.0,
+            registration_delay: 20.0,
+            hidden: 2.0,
+            stale: 300.0,
+            drain: f64::from(shared::budget::DEREGISTRATION_DELAY),
+            ends: Ends::Named,
+            port: 0,
+            echo: None,
+            log_level: "info".to_owned(),
+            overwrites: false,
+        }
+    }
+}
+
+impl StandInBuilder {
+    /// Takes another template than the project's.
+    #[must_use]
+    pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
+        self.template = path.into();
+        self
+    }
+
+    /// Names the bucket of backups.
+    #[must_use]
+    pub fn bucket(mut self, bucket: &str) -> Self {
+        bucket.clone_into(&mut self.bucket);
+        self
+    }
+
+    /// Returns the name of the bucket of backups.
+    pub fn bucket_name(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Runs other programs than this build's, such as release packages.
+    #[must_use]
+    pub fn binaries(mut self, binaries: Binaries) -> Self {
+        self.binaries = Some(binaries);
+        self
+    }
+
+    /// Runs no functions: hooks wait for whoever answers them.
+    #[must_use]
+    pub fn without_functions(mut self) -> Self {
+        self.functions = false;
+        self
+    }
+
+    /// Knows one more SSM document than the template has.
+    #[must_use]
+    pub fn document(mut self, name: &str, content: Value) -> Self {
+        self.documents.push((name.to_owned(), content));
+        self
+    }
+
+    /// Shortens AWS's own waits by this factor; 60 by default.
+    #[must_use]
+    pub fn time_scale(mut self, scale: f64) -> Self {
+        self.time_scale = scale;
+        self
+    }
+
+    /// Shortens the agent's `timeoutSeconds` by this factor; 1 by default, since nodes do real work.
+    #[must_use]
+    pub fn execution_scale(mut self, scale: f64) -> Self {
+        self.execution_scale = scale;
+        self
+    }
+
+    /// Sets AWS's seconds from an instance's launch until its agent has registered.
+    #[must_use]
+    pub fn registration_delay(mut self, seconds: f64) -> Self {
+        self.registration_delay = seconds;
+        self
+    }
+
+    /// Sets AWS's seconds for which a new command is not to be seen.
+    #[must_use]
+    pub fn hidden(mut self, seconds: f64) -> Self {
+        self.hidden = seconds;
+        self
+    }
+
+    /// Sets AWS's seconds after which a silent agent counts as `ConnectionLost`.
+    #[must_use]
+    pub fn stale(mut self, seconds: f64) -> Self {
+        self.stale = seconds;
+        self
+    }
+
+    /// Sets the deregistration delay, in AWS's seconds.
+    #[must_use]
+    pub fn drain(mut self, seconds: f64) -> Self {
+        self.drain = seconds;
+        self
+    }
+
+    /// Chooses the shape of lifecycle events.
+    #[must_use]
+    pub fn ends(mut self, ends: Ends) -> Self {
+        self.ends = ends;
+        self
+    }
+
+    /// Listens on this port of 127.0.0.1; on any free one by default.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Appends the functions' logs to a file too.
+    #[must_use]
+    pub fn echo(mut self, file: impl Into<PathBuf>) -> Self {
+        self.echo = Some(file.into());
+        self
+    }
+
+    /// Sets the functions' log level.
+    #[must_use]
+    pub fn log_level(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log_level);
+        self
+    }
+
+    /// Lets objects be overwritten, which the template's bucket policy denies.
+    #[must_use]
+    pub fn overwrites(mut self) -> Self {
+        self.overwrites = true;
+        self
+    }
+
+    /// Starts everything.
+    pub async fn start(self) -> Result<StandIn> {
+        let directory = tempfile::Builder::new()
+            .prefix("rekindle-")
+            .tempdir()
+            .context("create the stand-in's directory")?;
+        open_to_all(directory.path())?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}"))?;
+        let address = listener.local_addr().context("the listener's address")?;
+        let endpoint = format!("http://{address}");
+        let clock = Clock::scaled(self.time_scale);
+        let aws = sdk_config(&endpoint, &self.region);
+
+        let s3 = S3::new(&directory.path().join("s3"))?;
+        s3.create_bucket(&self.bucket)?;
+        if !self.overwrites {
+            s3.deny_overwrite(&self.bucket);
+        }
+        let parameters = self.template_parameters();
+        let template = Template::load(&self.template, &parameters)?;
+        let bus = Arc::new(Bus::new(&template, &self.region)?);
+        let documents = template.documents.iter();
+        let documents = documents.map(|one| (&one.name, &one.content));
+        let more = self.documents.iter().map(|(name, content)| (name, content));
+        let documents = documents
+            .chain(more)
+            .map(|(name, content)| Document::parse(name, content));
+        let mut ssm_pace = ssm::Pace::new(&self.region, clock);
+        ssm_pace.hidden = self.hidden;
+        ssm_pace.stale = self.stale;
+        ssm_pace.execution = Clock::scaled(self.execution_scale);
+        let ssm = Ssm::new(
+            ssm_pace,
+            documents.collect::<Result<_>>()?,
+            Arc::clone(&bus),
+        );
+        let mut pace = autoscaling::Pace::new(&self.region, clock);
+        pace.drain = self.drain;
+        pace.ends = self.ends;
+
+        let functions = if self.functions {
+            self.deployed(&template, &directory.path().join("layer"), &endpoint)?
+        } else {
+            Vec::new()
+        };
+        let environments = functions.iter();
+        let environments = environments.map(|one| (one.name.clone(), one.environment.clone()));
+        let environments = environments.collect();
+        let settings = lambda::Settings {
+            region: self.region.clone(),
+            time_scale: self.time_scale,
+            echo: self.echo.clone(),
+            log_level: self.log_level.clone(),
+            port: 0,
+        };
+        let lambda = Lambda::start(settings, functions).await?;
+        bus.connect(lambda.clone());
+
+        let nodes = directory.path().join("nodes");
+        std::fs::create_dir_all(&nodes).context("create the nodes' directory")?;
+        open_to_all(&nodes)?;
+        let state = Arc::new(State {
+            auto_scaling: Arc::new(AutoScaling::new(pace)),
+            ssm: Arc::new(ssm),
+            bus,
+            s3,
+            lambda,
+            planned: Arc::default(),
+            nodes: Mutex::default(),
+            user_data: Mutex::default(),
+            hooks: hooks(&template.hooks)?,
+            surroundings: Surroundings {
+                directory: nodes,
+                endpoint,
+                region: self.region.clone(),
+                reboot: clock.wait(30.0),
+                credentials: (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
+            },
+            node_s3: aws_sdk_s3::Client::new(&aws),
+            registration: clock.wait(self.registration_delay),
+            clock,
+        });
+        let tasks = vec![
+            tokio::spawn(serve(listener, services(&state))),
+            tokio::spawn(machines::run(Arc::clone(&state))),
+        ];
+        Ok(StandIn {
+            state,
+            tasks,
+            environments,
+            bucket: self.bucket,
+            aws,
+            directory,
+        })
+    }
+
+    fn deployed(&self, template: &Template, layer: &Path, endpoint: &str) -> Result<Vec<Function>> {
+        let binaries = match &self.binaries {
+            Some(binaries) => binaries.clone(),
+            None => Binaries::of_this_build()?,
+        };
+        let agent = publish_layer(&binaries.agent, layer)?;
+        let functions = template.functions.iter();
+        functions
+            .map(|spec| function(spec, &binaries, &agent, endpoint, &self.region))
+            .collect()
+    }
+
+    fn template_parameters(&self) -> BTreeMap<String, String> {
+        [
+            ("BackupBucketName", &self.bucket),
+            ("AWS::Region", &self.region),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect()
+    }
+}
+
+fn services(state: &State) -> Services {
+    Services {
+        auto_scaling: Arc::clone(&state.auto_scaling),
+        ssm: Arc::clone(&state.ssm),
+        s3: state.s3.clone(),
+        lambda: state.lambda.clone(),
+        planned: Arc::clone(&state.planned),
+    }
+}
+
+async fn serve(listener: TcpListener, services: Services) {
+    let routes = Router::new()
+        .fallback(endpoint::handle)
+        .with_state(services);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the stand-in's listener ended");
+    }
+}
+
+fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
+    let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "stand-in");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .endpoint_url(endpoint)
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(aws_sdk_s3::config::SharedCredentialsProvider::new(
+            credentials,
+        ))
+        .build()
+}
+
+/// Lays the agent out as the functions' layer has it, with its SHA-256 beside it.
+fn publish_layer(agent: &Path, layer: &Path) -> Result<PathBuf> {
+    let bytes = std::fs::read(agent).with_context(|| format!("read {}", agent.display()))?;
+    std::fs::create_dir_all(layer).with_context(|| format!("create {}", layer.display()))?;
+    let path = layer.join("rekindle-node");
+    std::fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    let sha256 = digests(&bytes).sha256;
+    let beside = layer.join("rekindle-node.sha256");
+    std::fs::write(&beside, sha256.as_str())
+        .with_context(|| format!("write {}", beside.display()))?;
+    Ok(path)
+}
+
+fn function(
+    spec: &FunctionSpec,
+    binaries: &Binaries,
+    agent: &Path,
+    endpoint: &str,
+    region: &str,
+) -> Result<Function> {
+    let packaged = binaries.functions.join(&spec.binary).join("bootstrap");
+    let built = binaries.functions.join(&spec.binary);
+    let binary = if packaged.is_file() { packaged } else { built };
+    ensure!(
+        binary.is_file(),
+        "{} is missing: run `cargo build --workspace` first",
+        binary.display()
+    );
+    let mut environment = spec.environment.clone();
+    for (name, value) in [
+        (shared::env::AGENT, agent.display().to_string()),
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ("AWS_REGION", region.to_owned()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+    ] {
+        environment.insert(name.to_owned(), value);
+    }
+    Ok(Function {
+        name: spec.name.clone(),
+        binary,
+        environment,
+        timeout: spec.timeout,
+        memory_mb: spec.memory_mb,
+        concurrency: CONCURRENCY,
+        retries: spec.retries,
+        max_event_age: spec.max_event_age,
+    })
+}
+
+/// Takes the template's hooks; the budget's where the template has none yet.
+fn hooks(specs: &[HookSpec]) -> Result<Vec<Hook>> {
+    let known = |fault: crate::fault::Fault| anyhow::anyhow!("template.yaml: {}", fault.message);
+    if specs.is_empty() {
+        let hook = |name: &str, transition, heartbeat_timeout, default_result| Hook {
+            name: name.to_owned(),
+            transition,
+            heartbeat_timeout,
+            default_result,
+            metadata: None,
+        };
+        return Ok(vec![
+            hook(
+                "rekindle-launch",
+                Transition::Launching,
+                shared::budget::LAUNCH_HEARTBEAT,
+                HookResult::Abandon,
+            ),
+            hook(
+                "rekindle-terminate",
+                Transition::Terminating,
+                shared::budget::TERMINATE_HEARTBEAT,
+                HookResult::Continue,
+            ),
+        ]);
+    }
+    let hooks = specs.iter().map(|spec| {
+        Ok(Hook {
+            name: spec.name.clone(),
+            transition: Transition::parse(&spec.transition).map_err(known)?,
+            heartbeat_timeout: u32::try_from(spec.heartbeat.as_secs())
+                .context("a hook's HeartbeatTimeout")?,
+            default_result: HookResult::parse(&spec.default_result).map_err(known)?,
+            metadata: None,
+        })
+    });
+    hooks.collect()
+}
+
+/// Postgres runs as a user of its own and has to get through.
+fn open_to_all(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("open {}", path.display()))
+}
