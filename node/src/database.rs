@@ -403,8 +403,6 @@ impl DatabaseProperties {
         }
         // What a superuser grants counts as granted by the owner.
         let grantor = literal(&grant.grantor);
-        format!(
-            "SET SESSION AUTHORIZATION {grantor};\n{statement}RESET SESSION AUTHORIZATION;\n"
-        )
+        format!("SET SESSION AUTHORIZATION {grantor};\n{statement}RESET SESSION AUTHORIZATION;\n")
     }
 }

@@ -238,9 +238,12 @@ mod tests {
             .await
             .unwrap();
 
-        let failure = wait_healthy(&commands(&["sh", "-c", "echo starting; exit 1"]), Path::new(""))
-            .await
-            .unwrap_err();
+        let failure = wait_healthy(
+            &commands(&["sh", "-c", "echo starting; exit 1"]),
+            Path::new(""),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(failure.code, ExitCode::HealthCheck);
         assert!(failure.chain().ends_with("exit status: 1: starting"));
     }
@@ -278,7 +281,11 @@ mod tests {
         let failure = wait(settings.clone()).await;
         assert_eq!(failure.code, ExitCode::PostgresUnreachable);
         assert!(failure.chain().contains("at /nonexistent, port 5433"));
-        assert!(failure.chain().ends_with("correct [postgres] host and port in the settings"));
+        assert!(
+            failure
+                .chain()
+                .ends_with("correct [postgres] host and port in the settings")
+        );
 
         settings.server = Server::Container("no_such_container".to_owned());
         let failure = wait(settings).await;

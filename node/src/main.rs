@@ -4,6 +4,7 @@
 //! says what kind of failure it was.
 
 mod archive;
+mod attempt;
 mod backup;
 mod boot;
 mod capture;
@@ -12,15 +13,19 @@ mod command_line;
 mod contents;
 mod context;
 mod database;
+mod download;
 mod dump;
 mod failure;
+mod fit;
 mod globals;
 mod health;
 mod instance;
 mod marker;
 mod open_uploads;
 mod operation;
+mod placement;
 mod postgres;
+mod restore;
 mod s3;
 mod server;
 mod setting;
@@ -32,6 +37,7 @@ mod swap;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod unpack;
 mod upload;
 mod verify;
 mod watch;
@@ -72,13 +78,35 @@ fn main() -> std::process::ExitCode {
     let root = line.root();
     match line.task {
         Task::Check => check(&root),
-        Task::Backup { operation_id, backup_id, purpose } => {
-            let command = BackupCommand { operation_id, backup_id, purpose };
-            answer(&root, &command.operation_id.clone(), Operation::Backup(command))
+        Task::Backup {
+            operation_id,
+            backup_id,
+            purpose,
+        } => {
+            let command = BackupCommand {
+                operation_id,
+                backup_id,
+                purpose,
+            };
+            answer(
+                &root,
+                &command.operation_id.clone(),
+                Operation::Backup(command),
+            )
         }
-        Task::Restore { operation_id, candidates: Candidates(candidates) } => {
-            let command = RestoreCommand { operation_id, candidates };
-            answer(&root, &command.operation_id.clone(), Operation::Restore(command))
+        Task::Restore {
+            operation_id,
+            candidates: Candidates(candidates),
+        } => {
+            let command = RestoreCommand {
+                operation_id,
+                candidates,
+            };
+            answer(
+                &root,
+                &command.operation_id.clone(),
+                Operation::Restore(command),
+            )
         }
     }
 }
@@ -101,7 +129,7 @@ impl Operation {
     async fn run(&self, context: &Context) -> Result<Report> {
         match self {
             Self::Backup(command) => backup::run(context, command).await.map(Report::Backup),
-            Self::Restore(command) => Err(Failure::new(ExitCode::Internal, format!("{command:?}"))),
+            Self::Restore(command) => restore::run(context, command).await.map(Report::Restore),
         }
     }
 
@@ -157,7 +185,11 @@ async fn perform(root: &Path, id: &OperationId, operation: &Operation) -> Report
 
 /// Waits until the agent is told to stop.
 async fn told_to_stop() -> Failure {
-    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let signals = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ];
     let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals.map(signal) else {
         return Failure::new(ExitCode::Internal, "signals cannot be waited for");
     };
@@ -202,7 +234,9 @@ fn misunderstood(error: &clap::Error, arguments: &[OsString]) -> std::process::E
 fn print(line: &str) {
     let mut stdout = std::io::stdout().lock();
     // A reader that is gone cannot be told so.
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).ok();
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .ok();
 }
 
 fn log_to_stderr() {

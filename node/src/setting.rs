@@ -87,10 +87,7 @@ mod tests {
             r#""search_path" TO '$user', 'od"d, schema', 'public'"#
         );
         assert_eq!(assignment("search_path="), r#""search_path" TO ''"#);
-        assert_eq!(
-            assignment(r#"search_path="""#),
-            r#""search_path" TO ''"#
-        );
+        assert_eq!(assignment(r#"search_path="""#), r#""search_path" TO ''"#);
     }
 
     #[test]

@@ -1,0 +1,373 @@
+//! One backup, from S3 onto this node: nothing live changes before what replaces it is complete, and a failure
+//! takes back whatever was changed.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::checksum::digests;
+use shared::command::Candidate;
+use shared::id::OperationId;
+use shared::layout;
+use shared::manifest::{Index, ObjectRecord};
+use shared::report::ExitCode;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::child::Child;
+use crate::contents::{Contents, DatabaseContents};
+use crate::context::Context;
+use crate::database::{OLD_PREFIX, RESTORE_PREFIX};
+use crate::download;
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::placement::Placement;
+use crate::postgres::{ADMIN_DATABASE, connection_string};
+use crate::server::Server;
+use crate::settings::Tablespaces;
+use crate::swap::{self, Pair, Swapped};
+use crate::unpack::{UnpackError, unpack};
+use crate::{fit, globals, health, verify};
+
+/// The largest compressed contents and globals that are read.
+const MOST_DESCRIPTION_BYTES: u64 = 32 * 1024 * 1024;
+/// The largest globals before compression: some hundred thousand roles.
+const MOST_GLOBALS_BYTES: u64 = 64 * 1024 * 1024;
+/// Decoded bytes that are handed to `pg_restore` at once.
+const CHUNK: usize = 256 * 1024;
+/// Decoded chunks that wait for it.
+const WAITING: usize = 4;
+/// How often the server is asked whether it works.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// What sessions of the restore run with. None of it outlives them, and a database that is not live yet can lose
+/// nothing by a late write.
+const SESSION: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB \
+    -c default_transaction_read_only=off -c statement_timeout=0";
+
+/// Counts the agent's own sessions in which the server, and not the client or somebody's lock, is what takes so
+/// long: building an index moves no byte for minutes.
+const WORKING: &str = "SELECT to_json(count(*)) FROM (
+    SELECT row_to_json(a) AS a FROM pg_stat_activity a
+    WHERE application_name = 'rekindle' AND state = 'active' AND pid <> pg_backend_pid()) s
+  WHERE coalesce(a->>'waiting', 'false') <> 'true'
+    AND coalesce(a->>'wait_event_type', '') NOT IN ('Lock', 'Client')";
+
+/// A backup that is being restored.
+pub(crate) struct Attempt<'c> {
+    context: &'c Context,
+    index: Index,
+    /// What tells the names that this attempt makes from those of others.
+    tag: String,
+    placement: Option<Placement>,
+    swapped: Option<Swapped>,
+    application_started: bool,
+}
+
+/// What an attempt brought.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Rows counted, as many as the backup has.
+    pub(crate) rows: u64,
+    /// How long the live databases were out of reach.
+    pub(crate) swap: Duration,
+    /// The server that was restored into.
+    pub(crate) server: Server,
+}
+
+impl<'c> Attempt<'c> {
+    /// Reads what the backup is and checks, without a change to anything, that all of it is in S3.
+    pub(crate) async fn prepare(
+        context: &'c Context,
+        operation: &OperationId,
+        candidate: &Candidate,
+    ) -> Result<Self> {
+        let index = download::index(context, candidate).await?;
+        let configured: Vec<String> = context
+            .settings
+            .configuration_paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        if configured != index.configuration_paths {
+            let message = format!(
+                "the backup holds the configuration of {:?}, but the settings name {configured:?}: correct \
+                 [configuration] paths",
+                index.configuration_paths
+            );
+            return Err(Failure::new(ExitCode::ConfigurationRestore, message));
+        }
+        download::check_objects(context, &index).await?;
+        let named = format!("{operation} {candidate}");
+        let tag = digests(named.as_bytes()).sha256.as_str()[..8].to_owned();
+        Ok(Self {
+            context,
+            index,
+            tag,
+            placement: None,
+            swapped: None,
+            application_started: false,
+        })
+    }
+
+    /// Returns the backup's index.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Restores everything and starts the application. After a failure the caller must roll back.
+    pub(crate) async fn run(&mut self, postgres_started: &mut bool) -> Result<Outcome> {
+        let context = self.context;
+        let (postgres, settings) = (&context.postgres, &context.settings);
+        let contents = self.contents().await?;
+        self.configuration().await?;
+        if !*postgres_started {
+            patiently(context, health::start_postgres(&settings.commands, &context.root)).await?;
+            *postgres_started = true;
+        }
+        patiently(context, health::wait_for_postgres(postgres, &settings.postgres)).await?;
+        let server = Server::ask(postgres).await?;
+        fit::check(postgres, &server, &self.index, &contents).await?;
+        swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await?;
+
+        let text = self.globals().await?;
+        globals::restore(postgres, &settings.postgres, &text).await?;
+        let mut rows: u64 = 0;
+        let mut pairs = Vec::new();
+        for (number, recorded) in contents.databases.iter().enumerate() {
+            let new = format!("{RESTORE_PREFIX}{}_{number}", self.tag);
+            let restoring = self.database(number, &new, recorded, server.version);
+            rows = rows.saturating_add(while_the_server_works(context, restoring).await?);
+            pairs.push(Pair {
+                live: recorded.properties.name.clone(),
+                new,
+                old: format!("{OLD_PREFIX}{}_{number}", self.tag),
+            });
+        }
+        let swapped = swap::swap(postgres, &pairs, server.version).await?;
+        let swap = swapped.took;
+        self.swapped = Some(swapped);
+
+        self.application_started = true;
+        patiently(context, health::start(&settings.commands, &context.root)).await?;
+        patiently(context, health::wait_healthy(&settings.commands, &context.root)).await?;
+        Ok(Outcome { rows, swap, server })
+    }
+
+    /// Removes what the restored node does not need any more. It is in good order whatever happens here.
+    pub(crate) async fn clean_up(&self) {
+        if let Some(placement) = &self.placement {
+            placement.remove_staging();
+        }
+        if let Err(failure) = swap::drop_all(&self.context.postgres, &[OLD_PREFIX]).await {
+            tracing::warn!(problem = failure.chain(), "a replaced database stays behind");
+        }
+    }
+
+    /// Takes back whatever the attempt changed. Roles and tablespaces stay: they harm nobody, and the next
+    /// backup's own are applied over them.
+    pub(crate) async fn roll_back(mut self) -> Result<()> {
+        let context = self.context;
+        if self.application_started {
+            patiently(context, health::stop(&context.settings.commands, &context.root)).await?;
+        }
+        if let Some(swapped) = self.swapped.take() {
+            let server = Server::ask(&context.postgres).await?;
+            swapped.undo(&context.postgres, server.version).await?;
+        }
+        if let Some(placement) = &mut self.placement {
+            placement.put_back()?;
+            placement.remove_staging();
+        }
+        // A server that is not there holds none of this attempt's databases that the next one would not remove.
+        if let Err(failure) = swap::drop_all(&context.postgres, &[RESTORE_PREFIX]).await {
+            tracing::warn!(problem = failure.chain(), "a database of the failed attempt stays behind");
+        }
+        Ok(())
+    }
+
+    fn record(&self, name: &str) -> Result<&ObjectRecord> {
+        self.index
+            .object(name)
+            .or_fail(ExitCode::Verification, || "read the backup's index")
+    }
+
+    async fn contents(&self) -> Result<Contents> {
+        let record = self.record(layout::CONTENTS)?;
+        let bytes = download::whole(self.context, record, MOST_DESCRIPTION_BYTES).await?;
+        let contents = Contents::from_bytes(&bytes)?;
+        let described: Vec<&str> = contents
+            .databases
+            .iter()
+            .map(|database| database.properties.name.as_str())
+            .collect();
+        let listed: Vec<&str> = self
+            .index
+            .databases
+            .iter()
+            .map(|database| database.name.as_str())
+            .collect();
+        if described != listed {
+            let message = format!(
+                "the backup's contents describe the databases {described:?}, its index lists {listed:?}"
+            );
+            return Err(Failure::new(ExitCode::Verification, message));
+        }
+        Ok(contents)
+    }
+
+    async fn globals(&self) -> Result<String> {
+        let record = self.record(layout::GLOBALS)?;
+        let bytes = download::whole(self.context, record, MOST_DESCRIPTION_BYTES).await?;
+        let decode = || -> anyhow::Result<String> {
+            let mut text = String::new();
+            zstd::Decoder::new(&bytes[..])?
+                .take(MOST_GLOBALS_BYTES + 1)
+                .read_to_string(&mut text)?;
+            anyhow::ensure!(
+                text.len() as u64 <= MOST_GLOBALS_BYTES,
+                "they have more than {MOST_GLOBALS_BYTES} bytes"
+            );
+            Ok(text)
+        };
+        decode().or_fail(ExitCode::Verification, || "read the backup's globals")
+    }
+
+    /// Unpacks the configuration to one side, and exchanges it for the live one once its hash has matched.
+    async fn configuration(&mut self) -> Result<()> {
+        let context = self.context;
+        let paths: Vec<PathBuf> = context
+            .settings
+            .configuration_paths
+            .iter()
+            .map(|path| context.root.join(path.strip_prefix("/").unwrap_or(path)))
+            .collect();
+        let placement = self.placement.insert(Placement::prepare(&paths)?);
+        let targets = placement.targets();
+        let record = self.record(layout::CONFIGURATION)?;
+        let (downloading, reader) = download::stream(context, record);
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
+            unpack(decoder, &targets)
+        });
+        let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
+        // An archive that is not the one that was committed is no reason to look at what is wrong in it.
+        downloaded?;
+        let doing = || "unpack the configuration";
+        let unpacked = unpacked.or_fail(ExitCode::Internal, doing)?;
+        unpacked.map_err(|error| {
+            let code = match error {
+                UnpackError::Archive(_) | UnpackError::Read(_) => ExitCode::Verification,
+                UnpackError::Write { .. } => ExitCode::ConfigurationRestore,
+            };
+            Failure {
+                code,
+                cause: anyhow::Error::new(error).context(doing()),
+            }
+        })?;
+        match &mut self.placement {
+            Some(placement) => placement.put_in_place(),
+            None => Ok(()),
+        }
+    }
+
+    /// Restores one database under a new name and compares it with what was recorded; returns its rows.
+    async fn database(
+        &self,
+        number: usize,
+        new: &str,
+        recorded: &DatabaseContents,
+        server_version: u32,
+    ) -> Result<u64> {
+        let context = self.context;
+        let postgres = &context.postgres;
+        let tablespaces = context.settings.postgres.tablespaces;
+        let properties = &recorded.properties;
+        properties
+            .create(postgres, new, server_version, tablespaces)
+            .await?;
+        self.dump(number, new).await?;
+        let rows = verify::verify(postgres, new, recorded).await?;
+        verify::analyze(postgres, new).await?;
+        properties.apply(postgres, new).await?;
+        tracing::info!(database = properties.name, rows, "restored and verified");
+        Ok(rows)
+    }
+
+    /// Streams a dump into `pg_restore`.
+    async fn dump(&self, number: usize, new: &str) -> Result<()> {
+        let context = self.context;
+        let record = self.record(&layout::dump(number))?;
+        let mut command = context.postgres.tool("pg_restore");
+        command.args(["--format=custom", "--exit-on-error", "--single-transaction"]);
+        if context.settings.postgres.tablespaces == Tablespaces::Default {
+            command.arg("--no-tablespaces");
+        }
+        let connection = format!("{} options='{SESSION}'", connection_string(new));
+        command
+            .arg("-d")
+            .arg(connection)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null());
+        let child = Child::start("pg_restore", &mut command, ExitCode::Restore)?;
+
+        let (downloading, reader) = download::stream(context, record);
+        let (sender, chunks) = mpsc::channel(WAITING);
+        let decoding = tokio::task::spawn_blocking(move || decode(reader, &sender));
+        let feeding = child.input_from(chunks, &context.progress);
+        let (downloaded, decoded, restored) = tokio::join!(downloading, decoding, feeding);
+        // The first in this order that failed is the cause of the others' failing.
+        downloaded?;
+        decoded
+            .or_fail(ExitCode::Internal, || "decode a dump")?
+            .or_fail(ExitCode::Verification, || format!("decode {}", record.key))?;
+        restored
+    }
+}
+
+/// Decodes to the end, or until nobody takes the bytes any more.
+fn decode(reader: download::PieceReader, sender: &mpsc::Sender<Bytes>) -> std::io::Result<()> {
+    let mut decoder = zstd::Decoder::new(reader)?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = decoder.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(());
+        }
+        if sender.blocking_send(Bytes::copy_from_slice(&chunk[..count])).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets a step that has a limit of its own take as long as that allows, although nothing moves meanwhile.
+pub(crate) async fn patiently<T>(context: &Context, step: impl Future<Output = T>) -> T {
+    let touching = async {
+        loop {
+            context.progress.touch();
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        done = step => done,
+        never = touching => never,
+    }
+}
+
+/// Counts a server that is at work for the agent as something that moves.
+async fn while_the_server_works<T>(context: &Context, step: impl Future<Output = T>) -> T {
+    let looking = async {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let code = ExitCode::PostgresUnreachable;
+            let working: Result<u64> = context.postgres.query(ADMIN_DATABASE, WORKING, code).await;
+            if working.is_ok_and(|count| count > 0) {
+                context.progress.touch();
+            }
+        }
+    };
+    tokio::select! {
+        done = step => done,
+        never = looking => never,
+    }
+}

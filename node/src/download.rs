@@ -1,0 +1,280 @@
+//! Reads a backup's objects from S3: by version, in ranges that a broken connection resumes, and hashed. A
+//! download succeeds only if it had the recorded size and SHA-256.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::types::ChecksumMode;
+use bytes::Bytes;
+use shared::checksum::{ObjectDigest, digests};
+use shared::command::Candidate;
+use shared::layout;
+use shared::manifest::{Index, MOST_INDEX_BYTES, ObjectRecord, is_newer_schema};
+use shared::report::ExitCode;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::context::Context;
+use crate::failure::{Failure, OrFail as _, Result};
+
+/// Times that a broken download is resumed without having brought a single byte.
+const FRUITLESS_RESUMPTIONS: u32 = 4;
+/// The pause before the first resumption; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Pieces that are read ahead of their use: some 16 of at most 64 KiB.
+const READ_AHEAD: usize = 16;
+
+/// Reads and checks the index of a candidate.
+pub(crate) async fn index(context: &Context, candidate: &Candidate) -> Result<Index> {
+    let stack = &context.settings.stack;
+    let (backup, run) = (&candidate.backup_id, &candidate.run_id);
+    let key = layout::object(stack, backup, run, layout::INDEX);
+    let version = candidate.index_version.as_deref();
+    let bytes = small(context, &key, version, MOST_INDEX_BYTES).await?;
+    let found = digests(&bytes).sha256;
+    if found != candidate.index_sha256 {
+        let message = format!(
+            "{key} has the SHA-256 {found}, but {} was committed: it was changed since; restore another backup",
+            candidate.index_sha256
+        );
+        return Err(Failure::new(ExitCode::Verification, message));
+    }
+    Index::parse(&bytes, stack, backup, run).map_err(|error| {
+        // An older backup could be restored, but would silently lose what a newer Rekindle can still read.
+        let code = if is_newer_schema(&error) {
+            ExitCode::NoUsableBackup
+        } else {
+            ExitCode::Verification
+        };
+        Failure::new(code, error.chain())
+    })
+}
+
+/// Checks that every object of a backup is in S3 as its index says, without reading any: a missing, truncated
+/// or swapped one is found before anything is changed.
+pub(crate) async fn check_objects(context: &Context, index: &Index) -> Result<()> {
+    for record in &index.objects {
+        check_object(context, record).await?;
+        context.progress.touch();
+    }
+    Ok(())
+}
+
+async fn check_object(context: &Context, record: &ObjectRecord) -> Result<()> {
+    let head = context
+        .s3
+        .head_object()
+        .bucket(&context.settings.bucket)
+        .key(&record.key)
+        .set_version_id(record.version_id.clone())
+        .checksum_mode(ChecksumMode::Enabled)
+        .send()
+        .await
+        .map_err(|error| refused("s3:GetObject (HEAD)", &record.key, error))?;
+    let size = head.content_length().unwrap_or_default();
+    let crc64 = head.checksum_crc64_nvme().unwrap_or("none");
+    if u64::try_from(size) == Ok(record.size) && crc64 == record.crc64.as_str() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has {size} bytes and the CRC-64 {crc64}, but {} bytes and {} were committed: it was changed since; \
+         restore another backup",
+        record.key, record.size, record.crc64
+    );
+    Err(Failure::new(ExitCode::Verification, message))
+}
+
+/// Reads an object of at most `most` bytes into memory, and checks it.
+pub(crate) async fn whole(context: &Context, record: &ObjectRecord, most: u64) -> Result<Vec<u8>> {
+    if record.size > most {
+        let message = format!(
+            "{} has {} bytes, at most {most} are read",
+            record.key, record.size
+        );
+        return Err(Failure::new(ExitCode::Verification, message));
+    }
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(READ_AHEAD);
+    let collecting = async {
+        let mut all = Vec::new();
+        while let Some(piece) = receiver.recv().await {
+            all.extend_from_slice(&piece);
+        }
+        all
+    };
+    let (sent, all) = tokio::join!(send(context, record, sender), collecting);
+    sent.map(|()| all)
+}
+
+/// Starts reading an object. The returned future must be driven while the reader is read on a thread where
+/// blocking is allowed; the bytes count only once it has returned without an error.
+pub(crate) fn stream<'a>(
+    context: &'a Context,
+    record: &'a ObjectRecord,
+) -> (impl Future<Output = Result<()>> + use<'a>, PieceReader) {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
+    let reader = PieceReader {
+        receiver,
+        piece: Bytes::new(),
+        missing: record.size,
+    };
+    (send(context, record, sender), reader)
+}
+
+/// The bytes of a running download. It ends early with an error, never with what looks like the end.
+pub(crate) struct PieceReader {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+    missing: u64,
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => {
+                    self.missing = self.missing.saturating_sub(piece.len() as u64);
+                    self.piece = piece;
+                }
+                None if self.missing == 0 => return Ok(0),
+                None => return Err(io::Error::other("the download ended early")),
+            }
+        }
+        let count = self.piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+/// Sends an object's bytes in order, and then checks them. A receiver that is gone does not end the download:
+/// whether the object is intact matters even where its reader has had enough.
+async fn send(
+    context: &Context,
+    record: &ObjectRecord,
+    sender: mpsc::Sender<Bytes>,
+) -> Result<()> {
+    let mut digest = ObjectDigest::new();
+    let mut offset = 0;
+    let mut fruitless = 0;
+    while offset < record.size {
+        let before = offset;
+        let problem = match get(context, &record.key, record.version_id.as_deref(), offset).await? {
+            Some(mut output) => loop {
+                match output.body.next().await {
+                    Some(Ok(piece)) => {
+                        digest.update(&piece);
+                        offset += piece.len() as u64;
+                        context.progress.touch();
+                        sender.send(piece).await.ok();
+                    }
+                    Some(Err(error)) => break error.to_string(),
+                    None => break "the connection ended".to_owned(),
+                }
+            },
+            None => "S3 did not answer".to_owned(),
+        };
+        if offset >= record.size {
+            break;
+        }
+        fruitless = if offset > before { 0 } else { fruitless + 1 };
+        if fruitless > FRUITLESS_RESUMPTIONS {
+            let message = format!(
+                "{} ended after {offset} of {} bytes: {problem}",
+                record.key, record.size
+            );
+            return Err(Failure::new(ExitCode::Download, message));
+        }
+        tracing::warn!(key = record.key, offset, problem, "resuming a download");
+        sleep(FIRST_PAUSE * 2_u32.pow(fruitless)).await;
+    }
+    let found = digest.finish();
+    if found.size == record.size && found.sha256 == record.sha256 {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has {} bytes and the SHA-256 {}, but {} bytes and {} were committed: it was changed since; restore \
+         another backup",
+        record.key, found.size, found.sha256, record.size, record.sha256
+    );
+    Err(Failure::new(ExitCode::Verification, message))
+}
+
+/// Asks for an object from `offset` on; none where S3 could not be reached after the client's own retries.
+async fn get(
+    context: &Context,
+    key: &str,
+    version: Option<&str>,
+    offset: u64,
+) -> Result<Option<GetObjectOutput>> {
+    let answer = context
+        .s3
+        .get_object()
+        .bucket(&context.settings.bucket)
+        .key(key)
+        .set_version_id(version.map(str::to_owned))
+        .range(format!("bytes={offset}-"))
+        .send()
+        .await;
+    match answer {
+        Ok(output) => Ok(Some(output)),
+        Err(error) if error.raw_response().is_none() => {
+            tracing::warn!(key, %error, "S3 was not reached");
+            Ok(None)
+        }
+        Err(error) => Err(refused("s3:GetObject", key, error)),
+    }
+}
+
+/// Reads a small object whose record is not known yet.
+async fn small(context: &Context, key: &str, version: Option<&str>, most: u64) -> Result<Vec<u8>> {
+    let answer = context
+        .s3
+        .get_object()
+        .bucket(&context.settings.bucket)
+        .key(key)
+        .set_version_id(version.map(str::to_owned))
+        .send()
+        .await
+        .map_err(|error| refused("s3:GetObject", key, error))?;
+    let size = answer.content_length().unwrap_or_default();
+    if !u64::try_from(size).is_ok_and(|size| size <= most) {
+        let message = format!("{key} has {size} bytes, at most {most} are read");
+        return Err(Failure::new(ExitCode::Verification, message));
+    }
+    let body = answer.body.collect().await;
+    let body = body.or_fail(ExitCode::Download, || format!("read {key}"))?;
+    context.progress.touch();
+    Ok(body.to_vec())
+}
+
+/// Tells an object that is gone, which is this backup's own fault, from a bucket that cannot be read at all: no
+/// older backup helps against that, and falling back would lose data for nothing.
+fn refused<E>(operation: &str, key: &str, error: SdkError<E>) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let status = error
+        .raw_response()
+        .map(|response| response.status().as_u16());
+    let word = error.code().unwrap_or("no answer").to_owned();
+    // A version id that never was is an invalid argument.
+    let gone = matches!(
+        word.as_str(),
+        "NoSuchKey" | "NoSuchVersion" | "InvalidRange" | "InvalidArgument"
+    ) || (status == Some(404) && word != "NoSuchBucket");
+    let code = if gone {
+        ExitCode::Verification
+    } else {
+        ExitCode::Download
+    };
+    let context = if gone {
+        format!("{key} is not in the bucket as it was committed; restore another backup")
+    } else {
+        format!("{operation} of {key} failed ({word})")
+    };
+    Failure {
+        code,
+        cause: anyhow::Error::new(error).context(context),
+    }
+}

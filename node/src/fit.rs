@@ -1,0 +1,148 @@
+//! Whether a backup fits onto the server, asked before anything is restored.
+
+use std::collections::BTreeSet;
+
+use shared::manifest::Index;
+use shared::report::ExitCode;
+
+use crate::contents::Contents;
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::postgres::{ADMIN_DATABASE, Postgres};
+use crate::server::Server;
+
+/// Bytes that a restore needs beyond the databases' own: the write-ahead log between two checkpoints.
+const DISK_MARGIN: u64 = 256 * 1024 * 1024;
+
+/// Checks all that can be known before anything is restored: the server's version, its extensions and its free
+/// space.
+pub(crate) async fn check(
+    postgres: &Postgres,
+    server: &Server,
+    index: &Index,
+    contents: &Contents,
+) -> Result<()> {
+    let (here, there) = (major(server.version), major(index.versions.server));
+    if here < there {
+        let message = format!(
+            "the server is PostgreSQL {}, the backup is of {}: start the same or a newer major version",
+            version_name(here),
+            version_name(there)
+        );
+        return Err(Failure::new(ExitCode::ServerTooOld, message));
+    }
+    check_extensions(postgres, contents).await?;
+    let bytes = index.databases.iter().map(|database| database.database_bytes);
+    check_space(postgres, bytes.fold(0, u64::saturating_add)).await
+}
+
+async fn check_space(postgres: &Postgres, database_bytes: u64) -> Result<()> {
+    let needed = database_bytes
+        .saturating_add(database_bytes / 10)
+        .saturating_add(DISK_MARGIN);
+    let code = ExitCode::PostgresUnreachable;
+    let query = "SELECT to_json(current_setting('data_directory'))";
+    let directory: String = postgres.query(ADMIN_DATABASE, query, code).await?;
+    let output = postgres
+        .tool("df")
+        .args(["-Pk", &directory])
+        .output()
+        .await
+        .or_fail(ExitCode::Internal, || "run df")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let free = free_bytes(&text).ok_or_else(|| {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let message = format!("df -Pk {directory} does not say what is free: {}", words.trim());
+        Failure::new(ExitCode::Internal, message)
+    })?;
+    if free >= needed {
+        return Ok(());
+    }
+    let message = format!(
+        "the restore needs {} MiB, but {directory} has {} MiB free: give the node a larger volume",
+        needed.div_ceil(1024 * 1024),
+        free / (1024 * 1024)
+    );
+    Err(Failure::new(ExitCode::DiskTooSmall, message))
+}
+
+async fn check_extensions(postgres: &Postgres, contents: &Contents) -> Result<()> {
+    let query = "SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions";
+    let available: BTreeSet<String> = postgres
+        .query(ADMIN_DATABASE, query, ExitCode::Restore)
+        .await?;
+    let missing: BTreeSet<String> = contents
+        .databases
+        .iter()
+        .flat_map(|database| &database.properties.extensions)
+        .filter(|extension| !available.contains(&extension.name))
+        .map(|extension| format!("{} {}", extension.name, extension.version))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = missing.into_iter().collect();
+    let message = format!(
+        "the server lacks the extensions {}: install their files on the new node",
+        names.join(", ")
+    );
+    Err(Failure::new(ExitCode::ExtensionMissing, message))
+}
+
+/// Reads the fourth column of the last line; a device's name cannot break the line with `-P`.
+fn free_bytes(df: &str) -> Option<u64> {
+    let kibibytes: u64 = df
+        .lines()
+        .last()?
+        .split_whitespace()
+        .nth(3)?
+        .parse()
+        .ok()?;
+    Some(kibibytes.saturating_mul(1024))
+}
+
+/// Returns the version without its minor part, still sortable: until 9.6 the second number belonged to the major
+/// version.
+fn major(version: u32) -> u32 {
+    let minor = if version >= 100_000 { 10_000 } else { 100 };
+    version - version % minor
+}
+
+fn version_name(major: u32) -> String {
+    if major >= 100_000 {
+        (major / 10_000).to_string()
+    } else {
+        format!("{}.{}", major / 10_000, major / 100 % 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    #[test]
+    fn major_versions_are_ordered_and_named_as_people_do() {
+        assert!(major(90_426) < major(90_500) && major(90_624) < major(100_000));
+        assert_eq!(major(150_018), major(150_001));
+        assert_eq!(version_name(major(90_426)), "9.4");
+        assert_eq!(version_name(major(150_018)), "15");
+    }
+
+    #[test]
+    fn free_space_is_the_fourth_column() {
+        let output = "Filesystem 1024-blocks Used Available Capacity Mounted on\n\
+            /dev/vda1 100 60 40 60% /\n";
+        assert_eq!(free_bytes(output), Some(40 * 1024));
+        assert_eq!(free_bytes("df: no such file\n"), None);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_too_small_is_found_before_the_restore() {
+        let cluster = Cluster::start();
+        let postgres = cluster.postgres();
+        check_space(&postgres, 1).await.unwrap();
+        let failure = check_space(&postgres, 1 << 60).await.unwrap_err();
+        assert_eq!(failure.code, ExitCode::DiskTooSmall);
+        assert!(failure.chain().starts_with("the restore needs 1209462790"), "{failure}");
+    }
+}

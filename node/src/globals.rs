@@ -1,0 +1,260 @@
+//! Makes the server's globals (`pg_dumpall --globals-only`) such that they can be run on a server that has some of
+//! them already.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use shared::report::ExitCode;
+
+use crate::failure::{Failure, Result};
+use crate::postgres::{ADMIN_DATABASE, Postgres};
+use crate::settings::{BootstrapRolePassword, PostgresSettings, Tablespaces};
+use crate::statement::{Statement, statements};
+
+/// What the server has already.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Existing {
+    roles: BTreeSet<String>,
+    tablespaces: BTreeSet<String>,
+    bootstrap_role: String,
+}
+
+/// The two scripts that globals come to. Roles are one transaction; a tablespace cannot be created in one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Scripts {
+    roles: String,
+    tablespaces: String,
+}
+
+const EXISTING: &str = "SELECT json_build_object(
+  'roles', (SELECT json_agg(rolname) FROM pg_roles),
+  'tablespaces', (SELECT json_agg(spcname) FROM pg_tablespace),
+  'bootstrap_role', (SELECT rolname FROM pg_roles WHERE oid = 10))";
+
+/// Restores the globals: creates what is missing, and gives every role the attributes, password, settings and
+/// memberships of the backup.
+pub(crate) async fn restore(
+    postgres: &Postgres,
+    settings: &PostgresSettings,
+    globals: &str,
+) -> Result<()> {
+    let code = ExitCode::Restore;
+    let existing: Existing = postgres.query(ADMIN_DATABASE, EXISTING, code).await?;
+    let scripts = scripts(globals, settings, &existing)?;
+    postgres
+        .script(ADMIN_DATABASE, &scripts.roles, code)
+        .await?;
+    // All that can go wrong is that a tablespace has no directory that the server may use.
+    let code = ExitCode::TablespaceMissing;
+    postgres
+        .script(ADMIN_DATABASE, &scripts.tablespaces, code)
+        .await?;
+    Ok(())
+}
+
+/// Chooses the statements to run.
+pub(crate) fn scripts(
+    globals: &str,
+    settings: &PostgresSettings,
+    existing: &Existing,
+) -> Result<Scripts> {
+    let statements = statements(globals).map_err(|problem| {
+        Failure::new(
+            ExitCode::Verification,
+            format!("the globals of the backup cannot be read: {problem}"),
+        )
+    })?;
+    let mut roles = String::from("BEGIN;\nSET LOCAL standard_conforming_strings = on;\n");
+    let mut tablespaces = String::from("SET standard_conforming_strings = on;\n");
+    for statement in &statements {
+        let about_tablespace = tablespace_of(statement);
+        let skipped = match about_tablespace {
+            Some(name) => tablespace_is_skipped(statement, name, settings, existing),
+            None => role_is_skipped(statement, settings, existing),
+        };
+        if skipped {
+            continue;
+        }
+        let script = if about_tablespace.is_some() {
+            &mut tablespaces
+        } else {
+            &mut roles
+        };
+        script.push_str(statement.text);
+        script.push_str(";\n");
+    }
+    roles.push_str("COMMIT;\n");
+    Ok(Scripts { roles, tablespaces })
+}
+
+/// Returns the tablespace that a statement concerns: in globals, the word stands before nothing else.
+fn tablespace_of<'a>(statement: &'a Statement<'_>) -> Option<&'a str> {
+    let words = &statement.words;
+    let before = |name: usize| words.get(name).is_some_and(|word| word.is("TABLESPACE"));
+    let name = (0..words.len().min(8)).find(|&at| before(at))? + 1;
+    words.get(name).map(|word| word.text.as_str())
+}
+
+fn tablespace_is_skipped(
+    statement: &Statement<'_>,
+    name: &str,
+    settings: &PostgresSettings,
+    existing: &Existing,
+) -> bool {
+    let exists = existing.tablespaces.contains(name);
+    let creates = statement.begins_with(&["CREATE", "TABLESPACE"]);
+    match settings.tablespaces {
+        Tablespaces::Fail => creates && exists,
+        // What is not there, and is not created, cannot be granted or commented on either.
+        Tablespaces::Default => creates || !exists,
+    }
+}
+
+fn role_is_skipped(
+    statement: &Statement<'_>,
+    settings: &PostgresSettings,
+    existing: &Existing,
+) -> bool {
+    let Some(role) = statement.words.get(2).map(|word| &word.text) else {
+        return false;
+    };
+    if statement.begins_with(&["CREATE", "ROLE"]) {
+        return existing.roles.contains(role);
+    }
+    if !statement.begins_with(&["ALTER", "ROLE"]) {
+        return false;
+    }
+    let third = statement.words.get(3);
+    // Before version 11 the settings of a role in a database are here too. The database is not there yet, or is
+    // the live one; its properties have them.
+    let in_database = third.is_some_and(|word| word.is("IN"));
+    let attributes = third.is_some_and(|word| word.is("WITH"));
+    let kept = settings.bootstrap_role_password == BootstrapRolePassword::Keep
+        && *role == existing.bootstrap_role;
+    in_database || (attributes && kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    const NASTY: &str = "
+        CREATE ROLE \"o'hara \"\"the; great\"\" -- $1\" LOGIN PASSWORD 'a;b''c\\d';
+        CREATE ROLE \"Größe /* x */\" CREATEDB;
+        GRANT \"Größe /* x */\" TO \"o'hara \"\"the; great\"\" -- $1\" WITH ADMIN OPTION;
+        COMMENT ON ROLE \"Größe /* x */\" IS E'two\\nlines;\\n\\\\restrict not\\n\\'quoted\\'';
+        ALTER ROLE \"Größe /* x */\" SET search_path TO 'a;b', \"$user\";
+        CREATE DATABASE d;
+        ALTER ROLE \"Größe /* x */\" IN DATABASE d SET work_mem TO '1MB';";
+
+    async fn dump(cluster: &Cluster) -> String {
+        let mut command = cluster.postgres().tool("pg_dumpall");
+        let output = command.arg("--globals-only").output().await.unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Leaves out what changes with every run: the key of `\restrict`, and comments.
+    fn comparable(dump: &str) -> Vec<&str> {
+        dump.lines()
+            .filter(|line| !line.starts_with("--") && !line.starts_with('\\'))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn globals_come_back_whole_and_can_be_restored_twice() {
+        let (source, target) = (Cluster::start(), Cluster::start());
+        source.sql("postgres", NASTY).await;
+        let globals = dump(&source).await;
+        for _ in 0..2 {
+            restore(&target.postgres(), &target.settings, &globals)
+                .await
+                .unwrap();
+            assert_eq!(comparable(&dump(&target).await), comparable(&globals));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bootstrap_role_keeps_its_password_where_the_settings_say_so() {
+        let (source, target) = (Cluster::start(), Cluster::start());
+        source
+            .sql("postgres", "ALTER ROLE postgres PASSWORD 'old'")
+            .await;
+        target
+            .sql("postgres", "ALTER ROLE postgres PASSWORD 'new'")
+            .await;
+        let password = "SELECT rolpassword FROM pg_authid WHERE oid = 10";
+        let before = target.sql("postgres", password).await;
+        let globals = dump(&source).await;
+
+        let mut settings = target.settings.clone();
+        settings.bootstrap_role_password = BootstrapRolePassword::Keep;
+        restore(&target.postgres(), &settings, &globals)
+            .await
+            .unwrap();
+        assert_eq!(target.sql("postgres", password).await, before);
+
+        restore(&target.postgres(), &target.settings, &globals)
+            .await
+            .unwrap();
+        let restored = target.sql("postgres", password).await;
+        assert_eq!(restored, source.sql("postgres", password).await);
+    }
+
+    fn existing() -> Existing {
+        Existing {
+            roles: BTreeSet::from(["postgres".to_owned(), "app".to_owned()]),
+            tablespaces: BTreeSet::from(["pg_default".to_owned(), "fast".to_owned()]),
+            bootstrap_role: "postgres".to_owned(),
+        }
+    }
+
+    fn settings(tablespaces: Tablespaces) -> PostgresSettings {
+        PostgresSettings {
+            server: crate::settings::Server::Container("postgres".to_owned()),
+            user: "postgres".to_owned(),
+            databases: None,
+            bootstrap_role_password: BootstrapRolePassword::Restore,
+            tablespaces,
+            ready_timeout_seconds: 1,
+        }
+    }
+
+    #[test]
+    fn a_tablespace_that_is_there_is_not_created_again() {
+        let globals = "CREATE TABLESPACE fast OWNER postgres LOCATION '/fast';\n\
+            CREATE TABLESPACE \"s;low\" OWNER postgres LOCATION '/slow';\n\
+            GRANT ALL ON TABLESPACE \"s;low\" TO app;";
+        let scripts_for = |tablespaces| {
+            scripts(globals, &settings(tablespaces), &existing())
+                .unwrap()
+                .tablespaces
+        };
+        assert_eq!(
+            scripts_for(Tablespaces::Fail),
+            "SET standard_conforming_strings = on;\n\
+             CREATE TABLESPACE \"s;low\" OWNER postgres LOCATION '/slow';\n\
+             GRANT ALL ON TABLESPACE \"s;low\" TO app;\n"
+        );
+        assert_eq!(
+            scripts_for(Tablespaces::Default),
+            "SET standard_conforming_strings = on;\n"
+        );
+    }
+
+    #[test]
+    fn a_setting_of_a_role_in_a_database_is_left_to_the_database() {
+        let globals = "ALTER ROLE app IN DATABASE live SET work_mem TO '1MB';";
+        let scripts = scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap();
+        assert!(!scripts.roles.contains("work_mem"));
+    }
+
+    #[test]
+    fn what_is_no_sql_is_refused() {
+        let globals = "CREATE ROLE x;\n\\! rm -rf /\n";
+        let failure =
+            scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Verification);
+    }
+}

@@ -1,0 +1,283 @@
+//! Puts an unpacked configuration in the place of the live one, path by path, and can take that back.
+//!
+//! Everything is staged beside its path, on the same file system, so that each exchange is one rename. A path
+//! that is a mount point cannot be renamed: it is staged inside, and what is in it is exchanged.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use shared::report::ExitCode;
+
+use crate::failure::{Failure, OrFail as _, Result};
+
+/// How the names of staging directories begin.
+const PREFIX: &str = ".rekindle-restore-";
+/// What is staged, within the staging directory.
+const CONTENT: &str = "content";
+
+/// Staged configuration, and how far it has been put in place.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    places: Vec<Place>,
+    /// The exchanges that were made, in order.
+    moved: Vec<Moved>,
+}
+
+#[derive(Debug)]
+struct Place {
+    live: PathBuf,
+    staging: PathBuf,
+    mounted: bool,
+}
+
+/// One rename that was done.
+#[derive(Debug)]
+enum Moved {
+    /// Both names exist, and were exchanged.
+    Exchanged { live: PathBuf, staged: PathBuf },
+    /// The live name did not exist.
+    Added { live: PathBuf, staged: PathBuf },
+    /// The staged name did not exist.
+    Removed { live: PathBuf, staged: PathBuf },
+    /// A mount point's own attributes were set.
+    Attributes { live: PathBuf, before: fs::Metadata },
+}
+
+impl Placement {
+    /// Makes a staging directory for every path of the node; whatever an earlier attempt left there is removed.
+    pub(crate) fn prepare(paths: &[PathBuf]) -> Result<Self> {
+        let mounts = mount_points();
+        let mut placement = Self {
+            places: Vec::new(),
+            moved: Vec::new(),
+        };
+        for (number, live) in paths.iter().enumerate() {
+            if let Some(inner) = mounts
+                .iter()
+                .find(|mount| *mount != live && mount.starts_with(live))
+            {
+                // Exchanging the directory would take along, and then remove, what is mounted in it.
+                let message = format!(
+                    "{} is a mount point within the configured path {}: unmount it, or configure the paths beside it",
+                    inner.display(),
+                    live.display()
+                );
+                return Err(Failure::new(ExitCode::ConfigurationRestore, message));
+            }
+            let mounted = mounts.contains(live);
+            let beside = match live.parent() {
+                Some(parent) if !mounted => parent,
+                _ => live,
+            };
+            let staging = beside.join(format!("{PREFIX}{number}"));
+            let make = || {
+                fs::create_dir_all(beside)?;
+                remove_leftovers(beside)?;
+                fs::create_dir(&staging)?;
+                fs::set_permissions(&staging, fs::Permissions::from_mode(0o700))
+            };
+            placement.places.push(Place {
+                live: live.clone(),
+                staging: staging.clone(),
+                mounted,
+            });
+            // The leftovers of one path are removed before the first directory is made beside it.
+            if let Err(error) = if number_is_first(&placement.places, beside) {
+                make()
+            } else {
+                fs::create_dir(&staging).and_then(|()| {
+                    fs::set_permissions(&staging, fs::Permissions::from_mode(0o700))
+                })
+            } {
+                placement.remove_staging();
+                return Err(error).or_fail(ExitCode::ConfigurationRestore, || {
+                    format!("make {}", staging.display())
+                });
+            }
+        }
+        Ok(placement)
+    }
+
+    /// Returns where each path is to be unpacked.
+    pub(crate) fn targets(&self) -> Vec<PathBuf> {
+        let targets = self.places.iter().map(|place| place.staging.join(CONTENT));
+        targets.collect()
+    }
+
+    /// Exchanges all paths. If one cannot be, those before it are put back.
+    pub(crate) fn put_in_place(&mut self) -> Result<()> {
+        for number in 0..self.places.len() {
+            if let Err((path, error)) = self.put(number) {
+                self.put_back()?;
+                return Err(error).or_fail(ExitCode::ConfigurationRestore, || {
+                    format!("put {} in place", path.display())
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what was there before.
+    pub(crate) fn put_back(&mut self) -> Result<()> {
+        while let Some(moved) = self.moved.pop() {
+            let (path, undone) = match &moved {
+                Moved::Exchanged { live, staged } => (live, exchange(staged, live)),
+                Moved::Added { live, staged } => (live, fs::rename(live, staged)),
+                Moved::Removed { live, staged } => (live, fs::rename(staged, live)),
+                Moved::Attributes { live, before } => (live, set_attributes(live, before)),
+            };
+            undone.or_fail(ExitCode::ConfigurationRestore, || {
+                format!("put the former {} back", path.display())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the staging directories, and with them whatever they hold by now.
+    pub(crate) fn remove_staging(&self) {
+        for place in &self.places {
+            if let Err(error) = remove(&place.staging) {
+                // Nothing reads it any more, and the next attempt removes it first.
+                tracing::warn!(path = %place.staging.display(), %error, "a staging directory stays behind");
+            }
+        }
+    }
+
+    fn put(&mut self, number: usize) -> std::result::Result<(), (PathBuf, io::Error)> {
+        let Some(place) = self.places.get(number) else {
+            return Ok(());
+        };
+        let (live, content) = (place.live.clone(), place.staging.join(CONTENT));
+        if !place.mounted {
+            return self.replace(&live, &content).map_err(|error| (live, error));
+        }
+        let staging_name = place.staging.file_name().map(OsString::from);
+        let names = children(&live)
+            .and_then(|names| Ok((names, children(&content)?)))
+            .map_err(|error| (live.clone(), error))?;
+        let names: BTreeSet<OsString> = names.0.into_iter().chain(names.1).collect();
+        for name in names {
+            if Some(&name) == staging_name.as_ref() {
+                continue;
+            }
+            let path = live.join(&name);
+            self.replace(&path, &content.join(&name))
+                .map_err(|error| (path, error))?;
+        }
+        let attributes = || {
+            let before = fs::metadata(&live)?;
+            let wanted = fs::metadata(&content)?;
+            set_attributes(&live, &wanted)?;
+            Ok(before)
+        };
+        let before = attributes().map_err(|error| (live.clone(), error))?;
+        self.moved.push(Moved::Attributes { live, before });
+        Ok(())
+    }
+
+    /// Gives the live name to what is staged, and the staged one to what was live, where either exists.
+    fn replace(&mut self, live: &Path, staged: &Path) -> io::Result<()> {
+        let (live, staged) = (live.to_owned(), staged.to_owned());
+        match (exists(&live)?, exists(&staged)?) {
+            (true, true) => {
+                exchange(&staged, &live)?;
+                self.moved.push(Moved::Exchanged { live, staged });
+            }
+            (false, true) => {
+                fs::rename(&staged, &live)?;
+                self.moved.push(Moved::Added { live, staged });
+            }
+            (true, false) => {
+                fs::rename(&live, &staged)?;
+                self.moved.push(Moved::Removed { live, staged });
+            }
+            (false, false) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Exchanges two names at once, or, on a file system that cannot, one after the other.
+fn exchange(staged: &Path, live: &Path) -> io::Result<()> {
+    match renameat_with(CWD, staged, CWD, live, RenameFlags::EXCHANGE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            let aside = staged.with_extension("aside");
+            fs::rename(live, &aside)?;
+            if let Err(error) = fs::rename(staged, live) {
+                fs::rename(&aside, live)?;
+                return Err(error);
+            }
+            fs::rename(&aside, staged)
+        }
+        exchanged => Ok(exchanged?),
+    }
+}
+
+fn number_is_first(places: &[Place], beside: &Path) -> bool {
+    let same = |place: &&Place| place.staging.parent() == Some(beside);
+    places.iter().filter(same).count() == 1
+}
+
+fn set_attributes(path: &Path, wanted: &fs::Metadata) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(wanted.uid()), Some(wanted.gid()))?;
+    }
+    fs::set_permissions(path, wanted.permissions())
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn children(directory: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect()
+}
+
+fn remove_leftovers(directory: &Path) -> io::Result<()> {
+    for name in children(directory)? {
+        if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            tracing::info!(path = %directory.join(&name).display(), "removing what an earlier attempt left");
+            remove(&directory.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Lists the mount points of this process; none where the kernel does not say.
+fn mount_points() -> BTreeSet<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(|point| PathBuf::from(unescaped(point))).collect()
+}
+
+/// Reads the kernel's octal escapes, such as `\040` for a space.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, following)) = rest.split_first() {
+        let escaped = following.get(..3).filter(|_| first == b'\\');
+        let code = escaped
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &following[3..] } else { following };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

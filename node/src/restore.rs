@@ -1,0 +1,175 @@
+//! Makes this node ready: restores the newest usable backup, or starts an empty application at a first boot.
+//!
+//! A launch restore never overwrites a node that is restored already.
+
+use std::time::Instant;
+
+use shared::command::{Candidate, RestoreCommand};
+use shared::id::OperationId;
+use shared::manifest::Lineage;
+use shared::report::{ExitCode, RestoreOutcome, RestoreReport, SkippedBackup};
+use time::OffsetDateTime;
+
+use crate::attempt::{Attempt, patiently};
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::health;
+use crate::marker::Marker;
+use crate::server::Server;
+use crate::watch::peak_memory_kib;
+
+/// Restores the first of the candidates, newest first, that can be; none of them asks for a first boot.
+pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<RestoreReport> {
+    let (operation, candidates) = (&command.operation_id, &command.candidates);
+    let began = Instant::now();
+    let mut report = RestoreReport {
+        operation_id: operation.clone(),
+        outcome: RestoreOutcome::AlreadyRestored,
+        skipped: Vec::new(),
+        seconds: 0.0,
+        swap_seconds: 0.0,
+        peak_memory_kib: 0,
+    };
+    if !is_ready(context).await? {
+        if candidates.is_empty() {
+            report.outcome = first_boot(context, operation).await?;
+        } else {
+            (report.outcome, report.swap_seconds) =
+                from_backup(context, operation, candidates, &mut report.skipped).await?;
+        }
+    }
+    report.seconds = began.elapsed().as_secs_f64();
+    report.peak_memory_kib = peak_memory_kib();
+    Ok(report)
+}
+
+/// Tells whether this instance has its stack's data already. The marker alone does not prove it: the volume may
+/// be a fresh one.
+async fn is_ready(context: &Context) -> Result<bool> {
+    let Some(marker) = Marker::load(&context.root)? else {
+        return Ok(false);
+    };
+    if marker.instance_id != context.instance_id || marker.stack != context.settings.stack {
+        return Ok(false);
+    }
+    // Nothing is started here: a node that is restored and whose server is down is not to be restored again.
+    let (postgres, settings) = (&context.postgres, &context.settings.postgres);
+    patiently(context, health::wait_for_postgres(postgres, settings)).await?;
+    let server = Server::ask(postgres).await?;
+    let valid = marker.valid_for(
+        &context.settings.stack,
+        &context.instance_id,
+        &server.system_identifier,
+    );
+    tracing::info!(valid, "the node has a marker");
+    Ok(valid)
+}
+
+async fn first_boot(context: &Context, operation: &OperationId) -> Result<RestoreOutcome> {
+    let (commands, root) = (&context.settings.commands, &context.root);
+    let (postgres, settings) = (&context.postgres, &context.settings.postgres);
+    let starting = async {
+        health::start_postgres(commands, root).await?;
+        health::wait_for_postgres(postgres, settings).await?;
+        health::start(commands, root).await?;
+        health::wait_healthy(commands, root).await
+    };
+    patiently(context, starting).await?;
+    let server = Server::ask(postgres).await?;
+    mark(context, operation, &server, Lineage::FirstBoot)?;
+    Ok(RestoreOutcome::FirstBoot)
+}
+
+async fn from_backup(
+    context: &Context,
+    operation: &OperationId,
+    candidates: &[Candidate],
+    skipped: &mut Vec<SkippedBackup>,
+) -> Result<(RestoreOutcome, f64)> {
+    let mut postgres_started = false;
+    for candidate in candidates {
+        let failure = match attempt(context, operation, candidate, &mut postgres_started).await {
+            Ok(restored) => return Ok(restored),
+            Err(failure) => failure,
+        };
+        if candidates.len() == 1 || !another_may_do(failure.code) {
+            return Err(failure);
+        }
+        let reason = failure.chain();
+        tracing::error!(backup_id = %candidate.backup_id, reason, "skipped a backup");
+        skipped.push(SkippedBackup {
+            backup_id: candidate.backup_id.clone(),
+            exit_code: failure.code,
+            reason,
+        });
+    }
+    let reasons: Vec<String> = skipped
+        .iter()
+        .map(|one| format!("{}: {} ({})", one.backup_id, one.reason, one.exit_code))
+        .collect();
+    let message = format!("no backup could be restored: {}", reasons.join("; "));
+    Err(Failure::new(ExitCode::NoUsableBackup, message))
+}
+
+/// Tells whether the backup is to blame, so that an older one may succeed. Where the node, its settings or S3 as
+/// a whole are, an older backup would fail alike, or would silently lose what the newest one still has.
+fn another_may_do(code: ExitCode) -> bool {
+    matches!(code, ExitCode::Verification | ExitCode::Restore)
+}
+
+async fn attempt(
+    context: &Context,
+    operation: &OperationId,
+    candidate: &Candidate,
+    postgres_started: &mut bool,
+) -> Result<(RestoreOutcome, f64)> {
+    let mut attempt = Attempt::prepare(context, operation, candidate).await?;
+    let outcome = match attempt.run(postgres_started).await {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            tracing::warn!(backup_id = %candidate.backup_id, reason = failure.chain(), "taking the restore back");
+            return Err(match attempt.roll_back().await {
+                Ok(()) => failure,
+                // Nothing may be built upon a node in this state.
+                Err(second) => Failure::new(
+                    ExitCode::NodeState,
+                    format!(
+                        "{failure}; and it could not be taken back: {second}; replace the node"
+                    ),
+                ),
+            });
+        }
+    };
+    let lineage = Lineage::Restored {
+        backup_id: candidate.backup_id.clone(),
+    };
+    mark(context, operation, &outcome.server, lineage)?;
+    attempt.clean_up().await;
+    let index = attempt.index();
+    let age = (OffsetDateTime::now_utc() - index.started_at).whole_seconds();
+    let restored = RestoreOutcome::Restored {
+        backup_id: candidate.backup_id.clone(),
+        // The clocks of two nodes may differ.
+        age_seconds: u64::try_from(age).unwrap_or(0),
+        rows: outcome.rows,
+        bytes: index.bytes(),
+    };
+    Ok((restored, outcome.swap.as_secs_f64()))
+}
+
+fn mark(
+    context: &Context,
+    operation: &OperationId,
+    server: &Server,
+    lineage: Lineage,
+) -> Result<()> {
+    let marker = Marker {
+        stack: context.settings.stack.clone(),
+        instance_id: context.instance_id.clone(),
+        system_identifier: server.system_identifier.clone(),
+        lineage,
+        operation_id: operation.clone(),
+        time: OffsetDateTime::now_utc(),
+    };
+    marker.store(&context.root)
+}

@@ -1,0 +1,286 @@
+//! Splits a script of SQL into statements, as psql would read it.
+
+/// One statement, without its semicolon and without comments before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Statement<'a> {
+    /// As it stands in the script.
+    pub(crate) text: &'a str,
+    /// Its names and key words, in order; literals and punctuation are left out.
+    pub(crate) words: Vec<Word>,
+}
+
+/// A name or a key word.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// What it says: unquoted.
+    pub(crate) text: String,
+    /// Whether it stood in quotation marks, so that it can be no key word.
+    pub(crate) quoted: bool,
+}
+
+impl Word {
+    /// Tells whether it is this key word.
+    pub(crate) fn is(&self, key_word: &str) -> bool {
+        !self.quoted && self.text.eq_ignore_ascii_case(key_word)
+    }
+}
+
+impl Statement<'_> {
+    /// Tells whether the statement begins with these key words.
+    pub(crate) fn begins_with(&self, key_words: &[&str]) -> bool {
+        self.words.len() >= key_words.len()
+            && key_words
+                .iter()
+                .zip(&self.words)
+                .all(|(key_word, word)| word.is(key_word))
+    }
+}
+
+/// The commands of psql itself that `pg_dumpall` writes, each alone on a line. They are dropped.
+const DROPPED: [&str; 3] = ["\\restrict ", "\\unrestrict ", "\\connect "];
+
+/// Splits a script. Any backslash outside of quotes and comments, but for the dropped commands, is a problem, and
+/// so is anything that does not end.
+pub(crate) fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
+    let mut statements = Vec::new();
+    let mut at = 0;
+    // Where the statement begins, once anything of it was seen.
+    let mut begin = None;
+    let mut words = Vec::new();
+    while at < script.len() {
+        let rest = &script[at..];
+        let piece = piece(rest).map_err(|problem| format!("{problem} (at byte {at})"))?;
+        let length = piece.length();
+        match piece {
+            Piece::Space(_) => {}
+            Piece::Command(_) if begin.is_none() => {}
+            Piece::Command(_) => return Err(format!("a command within a statement (at byte {at})")),
+            Piece::End => {
+                if let Some(begin) = begin.take() {
+                    let text = &script[begin..at];
+                    let words = std::mem::take(&mut words);
+                    statements.push(Statement { text, words });
+                }
+            }
+            Piece::Word(_, word) => {
+                begin.get_or_insert(at);
+                words.push(word);
+            }
+            Piece::Other(_) => {
+                begin.get_or_insert(at);
+            }
+        }
+        at += length;
+    }
+    match begin {
+        None => Ok(statements),
+        Some(begin) => {
+            let words: String = script[begin..].chars().take(40).collect();
+            Err(format!("the last statement has no end: {words:?}"))
+        }
+    }
+}
+
+/// What stands at the beginning of a text, with its length in bytes.
+enum Piece {
+    /// White space or a comment.
+    Space(usize),
+    /// A dropped command with its line.
+    Command(usize),
+    /// A semicolon.
+    End,
+    /// A name or a key word.
+    Word(usize, Word),
+    /// A literal, an operator, a number.
+    Other(usize),
+}
+
+impl Piece {
+    fn length(&self) -> usize {
+        match self {
+            Self::End => 1,
+            Self::Space(length)
+            | Self::Command(length)
+            | Self::Word(length, _)
+            | Self::Other(length) => *length,
+        }
+    }
+}
+
+fn piece(text: &str) -> Result<Piece, String> {
+    let mut characters = text.chars();
+    let Some(first) = characters.next() else {
+        return Ok(Piece::Space(0));
+    };
+    let second = characters.next();
+    let line = text.find('\n').unwrap_or(text.len());
+    Ok(match (first, second) {
+        (c, _) if c.is_ascii_whitespace() => Piece::Space(1),
+        ('-', Some('-')) => Piece::Space(line),
+        ('/', Some('*')) => Piece::Space(comment(text)?),
+        ('\\', _) if DROPPED.iter().any(|command| text.starts_with(command)) => {
+            Piece::Command(line)
+        }
+        ('\\', _) => return Err("a backslash outside of quotes".to_owned()),
+        (';', _) => Piece::End,
+        ('"', _) => {
+            let length = quoted(text, '"', false)?;
+            let text = text[1..length - 1].replace("\"\"", "\"");
+            Piece::Word(length, Word { text, quoted: true })
+        }
+        ('\'', _) => Piece::Other(quoted(text, '\'', false)?),
+        ('E' | 'e', Some('\'')) => Piece::Other(1 + quoted(&text[1..], '\'', true)?),
+        ('$', _) => Piece::Other(dollar_quoted(text)?),
+        (c, _) if begins_name(c) => {
+            let length = text.find(|c| !continues_name(c)).unwrap_or(text.len());
+            // The server folds names that are not quoted.
+            let folded = text[..length].to_ascii_lowercase();
+            Piece::Word(length, Word { text: folded, quoted: false })
+        }
+        // A number's letters, as in 1e5, begin no name.
+        (c, _) if c.is_ascii_digit() => {
+            Piece::Other(text.find(|c| !continues_name(c)).unwrap_or(text.len()))
+        }
+        (c, _) => Piece::Other(c.len_utf8()),
+    })
+}
+
+fn begins_name(c: char) -> bool {
+    c == '_' || c.is_ascii_alphabetic() || !c.is_ascii()
+}
+
+fn continues_name(c: char) -> bool {
+    begins_name(c) || c == '$' || c.is_ascii_digit()
+}
+
+/// Returns the length of a comment; they nest.
+fn comment(text: &str) -> Result<usize, String> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0, 0);
+    while at + 1 < bytes.len() {
+        match (bytes[at], bytes[at + 1]) {
+            (b'/', b'*') => {
+                depth += 1;
+                at += 2;
+            }
+            (b'*', b'/') => {
+                depth -= 1;
+                at += 2;
+                if depth == 0 {
+                    return Ok(at);
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    Err("a comment that does not end".to_owned())
+}
+
+/// Returns the length of a quoted text; doubled quotes belong to it.
+fn quoted(text: &str, quote: char, backslashes: bool) -> Result<usize, String> {
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = characters.next() {
+        if backslashes && c == '\\' {
+            characters.next();
+        } else if c == quote {
+            match characters.peek() {
+                Some((_, next)) if *next == quote => {
+                    characters.next();
+                }
+                _ => return Ok(at + 1),
+            }
+        }
+    }
+    Err(format!("a text in {quote} that does not end"))
+}
+
+/// Returns the length of `$tag$ … $tag$`, or of a lone `$` with the digits of a parameter.
+fn dollar_quoted(text: &str) -> Result<usize, String> {
+    let tag_end = text[1..].find(|c| !continues_name(c) || c == '$');
+    let tag = tag_end.and_then(|end| text.get(..end + 2));
+    match tag {
+        Some(tag) if tag.ends_with('$') && !tag[1..].starts_with(|c: char| c.is_ascii_digit()) => {
+            let body = &text[tag.len()..];
+            let end = body.find(tag);
+            let end = end.ok_or_else(|| format!("a text in {tag} that does not end"))?;
+            Ok(tag.len() + end + tag.len())
+        }
+        _ => Ok(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::{identifier, literal};
+    use proptest::prelude::*;
+
+    fn texts(script: &str) -> Vec<&str> {
+        let statements = statements(script).unwrap();
+        statements.iter().map(|statement| statement.text).collect()
+    }
+
+    #[test]
+    fn quotes_and_comments_hide_semicolons() {
+        let script = "--\n-- a; comment\n--\n\n\\restrict a;b\n/* x; /* y; */ */ CREATE ROLE \"a;\"\"b\";\n\
+            SELECT 'it''s; \\', E'\\'; \\\\', $$a;b$$, $t$ $$; $t$, 1e5, $1; ;\n\\unrestrict x\n";
+        assert_eq!(
+            texts(script),
+            [
+                "CREATE ROLE \"a;\"\"b\"",
+                "SELECT 'it''s; \\', E'\\'; \\\\', $$a;b$$, $t$ $$; $t$, 1e5, $1"
+            ]
+        );
+    }
+
+    #[test]
+    fn names_are_unquoted_and_folded() {
+        let statements = statements("Create Role \"a\"\"B\"; CREATE ROLE aB").unwrap_err();
+        assert!(statements.contains("no end"), "{statements}");
+        let statements = super::statements("Create Role \"a\"\"B\"; CREATE ROLE aB;").unwrap();
+        assert!(statements[0].begins_with(&["CREATE", "ROLE"]));
+        assert_eq!(statements[0].words[2].text, "a\"B");
+        assert_eq!(statements[1].words[2].text, "ab");
+    }
+
+    #[test]
+    fn what_psql_would_do_itself_is_refused() {
+        for script in [
+            "\\! id\n",
+            "SELECT 1 \\gexec\n",
+            "SELECT 1 \\restrict x\n;",
+            "\\connectx\n",
+            "SELECT 'a",
+            "SELECT \"a",
+            "SELECT $a$ $b$",
+            "/* ",
+        ] {
+            assert!(statements(script).is_err(), "{script:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_quoted_stays_in_its_statement(names in prop::collection::vec("\\PC{0,12}|[\"'\\\\;$\n-]{0,8}", 1..6)) {
+            let mut script = String::new();
+            for name in &names {
+                script += &format!(
+                    "-- {}\nCOMMENT ON ROLE {} IS {};\n\n",
+                    name.replace('\n', " "), identifier(name), literal(name)
+                );
+            }
+            let statements = statements(&script).unwrap();
+            prop_assert_eq!(statements.len(), names.len());
+            for (statement, name) in statements.iter().zip(&names) {
+                prop_assert_eq!(&statement.words[3].text, name);
+            }
+        }
+
+        #[test]
+        fn no_script_makes_the_reader_panic(script in "(\\PC|[\"'\\\\;$\n*/E-]){0,60}") {
+            if let Ok(statements) = statements(&script) {
+                prop_assert!(statements.iter().all(|statement| !statement.text.is_empty()));
+            }
+        }
+    }
+}
