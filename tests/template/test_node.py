@@ -42,6 +42,12 @@ def test_the_agent_refuses_broken_settings(shipped, tmp_path):
     assert result.returncode == 11, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "settings").glob("*.toml")), ids=lambda file: file.name)
+def test_the_agent_takes_the_shipped_settings(file, tmp_path):
+    result = check(tmp_path, file.read_text())
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_the_settings_name_this_deployment(shipped):
     settings = tomllib.loads(node_settings(shipped, ProtectedStack="harbor"))
     assert (settings["stack"], settings["bucket"], settings["region"]) == ("harbor", "rekindle-backups", "eu-central-1")
