@@ -3,21 +3,18 @@
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, Group, LifecycleState, STACK_TAG};
+use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState, STACK_TAG};
 use shared::aws::ssm::{self, Ping};
 use shared::aws::{Aws, s3, state};
 use shared::env::Config;
 use shared::id::{BackupId, InstanceId, OperationId, StackName};
-use shared::manifest::{self, MOST_INDEX_BYTES, Manifest};
+use shared::manifest::{self, MOST_MANIFEST_BYTES, Manifest};
 use shared::{Error, Result, budget, layout};
 use time::OffsetDateTime;
 
 use crate::attempt::{self, Attempt};
 use crate::choose::{self, Backups, Committed, Readable, Stock};
 use crate::decide::{Agent, Facts, Standing};
-
-/// A manifest holds its backup's index, and indents it.
-const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
 
 /// Names the restore of a launch. Every path to it derives the same name: AWS tells the minute sweep the
 /// instance, and not the lifecycle action's token.
@@ -84,9 +81,7 @@ fn stack_of(name: &str, group: Option<&Group>) -> std::result::Result<StackName,
         .map_or(Ok(None), Group::stack)
         .map_err(|error| error.chain())?;
     stack.ok_or_else(|| {
-        format!(
-            "give the group {name:?} the tag {STACK_TAG}, or take its hook rekindle-launch away"
-        )
+        format!("give the group {name:?} the tag {STACK_TAG}, or take its hook {LAUNCH_HOOK} away")
     })
 }
 

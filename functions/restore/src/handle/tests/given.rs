@@ -38,6 +38,10 @@ pub(super) const BACKUP: &str = "20261123T021500.000Z";
 
 /// What AWS is like when an event comes.
 #[derive(Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about AWS that is independent of the others"
+)]
 pub(super) struct Given {
     pub(super) state: &'static str,
     pub(super) tag: Option<&'static str>,
