@@ -2,6 +2,9 @@
 //!
 //! The order is the guarantee: every object is checked, then the manifest is put, then the stack's state.
 
+#[cfg(test)]
+mod tests;
+
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use shared::aws::s3::{self, Created};
 use shared::aws::state::{self, StackState};

@@ -13,6 +13,8 @@ mod request;
 mod settle;
 mod start;
 mod terminate;
+#[cfg(test)]
+mod testing;
 mod tick;
 
 use std::process::ExitCode;

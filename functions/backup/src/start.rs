@@ -1,5 +1,8 @@
 //! Sending backup commands in batches, so that one instance which SSM refuses does not cost the others theirs.
 
+#[cfg(test)]
+mod tests;
+
 use lambda_runtime::tracing::info;
 use shared::aws::ssm::{self, MOST_INSTANCES, Ping};
 use shared::command::BackupCommand;

@@ -1,5 +1,8 @@
 //! A tick of the schedule, and what a tick and an operator's request alike need to know of the groups.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 
 use lambda_runtime::tracing::{info, warn};

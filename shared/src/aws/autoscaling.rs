@@ -365,3 +365,6 @@ fn read_member(instance: &Instance) -> Option<Member> {
             .is_some_and(|status| status.eq_ignore_ascii_case("healthy")),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ pub mod autoscaling;
 pub mod s3;
 pub mod ssm;
 pub mod state;
+mod status;
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -114,3 +115,6 @@ where
 fn utc(time: &DateTime) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok()
 }
+
+#[cfg(test)]
+mod tests;

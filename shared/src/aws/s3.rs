@@ -340,3 +340,6 @@ impl std::error::Error for Advised {
         Some(self.source.as_ref())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use aws_sdk_ssm::types::{
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use super::status::InvocationStatus;
 use super::{failed, utc};
 use crate::command::{AGENT_STEP, Parameters};
 use crate::error::{Error, Result};
@@ -84,99 +85,6 @@ async fn ping_chunk(client: &Client, chunk: &[InstanceId]) -> Result<Vec<(Instan
 /// the function may not command it. AWS does not say which instance, nor which of the three.
 pub fn refuses_instance(error: &Error) -> bool {
     error.aws_code() == Some("InvalidInstanceId")
-}
-
-/// Defines the statuses from one table; the words are SSM's `StatusDetails` without spaces.
-macro_rules! statuses {
-    ($($(#[$doc:meta])* $variant:ident,)*) => {
-        /// Where a command stands, as a whole or on one instance.
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum InvocationStatus {
-            $($(#[$doc])* $variant,)*
-            /// A status that AWS has added since; it counts as not finished.
-            Unknown(String),
-        }
-
-        impl InvocationStatus {
-            /// Returns SSM's word.
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $(Self::$variant => stringify!($variant),)*
-                    Self::Unknown(word) => word,
-                }
-            }
-        }
-
-        impl From<&str> for InvocationStatus {
-            fn from(word: &str) -> Self {
-                match word.replace(' ', "").as_str() {
-                    $(stringify!($variant) => Self::$variant,)*
-                    _ => Self::Unknown(word.to_owned()),
-                }
-            }
-        }
-    };
-}
-
-statuses! {
-    /// Not delivered yet.
-    Pending,
-    /// Could not be delivered yet.
-    Delayed,
-    /// Running; a dead agent's command stays here until its timeouts have passed.
-    InProgress,
-    /// Being cancelled.
-    Cancelling,
-    /// Ended with exit code 0.
-    Success,
-    /// Ended with another exit code.
-    Failed,
-    /// Cancelled.
-    Cancelled,
-    /// Too late, SSM does not say at what.
-    TimedOut,
-    /// The agent did not take it in time, or died with it.
-    DeliveryTimedOut,
-    /// It ran too long.
-    ExecutionTimedOut,
-    /// The instance does not exist or does not answer.
-    Undeliverable,
-    /// Stopped since too many other instances failed.
-    Terminated,
-    /// The document is not for this platform.
-    InvalidPlatform,
-    /// The caller may not command this instance.
-    AccessDenied,
-}
-
-impl InvocationStatus {
-    /// Reads what SSM says twice: the details are more exact, and the plain status has fewer words.
-    fn read(status: Option<&str>, details: Option<&str>) -> Self {
-        match (details.map(Self::from), status.map(Self::from)) {
-            (Some(Self::Unknown(_)) | None, Some(status)) => status,
-            (Some(details), _) => details,
-            (None, None) => Self::Unknown(String::new()),
-        }
-    }
-
-    /// Tells whether nothing more will come.
-    pub fn is_finished(&self) -> bool {
-        !matches!(
-            self,
-            Self::Pending | Self::Delayed | Self::InProgress | Self::Cancelling | Self::Unknown(_)
-        )
-    }
-
-    /// Tells whether the instance's agent has not taken the command yet.
-    pub fn is_undelivered(&self) -> bool {
-        matches!(self, Self::Pending | Self::Delayed)
-    }
-}
-
-impl std::fmt::Display for InvocationStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// What SSM remembers of a command.
@@ -412,3 +320,6 @@ fn not_built(
         source: Box::new(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! A backup is committed when all of it stands, and in no other case.
+
+use aws_sdk_s3::types::ChecksumType;
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
+use aws_smithy_mocks::{Rule, mock};
+use serde_json::{Value, json};
+use shared::command::Purpose;
+use time::macros::datetime;
+
+use super::*;
+use crate::testing::{Bucket, function, keys, put};
+
+const NOW: OffsetDateTime = datetime!(2026-11-23 02:16:00 UTC);
+const BACKUP: &str = "20261123T021500.000Z";
+const MANIFEST: &str = "manifests/dtr/2026-11-23/20261123T021500.000Z.json";
+
+/// A backup as a node leaves it, with what the function knows of it.
+struct Scene {
+    bucket: Bucket,
+    stack: StackName,
+    instance: InstanceId,
+    command_id: CommandId,
+    command: BackupCommand,
+    report: BackupReport,
+    index: Value,
+}
+
+impl Scene {
+    fn new(run: &str) -> Self {
+        Self::with_bucket(run, Bucket::default())
+    }
+
+    fn with_bucket(run: &str, bucket: Bucket) -> Self {
+        let prefix = format!("backups/dtr/2026-11-23/{BACKUP}/{run}/");
+        let names = [
+            layout::GLOBALS,
+            layout::CONTENTS,
+            layout::CONFIGURATION,
+            "postgres/0.dump.zst",
+        ];
+        let objects: Vec<Value> = names
+            .into_iter()
+            .map(|name| {
+                let (key, bytes) = (format!("{prefix}{name}"), format!("{run} {name}"));
+                put(&bucket, &key, bytes.as_bytes());
+                let digests = digests(bytes.as_bytes());
+                json!({"key": key, "size": digests.size, "sha256": digests.sha256, "crc64": digests.crc64})
+            })
+            .collect();
+        let index = json!({
+            "schema_version": 1, "stack": "dtr", "backup_id": BACKUP, "run_id": run, "operation_id": BACKUP,
+            "purpose": "scheduled",
+            "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7", "lineage": {"kind": "first-boot"}},
+            "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
+            "started_at": "2026-11-23T02:15:03Z", "finished_at": "2026-11-23T02:15:09Z",
+            "databases": [{"name": "dtr", "key": format!("{prefix}postgres/0.dump.zst"), "tables": 2, "rows": 12,
+                "dump_bytes": 100, "database_bytes": 1000}],
+            "configuration_paths": ["/usr/local/etc/dtr"], "objects": objects, "timings": [],
+        });
+        let mut scene = Self {
+            bucket,
+            stack: "dtr".parse().unwrap(),
+            instance: "i-04d1c8f7a2b3e6905".parse().unwrap(),
+            command_id: "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11".parse().unwrap(),
+            command: BackupCommand {
+                operation_id: BACKUP.parse().unwrap(),
+                backup_id: BACKUP.parse().unwrap(),
+                purpose: Purpose::Scheduled,
+            },
+            report: BackupReport {
+                operation_id: BACKUP.parse().unwrap(),
+                backup_id: BACKUP.parse().unwrap(),
+                run_id: run.parse().unwrap(),
+                index_sha256: "0".repeat(64).parse().unwrap(),
+                index_size: 0,
+                databases: 1,
+                tables: 2,
+                rows: 12,
+                bytes: 100,
+                seconds: 6.0,
+                peak_memory_kib: 1,
+            },
+            index,
+        };
+        scene.write_index();
+        scene
+    }
+
+    /// Stores the index, and lets the report mean it.
+    fn write_index(&mut self) {
+        let bytes = serde_json::to_vec(&self.index).unwrap();
+        let digests = digests(&bytes);
+        (self.report.index_sha256, self.report.index_size) = (digests.sha256, digests.size);
+        put(&self.bucket, &self.key(layout::INDEX), &bytes);
+    }
+
+    fn key(&self, name: &str) -> String {
+        layout::object(
+            &self.stack,
+            &self.report.backup_id,
+            &self.report.run_id,
+            name,
+        )
+    }
+
+    async fn commit(&self) -> (Result<Commit>, usize) {
+        let parameter = state_parameter();
+        let function = function(&self.bucket, &[&parameter]);
+        let finished = Finished {
+            stack: &self.stack,
+            instance: &self.instance,
+            command_id: &self.command_id,
+            command: &self.command,
+            report: &self.report,
+        };
+        (
+            commit(&function, &finished, NOW).await,
+            parameter.num_calls(),
+        )
+    }
+}
+
+fn state_parameter() -> Rule {
+    mock!(Client::put_parameter)
+        .match_requests(|request| {
+            request.name() == Some("/rekindle/dtr") && request.overwrite() == Some(false)
+        })
+        .then_output(|| PutParameterOutput::builder().build())
+}
+
+#[tokio::test]
+async fn a_whole_backup_is_committed_once_and_again_without_harm() {
+    let scene = Scene::new("0a1b2c3d");
+    let (commit, states) = scene.commit().await;
+    assert_eq!((commit.unwrap(), states), (Commit::New, 1));
+    let bytes = scene.bucket.lock().unwrap()[MANIFEST].bytes.clone();
+    let manifest = Manifest::parse(&bytes, &scene.stack, &BACKUP.parse().unwrap()).unwrap();
+    assert_eq!(manifest.committed_at, NOW);
+    assert_eq!(manifest.index_object.sha256, scene.report.index_sha256);
+    assert_eq!(
+        manifest.candidate().to_string(),
+        format!("{BACKUP}/0a1b2c3d/{}/-", scene.report.index_sha256)
+    );
+
+    let (commit, states) = scene.commit().await;
+    assert_eq!((commit.unwrap(), states), (Commit::Repeated, 1));
+    assert_eq!(
+        scene.bucket.lock().unwrap()[MANIFEST].bytes,
+        bytes,
+        "the first manifest stays"
+    );
+}
+
+#[tokio::test]
+async fn a_second_attempt_does_not_replace_the_committed_one() {
+    let first = Scene::new("0a1b2c3d");
+    first.commit().await.0.unwrap();
+    let second = Scene::with_bucket("99999999", first.bucket.clone());
+    let error = second.commit().await.0.unwrap_err();
+    assert!(
+        error
+            .chain()
+            .contains("already committed from the run 0a1b2c3d"),
+        "{error:?}"
+    );
+    assert!(!error.retryable());
+}
+
+/// Commits a scene that something is wrong with: nothing may come of it, and the words must say why.
+async fn refused(scene: Scene, words: &str) {
+    let (commit, states) = scene.commit().await;
+    let error = commit.unwrap_err();
+    assert!(error.chain().contains(words), "{words}: {error:?}");
+    assert!(!error.retryable(), "{error:?}");
+    assert_eq!(states, 0, "{words}");
+    assert_eq!(
+        keys(&scene.bucket, "manifests/"),
+        Vec::<String>::new(),
+        "{words}"
+    );
+}
+
+#[tokio::test]
+async fn a_truncated_missing_or_swapped_object_is_never_committed() {
+    let dump = |scene: &Scene| scene.key("postgres/0.dump.zst");
+
+    let scene = Scene::new("0a1b2c3d");
+    put(&scene.bucket, &dump(&scene), b"0a1b2c3d postgres");
+    refused(scene, "bytes, the index says").await;
+
+    let scene = Scene::new("0a1b2c3d");
+    put(
+        &scene.bucket,
+        &dump(&scene),
+        b"0a1b2c3d postgres/1.dump.zst",
+    );
+    refused(scene, "S3's CRC-64 of it is not").await;
+
+    let scene = Scene::new("0a1b2c3d");
+    scene.bucket.lock().unwrap().remove(&dump(&scene));
+    refused(scene, "it is not in the bucket").await;
+
+    let scene = Scene::new("0a1b2c3d");
+    scene
+        .bucket
+        .lock()
+        .unwrap()
+        .get_mut(&dump(&scene))
+        .unwrap()
+        .checksum_type = ChecksumType::Composite;
+    refused(scene, "does not cover the whole object").await;
+
+    let mut scene = Scene::new("0a1b2c3d");
+    scene.index["objects"][3]["version_id"] = json!("v1");
+    scene.write_index();
+    refused(scene, "another version").await;
+}
+
+#[tokio::test]
+async fn an_index_that_is_not_the_reported_one_is_never_committed() {
+    let scene = Scene::new("0a1b2c3d");
+    scene
+        .bucket
+        .lock()
+        .unwrap()
+        .remove(&scene.key(layout::INDEX));
+    refused(scene, "check `bucket` and `stack`").await;
+
+    let mut scene = Scene::new("0a1b2c3d");
+    scene.report.index_sha256 = "1".repeat(64).parse().unwrap();
+    refused(scene, "not the index that the node reported").await;
+
+    let mut scene = Scene::new("0a1b2c3d");
+    scene.report.index_size -= 1;
+    refused(scene, "more than the").await;
+
+    let mut scene = Scene::new("0a1b2c3d");
+    scene.report.index_size = MOST_INDEX_BYTES + 1;
+    refused(scene, "are read").await;
+}
+
+#[tokio::test]
+async fn an_index_of_something_else_is_never_committed() {
+    let table = [
+        ("/stack", json!("other"), "it describes other/"),
+        (
+            "/backup_id",
+            json!("20261123T020000.000Z"),
+            "it describes dtr/20261123T020000.000Z",
+        ),
+        (
+            "/operation_id",
+            json!("20261123T020000.000Z"),
+            "its operation is",
+        ),
+        ("/purpose", json!("final"), "its purpose is final"),
+        (
+            "/node/instance_id",
+            json!("i-0b7e4c2a91d3f5068"),
+            "its instance is i-0b7e4c2a91d3f5068",
+        ),
+        ("/schema_version", json!(2), "newer schema version 2"),
+        (
+            "/objects/0/key",
+            json!("backups/other/x"),
+            "outside the backup",
+        ),
+        ("/objects/3/size", json!(0), "is empty"),
+    ];
+    for (field, value, words) in table {
+        let mut scene = Scene::new("0a1b2c3d");
+        *scene.index.pointer_mut(field).unwrap() = value;
+        scene.write_index();
+        refused(scene, words).await;
+    }
+}

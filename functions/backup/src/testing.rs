@@ -1,0 +1,120 @@
+//! A function whose clients answer by rules, and a bucket in memory for them to answer from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_s3::error::ErrorMetadata;
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
+use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumType;
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use shared::aws::Aws;
+use shared::checksum::digests;
+use shared::env::Config;
+
+use crate::function::Function;
+
+/// An object as a test put it: its bytes, and how S3 checksums it.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) checksum_type: ChecksumType,
+}
+
+/// The objects of a bucket, by key.
+pub(crate) type Bucket = Arc<Mutex<BTreeMap<String, Stored>>>;
+
+pub(crate) fn put(bucket: &Bucket, key: &str, bytes: &[u8]) {
+    let stored = Stored {
+        bytes: bytes.to_vec(),
+        checksum_type: ChecksumType::FullObject,
+    };
+    bucket.lock().unwrap().insert(key.to_owned(), stored);
+}
+
+pub(crate) fn keys(bucket: &Bucket, prefix: &str) -> Vec<String> {
+    bucket
+        .lock()
+        .unwrap()
+        .keys()
+        .filter(|key| key.starts_with(prefix))
+        .cloned()
+        .collect()
+}
+
+/// Makes a function with this bucket; SSM answers by `ssm` alone.
+pub(crate) fn function(bucket: &Bucket, ssm: &[&Rule]) -> Function {
+    let (head, get, put) = rules(bucket);
+    let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get, &put]);
+    let ssm = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, ssm);
+    let autoscaling = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, []);
+    Function::new(
+        Aws {
+            autoscaling,
+            ssm,
+            s3,
+        },
+        config(),
+    )
+}
+
+fn config() -> Config {
+    // Any file will do for the agent: it is hashed and published, never run here.
+    let agent = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    Config {
+        bucket: "bucket".to_owned(),
+        backup_document: "rekindle-backup".to_owned(),
+        restore_document: "rekindle-restore".to_owned(),
+        agent,
+        metric_namespace: "Rekindle".to_owned(),
+    }
+}
+
+fn rules(bucket: &Bucket) -> (Rule, Rule, Rule) {
+    use aws_sdk_s3::Client;
+    let code = |code: &str| ErrorMetadata::builder().code(code).build();
+    let objects = Arc::clone(bucket);
+    let head = mock!(Client::head_object).then_compute_response(move |request| {
+        match objects.lock().unwrap().get(request.key().unwrap()) {
+            None => MockResponse::Error(HeadObjectError::generic(code("NotFound"))),
+            Some(stored) => MockResponse::Output(
+                HeadObjectOutput::builder()
+                    .content_length(i64::try_from(stored.bytes.len()).unwrap())
+                    .checksum_crc64_nvme(digests(&stored.bytes).crc64.as_str())
+                    .checksum_type(stored.checksum_type.clone())
+                    .build(),
+            ),
+        }
+    });
+    let objects = Arc::clone(bucket);
+    let get = mock!(Client::get_object).then_compute_response(move |request| {
+        match objects.lock().unwrap().get(request.key().unwrap()) {
+            None => MockResponse::Error(GetObjectError::generic(code("NoSuchKey"))),
+            Some(stored) => {
+                let body = ByteStream::from(stored.bytes.clone());
+                MockResponse::Output(GetObjectOutput::builder().body(body).build())
+            }
+        }
+    });
+    let objects = Arc::clone(bucket);
+    let put = mock!(Client::put_object).then_compute_response(move |request| {
+        assert_eq!(request.if_none_match(), Some("*"));
+        let key = request.key().unwrap().to_owned();
+        let mut objects = objects.lock().unwrap();
+        if objects.contains_key(&key) {
+            return MockResponse::Error(PutObjectError::generic(code("PreconditionFailed")));
+        }
+        let bytes = request.body().bytes().unwrap().to_vec();
+        objects.insert(
+            key,
+            Stored {
+                bytes,
+                checksum_type: ChecksumType::FullObject,
+            },
+        );
+        MockResponse::Output(PutObjectOutput::builder().build())
+    });
+    (head, get, put)
+}

@@ -1,0 +1,100 @@
+//! What a tick reads out of AWS' answers about one group.
+
+use shared::aws::autoscaling::Member;
+use shared::aws::ssm::InvocationStatus;
+use time::macros::datetime;
+
+use super::*;
+
+const BACKUP: &str = "20261123T021500.000Z";
+
+fn instance(number: u32) -> InstanceId {
+    format!("i-{number:08x}").parse().unwrap()
+}
+
+fn group(name: &str, tag: &str, members: &[(u32, LifecycleState)]) -> Group {
+    let members = members.iter().map(|(number, state)| Member {
+        instance_id: instance(*number),
+        state: state.clone(),
+        healthy: true,
+    });
+    Group {
+        name: name.to_owned(),
+        stack_tag: Some(tag.to_owned()),
+        members: members.collect(),
+        retains_on_abandon: false,
+    }
+}
+
+fn facts(groups: Vec<Group>) -> Facts {
+    let command = command(BACKUP.parse().unwrap(), Purpose::Scheduled).unwrap();
+    let record = CommandRecord {
+        command_id: "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11".parse().unwrap(),
+        requested_at: datetime!(2026-11-23 02:15:01 UTC),
+        parameters: command.parameters(&"0".repeat(64).parse().unwrap(), 60),
+        instance_ids: vec![instance(1)],
+        status: InvocationStatus::Success,
+    };
+    Facts {
+        groups,
+        backups: vec![record],
+        executing: HashMap::new(),
+        pings: HashMap::new(),
+    }
+}
+
+#[test]
+fn two_groups_with_one_stack_are_rivals_and_a_malformed_tag_blocks_no_other() {
+    let serving = |number| [(number, LifecycleState::InService)];
+    let facts = facts(vec![
+        group("a", "dtr", &serving(1)),
+        group("b", "dtr", &serving(2)),
+        group("c", "gitea", &serving(3)),
+        group("d", "Not A Stack", &serving(4)),
+    ]);
+    let read = |at: usize| facts.of_group(&facts.groups[at], None);
+    assert_eq!(read(0).rivals, ["a", "b"]);
+    assert_eq!(read(1).rivals, ["a", "b"]);
+    assert!(read(2).rivals.is_empty() && read(2).stack.is_ok());
+    let problem = read(3).stack.unwrap_err();
+    assert!(
+        problem.contains(r#""d""#) && problem.contains("Not A Stack"),
+        "{problem}"
+    );
+    assert_eq!(facts.stacks().len(), 2);
+}
+
+#[test]
+fn a_second_delivery_of_a_tick_finds_the_first_ones_command() {
+    let facts = facts(vec![
+        group(
+            "a",
+            "dtr",
+            &[
+                (1, LifecycleState::InService),
+                (9, LifecycleState::TerminatingWait),
+            ],
+        ),
+        group("b", "gitea", &[(2, LifecycleState::InService)]),
+    ]);
+    let backup: BackupId = BACKUP.parse().unwrap();
+    let other: BackupId = "20261123T023000.000Z".parse().unwrap();
+    assert!(
+        facts
+            .of_group(&facts.groups[0], Some(&backup))
+            .requested
+            .is_some()
+    );
+    assert_eq!(
+        facts.of_group(&facts.groups[0], Some(&other)).requested,
+        None
+    );
+    assert_eq!(
+        facts.of_group(&facts.groups[1], Some(&backup)).requested,
+        None
+    );
+    assert_eq!(
+        facts.of_group(&facts.groups[0], None).in_service,
+        [instance(1)]
+    );
+}
