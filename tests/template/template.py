@@ -168,6 +168,10 @@ class Resolution:
     def _getatt(self, argument):
         return self.attribute(argument if isinstance(argument, str) else ".".join(argument))
 
+    def _findinmap(self, argument):
+        name, first, second = self.value(argument)
+        return self.template["Mappings"][name][str(first)][second]
+
     def _sub(self, argument):
         text, own = argument if isinstance(argument, list) else (argument, {})
         own = self.value(own)

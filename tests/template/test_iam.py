@@ -3,7 +3,7 @@
 import pytest
 
 from iam import allows, denies
-from findings import statements
+from checks.permissions import statements
 from template import ACCOUNT, BUCKET, OPTIONS, REGION
 
 BACKUPS = f"arn:aws:s3:::{BUCKET['BackupBucketName']}"

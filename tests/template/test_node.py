@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from findings import node_settings, user_data, written_files
+from checks.node import node_settings, user_data, written_files
 from template import ROOT
 
 AGENT = Path(os.environ.get("REKINDLE_NODE", ROOT / "target/debug/rekindle-node"))

@@ -1,0 +1,85 @@
+"""Alarms, dashboard and queries rest on what somebody sends."""
+
+import json
+import re
+
+import rust_source
+from checks.node import user_data, written_files
+from template import Template
+
+# AWS' own metrics that alarms rest on; AWS sends them without anybody's doing.
+OF_AWS = {
+    ("AWS/Lambda", "Errors"): {("FunctionName",)},
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {("QueueName",)},
+    ("AWS/EC2", "CPUUtilization"): {("AutoScalingGroupName",)},
+}
+
+
+def sent_metrics(template):
+    """Every metric that is sent, with the sets of dimensions that it is sent with."""
+    resolved = template.resolved()
+    namespace = resolved.of_type("AWS::Lambda::Function")["BackupFunction"]["Environment"]["Variables"]["REKINDLE_METRIC_NAMESPACE"]
+    sent = {(namespace, name): dimensions for name, dimensions in rust_source.metrics().items()}
+    for properties in resolved.of_type("AWS::Logs::MetricFilter").values():
+        [field] = re.findall(r"\$\.(\w+) ", properties["FilterPattern"])
+        for made in properties["MetricTransformations"]:
+            # A filter counts what the functions print, so it is worth as much as the line that it reads.
+            if made["MetricValue"] == f"$.{field}" and (namespace, field) in sent:
+                sent[made["MetricNamespace"], made["MetricName"]] = {tuple(d["Key"] for d in made["Dimensions"])}
+    agent = json.loads(next(c for p, c in written_files(user_data(template)).items() if p.endswith("rekindle.json")))
+    collected = agent["metrics"]["metrics_collected"]
+    for plugin, settings in collected.items():
+        for measurement in settings["measurement"]:
+            name = measurement if measurement.startswith(plugin) else f"{plugin}_{measurement}"
+            sent[agent["metrics"]["namespace"], name] = {tuple(d) for d in agent["metrics"]["aggregation_dimensions"]}
+    group = resolved.of_type("AWS::AutoScaling::AutoScalingGroup")["Group"]
+    for name in group["MetricsCollection"][0]["Metrics"]:
+        sent["AWS/AutoScaling", name] = {("AutoScalingGroupName",)}
+    return sent | OF_AWS
+
+
+def alarms(template: Template):
+    """Every alarm rests on a metric that something sends with these dimensions, and tells somebody whatever happens."""
+    sent = sent_metrics(template)
+    found = []
+    for name, alarm in template.resolved().of_type("AWS::CloudWatch::Alarm").items():
+        metrics = [m["MetricStat"]["Metric"] for m in alarm.get("Metrics", []) if "MetricStat" in m]
+        metrics = metrics or [alarm]
+        for metric in metrics:
+            key = (metric["Namespace"], metric["MetricName"])
+            dimensions = tuple(d["Name"] for d in metric.get("Dimensions", []))
+            if key not in sent:
+                found.append(f"{name}: nothing sends {key[0]} {key[1]}")
+            elif dimensions not in sent[key]:
+                found.append(f"{name}: {key[1]} is sent by {sorted(sent[key])}, not by {dimensions}")
+        for state in ("AlarmActions", "OKActions", "InsufficientDataActions"):
+            if not alarm.get(state):
+                found.append(f"{name} has no {state}")
+        if not alarm.get("TreatMissingData"):
+            found.append(f"{name} does not say what missing data mean")
+    return found
+
+
+def dashboard(template: Template):
+    """The dashboard is JSON, and shows metrics that exist."""
+    sent = sent_metrics(template)
+    body = json.loads(template.resolved().of_type("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"])
+    found = []
+    for widget in body["widgets"]:
+        for metric in widget["properties"].get("metrics", []):
+            if isinstance(metric[0], str) and (metric[0], metric[1]) not in sent:
+                found.append(f"{widget['properties']['title']}: nothing sends {metric[0]} {metric[1]}")
+    return found
+
+
+def queries(template: Template):
+    """The saved queries ask for fields that the functions write."""
+    code = "\n".join(text for folder in ("functions", "shared/src") for text in rust_source.sources(folder).values())
+    found = []
+    for name, query in template.resolved().of_type("AWS::Logs::QueryDefinition").items():
+        asked = set(re.findall(r"\bfields\.(\w+)", query["QueryString"])) - {"message"}
+        found += [f"{name}: no line has the field {field}" for field in sorted(asked) if not re.search(rf"\b{field}\b", code)]
+        for words in re.findall(r"fields\.message like /([^/]+)/", query["QueryString"]):
+            if words not in code:
+                found.append(f"{name}: no line says {words!r}")
+    return found

@@ -1,0 +1,59 @@
+"""What the template sets is what the code reads: the environment, and the timing budget."""
+
+import re
+
+import rust_source
+from template import ROOT, Template
+
+
+def environment(template: Template):
+    """The functions read what the template sets, and the template sets what they read."""
+    found = []
+    read = set(rust_source.environment_names().values())
+    for name, function in template.resolved().of_type("AWS::Lambda::Function").items():
+        given = function["Environment"]["Variables"]
+        found += [f"{name} lacks {missing}" for missing in sorted(read - given.keys())]
+        found += [f"{name} has {surplus}, which nothing reads" for surplus in sorted(given.keys() - read)]
+        found += [f"{name}: {variable} is empty" for variable, value in given.items() if not value]
+    return found
+
+
+def timing(template: Template):
+    """The template has the numbers of shared/src/budget.rs, and keeps their promises with its own."""
+    budget = rust_source.budget()
+    resolved = template.resolved()
+    functions = resolved.of_type("AWS::Lambda::Function")
+    invoke = resolved.of_type("AWS::Lambda::EventInvokeConfig")
+    group = resolved.of_type("AWS::AutoScaling::AutoScalingGroup")["Group"]
+    hooks = {hook["LifecycleHookName"]: hook["HeartbeatTimeout"] for hook in group["LifecycleHookSpecificationList"]}
+    targets = resolved.of_type("AWS::ElasticLoadBalancingV2::TargetGroup")["Targets"]["TargetGroupAttributes"]
+    delay = {a["Key"]: a["Value"] for a in targets}["deregistration_delay.timeout_seconds"]
+    here = {
+        "SCHEDULE": 60 * int(resolved.values["BackupMinutes"]),
+        "SWEEP": 60,
+        "LAMBDA": {function["Timeout"] for function in functions.values()},
+        "DEREGISTRATION_DELAY": int(delay),
+        "LAUNCH_HEARTBEAT": hooks.get("rekindle-launch"),
+        "TERMINATE_HEARTBEAT": hooks.get("rekindle-terminate"),
+        "BACKUP_EVENT_AGE": invoke["BackupFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"],
+        "RESTORE_EVENT_AGE": invoke["RestoreFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"],
+    }
+    found = []
+    for name, value in here.items():
+        values = value if isinstance(value, set) else {value}
+        if values != {budget[name]}:
+            found.append(f"{name} is {budget[name]} in the budget and {sorted(values)} in the template")
+    for name, rule in resolved.of_type("AWS::Events::Rule").items():
+        age = rule["Targets"][0]["RetryPolicy"]["MaximumEventAgeInSeconds"]
+        limit = budget["SWEEP"] if name.endswith("Sweep") else budget["RESTORE_EVENT_AGE"]
+        limit = min(limit, budget["BACKUP_EVENT_AGE"]) if name.startswith("Backup") else limit
+        if age > limit:
+            found.append(f"{name} delivers events that are {age} s old, when {limit} s are too late")
+    code = rust_source.source(ROOT / "shared/src/aws/autoscaling.rs")
+    named = set(re.findall(r'_HOOK: &str = "([\w-]+)"', code))
+    if named != hooks.keys():
+        found.append(f"the code answers the hooks {sorted(named)}, the group has {sorted(hooks)}")
+    tag = re.search(r'STACK_TAG: &str = "([\w:]+)"', code).group(1)
+    if not any(t["Key"] == tag and t["PropagateAtLaunch"] for t in group["Tags"]):
+        found.append(f"the group does not give its instances the tag {tag}")
+    return found
