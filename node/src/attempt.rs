@@ -122,10 +122,18 @@ impl<'c> Attempt<'c> {
         let contents = self.contents().await?;
         self.configuration().await?;
         if !*postgres_started {
-            patiently(context, health::start_postgres(&settings.commands, &context.root)).await?;
+            patiently(
+                context,
+                health::start_postgres(&settings.commands, &context.root),
+            )
+            .await?;
             *postgres_started = true;
         }
-        patiently(context, health::wait_for_postgres(postgres, &settings.postgres)).await?;
+        patiently(
+            context,
+            health::wait_for_postgres(postgres, &settings.postgres),
+        )
+        .await?;
         let server = Server::ask(postgres).await?;
         fit::check(postgres, &server, &self.index, &contents).await?;
         swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await?;
@@ -150,7 +158,11 @@ impl<'c> Attempt<'c> {
 
         self.application_started = true;
         patiently(context, health::start(&settings.commands, &context.root)).await?;
-        patiently(context, health::wait_healthy(&settings.commands, &context.root)).await?;
+        patiently(
+            context,
+            health::wait_healthy(&settings.commands, &context.root),
+        )
+        .await?;
         Ok(Outcome { rows, swap, server })
     }
 
@@ -160,7 +172,10 @@ impl<'c> Attempt<'c> {
             placement.remove_staging();
         }
         if let Err(failure) = swap::drop_all(&self.context.postgres, &[OLD_PREFIX]).await {
-            tracing::warn!(problem = failure.chain(), "a replaced database stays behind");
+            tracing::warn!(
+                problem = failure.chain(),
+                "a replaced database stays behind"
+            );
         }
     }
 
@@ -169,7 +184,11 @@ impl<'c> Attempt<'c> {
     pub(crate) async fn roll_back(mut self) -> Result<()> {
         let context = self.context;
         if self.application_started {
-            patiently(context, health::stop(&context.settings.commands, &context.root)).await?;
+            let stopping = health::stop(&context.settings.commands, &context.root);
+            if let Err(failure) = patiently(context, stopping).await {
+                // An application that did not start need not stop either; its data are put back all the same.
+                tracing::warn!(problem = failure.chain(), "the application was not stopped");
+            }
         }
         if let Some(swapped) = self.swapped.take() {
             let server = Server::ask(&context.postgres).await?;
@@ -181,7 +200,10 @@ impl<'c> Attempt<'c> {
         }
         // A server that is not there holds none of this attempt's databases that the next one would not remove.
         if let Err(failure) = swap::drop_all(&context.postgres, &[RESTORE_PREFIX]).await {
-            tracing::warn!(problem = failure.chain(), "a database of the failed attempt stays behind");
+            tracing::warn!(
+                problem = failure.chain(),
+                "a database of the failed attempt stays behind"
+            );
         }
         Ok(())
     }
@@ -334,7 +356,10 @@ fn decode(reader: download::PieceReader, sender: &mpsc::Sender<Bytes>) -> std::i
         if count == 0 {
             return Ok(());
         }
-        if sender.blocking_send(Bytes::copy_from_slice(&chunk[..count])).is_err() {
+        if sender
+            .blocking_send(Bytes::copy_from_slice(&chunk[..count]))
+            .is_err()
+        {
             return Ok(());
         }
     }

@@ -406,3 +406,6 @@ impl DatabaseProperties {
         format!("SET SESSION AUTHORIZATION {grantor};\n{statement}RESET SESSION AUTHORIZATION;\n")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,11 +149,7 @@ impl Read for PieceReader {
 
 /// Sends an object's bytes in order, and then checks them. A receiver that is gone does not end the download:
 /// whether the object is intact matters even where its reader has had enough.
-async fn send(
-    context: &Context,
-    record: &ObjectRecord,
-    sender: mpsc::Sender<Bytes>,
-) -> Result<()> {
+async fn send(context: &Context, record: &ObjectRecord, sender: mpsc::Sender<Bytes>) -> Result<()> {
     let mut digest = ObjectDigest::new();
     let mut offset = 0;
     let mut fruitless = 0;

@@ -31,7 +31,10 @@ pub(crate) async fn check(
         return Err(Failure::new(ExitCode::ServerTooOld, message));
     }
     check_extensions(postgres, contents).await?;
-    let bytes = index.databases.iter().map(|database| database.database_bytes);
+    let bytes = index
+        .databases
+        .iter()
+        .map(|database| database.database_bytes);
     check_space(postgres, bytes.fold(0, u64::saturating_add)).await
 }
 
@@ -51,7 +54,10 @@ async fn check_space(postgres: &Postgres, database_bytes: u64) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let free = free_bytes(&text).ok_or_else(|| {
         let words = String::from_utf8_lossy(&output.stderr);
-        let message = format!("df -Pk {directory} does not say what is free: {}", words.trim());
+        let message = format!(
+            "df -Pk {directory} does not say what is free: {}",
+            words.trim()
+        );
         Failure::new(ExitCode::Internal, message)
     })?;
     if free >= needed {
@@ -90,13 +96,7 @@ async fn check_extensions(postgres: &Postgres, contents: &Contents) -> Result<()
 
 /// Reads the fourth column of the last line; a device's name cannot break the line with `-P`.
 fn free_bytes(df: &str) -> Option<u64> {
-    let kibibytes: u64 = df
-        .lines()
-        .last()?
-        .split_whitespace()
-        .nth(3)?
-        .parse()
-        .ok()?;
+    let kibibytes: u64 = df.lines().last()?.split_whitespace().nth(3)?.parse().ok()?;
     Some(kibibytes.saturating_mul(1024))
 }
 
@@ -143,6 +143,9 @@ mod tests {
         check_space(&postgres, 1).await.unwrap();
         let failure = check_space(&postgres, 1 << 60).await.unwrap_err();
         assert_eq!(failure.code, ExitCode::DiskTooSmall);
-        assert!(failure.chain().starts_with("the restore needs 1209462790"), "{failure}");
+        assert!(
+            failure.chain().starts_with("the restore needs 1209462790"),
+            "{failure}"
+        );
     }
 }

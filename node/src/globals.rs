@@ -253,8 +253,7 @@ mod tests {
     #[test]
     fn what_is_no_sql_is_refused() {
         let globals = "CREATE ROLE x;\n\\! rm -rf /\n";
-        let failure =
-            scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap_err();
+        let failure = scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap_err();
         assert_eq!(failure.code, ExitCode::Verification);
     }
 }

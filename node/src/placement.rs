@@ -75,31 +75,22 @@ impl Placement {
                 _ => live,
             };
             let staging = beside.join(format!("{PREFIX}{number}"));
-            let make = || {
-                fs::create_dir_all(beside)?;
-                remove_leftovers(beside)?;
-                fs::create_dir(&staging)?;
-                fs::set_permissions(&staging, fs::Permissions::from_mode(0o700))
-            };
             placement.places.push(Place {
                 live: live.clone(),
-                staging: staging.clone(),
+                staging,
                 mounted,
             });
-            // The leftovers of one path are removed before the first directory is made beside it.
-            if let Err(error) = if number_is_first(&placement.places, beside) {
-                make()
-            } else {
-                fs::create_dir(&staging).and_then(|()| {
-                    fs::set_permissions(&staging, fs::Permissions::from_mode(0o700))
-                })
-            } {
-                placement.remove_staging();
-                return Err(error).or_fail(ExitCode::ConfigurationRestore, || {
-                    format!("make {}", staging.display())
-                });
-            }
         }
+        // All leftovers go before the first directory is made: several paths may lie beside each other.
+        let places = &placement.places;
+        let made = places
+            .iter()
+            .try_for_each(Place::clear)
+            .and_then(|()| places.iter().try_for_each(Place::make));
+        if made.is_err() {
+            placement.remove_staging();
+        }
+        made?;
         Ok(placement)
     }
 
@@ -202,6 +193,27 @@ impl Placement {
     }
 }
 
+impl Place {
+    /// Removes the staging directories of earlier attempts.
+    fn clear(&self) -> Result<()> {
+        let beside = self.staging.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(beside)
+            .and_then(|()| remove_leftovers(beside))
+            .or_fail(ExitCode::ConfigurationRestore, || {
+                format!("clear {}", beside.display())
+            })
+    }
+
+    /// Makes the staging directory, closed to others.
+    fn make(&self) -> Result<()> {
+        fs::create_dir(&self.staging)
+            .and_then(|()| fs::set_permissions(&self.staging, fs::Permissions::from_mode(0o700)))
+            .or_fail(ExitCode::ConfigurationRestore, || {
+                format!("make {}", self.staging.display())
+            })
+    }
+}
+
 /// Exchanges two names at once, or, on a file system that cannot, one after the other.
 fn exchange(staged: &Path, live: &Path) -> io::Result<()> {
     match renameat_with(CWD, staged, CWD, live, RenameFlags::EXCHANGE) {
@@ -216,11 +228,6 @@ fn exchange(staged: &Path, live: &Path) -> io::Result<()> {
         }
         exchanged => Ok(exchanged?),
     }
-}
-
-fn number_is_first(places: &[Place], beside: &Path) -> bool {
-    let same = |place: &&Place| place.staging.parent() == Some(beside);
-    places.iter().filter(same).count() == 1
 }
 
 fn set_attributes(path: &Path, wanted: &fs::Metadata) -> io::Result<()> {
@@ -265,7 +272,9 @@ fn remove(path: &Path) -> io::Result<()> {
 fn mount_points() -> BTreeSet<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points.map(|point| PathBuf::from(unescaped(point))).collect()
+    points
+        .map(|point| PathBuf::from(unescaped(point)))
+        .collect()
 }
 
 /// Reads the kernel's octal escapes, such as `\040` for a space.
@@ -277,7 +286,120 @@ fn unescaped(text: &str) -> String {
         let code = escaped
             .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         bytes.push(code.unwrap_or(first));
-        rest = if code.is_some() { &following[3..] } else { following };
+        rest = if code.is_some() {
+            &following[3..]
+        } else {
+            following
+        };
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a file with its directories.
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn read(path: &Path) -> Option<String> {
+        fs::read_to_string(path).ok()
+    }
+
+    fn staged(placement: &Placement) {
+        let targets = placement.targets();
+        write(&targets[0].join("new"), "new");
+        write(&targets[1], "new");
+        write(&targets[2].join("deep/new"), "new");
+    }
+
+    #[test]
+    fn configuration_is_exchanged_and_put_back_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = ["etc/app", "etc/app.conf", "not/yet/there"].map(|path| root.path().join(path));
+        write(&paths[0].join("old"), "old");
+        write(&paths[1], "old");
+        write(
+            &root.path().join("etc/.rekindle-restore-7/content"),
+            "leftover",
+        );
+
+        let mut placement = Placement::prepare(&paths).unwrap();
+        staged(&placement);
+        placement.put_in_place().unwrap();
+        assert_eq!(read(&paths[0].join("new")).as_deref(), Some("new"));
+        assert_eq!(read(&paths[0].join("old")), None);
+        assert_eq!(read(&paths[1]).as_deref(), Some("new"));
+        assert_eq!(read(&paths[2].join("deep/new")).as_deref(), Some("new"));
+
+        placement.put_back().unwrap();
+        placement.remove_staging();
+        assert_eq!(read(&paths[0].join("old")).as_deref(), Some("old"));
+        assert_eq!(read(&paths[0].join("new")), None);
+        assert_eq!(read(&paths[1]).as_deref(), Some("old"));
+        assert!(!paths[2].exists());
+        let mut names = children(&root.path().join("etc")).unwrap();
+        names.sort();
+        assert_eq!(names, ["app", "app.conf"]);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_placed_puts_the_others_back() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|path| root.path().join(path));
+        write(&paths[0], "old");
+        let mut placement = Placement::prepare(&paths).unwrap();
+        write(&placement.targets()[0], "new");
+        write(&placement.targets()[1], "new");
+        // Someone takes the staged file away and leaves a name that leads nowhere.
+        placement.places[1].live = paths[0].join("below a file");
+        let failure = placement.put_in_place().unwrap_err();
+        assert_eq!(failure.code, ExitCode::ConfigurationRestore);
+        assert_eq!(read(&paths[0]).as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn what_is_in_a_mount_point_is_exchanged_one_by_one() {
+        let root = tempfile::tempdir().unwrap();
+        let live = root.path().join("mounted");
+        write(&live.join("both"), "old");
+        write(&live.join("gone"), "old");
+        let staging = live.join(".rekindle-restore-0");
+        write(&staging.join("content/both"), "new");
+        write(&staging.join("content/fresh"), "new");
+        fs::set_permissions(staging.join("content"), fs::Permissions::from_mode(0o750)).unwrap();
+        let before = fs::metadata(&live).unwrap().mode();
+
+        let place = Place {
+            live: live.clone(),
+            staging,
+            mounted: true,
+        };
+        let mut placement = Placement {
+            places: vec![place],
+            moved: Vec::new(),
+        };
+        placement.put_in_place().unwrap();
+        assert_eq!(read(&live.join("both")).as_deref(), Some("new"));
+        assert_eq!(read(&live.join("fresh")).as_deref(), Some("new"));
+        assert_eq!(read(&live.join("gone")), None);
+        assert_eq!(fs::metadata(&live).unwrap().mode() & 0o7777, 0o750);
+
+        placement.put_back().unwrap();
+        placement.remove_staging();
+        let mut names = children(&live).unwrap();
+        names.sort();
+        assert_eq!(names, ["both", "gone"]);
+        assert_eq!(read(&live.join("both")).as_deref(), Some("old"));
+        assert_eq!(fs::metadata(&live).unwrap().mode(), before);
+    }
+
+    #[test]
+    fn the_kernels_mount_table_is_read() {
+        assert!(mount_points().contains(Path::new("/proc")));
+        assert_eq!(unescaped(r"/a\040b\134c"), r"/a b\c");
+    }
 }

@@ -54,7 +54,9 @@ pub(crate) fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
         match piece {
             Piece::Space(_) => {}
             Piece::Command(_) if begin.is_none() => {}
-            Piece::Command(_) => return Err(format!("a command within a statement (at byte {at})")),
+            Piece::Command(_) => {
+                return Err(format!("a command within a statement (at byte {at})"));
+            }
             Piece::End => {
                 if let Some(begin) = begin.take() {
                     let text = &script[begin..at];
@@ -135,7 +137,13 @@ fn piece(text: &str) -> Result<Piece, String> {
             let length = text.find(|c| !continues_name(c)).unwrap_or(text.len());
             // The server folds names that are not quoted.
             let folded = text[..length].to_ascii_lowercase();
-            Piece::Word(length, Word { text: folded, quoted: false })
+            Piece::Word(
+                length,
+                Word {
+                    text: folded,
+                    quoted: false,
+                },
+            )
         }
         // A number's letters, as in 1e5, begin no name.
         (c, _) if c.is_ascii_digit() => {

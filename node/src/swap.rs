@@ -118,7 +118,13 @@ pub(crate) async fn drop_all(postgres: &Postgres, prefixes: &[&str]) -> Result<(
 
 /// Escapes a text for LIKE.
 fn like(prefix: &str) -> String {
-    format!("{}%", prefix.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%"))
+    format!(
+        "{}%",
+        prefix
+            .replace('\\', "\\\\")
+            .replace('_', "\\_")
+            .replace('%', "\\%")
+    )
 }
 
 fn rename(from: &str, to: &str) -> String {
@@ -131,7 +137,10 @@ fn rename(from: &str, to: &str) -> String {
 
 fn allow_connections(name: &str, allowed: bool, server_version: u32) -> String {
     if server_version >= 90_500 {
-        return format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allowed};\n", identifier(name));
+        return format!(
+            "ALTER DATABASE {} ALLOW_CONNECTIONS {allowed};\n",
+            identifier(name)
+        );
     }
     let name = literal(name);
     format!("UPDATE pg_catalog.pg_database SET datallowconn = {allowed} WHERE datname = {name};\n")
@@ -249,10 +258,10 @@ async fn ending_sessions(postgres: &Postgres, admin: &str, oids: &[u32]) -> Resu
     };
     loop {
         // A session that ended early shows as a broken pipe.
-        stdin
-            .write_all(statement.as_bytes())
-            .await
-            .or_fail(ExitCode::Restore, || "end the sessions of the live databases")?;
+        stdin.write_all(statement.as_bytes()).await.or_fail(
+            ExitCode::Restore,
+            || "end the sessions of the live databases",
+        )?;
         sleep(ROUND).await;
     }
 }
@@ -294,7 +303,10 @@ mod tests {
         // Postgres itself, a database with an awkward name, and one that is not there yet.
         let pairs = [pair("postgres", 0), pair(awkward, 1), pair("fresh", 2)];
         cluster
-            .sql("template1", &format!("CREATE DATABASE {}", identifier(awkward)))
+            .sql(
+                "template1",
+                &format!("CREATE DATABASE {}", identifier(awkward)),
+            )
             .await;
         fill(&cluster, "postgres", "old").await;
         fill(&cluster, awkward, "old").await;
@@ -309,19 +321,27 @@ mod tests {
                 tokio::spawn(reconnecting(postgres.clone(), database))
             })
             .collect();
-        let sessions = "SELECT count(*) >= 6 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'";
+        let sessions =
+            "SELECT count(*) >= 6 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'";
         while cluster.sql("template1", sessions).await != "t" {}
 
         let swapped = swap(&postgres, &pairs, 150_000).await.unwrap();
         for pair in &pairs {
-            assert_eq!(cluster.sql(&pair.live, "SELECT word FROM which").await, "new");
+            assert_eq!(
+                cluster.sql(&pair.live, "SELECT word FROM which").await,
+                "new"
+            );
         }
-        let refused = "SELECT count(*) FROM pg_database WHERE NOT datallowconn AND datname LIKE 'rekindle%'";
+        let refused =
+            "SELECT count(*) FROM pg_database WHERE NOT datallowconn AND datname LIKE 'rekindle%'";
         assert_eq!(cluster.sql("template1", refused).await, "2");
 
         swapped.undo(&postgres, 150_000).await.unwrap();
         for pair in &pairs[..2] {
-            assert_eq!(cluster.sql(&pair.live, "SELECT word FROM which").await, "old");
+            assert_eq!(
+                cluster.sql(&pair.live, "SELECT word FROM which").await,
+                "old"
+            );
         }
         clients.iter().for_each(tokio::task::JoinHandle::abort);
 
@@ -342,15 +362,21 @@ mod tests {
         cluster
             .sql("template1", "CREATE DATABASE rekindle__restore_0a1b2c3d_0")
             .await;
-        let names = "SELECT string_agg(datname || datallowconn, '|' ORDER BY datname) FROM pg_database";
+        let names =
+            "SELECT string_agg(datname || datallowconn, '|' ORDER BY datname) FROM pg_database";
         let before = cluster.sql("template1", names).await;
         // The second replacement is not there.
         let pairs = [pair("postgres", 0), pair("fresh", 1)];
-        let failure = swap(&cluster.postgres(), &pairs, 150_000).await.unwrap_err();
+        let failure = swap(&cluster.postgres(), &pairs, 150_000)
+            .await
+            .unwrap_err();
         assert_eq!(failure.code, ExitCode::Restore);
         assert!(failure.chain().contains("rekindle__restore_0a1b2c3d_1"));
         assert_eq!(cluster.sql("template1", names).await, before);
-        assert_eq!(cluster.sql("postgres", "SELECT word FROM which").await, "old");
+        assert_eq!(
+            cluster.sql("postgres", "SELECT word FROM which").await,
+            "old"
+        );
     }
 
     #[tokio::test]
@@ -362,7 +388,12 @@ mod tests {
             .await;
         fill(&cluster, &new.new, "new").await;
         swap(&cluster.postgres(), &[new], 150_000).await.unwrap();
-        assert_eq!(cluster.sql("template1", "SELECT word FROM which").await, "new");
-        drop_all(&cluster.postgres(), &["rekindle__old_"]).await.unwrap();
+        assert_eq!(
+            cluster.sql("template1", "SELECT word FROM which").await,
+            "new"
+        );
+        drop_all(&cluster.postgres(), &["rekindle__old_"])
+            .await
+            .unwrap();
     }
 }

@@ -97,10 +97,14 @@ struct Attributes {
 impl Unpacking<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, announced: Announced) -> Result<()> {
         let kind = entry.header().entry_type();
-        let name = announced.name.unwrap_or_else(|| entry.path_bytes().into_owned());
+        let name = announced
+            .name
+            .unwrap_or_else(|| entry.path_bytes().into_owned());
         let name = self.checked(&name)?;
         let path = self.place(&name)?;
-        let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = name
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         if let Some(parent) = parent
             && self.made.get(parent) != Some(&Made::Directory)
         {
@@ -308,7 +312,8 @@ impl Attributes {
 
 /// Labels of the old node's kernel mean nothing to a kernel that has no such module, and only root sets them.
 fn dispensable(name: &OsStr, error: &io::Error, is_root: bool) -> bool {
-    let kernels = name.as_bytes().starts_with(b"security.") || name.as_bytes().starts_with(b"trusted.");
+    let kernels =
+        name.as_bytes().starts_with(b"security.") || name.as_bytes().starts_with(b"trusted.");
     kernels && (error.kind() == io::ErrorKind::Unsupported || !is_root)
 }
 
@@ -368,7 +373,11 @@ fn timestamp(text: &str) -> Option<Timespec> {
         None => (false, text),
     };
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
     let total = seconds.parse::<i128>().ok()? * 1_000_000_000 + digits.parse::<i128>().ok()?;
     let total = if negative { -total } else { total };
     Some(Timespec {
@@ -376,3 +385,6 @@ fn timestamp(text: &str) -> Option<Timespec> {
         tv_nsec: i64::try_from(total.rem_euclid(1_000_000_000)).ok()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,16 +39,12 @@ pub(crate) async fn verify(
 /// Gathers the planner's statistics, which no dump of a server before version 18 has.
 pub(crate) async fn analyze(postgres: &Postgres, database: &str) -> Result<()> {
     let script = "SET statement_timeout = 0; SET maintenance_work_mem = '256MB'; ANALYZE;";
-    postgres
-        .script(database, script, ExitCode::Restore)
-        .await?;
+    postgres.script(database, script, ExitCode::Restore).await?;
     Ok(())
 }
 
 async fn present(postgres: &Postgres, database: &str, recorded: &DatabaseContents) -> Result<()> {
-    let found: BTreeSet<Present> = postgres
-        .query(database, PRESENT, ExitCode::Restore)
-        .await?;
+    let found: BTreeSet<Present> = postgres.query(database, PRESENT, ExitCode::Restore).await?;
     let is_there = |schema: &str, name: &str, kinds: &[char]| {
         kinds.iter().any(|&kind| {
             found.contains(&Present {
@@ -79,7 +75,11 @@ async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents)
     let version = postgres
         .script(database, "SHOW server_version_num", ExitCode::Restore)
         .await?;
-    if version.trim().parse().is_ok_and(|version: u32| version < 90_500) {
+    if version
+        .trim()
+        .parse()
+        .is_ok_and(|version: u32| version < 90_500)
+    {
         script = script.replace("SET row_security = off;\n", "");
     }
     for table in &recorded.tables {
