@@ -137,7 +137,22 @@ impl Cluster {
                 Err(format!("{left:?} are left"))
             }
         })
-        .await
+        .await?;
+        // A boot would have ended every process for good. Here the dead postmaster may remain as a zombie that nobody
+        // reaps, for which Postgres would refuse to start again.
+        let socket = format!(".s.PGSQL.{}.lock", self.port);
+        for lock in [
+            self.data().join("postmaster.pid"),
+            self.socket_directory().join(socket),
+        ] {
+            match std::fs::remove_file(lock) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context("remove the dead server's lock");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Kills the server and erases the directory.

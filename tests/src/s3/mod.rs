@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow};
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{HeaderValue, Request, Response, StatusCode};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 pub use call::{Call, Fault};
@@ -86,7 +86,16 @@ impl S3 {
     /// Serves one path-style request.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let call = Call::of(&request);
-        match self.decide(&call) {
+        let mut response = self.answer(&call, request).await;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("x-amz-request-id", id);
+        }
+        response
+    }
+
+    async fn answer(&self, call: &Call, request: Request<Body>) -> Response<Body> {
+        match self.decide(call) {
             None => self.serve(request).await,
             Some(Fault::Error(status, code)) => {
                 error_response(status, &code, "as the test asked for")
