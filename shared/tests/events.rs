@@ -1,150 +1,155 @@
 //! Every file in `events/` is an event that the functions take, and every kind of event has a file.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
 
-use serde_json::Value;
-use shared::event::{Event, Place, Request};
+    use serde_json::Value;
+    use shared::event::{Event, Place, Request};
 
-fn events() -> BTreeMap<String, Value> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events");
-    let files = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    files
-        .map(|path| {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let name = name
-                .strip_suffix(".json")
-                .unwrap_or_else(|| panic!("{name} is not JSON"))
-                .to_owned();
-            (
-                name,
-                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap(),
-            )
-        })
-        .collect()
-}
-
-/// Writes down what was read of an event, so that a file is compared as a whole.
-fn summary(event: &Event) -> String {
-    match event {
-        Event::Tick { scheduled } => format!("tick at {scheduled}"),
-        Event::Sweep => "sweep".to_owned(),
-        Event::CommandFinished(status) => {
-            format!(
-                "{} of {} ended {}",
-                status.document_name, status.instance_id, status.status
-            )
-        }
-        Event::InstanceLaunching(action) | Event::InstanceTerminating(action) => {
-            let kind = if matches!(event, Event::InstanceLaunching(_)) {
-                "launching"
-            } else {
-                "terminating"
-            };
-            let place =
-                |place: Option<Place>| place.map_or_else(String::new, |place| format!("{place:?}"));
-            format!(
-                "{kind} {} in {} of {}: {} -> {}{}",
-                action.instance_id,
-                action.lifecycle_hook_name,
-                action.auto_scaling_group_name,
-                place(action.origin),
-                place(action.destination),
-                if action.replaces_root_volume() {
-                    ", root volume"
-                } else {
-                    ""
-                }
-            )
-        }
-        Event::Request(Request::Sweep) => "a sweep that was not recognised".to_owned(),
-        Event::Request(request) => format!("{request:?}"),
+    fn events() -> BTreeMap<String, Value> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events");
+        let files = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        files
+            .map(|path| {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let name = name
+                    .strip_suffix(".json")
+                    .unwrap_or_else(|| panic!("{name} is not JSON"))
+                    .to_owned();
+                (
+                    name,
+                    serde_json::from_slice(&fs::read(&path).unwrap()).unwrap(),
+                )
+            })
+            .collect()
     }
-}
 
-#[test]
-fn every_event_file_is_the_event_that_its_name_says() {
-    let expected = [
-        (
-            "adopt",
-            r#"Adopt { stack: StackName("dtr"), over_existing_backups: false }"#,
-        ),
-        (
-            "backup-failed",
-            "rekindle-backup of i-04d1c8f7a2b3e6905 ended Failed",
-        ),
-        ("backup-now", r#"BackupNow { stack: StackName("dtr") }"#),
-        (
-            "backup-succeeded",
-            "rekindle-backup of i-04d1c8f7a2b3e6905 ended Success",
-        ),
-        (
-            "backup-timed-out",
-            "rekindle-backup of i-04d1c8f7a2b3e6905 ended TimedOut",
-        ),
-        (
-            "launch",
-            "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> AutoScalingGroup",
-        ),
-        (
-            "launch-from-warm-pool",
-            "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: WarmPool -> AutoScalingGroup",
-        ),
-        (
-            "launch-into-warm-pool",
-            "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> WarmPool",
-        ),
-        (
-            "launch-root-volume-replacement",
-            "launching i-04d1c8f7a2b3e6905 in rekindle-launch of dtr: AutoScalingGroup -> AutoScalingGroup, root volume",
-        ),
-        (
-            "list-backups",
-            r#"ListBackups { stack: StackName("dtr"), limit: 5 }"#,
-        ),
-        (
-            "restore-failed",
-            "rekindle-restore of i-0b7e4c2a91d3f5068 ended Failed",
-        ),
-        (
-            "restore-succeeded",
-            "rekindle-restore of i-0b7e4c2a91d3f5068 ended Success",
-        ),
-        (
-            "restore-timed-out",
-            "rekindle-restore of i-0b7e4c2a91d3f5068 ended TimedOut",
-        ),
-        ("schedule-rule", "tick at 2026-11-23 2:15:00.0 +00:00:00"),
-        (
-            "schedule-scheduler",
-            "tick at 2026-11-23 2:15:00.0 +00:00:00",
-        ),
-        ("sweep", "sweep"),
-        (
-            "terminate",
-            "terminating i-04d1c8f7a2b3e6905 in rekindle-terminate of dtr: AutoScalingGroup -> Ec2",
-        ),
-    ];
-    let read: BTreeMap<String, String> = events()
-        .into_iter()
-        .map(|(name, payload)| {
-            let event = Event::parse(payload).unwrap_or_else(|error| panic!("{name}: {error:?}"));
-            (name, summary(&event))
-        })
-        .collect();
-    let expected = expected
-        .map(|(name, summary)| (name.to_owned(), summary.to_owned()))
-        .into();
-    assert_eq!(
-        read, expected,
-        "each file in events/ has one line here, and each line a file"
-    );
-}
+    /// Writes down what was read of an event, so that a file is compared as a whole.
+    fn summary(event: &Event) -> String {
+        match event {
+            Event::Tick { scheduled } => format!("tick at {scheduled}"),
+            Event::Sweep => "sweep".to_owned(),
+            Event::CommandFinished(status) => {
+                format!(
+                    "{} of {} ended {}",
+                    status.document_name, status.instance_id, status.status
+                )
+            }
+            Event::InstanceLaunching(action) | Event::InstanceTerminating(action) => {
+                let kind = if matches!(event, Event::InstanceLaunching(_)) {
+                    "launching"
+                } else {
+                    "terminating"
+                };
+                let place = |place: Option<Place>| {
+                    place.map_or_else(String::new, |place| format!("{place:?}"))
+                };
+                format!(
+                    "{kind} {} in {} of {}: {} -> {}{}",
+                    action.instance_id,
+                    action.lifecycle_hook_name,
+                    action.auto_scaling_group_name,
+                    place(action.origin),
+                    place(action.destination),
+                    if action.replaces_root_volume() {
+                        ", root volume"
+                    } else {
+                        ""
+                    }
+                )
+            }
+            Event::Request(Request::Sweep) => "a sweep that was not recognised".to_owned(),
+            Event::Request(request) => format!("{request:?}"),
+        }
+    }
 
-#[test]
-fn a_schedulers_detail_is_a_string() {
-    assert_eq!(events()["schedule-scheduler"]["detail"], "{}");
+    #[test]
+    fn every_event_file_is_the_event_that_its_name_says() {
+        let expected = [
+            (
+                "adopt",
+                r#"Adopt { stack: StackName("dtr"), over_existing_backups: false }"#,
+            ),
+            (
+                "backup-failed",
+                "rekindle-backup of i-04d1c8f7a2b3e6905 ended Failed",
+            ),
+            ("backup-now", r#"BackupNow { stack: StackName("dtr") }"#),
+            (
+                "backup-succeeded",
+                "rekindle-backup of i-04d1c8f7a2b3e6905 ended Success",
+            ),
+            (
+                "backup-timed-out",
+                "rekindle-backup of i-04d1c8f7a2b3e6905 ended TimedOut",
+            ),
+            (
+                "launch",
+                "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> AutoScalingGroup",
+            ),
+            (
+                "launch-from-warm-pool",
+                "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: WarmPool -> AutoScalingGroup",
+            ),
+            (
+                "launch-into-warm-pool",
+                "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> WarmPool",
+            ),
+            (
+                "launch-root-volume-replacement",
+                "launching i-04d1c8f7a2b3e6905 in rekindle-launch of dtr: AutoScalingGroup -> AutoScalingGroup, root volume",
+            ),
+            (
+                "list-backups",
+                r#"ListBackups { stack: StackName("dtr"), limit: 5 }"#,
+            ),
+            (
+                "restore-failed",
+                "rekindle-restore of i-0b7e4c2a91d3f5068 ended Failed",
+            ),
+            (
+                "restore-succeeded",
+                "rekindle-restore of i-0b7e4c2a91d3f5068 ended Success",
+            ),
+            (
+                "restore-timed-out",
+                "rekindle-restore of i-0b7e4c2a91d3f5068 ended TimedOut",
+            ),
+            ("schedule-rule", "tick at 2026-11-23 2:15:00.0 +00:00:00"),
+            (
+                "schedule-scheduler",
+                "tick at 2026-11-23 2:15:00.0 +00:00:00",
+            ),
+            ("sweep", "sweep"),
+            (
+                "terminate",
+                "terminating i-04d1c8f7a2b3e6905 in rekindle-terminate of dtr: AutoScalingGroup -> Ec2",
+            ),
+        ];
+        let read: BTreeMap<String, String> = events()
+            .into_iter()
+            .map(|(name, payload)| {
+                let event =
+                    Event::parse(payload).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                (name, summary(&event))
+            })
+            .collect();
+        let expected = expected
+            .map(|(name, summary)| (name.to_owned(), summary.to_owned()))
+            .into();
+        assert_eq!(
+            read, expected,
+            "each file in events/ has one line here, and each line a file"
+        );
+    }
+
+    #[test]
+    fn a_schedulers_detail_is_a_string() {
+        assert_eq!(events()["schedule-scheduler"]["detail"], "{}");
+    }
 }

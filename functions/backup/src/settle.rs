@@ -95,6 +95,14 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
         instance,
         record,
     } = target;
+    if function.is_settled(&record.command_id, instance) {
+        return Ok(CaughtUp {
+            stack: Some(stack.clone()),
+            instance_id: instance.clone(),
+            backup_id: None,
+            decision: "settled before".to_owned(),
+        });
+    }
     let command = BackupCommand::from_parameters(&record.parameters)?;
     let invocation = finished_invocation(function, &record.command_id, instance).await?;
     let now = OffsetDateTime::now_utc();
@@ -129,15 +137,15 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
     })
 }
 
-/// Answers the terminate hook after a final backup, or after what became of it.
+/// Answers the terminate hook after a final backup, or after what became of it; not at all while one may come.
 pub(crate) async fn answer_hook(
     function: &Function,
     group: &Group,
     instance: &InstanceId,
     backup: FinalBackup,
-) -> Result<()> {
+) -> Result<Option<Completion>> {
     let Some(result) = decide::answer(backup, group.retains_on_abandon) else {
-        return Ok(());
+        return Ok(None);
     };
     let client = &function.aws.autoscaling;
     let completion =
@@ -145,7 +153,7 @@ pub(crate) async fn answer_hook(
     let (group, result) = (group.name.as_str(), result.as_str());
     let answered = completion == Completion::Done;
     info!(group, instance_id = %instance, result, answered, "the terminate hook is answered");
-    Ok(())
+    Ok(Some(completion))
 }
 
 /// Does what an ending asks for; returns what it means for a terminate hook, and the decision in words.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lambda_runtime::tracing::{info, warn};
-use shared::aws::autoscaling::{self, Group, TERMINATE_HOOK};
+use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::event::{LifecycleAction, Place};
@@ -25,6 +25,8 @@ use crate::start;
 const POLL: Duration = Duration::from_secs(1);
 /// How much longer than SSM's own delivery timeout is waited.
 const GRACE: Duration = Duration::from_secs(5);
+/// How many final backups of one instance are looked at: more were refused by a busy node.
+const MOST_FINALS: usize = 20;
 
 /// Handles a terminate hook's event. `remaining` is what is left of this invocation; none where it is not known.
 pub(crate) async fn on_event(
@@ -132,20 +134,28 @@ async fn gather(
         let command = BackupCommand::from_parameters(&record.parameters);
         command.is_ok_and(|command| Some(command.operation_id) == operation)
     });
-    let record = finals.max_by_key(|record| record.requested_at);
-    let command = match &record {
-        Some(record) => Some(final_command(function, instance, record, now).await?),
-        None => None,
+    let mut finals: Vec<CommandRecord> = finals.collect();
+    finals.sort_by_key(|record| std::cmp::Reverse(record.requested_at));
+    let mut newest = None;
+    for record in finals.into_iter().take(MOST_FINALS) {
+        let command = final_command(function, instance, &record, now).await?;
+        // The event and a sweep may both have asked: the second was refused, and the first is the one to follow.
+        let busy = command.busy;
+        if !busy || newest.is_none() {
+            newest = Some((command, record));
+        }
+        if !busy {
+            break;
+        }
+    }
+    let (command, record) = newest.unzip();
+    let facts = TerminatingFacts {
+        state,
+        ping,
+        command,
+        now,
     };
-    Ok((
-        TerminatingFacts {
-            state,
-            ping,
-            command,
-            now,
-        },
-        record,
-    ))
+    Ok((facts, record))
 }
 
 async fn final_command(
@@ -264,7 +274,11 @@ async fn give_up(
     instance: &InstanceId,
     reason: &str,
 ) -> Result<String> {
-    settle::answer_hook(function, group, instance, FinalBackup::Failed).await?;
+    let answered = settle::answer_hook(function, group, instance, FinalBackup::Failed).await?;
+    // Another hook of the group may hold the instance for longer than this one.
+    if answered == Some(Completion::AlreadyResolved) {
+        return Ok("the hook waits no longer".to_owned());
+    }
     let message = format!("{instance} ends without a final backup: {reason}");
     report(&function.config, Some(stack), "NoFinalBackup", &message);
     Ok(message)
