@@ -97,6 +97,16 @@ class Resolution:
     def holds(self, condition):
         return condition is None or self.value(self.template["Conditions"][condition])
 
+    def refusals(self):
+        """The assertions of Rules that these parameters break, in CloudFormation's words for the operator."""
+        return [
+            assertion["AssertDescription"]
+            for rule in self.template["Rules"].values()
+            if "RuleCondition" not in rule or self.value(rule["RuleCondition"])
+            for assertion in rule["Assertions"]
+            if not self.value(assertion["Assert"])
+        ]
+
     def reference(self, name):
         if name == "AWS::NoValue":
             return _NOTHING
@@ -157,6 +167,10 @@ class Resolution:
 
     def _or(self, argument):
         return any(self.value(item) for item in argument)
+
+    def _contains(self, argument):
+        choices, value = self.value(argument)
+        return value in choices
 
     def _join(self, argument):
         separator, parts = argument

@@ -3,7 +3,7 @@
 import pytest
 
 import checks
-from checks import documents, events, monitoring, node, numbers, permissions
+from checks import documents, events, group, monitoring, node, numbers, permissions
 from template import Template
 
 
@@ -123,6 +123,25 @@ DEFECTS = {
         "MetricName: MemoryUtilization",
         monitoring.alarms,
         "MemoryFull: nothing sends CWAgent MemoryUtilization",
+    ),
+    "replacement that overlaps": (
+        "{MinHealthyPercentage: 0, MaxHealthyPercentage: 100}",
+        "{MinHealthyPercentage: 100, MaxHealthyPercentage: 200}",
+        group.one_at_a_time,
+        "a replacement may overlap",
+    ),
+    "IMDSv1": ("HttpTokens: required", "HttpTokens: optional", group.closed, "the node answers IMDSv1"),
+    "hook that lets an unrestored node in": (
+        "HeartbeatTimeout: 1800\n          DefaultResult: ABANDON",
+        "HeartbeatTimeout: 1800\n          DefaultResult: CONTINUE",
+        group.abandoned_launches,
+        "'rekindle-launch': 'CONTINUE'",
+    ),
+    "resource without its condition": (
+        "  DiskFull:\n    Type: AWS::CloudWatch::Alarm\n    Condition: WithGroup\n",
+        "  DiskFull:\n    Type: AWS::CloudWatch::Alarm\n",
+        group.deployments,
+        "the functions: DiskFull is made",
     ),
     "query for a field that nobody writes": (
         "fields.age_seconds,",

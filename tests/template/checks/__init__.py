@@ -1,6 +1,6 @@
 """The project's own checks of the template. Each takes a template and returns its findings, one sentence each."""
 
-from checks import documents, events, monitoring, node, numbers, permissions
+from checks import documents, events, group, monitoring, node, numbers, permissions
 
 ALL = [
     events.patterns,
@@ -13,6 +13,10 @@ ALL = [
     permissions.exact,
     permissions.known,
     node.default_settings,
+    group.one_at_a_time,
+    group.abandoned_launches,
+    group.closed,
+    group.deployments,
     monitoring.alarms,
     monitoring.dashboard,
     monitoring.queries,
