@@ -70,10 +70,10 @@ exit_codes! {
     NotRestored = 13 permanent "NotRestored", "This node was never restored, so it is not backed up: replace it, or send the adopt event if its data are the truth.";
     Usage = 14 permanent "Usage", "The command line is not one that this agent knows: deploy functions and agent from the same version.";
     NodeState = 15 transient "NodeState", "The agent's own state under /var/lib/rekindle cannot be read or written: check the disk and its permissions.";
-    PostgresUnreachable = 20 transient "PostgresUnreachable", "Start Postgres, or correct [postgres] in the settings: the container's name, or host and port.";
+    PostgresUnreachable = 20 transient "PostgresUnreachable", "Start Postgres, or correct `[postgres]` in the settings: the container's name, or host and port.";
     Dump = 21 transient "Dump", "`pg_dump` or `pg_dumpall` failed: its own words are in the message.";
     Upload = 22 transient "Upload", "S3 refused or lost an upload: check the bucket's name, its policy and the node's role.";
-    ConfigurationMissing = 23 permanent "ConfigurationMissing", "A configured path does not exist: create it, or correct [configuration] paths.";
+    ConfigurationMissing = 23 permanent "ConfigurationMissing", "A configured path does not exist: create it, or correct `paths` in `[configuration]`.";
     ConfigurationCapture = 24 transient "ConfigurationCapture", "A configured file could not be archived: the message names it.";
     Verification = 25 transient "Verification", "A dump could not be decoded to its end, so it was not committed: check the node's memory and disk.";
     NoUsableBackup = 30 permanent "NoUsableBackup", "None of the offered backups passed verification: look at the skipped ones in the report, and restore a chosen older one.";
