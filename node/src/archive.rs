@@ -284,7 +284,7 @@ impl Input<'_> {
         if !tail.is(END_OF_COPY) {
             return Err(self.malformed("rows without the mark after the last one"));
         }
-        Ok(lines - END_OF_COPY.iter().filter(|byte| **byte == b'\n').count() as u64)
+        Ok(lines - memchr::memchr_iter(b'\n', END_OF_COPY).count() as u64)
     }
 
     fn large_objects(&mut self) -> Result<()> {
@@ -410,3 +410,6 @@ impl Tail {
         self.0 == bytes
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,10 +43,15 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let mut attempt = Attempt::begin(context, command)?;
     if command.purpose == Purpose::Final {
         let stopping = health::stop(&context.settings.commands, &context.root);
-        attempt.timed("stop", stopping).await?;
+        if let Err(failure) = attempt.timed("stop", stopping).await {
+            // What the application still writes may be lost with the node; without a backup, more would be.
+            tracing::error!(
+                cause = failure.chain(),
+                "backing up the running application"
+            );
+        }
     }
-    let index = attempt.all(server.clone(), lineage.clone()).await?;
-    let (index_object, index) = index;
+    let (index_object, index) = attempt.all(server.clone(), lineage.clone()).await?;
     if command.purpose == Purpose::Adopt && lineage == Lineage::Adopted {
         adopt(context, command, &server)?;
     }

@@ -1,14 +1,14 @@
 //! The server's tools as children: what they say goes into the log, and their end is always looked at.
 
 use std::collections::VecDeque;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use bytes::{Bytes, BytesMut};
 use shared::report::ExitCode;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
 };
-use tokio::process::{self, ChildStdin, ChildStdout, Command};
+use tokio::process::{self, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -104,13 +104,14 @@ impl Child {
         mut chunks: mpsc::Receiver<Bytes>,
         progress: &Progress,
     ) -> Result<()> {
-        let mut stdin: Option<ChildStdin> = self.process.stdin.take();
-        while let (Some(input), Some(chunk)) = (&mut stdin, chunks.recv().await) {
-            if input.write_all(&chunk).await.is_err() {
-                // The program ended before its input did: what it said on its way out is the cause.
+        let Some(mut stdin) = self.process.stdin.take() else {
+            return self.quit().await;
+        };
+        while let Some(chunk) = chunks.recv().await {
+            if stdin.write_all(&chunk).await.is_err() {
+                // What it said on its way out is the cause.
                 chunks.close();
-                stdin = None;
-                self.quit().await?;
+                return self.quit().await;
             }
             progress.touch();
         }
@@ -131,34 +132,36 @@ impl Child {
     }
 
     /// Waits for the end of a program that stopped reading too early, which is a failure whatever its status.
-    async fn quit(&mut self) -> Result<()> {
-        let program = self.program;
-        let status = self
-            .process
-            .wait()
-            .await
-            .or_fail(self.code, || format!("wait for {program}"))?;
-        let words = (&mut self.words).await.unwrap_or_default();
-        let message =
-            format!("{program} stopped before it had read everything ({status}): {words}");
-        Err(Failure::new(self.code, message))
+    async fn quit(mut self) -> Result<()> {
+        let status = self.status().await?;
+        let what = "stopped before it had read everything";
+        Err(self.failure(what, status).await)
     }
 
     async fn end(mut self) -> Result<()> {
-        let program = self.program;
-        let status = self
-            .process
-            .wait()
-            .await
-            .or_fail(self.code, || format!("wait for {program}"))?;
-        let words = self.words.await.unwrap_or_default();
+        let status = self.status().await?;
         if status.success() {
             return Ok(());
         }
-        Err(Failure::new(
+        Err(self.failure("failed", status).await)
+    }
+
+    async fn status(&mut self) -> Result<ExitStatus> {
+        let waited = self.process.wait().await;
+        waited.or_fail(self.code, || format!("wait for {}", self.program))
+    }
+
+    async fn failure(self, what: &str, status: ExitStatus) -> Failure {
+        let words = self.words.await.unwrap_or_default();
+        let words = if words.is_empty() {
+            "it said nothing"
+        } else {
+            &words
+        };
+        Failure::new(
             self.code,
-            format!("{program} failed ({status}): {words}"),
-        ))
+            format!("{} {what} ({status}): {words}", self.program),
+        )
     }
 }
 

@@ -19,8 +19,6 @@ use crate::watch::Progress;
 pub(crate) struct Context {
     /// What every path is prefixed with; `/` on a real node.
     pub(crate) root: PathBuf,
-    /// The agent's own directory.
-    pub(crate) state: State,
     /// The application's settings.
     pub(crate) settings: Settings,
     /// This instance.
@@ -47,7 +45,6 @@ impl Context {
         let settings = Settings::load(state.root())?;
         Ok(Self {
             root: state.root().to_owned(),
-            state: state.clone(),
             s3: s3::client(&settings).await,
             instance_id,
             postgres: Postgres::new(settings.postgres.clone()),

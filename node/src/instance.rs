@@ -1,4 +1,4 @@
-//! Asks the instance who it is: IMDSv2.
+//! Asks the instance who it is: `IMDSv2`.
 
 use shared::id::InstanceId;
 use shared::report::ExitCode;

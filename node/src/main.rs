@@ -91,7 +91,7 @@ fn main() -> std::process::ExitCode {
             answer(
                 &root,
                 &command.operation_id.clone(),
-                Operation::Backup(command),
+                &Operation::Backup(command),
             )
         }
         Task::Restore {
@@ -105,7 +105,7 @@ fn main() -> std::process::ExitCode {
             answer(
                 &root,
                 &command.operation_id.clone(),
-                Operation::Restore(command),
+                &Operation::Restore(command),
             )
         }
     }
@@ -145,10 +145,10 @@ impl Operation {
 }
 
 /// Settles the operation and prints its report.
-fn answer(root: &Path, id: &OperationId, operation: Operation) -> std::process::ExitCode {
+fn answer(root: &Path, id: &OperationId, operation: &Operation) -> std::process::ExitCode {
     let report = match Runtime::new().or_fail(ExitCode::Internal, || "start the async runtime") {
         Ok(runtime) => {
-            let report = runtime.block_on(perform(root, id, &operation));
+            let report = runtime.block_on(perform(root, id, operation));
             runtime.shutdown_timeout(LAST_THREADS);
             report
         }
@@ -223,9 +223,10 @@ fn misunderstood(error: &clap::Error, arguments: &[OsString]) -> std::process::E
         return std::process::ExitCode::SUCCESS;
     }
     let failure = Failure::new(ExitCode::Usage, error);
-    match operation_of(arguments) {
-        Some(operation) => print(&failed(&operation, &failure).to_line()),
-        None => tracing::error!("{}", failure.chain()),
+    if let Some(operation) = operation_of(arguments) {
+        print(&failed(&operation, &failure).to_line());
+    } else {
+        tracing::error!("{}", failure.chain());
     }
     ExitCode::Usage.code().into()
 }

@@ -1,5 +1,6 @@
 //! Runs the server's own tools: on the node, or inside the application's container.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 
 use serde::de::DeserializeOwned;
@@ -13,6 +14,22 @@ use crate::settings::{PostgresSettings, Server};
 /// The database for statements that concern the cluster. Databases are renamed under other sessions, never
 /// under this one.
 pub(crate) const ADMIN_DATABASE: &str = "template1";
+
+/// What of the agent's own environment the tools see: how to find and reach things, and no AWS credentials.
+const KEPT_VARIABLES: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "TZ",
+    "REKINDLE_ROOT",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "PGPASSFILE",
+    "PGPASSWORD",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+];
 
 /// A Postgres server, reached as the settings say.
 #[derive(Debug, Clone)]
@@ -36,6 +53,7 @@ impl Postgres {
         let mut command = match &self.settings.server {
             Server::Container(container) => {
                 let mut command = Command::new("docker");
+                command.env_clear().envs(kept_environment());
                 command.args(["exec", "-i"]);
                 for (name, value) in &variables {
                     command.arg("--env").arg(format!("{name}={value}"));
@@ -46,6 +64,8 @@ impl Postgres {
             Server::Direct { host, port } => {
                 let mut command = Command::new(program);
                 command
+                    .env_clear()
+                    .envs(kept_environment())
                     .envs(variables)
                     .env("PGHOST", host)
                     .env("PGPORT", port.to_string());
@@ -67,7 +87,7 @@ impl Postgres {
     ) -> Result<String> {
         let mut command = self.tool("psql");
         command
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"])
+            .args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-d"])
             .arg(connection_string(database));
         let mut child = command
             .stdin(Stdio::piped())
@@ -104,6 +124,10 @@ impl Postgres {
         serde_json::from_str(output.trim())
             .or_fail(code, || format!("read the answer to {query:?}"))
     }
+}
+
+fn kept_environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| KEPT_VARIABLES.iter().any(|kept| name == kept))
 }
 
 /// Names a database to a client as a connection string: a bare name with `=` in it, or one that begins with

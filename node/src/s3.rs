@@ -16,8 +16,8 @@ const ATTEMPTS: u32 = 5;
 /// How long S3 may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long S3 may stay silent within a call.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long S3 may take to begin its answer, the sending of the largest part included.
+const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Makes the client: credentials from the default chain, the region from the settings or else the instance's.
 ///

@@ -106,11 +106,8 @@ impl Settings {
             )
         })?;
         read::read(&text).map_err(|problems| {
-            let problems = problems.join("; ");
-            Failure::new(
-                ExitCode::Settings,
-                format!("{}: {problems}", path.display()),
-            )
+            let message = format!("{}:\n{}", path.display(), problems.join("\n"));
+            Failure::new(ExitCode::Settings, message)
         })
     }
 }
@@ -165,3 +162,6 @@ impl fmt::Display for Settings {
         write!(f, "the settings are complete")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,11 +58,6 @@ impl State {
         &self.root
     }
 
-    /// Returns the agent's directory.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Takes the lock of the host. An operation that meets itself waits for its other run's answer; one that
     /// meets another waits as long as `patience`. Both are bounded.
     pub(crate) async fn lock(
@@ -233,4 +228,110 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .or_fail(ExitCode::NodeState, doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::report::FailureReport;
+
+    fn failure(operation: &str, exit_code: ExitCode) -> Report {
+        Report::Failure(FailureReport {
+            operation_id: operation.parse().unwrap(),
+            exit_code,
+            message: "m".to_owned(),
+        })
+    }
+
+    fn state() -> (tempfile::TempDir, State) {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::open(root.path()).unwrap();
+        (root, state)
+    }
+
+    #[test]
+    fn the_directory_is_for_root_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join(DIRECTORY)).unwrap();
+        State::open(root.path()).unwrap();
+        let mode = std::fs::metadata(root.path().join(DIRECTORY))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_settled_operation_is_recalled_and_a_transient_failure_is_not() {
+        let (_root, state) = state();
+        let refusal = failure("a", ExitCode::NotRestored);
+        state.remember(&refusal).unwrap();
+        state.remember(&failure("b", ExitCode::Dump)).unwrap();
+        assert_eq!(state.recall(&"a".parse().unwrap()).unwrap(), Some(refusal));
+        assert_eq!(state.recall(&"b".parse().unwrap()).unwrap(), None);
+        state.forget("a").unwrap();
+        assert_eq!(state.recall(&"a".parse().unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn an_unreadable_record_is_an_error_and_not_a_licence_to_run_again() {
+        let (root, state) = state();
+        std::fs::write(root.path().join(DIRECTORY).join("operations/a.json"), "{").unwrap();
+        let failure = state.recall(&"a".parse().unwrap()).unwrap_err();
+        assert_eq!(failure.code, ExitCode::NodeState);
+    }
+
+    #[test]
+    fn records_are_bounded_and_the_launch_is_never_forgotten() {
+        let (_root, state) = state();
+        state
+            .remember(&failure("launch-i-0123abcd", ExitCode::NoUsableBackup))
+            .unwrap();
+        for number in 0..MOST_RECORDS + 10 {
+            let operation = format!("backup{number:03}");
+            state
+                .remember(&failure(&operation, ExitCode::NotRestored))
+                .unwrap();
+        }
+        let records = state.records().unwrap();
+        assert_eq!(records.len(), MOST_RECORDS + 1);
+        assert!(
+            state
+                .recall(&"launch-i-0123abcd".parse().unwrap())
+                .unwrap()
+                .is_some()
+        );
+        let newest = format!("backup{:03}", MOST_RECORDS + 9);
+        assert!(state.recall(&newest.parse().unwrap()).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn one_operation_at_a_time_holds_the_node() {
+        let (_root, state) = state();
+        let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+        let long = Duration::from_secs(20);
+        let held = state
+            .lock(&one, Duration::ZERO, Duration::ZERO)
+            .await
+            .unwrap();
+        let refused = state.lock(&other, Duration::ZERO, long).await.unwrap_err();
+        assert_eq!(refused.code, ExitCode::Busy);
+        assert_eq!(
+            refused.chain(),
+            "operation other found the node busy with one"
+        );
+
+        // The same operation waits for its other run; so does one that is patient.
+        let again = state.lock(&one, Duration::ZERO, long);
+        let patient = state.lock(&other, long, Duration::ZERO);
+        let freed = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(held);
+        };
+        let again = async { again.await.map(drop) };
+        let patient = async { patient.await.map(drop) };
+        let (again, patient, ()) = tokio::join!(again, patient, freed);
+        again.unwrap();
+        patient.unwrap();
+    }
 }

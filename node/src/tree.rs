@@ -101,48 +101,47 @@ impl Tree<'_> {
         if kind.is_block_device() || kind.is_char_device() {
             return Err(CaptureError::Device(path.display().to_string()));
         }
-        if metadata.nlink() > 1 {
-            let identity = (metadata.dev(), metadata.ino());
-            if let Some(first) = self.links.get(&identity).cloned() {
-                return self.append(
-                    path,
-                    metadata,
-                    EntryType::Link,
-                    &name,
-                    Some(&first),
-                    &mut io::empty(),
-                );
-            }
-            self.links.insert(identity, name.clone());
-        }
-        if kind.is_symlink() {
-            let Some(target) = unless_gone(path, fs::read_link(path))? else {
-                return Ok(());
-            };
-            let target = target.as_os_str().as_bytes();
+        let identity = (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino()));
+        let first = identity.and_then(|identity| self.links.get(&identity).cloned());
+        if let Some(first) = first {
+            let nothing = &mut io::empty();
             return self.append(
                 path,
                 metadata,
-                EntryType::Symlink,
+                EntryType::Link,
                 &name,
-                Some(target),
-                &mut io::empty(),
+                Some(&first),
+                nothing,
             );
         }
-        if kind.is_fifo() {
-            return self.append(
-                path,
-                metadata,
-                EntryType::Fifo,
-                &name,
-                None,
-                &mut io::empty(),
-            );
+        let archived = if kind.is_symlink() {
+            self.symlink(path, metadata, &name)?
+        } else if kind.is_fifo() {
+            let nothing = &mut io::empty();
+            self.append(path, metadata, EntryType::Fifo, &name, None, nothing)?;
+            true
+        } else {
+            self.file(path, &name)?
+        };
+        if let (Some(identity), true) = (identity, archived) {
+            self.links.insert(identity, name);
         }
-        self.file(path, &name)
+        Ok(())
     }
 
-    fn file(&mut self, path: &Path, name: &[u8]) -> Result<()> {
+    /// Archives a symbolic link; tells whether it was still there.
+    fn symlink(&mut self, path: &Path, metadata: &Metadata, name: &[u8]) -> Result<bool> {
+        let Some(target) = unless_gone(path, fs::read_link(path))? else {
+            return Ok(false);
+        };
+        let target = Some(target.as_os_str().as_bytes());
+        let nothing = &mut io::empty();
+        self.append(path, metadata, EntryType::Symlink, name, target, nothing)?;
+        Ok(true)
+    }
+
+    /// Archives a file; tells whether it was still there.
+    fn file(&mut self, path: &Path, name: &[u8]) -> Result<bool> {
         // What the name stands for may have changed since it was looked at; a FIFO would block for ever.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let opened = fs::OpenOptions::new()
@@ -150,9 +149,7 @@ impl Tree<'_> {
             .custom_flags(flags.bits().cast_signed())
             .open(path);
         let Some(file) = unless_gone(path, opened)? else {
-            // Another name of the same file may still follow.
-            self.links.retain(|_, first| first != name);
-            return Ok(());
+            return Ok(false);
         };
         let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
         if !metadata.is_file() {
@@ -175,7 +172,7 @@ impl Tree<'_> {
         if content.ended_early {
             return Err(CaptureError::Changed(path.display().to_string()));
         }
-        appended
+        appended.map(|()| true)
     }
 
     fn append(
@@ -299,7 +296,10 @@ fn attributes(path: &Path, metadata: &Metadata) -> Result<Vec<(String, Vec<u8>)>
 
 fn attribute_key(path: &Path, name: &OsStr) -> Result<String> {
     let Some(name) = name.to_str().filter(|name| !name.contains('=')) else {
-        let problem = format!("the extended attribute {name:?} has a name that no archive holds");
+        let problem = format!(
+            "the extended attribute {} has a name that no archive holds",
+            name.display()
+        );
         return Err(unreadable(path, io::Error::other(problem)));
     };
     Ok(format!("SCHILY.xattr.{name}"))
@@ -352,3 +352,6 @@ impl Read for Exactly {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,6 @@
 //! Every object carries our own CRC-64/NVME of the whole, which S3 verifies before the object exists, and is
 //! created only if there is none of its name.
 
-use std::time::Duration;
-
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
@@ -38,9 +36,6 @@ const MOST_PARTS: u32 = 10_000;
 
 /// The most bytes on their way at once, as long as one part is not larger by itself.
 const MOST_IN_FLIGHT: u64 = 32 * MIB;
-
-/// The longest that one request may take before it counts as failed.
-const REQUEST_LIMIT: Duration = Duration::from_secs(600);
 
 /// Returns the size of the part with this number, from 1 on.
 ///
@@ -105,8 +100,11 @@ impl Upload {
             let length = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
             let (now, later) = bytes.split_at(length);
             if self.buffer.len() + now.len() > self.buffer.capacity() {
-                // Doubling, so that a small object costs little; never beyond the part.
-                let wanted = (2 * self.buffer.capacity() as u64).clamp(256 * 1024, size);
+                // Doubling for a first part, so that a small object costs little; never beyond the part.
+                let wanted = match &self.multipart {
+                    Some(_) => size,
+                    None => (2 * self.buffer.capacity() as u64).clamp(256 * 1024, size),
+                };
                 let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
                 let wanted = wanted.max(self.buffer.len() + now.len());
                 self.buffer.reserve(wanted - self.buffer.len());
@@ -206,7 +204,7 @@ impl Upload {
         while multipart.in_flight > 0 {
             multipart.one_sent(&self.progress).await?;
         }
-        multipart.sent.sort_by_key(|part| part.part_number());
+        multipart.sent.sort_by_key(CompletedPart::part_number);
         let id = multipart.id.clone();
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(std::mem::take(&mut multipart.sent)))
@@ -346,9 +344,8 @@ impl Part {
             .checksum_crc64_nvme(crc64.as_str())
             .body(ByteStream::from(self.body.clone()))
             .send();
-        let output = tokio::time::timeout(REQUEST_LIMIT, request)
+        let output = request
             .await
-            .or_fail(ExitCode::Upload, doing)?
             .map_err(failed("s3:UploadPart"))
             .or_fail(ExitCode::Upload, doing)?;
         let Some(etag) = output.e_tag else {

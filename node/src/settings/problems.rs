@@ -25,7 +25,7 @@ impl<'t> Problems<'t> {
     /// Adds a problem at this place of the text, in bytes.
     pub(super) fn add(&mut self, span: Range<usize>, problem: impl Into<String>) {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
         self.found.push((line, problem.into()));
     }
 

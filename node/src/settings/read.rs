@@ -234,7 +234,7 @@ impl<'t, 'd> Section<'t, 'd> {
             return Vec::new();
         };
         let mut paths: Vec<PathBuf> = Vec::new();
-        for item in items.iter() {
+        for item in items {
             let Some(text) = string(item, "paths", problems) else {
                 continue;
             };
@@ -307,14 +307,11 @@ impl<'t, 'd> Section<'t, 'd> {
         needed: bool,
         problems: &mut Problems<'_>,
     ) -> Option<Section<'t, 'd>> {
-        let value = match self.table.get(key) {
-            Some(value) => value,
-            None => {
-                if needed {
-                    problems.add(0..0, format!("[{key}] is missing: add it"));
-                }
-                return None;
+        let Some(value) = self.table.get(key) else {
+            if needed {
+                problems.add(0..0, format!("[{key}] is missing: add it"));
             }
+            return None;
         };
         if let Some(table) = value.get_ref().as_table() {
             return Some(Section {
@@ -333,4 +330,3 @@ const DEFAULT_PORT: u16 = 5432;
 pub(super) const DEFAULT_TIMEOUT: u32 = 300;
 /// What a number of seconds may be: a second to a day.
 const SECONDS: RangeInclusive<u32> = 1..=86_400;
-

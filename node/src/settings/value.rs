@@ -21,13 +21,11 @@ pub(super) fn wrong_type(value: &Value<'_>, key: &str, wanted: &str, problems: &
 }
 
 pub(super) fn string(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -> Option<String> {
-    match value.get_ref().as_str() {
-        Some(text) => Some(text.to_owned()),
-        None => {
-            wrong_type(value, key, "a text in quotes", problems);
-            None
-        }
+    let text = value.get_ref().as_str();
+    if text.is_none() {
+        wrong_type(value, key, "a text in quotes", problems);
     }
+    text.map(str::to_owned)
 }
 
 /// A text that can be handed to a program: neither empty nor with a zero byte.
@@ -43,7 +41,11 @@ pub(super) fn name(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) ->
     Some(text)
 }
 
-pub(super) fn container_name(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -> Option<String> {
+pub(super) fn container_name(
+    value: &Value<'_>,
+    key: &str,
+    problems: &mut Problems<'_>,
+) -> Option<String> {
     let text = string(value, key, problems)?;
     let valid = text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text
@@ -61,7 +63,11 @@ pub(super) fn container_name(value: &Value<'_>, key: &str, problems: &mut Proble
     None
 }
 
-pub(super) fn names(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -> Option<Vec<String>> {
+pub(super) fn names(
+    value: &Value<'_>,
+    key: &str,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<String>> {
     let Some(items) = value.get_ref().as_array() else {
         wrong_type(value, key, "a list of texts", problems);
         return None;
@@ -74,7 +80,7 @@ pub(super) fn names(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -
     }
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
-    for item in items.iter() {
+    for item in items {
         let Some(text) = name(item, key, problems) else {
             continue;
         };
@@ -99,7 +105,11 @@ pub(super) fn names(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -
     Some(all)
 }
 
-pub(super) fn argv(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -> Option<Vec<String>> {
+pub(super) fn argv(
+    value: &Value<'_>,
+    key: &str,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<String>> {
     let Some(items) = value.get_ref().as_array() else {
         wrong_type(
             value,

@@ -1,0 +1,141 @@
+use super::*;
+
+const COMPLETE: &str = r#"
+stack = "dtr"
+bucket = "backups"
+[configuration]
+paths = ["/etc/app/", "/srv//app"]
+[postgres]
+host = "/run/postgresql"
+"#;
+
+fn problems(text: &str) -> Vec<String> {
+    read::read(text).unwrap_err()
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let settings = read::read(COMPLETE).unwrap();
+    assert_eq!(
+        settings,
+        Settings {
+            stack: "dtr".parse().unwrap(),
+            bucket: "backups".to_owned(),
+            region: None,
+            stall_limit_seconds: 900,
+            configuration_paths: vec!["/etc/app".into(), "/srv/app".into()],
+            postgres: PostgresSettings {
+                server: Server::Direct {
+                    host: "/run/postgresql".to_owned(),
+                    port: 5432,
+                },
+                user: "postgres".to_owned(),
+                databases: None,
+                bootstrap_role_password: BootstrapRolePassword::Restore,
+                tablespaces: Tablespaces::Fail,
+                ready_timeout_seconds: 300,
+            },
+            commands: Commands::default(),
+        }
+    );
+}
+
+#[test]
+fn the_shipped_example_is_complete() {
+    let settings = read::read(include_str!("../../../settings/dtr-1.4.toml")).unwrap();
+    assert_eq!(
+        settings.postgres.server,
+        Server::Container("docker_trusted_registry_postgres".to_owned())
+    );
+    let paths = ["/var/local/dtr", "/usr/local/etc/dtr"].map(PathBuf::from);
+    assert_eq!(settings.configuration_paths, paths);
+    assert!(settings.to_string().contains("stack: dtr\n"));
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_line() {
+    let text = r#"stack = "DTR"
+bucket = 7
+colour = "red"
+stall_limit_seconds = 0
+region = "EU"
+[configuration]
+paths = ["etc", "/srv/../etc", "/", "/var/lib/rekindle/x", "/var", "/srv", "/srv/app", 3]
+[postgres]
+container = "a b"
+host = "db"
+port = 70000
+databases = ["a", "a", "template0"]
+tablespaces = "maybe"
+[commands]
+start = []
+stop = "docker stop x"
+"#;
+    let expected = [
+        r#"line 1: stack: StackName "DTR" is not 1 to 63 lower-case letters, digits and inner hyphens"#,
+        "line 2: bucket: a text in quotes is needed, not integer",
+        r#"line 3: unknown key "colour" at the top: the keys there are stack, bucket, region, stall_limit_seconds, configuration, postgres, commands"#,
+        "line 4: stall_limit_seconds: 0 is not between 1 and 86400",
+        r#"line 5: region: "EU" is not a region such as eu-west-1"#,
+        r#"line 7: paths: "etc" is not an absolute path: begin it with /"#,
+        r#"line 7: paths: "/srv/../etc" has .. in it: write the path without"#,
+        r#"line 7: paths: "/" is the whole system: name the application's own directories"#,
+        r#"line 7: paths: "/var/lib/rekindle/x" holds or is part of /var/lib/rekindle, which is the agent's own: take it off the list"#,
+        r#"line 7: paths: "/var" holds or is part of /var/lib/rekindle, which is the agent's own: take it off the list"#,
+        r#"line 7: paths: "/srv/app" overlaps with "/srv": keep the outer one"#,
+        "line 7: paths: a text in quotes is needed, not integer",
+        r#"line 9: container: "a b" is not a container's name: letters, digits, and after the first _ . -"#,
+        "line 10: [postgres] has a container and a host or port: keep the container for a server in Docker, or host and port for any other",
+        "line 11: port: 70000 is not between 1 and 65535",
+        r#"line 12: databases: "a" is there twice: keep one"#,
+        r#"line 12: databases: "template0" cannot be backed up: take it off the list"#,
+        r#"line 13: tablespaces: "maybe" is neither of "fail" and "default""#,
+        "line 15: start: an empty list runs nothing: name a program, or leave start out",
+        "line 16: stop: a list of a program and its arguments is needed, not string",
+    ];
+    assert_eq!(problems(text), expected);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert_eq!(
+        problems(""),
+        [
+            "line 1: stack is missing: set it",
+            "line 1: bucket is missing: set it",
+            "line 1: [configuration] is missing: add it",
+            "line 1: [postgres] is missing: add it",
+        ]
+    );
+    assert_eq!(
+        problems("stack = \"a\"\nbucket = \"abc\"\n[configuration]\n[postgres]\nport = 1\n"),
+        [
+            "line 3: paths is missing in [configuration]: set it",
+            "line 4: [postgres] has neither container nor host: name the server's container, or its host (a name, or the directory of its socket)",
+        ]
+    );
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_by_line() {
+    let found = problems("stack = \"a\"\nbucket = \nregion = ]\n");
+    assert!(found[0].starts_with("line 2: not TOML: "), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|line| line.starts_with("line 3: not TOML: ")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_missing_file_is_told_with_the_remedy() {
+    let root = tempfile::tempdir().unwrap();
+    let failure = Settings::load(root.path()).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Settings);
+    let chain = failure.chain();
+    assert!(
+        chain.contains("etc/rekindle/node.toml: the instance's user data writes it"),
+        "{chain}"
+    );
+}

@@ -1,0 +1,164 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
+
+use super::*;
+
+const NAME_OF_BYTES: &[u8] = b"not-utf8-\xff\xfe";
+
+/// Makes a directory with every kind of file that an application may have.
+fn every_kind(top: &Path) {
+    fs::create_dir_all(top.join("deep/er")).unwrap();
+    fs::write(top.join("plain"), "content").unwrap();
+    fs::write(top.join("empty"), "").unwrap();
+    fs::write(top.join("setuid"), "x").unwrap();
+    fs::set_permissions(top.join("setuid"), fs::Permissions::from_mode(0o4751)).unwrap();
+    fs::hard_link(top.join("plain"), top.join("deep/second-name")).unwrap();
+    symlink("../plain//", top.join("deep/link")).unwrap();
+    symlink(format!("/{}", "t".repeat(200)), top.join("long-link")).unwrap();
+    fs::write(top.join("deep/er").join("n".repeat(200)), "long").unwrap();
+    fs::write(top.join(OsStr::from_bytes(NAME_OF_BYTES)), "bytes").unwrap();
+    xattr::set(top.join("plain"), "user.with-newline", b"a\nb=c\0d").unwrap();
+    let made = Command::new("mkfifo").arg(top.join("fifo")).status();
+    assert!(made.unwrap().success());
+    std::os::unix::net::UnixListener::bind(top.join("socket")).unwrap();
+}
+
+fn archive(paths: &[PathBuf]) -> Result<(Vec<u8>, u64)> {
+    let mut bytes = Vec::new();
+    let entries = write_tree(paths, &mut bytes)?;
+    Ok((bytes, entries))
+}
+
+#[test]
+fn every_kind_of_file_is_archived_and_gnu_tar_brings_it_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let top = directory.path().join("top");
+    every_kind(&top);
+    let single = directory.path().join("single.conf");
+    fs::write(&single, "one").unwrap();
+    let paths = [top.clone(), single];
+    let (bytes, entries) = archive(&paths).unwrap();
+    assert_eq!(
+        archive(&paths).unwrap().0,
+        bytes,
+        "equal trees make equal archives"
+    );
+
+    let mut read = tar::Archive::new(&bytes[..]);
+    let kinds: BTreeMap<Vec<u8>, EntryType> = read
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.path_bytes().into_owned(), entry.header().entry_type())
+        })
+        .collect();
+    assert_eq!(kinds.len() as u64, entries);
+    assert_eq!(kinds[&b"0/"[..]], EntryType::Directory);
+    assert_eq!(kinds[&b"1"[..]], EntryType::Regular);
+    assert_eq!(kinds[&b"0/fifo"[..]], EntryType::Fifo);
+    // Sorted: the directory "deep" comes before the file "plain".
+    assert_eq!(kinds[&b"0/deep/second-name"[..]], EntryType::Regular);
+    assert_eq!(kinds[&b"0/plain"[..]], EntryType::Link);
+    assert_eq!(
+        kinds[&[b"0/", NAME_OF_BYTES].concat()[..]],
+        EntryType::Regular
+    );
+    assert!(!kinds.contains_key(&b"0/socket"[..]));
+
+    let back = directory.path().join("back");
+    fs::create_dir(&back).unwrap();
+    let file = directory.path().join("archive.tar");
+    fs::write(&file, &bytes).unwrap();
+    let unpacked = Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(&file)
+        .current_dir(&back)
+        .status();
+    assert!(unpacked.unwrap().success());
+    let back = back.join("0");
+    assert_eq!(fs::read(back.join("plain")).unwrap(), b"content");
+    assert_eq!(
+        xattr::get(back.join("plain"), "user.with-newline")
+            .unwrap()
+            .unwrap(),
+        b"a\nb=c\0d"
+    );
+    assert_eq!(
+        fs::read_link(back.join("deep/link")).unwrap().as_os_str(),
+        "../plain//"
+    );
+    assert_eq!(
+        fs::read(back.join("deep/er").join("n".repeat(200))).unwrap(),
+        b"long"
+    );
+    assert_eq!(
+        fs::read(back.join(OsStr::from_bytes(NAME_OF_BYTES))).unwrap(),
+        b"bytes"
+    );
+    let (was, is) = (top.join("setuid"), back.join("setuid"));
+    let (was, is) = (fs::metadata(was).unwrap(), fs::metadata(is).unwrap());
+    assert_eq!(
+        (
+            was.mode(),
+            was.uid(),
+            was.gid(),
+            was.mtime(),
+            was.mtime_nsec()
+        ),
+        (is.mode(), is.uid(), is.gid(), is.mtime(), is.mtime_nsec())
+    );
+    let (one, other) = (back.join("plain"), back.join("deep/second-name"));
+    assert_eq!(
+        fs::metadata(one).unwrap().ino(),
+        fs::metadata(other).unwrap().ino()
+    );
+}
+
+#[test]
+fn a_device_is_refused_by_name() {
+    let error = archive(&[PathBuf::from("/dev/null")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/dev/null is a device: keep it out of [configuration] paths"
+    );
+}
+
+#[test]
+fn a_file_that_ends_early_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    fs::write(&path, "12345").unwrap();
+    let mut content = Exactly {
+        file: fs::File::open(&path).unwrap(),
+        left: 6,
+        ended_early: false,
+    };
+    let mut read = Vec::new();
+    assert!(content.read_to_end(&mut read).is_err());
+    assert!(content.ended_early);
+
+    // One that grew is cut at the size it had.
+    content = Exactly {
+        file: fs::File::open(&path).unwrap(),
+        left: 3,
+        ended_early: false,
+    };
+    read.clear();
+    content.read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"123");
+}
+
+#[test]
+fn a_time_before_the_epoch_is_one_decimal_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("old");
+    fs::write(&path, "").unwrap();
+    let touched = Command::new("touch")
+        .args(["-d", "@-1.25"])
+        .arg(&path)
+        .status();
+    assert!(touched.unwrap().success());
+    assert_eq!(time(&fs::metadata(&path).unwrap()), b"-1.250000000");
+}
