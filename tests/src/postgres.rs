@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::wait::wait_for;
 
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// A cluster. Killed, but not erased, when it is dropped.
 pub struct Cluster {

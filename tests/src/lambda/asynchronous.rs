@@ -9,16 +9,16 @@ use serde_json::Value;
 use super::{DeadLetter, Inner, environment, locked, request_id};
 
 /// The wait before each further attempt, in AWS' time; the last one repeats.
-const WAITS: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
+const WAITS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
 /// Takes an event, once or twice as the test has asked for, and sees to it in the background.
-pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
+pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: &Value) {
     let once_less = |left: u32| left.checked_sub(1);
     let duplicates = lambda
         .duplicates
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, once_less);
     let id = request_id();
-    for _ in 0..(1 + u32::from(duplicates.is_ok())) {
+    for _ in 0..=u32::from(duplicates.is_ok()) {
         lambda.pending.fetch_add(1, Ordering::SeqCst);
         let lambda = Arc::clone(lambda);
         let (function, payload, id) = (function.to_owned(), payload.clone(), id.clone());
@@ -58,9 +58,10 @@ async fn deliver(
         }
         let too_old = age > max_age.as_secs_f64();
         if too_old || attempts > retries as usize {
-            let error = match too_old {
-                true => environment::failure("EventAgeExceeded", &error.to_string()),
-                false => error,
+            let error = if too_old {
+                environment::failure("EventAgeExceeded", &error.to_string())
+            } else {
+                error
             };
             return Some(DeadLetter {
                 function: function.to_owned(),

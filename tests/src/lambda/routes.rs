@@ -132,9 +132,10 @@ async fn invoke(
         let message = format!("Function not found: {name}; there are {}", known.join(", "));
         return refused(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
     }
-    let payload = match body.is_empty() {
-        true => Ok(json!({})),
-        false => serde_json::from_slice(&body),
+    let payload = if body.is_empty() {
+        Ok(json!({}))
+    } else {
+        serde_json::from_slice(&body)
     };
     let payload = match payload {
         Ok(payload) => payload,
@@ -152,7 +153,7 @@ async fn invoke(
         .and_then(|value| value.to_str().ok());
     match kind.unwrap_or("RequestResponse") {
         "Event" => {
-            asynchronous::accept(&lambda, name, payload);
+            asynchronous::accept(&lambda, name, &payload);
             StatusCode::ACCEPTED.into_response()
         }
         "DryRun" => StatusCode::NO_CONTENT.into_response(),

@@ -1,4 +1,4 @@
-//! PutObject, CopyObject, GetObject and HeadObject on the store.
+//! `PutObject`, `CopyObject`, `GetObject` and `HeadObject` on the store.
 
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag, GetObjectInput,

@@ -259,7 +259,7 @@ fn hook(properties: &Value) -> Result<HookSpec> {
     })
 }
 
-/// Reads a scalar as CloudFormation does, for which numbers and booleans are texts as well.
+/// Reads a scalar as `CloudFormation` does, for which numbers and booleans are texts as well.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -1,4 +1,4 @@
-//! CloudFormation's intrinsic functions, as far as a template can be resolved before it is deployed.
+//! `CloudFormation`'s intrinsic functions, as far as a template can be resolved before it is deployed.
 
 use std::collections::BTreeMap;
 
@@ -39,12 +39,13 @@ impl Resolver {
             let Some(value) = value else { continue };
             let kind = text(&declared["Type"]).unwrap_or_default();
             let list = kind == "CommaDelimitedList" || kind.starts_with("List<");
-            let value = match list {
-                true => value
+            let value = if list {
+                value
                     .split(',')
                     .map(|item| Value::from(item.trim()))
-                    .collect(),
-                false => Value::from(value),
+                    .collect()
+            } else {
+                Value::from(value)
             };
             parameters.insert(name.clone(), value);
         }
@@ -156,7 +157,7 @@ impl Resolver {
                 )?
             }
             ("Fn::GetAtt", [resource, attribute]) => {
-                self.attribute(&self.text(resource)?, &self.text(attribute)?)
+                Self::attribute(&self.text(resource)?, &self.text(attribute)?)
             }
             ("Fn::GetAtt", []) => {
                 let dotted = argument
@@ -165,7 +166,7 @@ impl Resolver {
                 let (resource, attribute) = dotted
                     .split_once('.')
                     .context("Fn::GetAtt takes an attribute")?;
-                self.attribute(resource, attribute)
+                Self::attribute(resource, attribute)
             }
             ("Fn::Join", [separator, parts]) => {
                 let parts = self.list(parts)?;
@@ -241,7 +242,7 @@ impl Resolver {
     }
 
     /// Stands an attribute in, that only a deployment would know.
-    fn attribute(&self, resource: &str, attribute: &str) -> Value {
+    fn attribute(resource: &str, attribute: &str) -> Value {
         Value::from(format!("{resource}.{attribute}"))
     }
 
@@ -253,11 +254,11 @@ impl Resolver {
             result.push_str(before);
             rest = after;
             if let Some(literal) = name.strip_prefix('!') {
-                result.push_str(&format!("${{{literal}}}"));
+                result.extend(["${", literal, "}"]);
             } else if let Some(value) = variables.get(name) {
                 result.push_str(&self.text(value)?);
             } else if let Some((resource, attribute)) = name.split_once('.') {
-                result.push_str(&self.text(&self.attribute(resource, attribute))?);
+                result.push_str(&self.text(&Self::attribute(resource, attribute))?);
             } else {
                 result.push_str(&self.text(&json!({ "Ref": name }))?);
             }

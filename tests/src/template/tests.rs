@@ -72,11 +72,11 @@ fn functions_are_read_with_globals_and_resolved() {
         ("JOINED", "a-y"),
     ];
     assert_eq!(function.environment, parameters(&variables));
-    assert_eq!(function.timeout, Duration::from_secs(900));
+    assert_eq!(function.timeout, Duration::from_mins(15));
     assert_eq!((function.memory_mb, function.retries), (512, 1));
-    assert_eq!(function.max_event_age, Duration::from_secs(60));
+    assert_eq!(function.max_event_age, Duration::from_mins(1));
     let tick = Rule::Schedule {
-        every: Duration::from_secs(900),
+        every: Duration::from_mins(15),
         input: Some(serde_json::json!({"a": 1})),
     };
     assert_eq!(function.rules.len(), 2);
@@ -109,7 +109,7 @@ fn documents_and_hooks_are_read() {
     let hook = HookSpec {
         name: "launch".to_owned(),
         transition: "autoscaling:EC2_INSTANCE_LAUNCHING".to_owned(),
-        heartbeat: Duration::from_secs(300),
+        heartbeat: Duration::from_mins(5),
         default_result: "ABANDON".to_owned(),
     };
     assert_eq!(template.hooks, [hook]);
