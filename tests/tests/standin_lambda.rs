@@ -1,5 +1,10 @@
 //! The Lambda stand-in, with a small `bootstrap` of the shell that speaks the Runtime API by curl.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test sets up may fail as loudly as what it asserts"
+)]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -46,7 +51,7 @@ fn function(directory: &Path, name: &str) -> Function {
         memory_mb: 256,
         concurrency: 2,
         retries: 2,
-        max_event_age: Duration::from_secs(600),
+        max_event_age: Duration::from_mins(10),
     }
 }
 
@@ -179,7 +184,7 @@ async fn asynchronous_events_are_tried_three_times_and_then_given_up() {
     assert_eq!(dead[0].error.error_type, "Denied");
 
     let old = Function {
-        max_event_age: Duration::from_secs(60),
+        max_event_age: Duration::from_mins(1),
         ..function(directory.path(), "old")
     };
     let lambda = start(vec![old]).await;

@@ -12,18 +12,19 @@ use super::{DeadLetter, Inner, environment, locked, request_id};
 const WAITS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
 /// Takes an event, once or twice as the test has asked for, and sees to it in the background.
-pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: &Value) {
+pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
     let once_less = |left: u32| left.checked_sub(1);
     let duplicates = lambda
         .duplicates
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, once_less);
     let id = request_id();
+    let payload = Arc::new(payload);
     for _ in 0..=u32::from(duplicates.is_ok()) {
         lambda.pending.fetch_add(1, Ordering::SeqCst);
         let lambda = Arc::clone(lambda);
-        let (function, payload, id) = (function.to_owned(), payload.clone(), id.clone());
+        let (function, payload, id) = (function.to_owned(), Arc::clone(&payload), id.clone());
         tokio::spawn(async move {
-            let dead = deliver(&lambda, &function, payload, &id).await;
+            let dead = deliver(&lambda, &function, &payload, &id).await;
             locked(&lambda.dead_letters).extend(dead);
             lambda.pending.fetch_sub(1, Ordering::SeqCst);
         });
@@ -34,7 +35,7 @@ pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: &Value) {
 async fn deliver(
     lambda: &Arc<Inner>,
     function: &str,
-    payload: Value,
+    payload: &Value,
     id: &str,
 ) -> Option<DeadLetter> {
     let accepted = Instant::now();
@@ -65,7 +66,7 @@ async fn deliver(
             };
             return Some(DeadLetter {
                 function: function.to_owned(),
-                payload,
+                payload: payload.clone(),
                 error,
                 attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             });

@@ -190,7 +190,7 @@ impl Lambda {
 
     /// Hands an event over as EventBridge does: it is retried up to the function's limits, in the background.
     pub fn invoke_async(&self, function: &str, payload: Value) {
-        asynchronous::accept(&self.inner, function, &payload);
+        asynchronous::accept(&self.inner, function, payload);
     }
 
     /// Delivers each of the next asynchronous events twice, which Lambda may do at any time.

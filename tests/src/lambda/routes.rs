@@ -153,7 +153,7 @@ async fn invoke(
         .and_then(|value| value.to_str().ok());
     match kind.unwrap_or("RequestResponse") {
         "Event" => {
-            asynchronous::accept(&lambda, name, &payload);
+            asynchronous::accept(&lambda, name, payload);
             StatusCode::ACCEPTED.into_response()
         }
         "DryRun" => StatusCode::NO_CONTENT.into_response(),
