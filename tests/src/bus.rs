@@ -240,3 +240,64 @@ impl Bus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const TEMPLATE: &str = r#"
+Resources:
+  Watcher:
+    Type: AWS::Serverless::Function
+    Metadata: {BuildMethod: rust-cargolambda, BuildProperties: {Binary: watcher}}
+    Properties:
+      Events:
+        Often: {Type: Schedule, Properties: {Schedule: rate(15 minutes)}}
+        Sweep: {Type: Schedule, Properties: {Schedule: rate(1 minute), Input: '{"rekindle":"sweep"}'}}
+        Ended:
+          Type: EventBridgeRule
+          Properties: {Pattern: {source: [aws.ssm], detail: {status: [Success]}}}
+"#;
+
+    fn bus() -> Arc<Bus> {
+        let template = Template::parse(TEMPLATE, &BTreeMap::new()).unwrap();
+        Arc::new(Bus::new(&template, "eu-central-1").unwrap())
+    }
+
+    fn ended(status: &str) -> Value {
+        json!({"source": "aws.ssm", "detail-type": "Ended", "detail": {"status": status}})
+    }
+
+    #[test]
+    fn an_event_goes_where_a_rule_matches_it() {
+        let bus = bus();
+        bus.put(ended("Success"));
+        bus.put(ended("InProgress"));
+        let records = bus.records();
+        assert_eq!(records[0].functions, ["Watcher"]);
+        assert!(records[1].functions.is_empty());
+        let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+        assert_eq!(bus.intervals(), (minutes(15), minutes(1)));
+    }
+
+    #[test]
+    fn a_mishap_happens_as_often_as_planned_to_what_it_is_planned_for() {
+        let bus = bus();
+        bus.mishap("Ended", Mishap::Drop, 1);
+        bus.mishap_where(
+            |event| event["detail"]["status"] == "Failed",
+            Mishap::Hold,
+            1,
+        );
+        for status in ["Success", "Success", "Failed"] {
+            bus.put(ended(status));
+        }
+        let mishaps: Vec<_> = bus.records().iter().map(|record| record.mishap).collect();
+        assert_eq!(mishaps, [Some(Mishap::Drop), None, Some(Mishap::Hold)]);
+        assert_eq!(lock(&bus.held).len(), 1);
+        bus.release();
+        assert!(lock(&bus.held).is_empty());
+    }
+}

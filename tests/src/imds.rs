@@ -104,3 +104,33 @@ async fn value(
         _ => Err(StatusCode::NOT_FOUND),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_sdk_reads_the_instance_and_nobody_does_without_a_token() {
+        let imds = Imds::start("i-0123456789abcdef0", "eu-central-1", Arc::new(|| None))
+            .await
+            .unwrap();
+        let client = aws_config::imds::Client::builder()
+            .endpoint(imds.endpoint())
+            .unwrap()
+            .build();
+        let id = client.get("/latest/meta-data/instance-id").await.unwrap();
+        assert_eq!(id.as_ref(), "i-0123456789abcdef0");
+        let absent = "/latest/meta-data/autoscaling/target-lifecycle-state";
+        assert!(client.get(absent).await.is_err());
+
+        let mut stream = tokio::net::TcpStream::connect(imds.address).await.unwrap();
+        let request =
+            "GET /latest/meta-data/instance-id HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
+}

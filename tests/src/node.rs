@@ -314,3 +314,6 @@ pub(crate) fn write_program(path: &Path, text: &str) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
         .with_context(|| format!("make {} executable", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

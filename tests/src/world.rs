@@ -2,6 +2,7 @@
 //! lets a test push, look and wait.
 
 mod builder;
+mod deploy;
 mod machines;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,8 @@ use crate::node::{Node, Surroundings};
 use crate::s3::S3;
 use crate::ssm::Ssm;
 use crate::wait::wait_for;
-pub use builder::{Binaries, StandInBuilder};
+pub use builder::StandInBuilder;
+pub use deploy::Binaries;
 
 /// What runs on a new machine beside the SSM agent's start: a launch template's user data.
 pub type UserData = Arc<dyn Fn(Arc<Node>) -> BoxFuture<'static, Result<()>> + Send + Sync>;

@@ -204,7 +204,7 @@ fn a_termination_drains_then_waits_while_its_replacement_launches() {
         ends.next().unwrap()["detail"]["EC2InstanceId"],
         first.as_str()
     );
-    story.pass(600);
+    story.pass(610);
     assert_eq!(story.discarded, [first]);
 }
 

@@ -110,6 +110,10 @@ fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> Stri
     let mut exports = vec![
         ("AWS_ENDPOINT_URL".to_owned(), endpoint.to_owned()),
         ("AWS_REGION".to_owned(), stand_in.region().to_owned()),
+        (
+            "AWS_DEFAULT_REGION".to_owned(),
+            stand_in.region().to_owned(),
+        ),
         ("AWS_ACCESS_KEY_ID".to_owned(), ACCESS_KEY.to_owned()),
         ("AWS_SECRET_ACCESS_KEY".to_owned(), SECRET_KEY.to_owned()),
     ];

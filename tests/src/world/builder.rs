@@ -5,16 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
 use axum::Router;
 use serde_json::Value;
-use shared::checksum::digests;
 use tokio::net::TcpListener;
 
+use super::deploy::{Binaries, function, hooks, publish_layer};
 use super::{StandIn, State, machines};
-use crate::autoscaling::{self, AutoScaling, Ends, Hook, HookResult, Transition};
+use crate::autoscaling::{self, AutoScaling, Ends};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::endpoint::{self, Services};
@@ -22,46 +22,14 @@ use crate::lambda::{self, Function, Lambda};
 use crate::node::Surroundings;
 use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use crate::ssm::{self, Document, Ssm};
-use crate::template::{FunctionSpec, HookSpec, Template};
-
-/// How many copies of a function run at a time.
-const CONCURRENCY: usize = 10;
-
-/// Where the shipped programs are.
-#[derive(Debug, Clone)]
-pub struct Binaries {
-    /// The directory that holds the functions' binaries, by name.
-    pub functions: PathBuf,
-    /// The agent.
-    pub agent: PathBuf,
-}
-
-impl Binaries {
-    /// Finds the programs of the running profile: next to this program, or one level up, where tests run from.
-    pub fn of_this_build() -> Result<Self> {
-        let program = std::env::current_exe().context("find this program")?;
-        let directory = program
-            .ancestors()
-            .skip(1)
-            .find(|directory| directory.join("rekindle-node").is_file());
-        let directory = directory.with_context(|| {
-            format!(
-                "rekindle-node is not built beside {}: run `cargo build --workspace` first",
-                program.display()
-            )
-        })?;
-        Ok(Self {
-            functions: directory.to_owned(),
-            agent: directory.join("rekindle-node"),
-        })
-    }
-}
+use crate::template::Template;
 
 /// A description of a stand-in.
 #[derive(Debug, Clone)]
 pub struct StandInBuilder {
     template: PathBuf,
     bucket: String,
+    parameters: BTreeMap<String, String>,
     binaries: Option<Binaries>,
     functions: bool,
     documents: Vec<(String, Value)>,
@@ -84,6 +52,7 @@ impl Default for StandInBuilder {
         Self {
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml"),
             bucket: "rekindle-backups".to_owned(),
+            parameters: BTreeMap::new(),
             binaries: None,
             functions: true,
             documents: Vec::new(),
@@ -108,6 +77,13 @@ impl StandInBuilder {
     #[must_use]
     pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
         self.template = path.into();
+        self
+    }
+
+    /// Gives a parameter of the template a value.
+    #[must_use]
+    pub fn parameter(mut self, name: &str, value: &str) -> Self {
+        self.parameters.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -333,13 +309,14 @@ impl StandInBuilder {
     }
 
     fn template_parameters(&self) -> BTreeMap<String, String> {
-        [
+        let mut parameters = self.parameters.clone();
+        for (name, value) in [
             ("BackupBucketName", &self.bucket),
             ("AWS::Region", &self.region),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.clone()))
-        .collect()
+        ] {
+            parameters.insert(name.to_owned(), value.clone());
+        }
+        parameters
     }
 }
 
@@ -372,95 +349,6 @@ fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
             credentials,
         ))
         .build()
-}
-
-/// Lays the agent out as the functions' layer has it, with its SHA-256 beside it.
-fn publish_layer(agent: &Path, layer: &Path) -> Result<PathBuf> {
-    let bytes = std::fs::read(agent).with_context(|| format!("read {}", agent.display()))?;
-    std::fs::create_dir_all(layer).with_context(|| format!("create {}", layer.display()))?;
-    let path = layer.join("rekindle-node");
-    std::fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
-    let sha256 = digests(&bytes).sha256;
-    let beside = layer.join("rekindle-node.sha256");
-    std::fs::write(&beside, sha256.as_str())
-        .with_context(|| format!("write {}", beside.display()))?;
-    Ok(path)
-}
-
-fn function(
-    spec: &FunctionSpec,
-    binaries: &Binaries,
-    agent: &Path,
-    endpoint: &str,
-    region: &str,
-) -> Result<Function> {
-    let packaged = binaries.functions.join(&spec.binary).join("bootstrap");
-    let built = binaries.functions.join(&spec.binary);
-    let binary = if packaged.is_file() { packaged } else { built };
-    ensure!(
-        binary.is_file(),
-        "{} is missing: run `cargo build --workspace` first",
-        binary.display()
-    );
-    let mut environment = spec.environment.clone();
-    for (name, value) in [
-        (shared::env::AGENT, agent.display().to_string()),
-        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
-        ("AWS_REGION", region.to_owned()),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-    ] {
-        environment.insert(name.to_owned(), value);
-    }
-    Ok(Function {
-        name: spec.name.clone(),
-        binary,
-        environment,
-        timeout: spec.timeout,
-        memory_mb: spec.memory_mb,
-        concurrency: CONCURRENCY,
-        retries: spec.retries,
-        max_event_age: spec.max_event_age,
-    })
-}
-
-/// Takes the template's hooks; the budget's where the template has none yet.
-fn hooks(specs: &[HookSpec]) -> Result<Vec<Hook>> {
-    let known = |fault: crate::fault::Fault| anyhow::anyhow!("template.yaml: {}", fault.message);
-    if specs.is_empty() {
-        let hook = |name: &str, transition, heartbeat_timeout, default_result| Hook {
-            name: name.to_owned(),
-            transition,
-            heartbeat_timeout,
-            default_result,
-            metadata: None,
-        };
-        return Ok(vec![
-            hook(
-                "rekindle-launch",
-                Transition::Launching,
-                shared::budget::LAUNCH_HEARTBEAT,
-                HookResult::Abandon,
-            ),
-            hook(
-                "rekindle-terminate",
-                Transition::Terminating,
-                shared::budget::TERMINATE_HEARTBEAT,
-                HookResult::Continue,
-            ),
-        ]);
-    }
-    let hooks = specs.iter().map(|spec| {
-        Ok(Hook {
-            name: spec.name.clone(),
-            transition: Transition::parse(&spec.transition).map_err(known)?,
-            heartbeat_timeout: u32::try_from(spec.heartbeat.as_secs())
-                .context("a hook's HeartbeatTimeout")?,
-            default_result: HookResult::parse(&spec.default_result).map_err(known)?,
-            metadata: None,
-        })
-    });
-    hooks.collect()
 }
 
 /// Postgres runs as a user of its own and has to get through.

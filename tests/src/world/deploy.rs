@@ -1,0 +1,133 @@
+//! Deploys what the template describes: functions with the agent's layer, and hooks.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use shared::checksum::digests;
+
+use crate::autoscaling::{Hook, HookResult, Transition};
+use crate::lambda::Function;
+use crate::s3::{ACCESS_KEY, SECRET_KEY};
+use crate::template::{FunctionSpec, HookSpec};
+
+/// How many copies of a function run at a time.
+const CONCURRENCY: usize = 10;
+
+/// Where the shipped programs are.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The directory that holds the functions' binaries, by name.
+    pub functions: PathBuf,
+    /// The agent.
+    pub agent: PathBuf,
+}
+
+impl Binaries {
+    /// Finds the programs of the running profile: next to this program, or one level up, where tests run from.
+    pub fn of_this_build() -> Result<Self> {
+        let program = std::env::current_exe().context("find this program")?;
+        let directory = program
+            .ancestors()
+            .skip(1)
+            .find(|directory| directory.join("rekindle-node").is_file());
+        let directory = directory.with_context(|| {
+            format!(
+                "rekindle-node is not built beside {}: run `cargo build --workspace` first",
+                program.display()
+            )
+        })?;
+        Ok(Self {
+            functions: directory.to_owned(),
+            agent: directory.join("rekindle-node"),
+        })
+    }
+}
+
+/// Lays the agent out as the functions' layer has it, with its SHA-256 beside it.
+pub(super) fn publish_layer(agent: &Path, layer: &Path) -> Result<PathBuf> {
+    let bytes = std::fs::read(agent).with_context(|| format!("read {}", agent.display()))?;
+    std::fs::create_dir_all(layer).with_context(|| format!("create {}", layer.display()))?;
+    let path = layer.join("rekindle-node");
+    std::fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    let sha256 = digests(&bytes).sha256;
+    let beside = layer.join("rekindle-node.sha256");
+    std::fs::write(&beside, sha256.as_str())
+        .with_context(|| format!("write {}", beside.display()))?;
+    Ok(path)
+}
+
+pub(super) fn function(
+    spec: &FunctionSpec,
+    binaries: &Binaries,
+    agent: &Path,
+    endpoint: &str,
+    region: &str,
+) -> Result<Function> {
+    let packaged = binaries.functions.join(&spec.binary).join("bootstrap");
+    let built = binaries.functions.join(&spec.binary);
+    let binary = if packaged.is_file() { packaged } else { built };
+    ensure!(
+        binary.is_file(),
+        "{} is missing: run `cargo build --workspace` first",
+        binary.display()
+    );
+    let mut environment = spec.environment.clone();
+    for (name, value) in [
+        (shared::env::AGENT, agent.display().to_string()),
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ("AWS_REGION", region.to_owned()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+    ] {
+        environment.insert(name.to_owned(), value);
+    }
+    Ok(Function {
+        name: spec.name.clone(),
+        binary,
+        environment,
+        timeout: spec.timeout,
+        memory_mb: spec.memory_mb,
+        concurrency: CONCURRENCY,
+        retries: spec.retries,
+        max_event_age: spec.max_event_age,
+    })
+}
+
+/// Takes the template's hooks; the budget's where the template has none yet.
+pub(super) fn hooks(specs: &[HookSpec]) -> Result<Vec<Hook>> {
+    let known = |fault: crate::fault::Fault| anyhow::anyhow!("template.yaml: {}", fault.message);
+    if specs.is_empty() {
+        let hook = |name: &str, transition, heartbeat_timeout, default_result| Hook {
+            name: name.to_owned(),
+            transition,
+            heartbeat_timeout,
+            default_result,
+            metadata: None,
+        };
+        return Ok(vec![
+            hook(
+                "rekindle-launch",
+                Transition::Launching,
+                shared::budget::LAUNCH_HEARTBEAT,
+                HookResult::Abandon,
+            ),
+            hook(
+                "rekindle-terminate",
+                Transition::Terminating,
+                shared::budget::TERMINATE_HEARTBEAT,
+                HookResult::Continue,
+            ),
+        ]);
+    }
+    let hooks = specs.iter().map(|spec| {
+        Ok(Hook {
+            name: spec.name.clone(),
+            transition: Transition::parse(&spec.transition).map_err(known)?,
+            heartbeat_timeout: u32::try_from(spec.heartbeat.as_secs())
+                .context("a hook's HeartbeatTimeout")?,
+            default_result: HookResult::parse(&spec.default_result).map_err(known)?,
+            metadata: None,
+        })
+    });
+    hooks.collect()
+}

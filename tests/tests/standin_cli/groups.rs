@@ -1,0 +1,271 @@
+//! Auto Scaling by the CLI.
+
+use anyhow::Result;
+use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::wait::wait_for;
+use serde_json::json;
+
+use crate::stage::{GROUP, PATIENCE, Stage};
+
+/// The group, its instance, its hooks and its history are described as AWS describes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cli_describes_a_group() -> Result<()> {
+    let (stage, node) = Stage::serving().await?;
+    let groups = stage
+        .aws(&[
+            "autoscaling",
+            "describe-auto-scaling-groups",
+            "--filters",
+            "Name=tag-key,Values=rekindle:stack",
+        ])
+        .await?;
+    let group = &groups["AutoScalingGroups"][0];
+    assert_eq!(group["AutoScalingGroupName"], GROUP);
+    assert_eq!(group["Instances"][0]["InstanceId"], node.id());
+    assert_eq!(group["Instances"][0]["LifecycleState"], "InService");
+    assert_eq!(group["Instances"][0]["HealthStatus"], "Healthy");
+    let tag = json!({"ResourceId": GROUP, "ResourceType": "auto-scaling-group", "Key": "rekindle:stack",
+        "Value": "demo", "PropagateAtLaunch": true});
+    assert_eq!(group["Tags"], json!([tag]));
+
+    let none = stage
+        .aws(&[
+            "autoscaling",
+            "describe-auto-scaling-groups",
+            "--auto-scaling-group-names",
+            "other",
+        ])
+        .await?;
+    assert_eq!(none["AutoScalingGroups"], json!([]));
+
+    let instances = stage
+        .aws(&["autoscaling", "describe-auto-scaling-instances"])
+        .await?;
+    assert_eq!(
+        instances["AutoScalingInstances"][0]["AutoScalingGroupName"],
+        GROUP
+    );
+    assert_eq!(
+        instances["AutoScalingInstances"][0]["HealthStatus"],
+        "HEALTHY"
+    );
+
+    let hooks = stage
+        .aws(&[
+            "autoscaling",
+            "describe-lifecycle-hooks",
+            "--auto-scaling-group-name",
+            GROUP,
+        ])
+        .await?;
+    let names: Vec<&str> = hooks["LifecycleHooks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|hook| hook["LifecycleHookName"].as_str())
+        .collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.contains(&"rekindle-launch") && names.contains(&"rekindle-terminate"));
+
+    let activities = stage
+        .aws(&[
+            "autoscaling",
+            "describe-scaling-activities",
+            "--auto-scaling-group-name",
+            GROUP,
+        ])
+        .await?;
+    let launch = &activities["Activities"][0];
+    assert_eq!(launch["StatusCode"], "Successful");
+    assert_eq!(
+        launch["Description"],
+        format!("Launching a new EC2 instance: {}", node.id())
+    );
+
+    let agents = stage.aws(&["ssm", "describe-instance-information"]).await?;
+    assert_eq!(
+        agents["InstanceInformationList"][0]["InstanceId"],
+        node.id()
+    );
+    assert_eq!(agents["InstanceInformationList"][0]["PingStatus"], "Online");
+
+    let (code, _) = stage
+        .refused(&[
+            "autoscaling",
+            "describe-lifecycle-hooks",
+            "--auto-scaling-group-name",
+            "other",
+        ])
+        .await?;
+    assert_eq!(code, "ValidationError");
+    let identity = stage.aws(&["sts", "get-caller-identity"]).await?;
+    assert_eq!(identity["Account"], "123456789012");
+    Ok(())
+}
+
+/// A termination drains, waits in its hook while the replacement launches, and ends once it is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cli_replaces_an_instance() -> Result<()> {
+    let (stage, old) = Stage::serving().await?;
+    let answer = stage
+        .aws(&[
+            "autoscaling",
+            "terminate-instance-in-auto-scaling-group",
+            "--instance-id",
+            old.id(),
+            "--no-should-decrement-desired-capacity",
+        ])
+        .await?;
+    let description = format!("Terminating EC2 instance: {}", old.id());
+    assert_eq!(answer["Activity"]["Description"], description);
+    stage
+        .stand_in
+        .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
+        .await?;
+    let new = stage.answer_launch(Some(old.id())).await?;
+    assert!(old.has_power(), "the old instance still waits in its hook");
+    stage
+        .aws(&[
+            "autoscaling",
+            "complete-lifecycle-action",
+            "--auto-scaling-group-name",
+            GROUP,
+            "--lifecycle-hook-name",
+            "rekindle-terminate",
+            "--instance-id",
+            old.id(),
+            "--lifecycle-action-result",
+            "CONTINUE",
+        ])
+        .await?;
+    let root = old.root();
+    wait_for("the old machine's end", PATIENCE, async || {
+        Ok::<_, String>((old.is_discarded() && !root.exists()).then_some(()))
+    })
+    .await?;
+    let (code, message) = stage
+        .refused(&[
+            "autoscaling",
+            "complete-lifecycle-action",
+            "--auto-scaling-group-name",
+            GROUP,
+            "--lifecycle-hook-name",
+            "rekindle-terminate",
+            "--instance-id",
+            old.id(),
+            "--lifecycle-action-result",
+            "CONTINUE",
+        ])
+        .await?;
+    assert_eq!(code, "ValidationError");
+    let sentence = format!(
+        "No active Lifecycle Action found with instance ID {}",
+        old.id()
+    );
+    assert!(message.contains(&sentence), "{message}");
+    let (code, _) = stage
+        .refused(&[
+            "autoscaling",
+            "terminate-instance-in-auto-scaling-group",
+            "--instance-id",
+            old.id(),
+            "--no-should-decrement-desired-capacity",
+        ])
+        .await?;
+    assert_eq!(code, "ValidationError");
+    let parameters = json!({"Text": ["true"]}).to_string();
+    let (code, message) = stage
+        .refused(&[
+            "ssm",
+            "send-command",
+            "--document-name",
+            "Play",
+            "--instance-ids",
+            new.id(),
+            old.id(),
+            "--parameters",
+            &parameters,
+        ])
+        .await?;
+    assert_eq!(code, "InvalidInstanceId");
+    assert!(
+        message.contains(old.id()) && !message.contains(new.id()),
+        "{message}"
+    );
+    assert!(
+        stage.stand_in.ssm().sent().is_empty(),
+        "one bad id refuses the whole batch"
+    );
+    Ok(())
+}
+
+/// Health and suspended processes are honoured: an unhealthy instance goes, and nothing comes while Launch sleeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cli_sets_health_and_suspends() -> Result<()> {
+    let (stage, node) = Stage::serving().await?;
+    stage
+        .aws(&[
+            "autoscaling",
+            "suspend-processes",
+            "--auto-scaling-group-name",
+            GROUP,
+            "--scaling-processes",
+            "Launch",
+        ])
+        .await?;
+    let groups = stage
+        .aws(&["autoscaling", "describe-auto-scaling-groups"])
+        .await?;
+    let suspended = &groups["AutoScalingGroups"][0]["SuspendedProcesses"];
+    assert_eq!(suspended[0]["ProcessName"], "Launch");
+    stage
+        .aws(&[
+            "autoscaling",
+            "set-instance-health",
+            "--instance-id",
+            node.id(),
+            "--health-status",
+            "Unhealthy",
+        ])
+        .await?;
+    stage
+        .stand_in
+        .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
+        .await?;
+    assert_eq!(stage.stand_in.group(GROUP).len(), 1, "Launch is suspended");
+    stage
+        .aws(&[
+            "autoscaling",
+            "resume-processes",
+            "--auto-scaling-group-name",
+            GROUP,
+            "--scaling-processes",
+            "Launch",
+        ])
+        .await?;
+    stage.answer_launch(Some(node.id())).await?;
+    let (code, message) = stage
+        .refused(&[
+            "autoscaling",
+            "set-instance-health",
+            "--instance-id",
+            node.id(),
+            "--health-status",
+            "Poorly",
+        ])
+        .await?;
+    assert_eq!(code, "ValidationError");
+    assert!(message.contains("[Healthy, Unhealthy]"), "{message}");
+    let (code, _) = stage
+        .refused(&[
+            "autoscaling",
+            "suspend-processes",
+            "--auto-scaling-group-name",
+            GROUP,
+            "--scaling-processes",
+            "Lunch",
+        ])
+        .await?;
+    assert_eq!(code, "ValidationError");
+    Ok(())
+}
