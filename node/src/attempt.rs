@@ -144,7 +144,7 @@ impl<'c> Attempt<'c> {
         let mut pairs = Vec::new();
         for (number, recorded) in contents.databases.iter().enumerate() {
             let new = format!("{RESTORE_PREFIX}{}_{number}", self.tag);
-            let restoring = self.database(number, &new, recorded, server.version);
+            let restoring = Box::pin(self.database(number, &new, recorded, server.version));
             rows = rows.saturating_add(while_the_server_works(context, restoring).await?);
             pairs.push(Pair {
                 live: recorded.properties.name.clone(),

@@ -276,38 +276,41 @@ impl DatabaseProperties {
     }
 
     fn creation(&self, name: &str, server_version: u32, tablespaces: Tablespaces) -> String {
-        let mut script = format!(
+        let mut script = vec![format!(
             "CREATE DATABASE {} WITH TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
             identifier(name),
             identifier(&self.owner),
             literal(&self.encoding),
             literal(&self.collate),
             literal(&self.ctype),
-        );
+        )];
         let locale = self.locale.as_deref().unwrap_or_default();
         match self.provider {
             // From 15 on a database takes its provider from template0, which may have another one.
             LocaleProvider::Libc if server_version >= 150_000 => {
-                script += " LOCALE_PROVIDER libc";
+                script.push(" LOCALE_PROVIDER libc".to_owned());
             }
             LocaleProvider::Libc => {}
             LocaleProvider::Icu => {
-                script += &format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(locale));
+                script.push(format!(
+                    " LOCALE_PROVIDER icu ICU_LOCALE {}",
+                    literal(locale)
+                ));
                 if let Some(rules) = &self.icu_rules {
-                    script += &format!(" ICU_RULES {}", literal(rules));
+                    script.push(format!(" ICU_RULES {}", literal(rules)));
                 }
             }
             LocaleProvider::Builtin => {
-                script += &format!(
+                script.push(format!(
                     " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}",
                     literal(locale)
-                );
+                ));
             }
         }
         if tablespaces == Tablespaces::Fail {
-            script += &format!(" TABLESPACE {}", identifier(&self.tablespace));
+            script.push(format!(" TABLESPACE {}", identifier(&self.tablespace)));
         }
-        script + ";\n"
+        script.concat() + ";\n"
     }
 
     /// Gives a restored database everything else that this one had. It comes after the data: a connection limit
@@ -322,25 +325,25 @@ impl DatabaseProperties {
 
     fn application(&self, name: &str) -> String {
         let database = identifier(name);
-        let mut script = String::from("BEGIN;\n");
-        script += &format!(
+        let mut script = vec!["BEGIN;\n".to_owned()];
+        script.push(format!(
             "ALTER DATABASE {database} CONNECTION LIMIT {};\n",
             self.connection_limit
-        );
+        ));
         if self.is_template {
             // `IS_TEMPLATE` is an option of ALTER DATABASE from 9.5 on only.
-            script += &format!(
+            script.push(format!(
                 "UPDATE pg_catalog.pg_database SET datistemplate = true WHERE datname = {};\n",
                 literal(name)
-            );
+            ));
         }
         if let Some(grants) = &self.acl {
             let owner = identifier(&self.owner);
-            script += &format!(
+            script.push(format!(
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC;\nREVOKE ALL ON DATABASE {database} FROM {owner};\n"
-            );
+            ));
             for grant in self.in_order(grants) {
-                script += &self.grant(&database, grant);
+                script.push(self.grant(&database, grant));
             }
         }
         for setting in &self.settings {
@@ -348,19 +351,26 @@ impl DatabaseProperties {
                 Some(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
                 None => format!("DATABASE {database}"),
             };
-            script += &format!("ALTER {target} SET {};\n", assignment(&setting.assignment));
+            script.push(format!(
+                "ALTER {target} SET {};\n",
+                assignment(&setting.assignment)
+            ));
         }
         if let Some(comment) = &self.comment {
-            script += &format!("COMMENT ON DATABASE {database} IS {};\n", literal(comment));
+            script.push(format!(
+                "COMMENT ON DATABASE {database} IS {};\n",
+                literal(comment)
+            ));
         }
         for label in &self.security_labels {
-            script += &format!(
+            script.push(format!(
                 "SECURITY LABEL FOR {} ON DATABASE {database} IS {};\n",
                 identifier(&label.provider),
                 literal(&label.label)
-            );
+            ));
         }
-        script + "COMMIT;\n"
+        script.push("COMMIT;\n".to_owned());
+        script.concat()
     }
 
     /// Orders grants so that whoever grants has the grant option by then.

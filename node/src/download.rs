@@ -4,10 +4,10 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::types::ChecksumMode;
 use bytes::Bytes;
+use shared::Error;
+use shared::aws::{failed, s3};
 use shared::checksum::{ObjectDigest, digests};
 use shared::command::Candidate;
 use shared::layout;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::context::Context;
-use crate::failure::{Failure, OrFail as _, Result};
+use crate::failure::{Failure, Result};
 
 /// Times that a broken download is resumed without having brought a single byte.
 const FRUITLESS_RESUMPTIONS: u32 = 4;
@@ -32,7 +32,16 @@ pub(crate) async fn index(context: &Context, candidate: &Candidate) -> Result<In
     let (backup, run) = (&candidate.backup_id, &candidate.run_id);
     let key = layout::object(stack, backup, run, layout::INDEX);
     let version = candidate.index_version.as_deref();
-    let bytes = small(context, &key, version, MOST_INDEX_BYTES).await?;
+    let bytes = s3::read(
+        &context.s3,
+        &context.settings.bucket,
+        &key,
+        version,
+        MOST_INDEX_BYTES,
+    )
+    .await
+    .map_err(|error| refused(&key, error))?;
+    context.progress.touch();
     let found = digests(&bytes).sha256;
     if found != candidate.index_sha256 {
         let message = format!(
@@ -63,25 +72,21 @@ pub(crate) async fn check_objects(context: &Context, index: &Index) -> Result<()
 }
 
 async fn check_object(context: &Context, record: &ObjectRecord) -> Result<()> {
-    let head = context
-        .s3
-        .head_object()
-        .bucket(&context.settings.bucket)
-        .key(&record.key)
-        .set_version_id(record.version_id.clone())
-        .checksum_mode(ChecksumMode::Enabled)
-        .send()
+    let (key, version) = (&record.key, record.version_id.as_deref());
+    let head = s3::head(&context.s3, &context.settings.bucket, key, version)
         .await
-        .map_err(|error| refused("s3:GetObject (HEAD)", &record.key, error))?;
-    let size = head.content_length().unwrap_or_default();
-    let crc64 = head.checksum_crc64_nvme().unwrap_or("none");
-    if u64::try_from(size) == Ok(record.size) && crc64 == record.crc64.as_str() {
+        .map_err(|error| refused(key, error))?
+        .ok_or_else(|| Failure::new(ExitCode::Verification, gone(key)))?;
+    if head.size == record.size && head.crc64.as_ref() == Some(&record.crc64) {
         return Ok(());
     }
+    let crc64 = head
+        .crc64
+        .map_or_else(|| "none".to_owned(), |crc64| crc64.to_string());
     let message = format!(
-        "{} has {size} bytes and the CRC-64 {crc64}, but {} bytes and {} were committed: it was changed since; \
+        "{key} has {} bytes and the CRC-64 {crc64}, but {} bytes and {} were committed: it was changed since; \
          restore another backup",
-        record.key, record.size, record.crc64
+        head.size, record.size, record.crc64
     );
     Err(Failure::new(ExitCode::Verification, message))
 }
@@ -212,65 +217,37 @@ async fn get(
         .range(format!("bytes={offset}-"))
         .send()
         .await;
-    match answer {
+    match answer.map_err(failed("s3:GetObject")) {
         Ok(output) => Ok(Some(output)),
-        Err(error) if error.raw_response().is_none() => {
-            tracing::warn!(key, %error, "S3 was not reached");
+        Err(error) if error.retryable() => {
+            tracing::warn!(key, problem = error.chain(), "S3 did not answer");
             Ok(None)
         }
-        Err(error) => Err(refused("s3:GetObject", key, error)),
+        Err(error) => Err(refused(key, error)),
     }
-}
-
-/// Reads a small object whose record is not known yet.
-async fn small(context: &Context, key: &str, version: Option<&str>, most: u64) -> Result<Vec<u8>> {
-    let answer = context
-        .s3
-        .get_object()
-        .bucket(&context.settings.bucket)
-        .key(key)
-        .set_version_id(version.map(str::to_owned))
-        .send()
-        .await
-        .map_err(|error| refused("s3:GetObject", key, error))?;
-    let size = answer.content_length().unwrap_or_default();
-    if !u64::try_from(size).is_ok_and(|size| size <= most) {
-        let message = format!("{key} has {size} bytes, at most {most} are read");
-        return Err(Failure::new(ExitCode::Verification, message));
-    }
-    let body = answer.body.collect().await;
-    let body = body.or_fail(ExitCode::Download, || format!("read {key}"))?;
-    context.progress.touch();
-    Ok(body.to_vec())
 }
 
 /// Tells an object that is gone, which is this backup's own fault, from a bucket that cannot be read at all: no
 /// older backup helps against that, and falling back would lose data for nothing.
-fn refused<E>(operation: &str, key: &str, error: SdkError<E>) -> Failure
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    let status = error
-        .raw_response()
-        .map(|response| response.status().as_u16());
-    let word = error.code().unwrap_or("no answer").to_owned();
-    // A version id that never was is an invalid argument.
-    let gone = matches!(
-        word.as_str(),
-        "NoSuchKey" | "NoSuchVersion" | "InvalidRange" | "InvalidArgument"
-    ) || (status == Some(404) && word != "NoSuchBucket");
-    let code = if gone {
-        ExitCode::Verification
-    } else {
-        ExitCode::Download
-    };
-    let context = if gone {
-        format!("{key} is not in the bucket as it was committed; restore another backup")
-    } else {
-        format!("{operation} of {key} failed ({word})")
+fn refused(key: &str, error: Error) -> Failure {
+    // A version id that never was is an invalid argument, and a range behind the end is one of a shorter object.
+    let word = error.aws_code();
+    if s3::is_missing(&error) || matches!(word, Some("InvalidRange" | "InvalidArgument")) {
+        return Failure {
+            code: ExitCode::Verification,
+            cause: anyhow::Error::new(error).context(gone(key)),
+        };
+    }
+    let code = match error {
+        Error::Contract { .. } => ExitCode::Verification,
+        _ => ExitCode::Download,
     };
     Failure {
         code,
-        cause: anyhow::Error::new(error).context(context),
+        cause: anyhow::Error::new(error).context(format!("read {key}")),
     }
+}
+
+fn gone(key: &str) -> String {
+    format!("{key} is not in the bucket as it was committed; restore another backup")
 }

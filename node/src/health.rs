@@ -16,7 +16,7 @@ use crate::settings::{Commands, PostgresSettings, Server};
 
 /// How long a start or stop command may take. It lies below the stall limit's default, so that the failure names
 /// the command.
-const COMMAND_LIMIT: Duration = Duration::from_secs(600);
+const COMMAND_LIMIT: Duration = Duration::from_mins(10);
 /// How long after a command's end its last words are waited for: a daemon that it started may hold its output
 /// open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -189,7 +189,7 @@ struct Tail(Vec<u8>);
 impl Tail {
     async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; 4096];
         // A stream that cannot be read any more has ended.
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             self.0.extend_from_slice(&buffer[..count]);

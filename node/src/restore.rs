@@ -34,8 +34,13 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
         if candidates.is_empty() {
             report.outcome = first_boot(context, operation).await?;
         } else {
-            (report.outcome, report.swap_seconds) =
-                from_backup(context, operation, candidates, &mut report.skipped).await?;
+            (report.outcome, report.swap_seconds) = Box::pin(from_backup(
+                context,
+                operation,
+                candidates,
+                &mut report.skipped,
+            ))
+            .await?;
         }
     }
     report.seconds = began.elapsed().as_secs_f64();

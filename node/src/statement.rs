@@ -270,13 +270,15 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_quoted_stays_in_its_statement(names in prop::collection::vec("\\PC{0,12}|[\"'\\\\;$\n-]{0,8}", 1..6)) {
-            let mut script = String::new();
-            for name in &names {
-                script += &format!(
-                    "-- {}\nCOMMENT ON ROLE {} IS {};\n\n",
-                    name.replace('\n', " "), identifier(name), literal(name)
-                );
-            }
+            let script: Vec<String> = names
+                .iter()
+                .map(|name| {
+                    let comment = name.replace('\n', " ");
+                    let (role, text) = (identifier(name), literal(name));
+                    format!("-- {comment}\nCOMMENT ON ROLE {role} IS {text};\n\n")
+                })
+                .collect();
+            let script = script.concat();
             let statements = statements(&script).unwrap();
             prop_assert_eq!(statements.len(), names.len());
             for (statement, name) in statements.iter().zip(&names) {

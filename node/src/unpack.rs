@@ -66,7 +66,7 @@ pub(crate) fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
 struct Announced {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    records: Vec<(String, Vec<u8>)>,
+    records: Vec<Record>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -237,7 +237,7 @@ impl Unpacking<'_> {
 }
 
 impl Attributes {
-    fn of(entry: &Entry<'_, impl Read>, records: &[(String, Vec<u8>)]) -> Result<Self> {
+    fn of(entry: &Entry<'_, impl Read>, records: &[Record]) -> Result<Self> {
         let header = entry.header();
         let extended = records.iter().filter_map(|(key, value)| {
             let name = key.strip_prefix(ATTRIBUTE)?;
@@ -343,9 +343,12 @@ fn name_of(mut bytes: Vec<u8>) -> Vec<u8> {
     OsString::from_vec(bytes).into_vec()
 }
 
+/// A PAX record: its key and its value.
+type Record = (String, Vec<u8>);
+
 /// Takes PAX records apart: `<length> <key>=<value>\n`, where the length counts all of it and the value may hold
 /// any bytes.
-fn records(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
+fn records(bytes: &[u8]) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -357,7 +360,7 @@ fn records(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(records)
 }
 
-fn one_record(bytes: &[u8]) -> Option<((String, Vec<u8>), &[u8])> {
+fn one_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let space = bytes.iter().position(|&byte| byte == b' ')?;
     let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
     let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;

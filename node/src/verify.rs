@@ -7,11 +7,13 @@ use serde::Deserialize;
 use shared::report::ExitCode;
 
 use crate::contents::DatabaseContents;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, OrFail as _, Result};
 use crate::postgres::{Postgres, identifier};
 
 /// How many differences a message names.
 const NAMED: usize = 3;
+/// How many tables are counted by one session.
+const TABLES_OF_A_SESSION: usize = 1_000;
 
 #[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Present {
@@ -64,43 +66,38 @@ async fn present(postgres: &Postgres, database: &str, recorded: &DatabaseContent
         .iter()
         .filter(|one| !is_there(&one.schema, &one.name, one.kind.relkinds()))
         .map(|one| format!("{:?} {}.{}", one.kind, one.schema, one.name));
-    refuse(recorded, tables.chain(relations).collect(), "lacks")
+    refuse(
+        recorded,
+        &tables.chain(relations).collect::<Vec<_>>(),
+        "lacks",
+    )
 }
 
 async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents) -> Result<u64> {
-    let mut script = String::from(
-        "SET statement_timeout = 0;\nSET row_security = off;\nSET search_path = pg_catalog;\n",
-    );
-    // Row security came with 9.5; a server before it knows no such setting.
-    let version = postgres
-        .script(database, "SHOW server_version_num", ExitCode::Restore)
-        .await?;
-    if version
-        .trim()
-        .parse()
-        .is_ok_and(|version: u32| version < 90_500)
-    {
-        script = script.replace("SET row_security = off;\n", "");
-    }
-    for table in &recorded.tables {
-        let (schema, name) = (identifier(&table.schema), identifier(&table.name));
-        writeln!(script, "SELECT count(*) FROM ONLY {schema}.{name};").ok();
-    }
-    let output = postgres
-        .script(database, &script, ExitCode::Restore)
-        .await?;
-    let counts: Vec<u64> = output
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect();
-    if counts.len() != recorded.tables.len() {
-        let message = format!(
-            "counting {} tables of {:?} gave {} answers",
-            recorded.tables.len(),
-            recorded.properties.name,
-            counts.len()
-        );
-        return Err(Failure::new(ExitCode::Restore, message));
+    let mut counts = Vec::new();
+    // The answers to one session's script fit into a pipe, so that psql never waits for its reader.
+    for tables in recorded.tables.chunks(TABLES_OF_A_SESSION) {
+        let mut script = String::from("SET statement_timeout = 0;\n");
+        for table in tables {
+            let (schema, name) = (identifier(&table.schema), identifier(&table.name));
+            writeln!(script, "SELECT count(*) FROM ONLY {schema}.{name};").ok();
+        }
+        let code = ExitCode::Restore;
+        let output = postgres.script(database, &script, code).await?;
+        let answers = output.lines().map(str::parse::<u64>);
+        let answers: Vec<u64> = answers
+            .collect::<std::result::Result<_, _>>()
+            .or_fail(code, || "read the counts of the restored tables")?;
+        if answers.len() != tables.len() {
+            let message = format!(
+                "counting {} tables of {:?} gave {} answers",
+                tables.len(),
+                recorded.properties.name,
+                answers.len()
+            );
+            return Err(Failure::new(code, message));
+        }
+        counts.extend(answers);
     }
     let different = recorded
         .tables
@@ -111,11 +108,15 @@ async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents)
             let (schema, name, rows) = (&table.schema, &table.name, table.rows);
             format!("{schema}.{name}: {rows} rows expected, {count} found")
         });
-    refuse(recorded, different.collect(), "differs from its backup:")?;
+    refuse(
+        recorded,
+        &different.collect::<Vec<_>>(),
+        "differs from its backup:",
+    )?;
     Ok(counts.into_iter().fold(0, u64::saturating_add))
 }
 
-fn refuse(recorded: &DatabaseContents, problems: Vec<String>, verb: &str) -> Result<()> {
+fn refuse(recorded: &DatabaseContents, problems: &[String], verb: &str) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -127,4 +128,54 @@ fn refuse(recorded: &DatabaseContents, problems: Vec<String>, verb: &str) -> Res
     let name = &recorded.properties.name;
     let message = format!("the restored database {name:?} {verb} {named}{more}");
     Err(Failure::new(ExitCode::Verification, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contents::{Relation, RelationKind, TableRows};
+    use crate::database;
+    use crate::testing::Cluster;
+
+    #[tokio::test]
+    async fn a_lost_row_or_relation_is_named() {
+        let cluster = Cluster::start();
+        let postgres = cluster.postgres();
+        let script = "CREATE TABLE \"T \"\"x\" AS SELECT generate_series(1, 3); CREATE TABLE child () INHERITS (\"T \"\"x\");
+            INSERT INTO child VALUES (4); CREATE VIEW seen AS SELECT 1;";
+        cluster.sql("postgres", script).await;
+        let mut listed = database::list(&postgres, &cluster.settings).await.unwrap();
+        let rows = |name: &str, rows| TableRows {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            rows,
+        };
+        let mut recorded = DatabaseContents {
+            properties: listed.remove(0),
+            tables: vec![rows("T \"x", 3), rows("child", 1)],
+            relations: vec![Relation {
+                schema: "public".to_owned(),
+                name: "seen".to_owned(),
+                kind: RelationKind::View,
+            }],
+        };
+        analyze(&postgres, "postgres").await.unwrap();
+        let counted = verify(&postgres, "postgres", &recorded).await.unwrap();
+        assert_eq!(counted, 4);
+
+        recorded.tables[0].rows = 5;
+        let failure = verify(&postgres, "postgres", &recorded).await.unwrap_err();
+        assert_eq!(failure.code, ExitCode::Verification);
+        assert_eq!(
+            failure.chain(),
+            "the restored database \"postgres\" differs from its backup: public.T \"x: 5 rows expected, 3 found"
+        );
+
+        recorded.relations[0].name = "unseen".to_owned();
+        let failure = verify(&postgres, "postgres", &recorded).await.unwrap_err();
+        assert_eq!(
+            failure.chain(),
+            "the restored database \"postgres\" lacks View public.unseen"
+        );
+    }
 }

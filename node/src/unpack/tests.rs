@@ -62,8 +62,11 @@ fn what_was_captured_comes_back_to_the_last_attribute() {
     );
 }
 
+/// Name, kind, link.
+type Crafted<'a> = (&'a str, EntryType, &'a str);
+
 /// Writes an entry as it is, which the library would refuse.
-fn crafted(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+fn crafted(entries: &[Crafted<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (name, kind, link) in entries {
         let mut header = Header::new_gnu();
@@ -93,7 +96,7 @@ fn an_archive_that_leads_elsewhere_is_refused() {
     let outside = tempfile::tempdir().unwrap();
     let path = outside.path().to_str().unwrap();
     let root = ("0/", Directory, "");
-    let cases: &[(&str, &[(&str, EntryType, &str)])] = &[
+    let cases: &[(&str, &[Crafted<'_>])] = &[
         ("leads out", &[root, ("0/../x", Regular, "")]),
         ("leads out", &[root, (&format!("{path}/x"), Regular, "")]),
         ("leads out", &[root, ("../x", Regular, "")]),
