@@ -12,8 +12,8 @@ pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
     let filters = query.structures("Filters");
     let mut found = Vec::new();
     for group in lock(&auto_scaling.groups).values() {
-        let named = names.is_empty() || names.contains(&group.name);
-        if named && passes(group, &filters)? {
+        let wanted = names.is_empty() || names.contains(&group.name);
+        if wanted && passes(group, &filters)? {
             found.push(group.clone());
         }
     }
@@ -146,11 +146,9 @@ fn group_xml(group: &Group) -> Xml {
         .text("MaxSize", group.max)
         .text("DesiredCapacity", group.desired)
         .text("DefaultCooldown", 300)
-        .list(
-            "AvailabilityZones",
-            std::slice::from_ref(&group.zone),
-            plain,
-        )
+        .list("AvailabilityZones", &[group.zone.as_str()], |zone| {
+            Xml::default().words(zone)
+        })
         .text("HealthCheckType", "EC2")
         .text("HealthCheckGracePeriod", 0)
         .list("Instances", &group.members, |member| {
@@ -168,11 +166,6 @@ fn group_xml(group: &Group) -> Xml {
             "InstanceLifecyclePolicy",
             &Xml::default().element("RetentionTriggers", &triggers),
         )
-}
-
-/// A bare string in a list.
-fn plain(text: &String) -> Xml {
-    Xml::default().words(text)
 }
 
 fn member_xml(member: &Member, start: Xml, group: &Group) -> Xml {

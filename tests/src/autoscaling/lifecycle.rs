@@ -91,7 +91,7 @@ pub(super) fn step(
                 proceed(member, Lifecycle::PendingProceed, pace, now);
             }
             Some((HookResult::Abandon, reason)) => {
-                abandon_launch(group, member, &reason, pace, now, effects)
+                abandon_launch(group, member, &reason, pace, now, effects);
             }
             None => {}
         },

@@ -124,10 +124,11 @@ fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> Stri
             exports.push((name.clone(), value.clone()));
         }
     }
-    let exports: String = exports
+    let exports: Vec<String> = exports
         .iter()
         .map(|(name, value)| format!("  export {name}='{value}'\n"))
         .collect();
+    let exports = exports.concat();
     format!(
         "The stand-in listens on {endpoint}; Ctrl-C ends it and erases everything.\n\
          The functions' logs: tail -f {logs}\n\n\

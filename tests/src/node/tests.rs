@@ -37,7 +37,7 @@ fn script(text: &str, limit: Duration) -> (Script, watch::Sender<bool>) {
     (script, sender)
 }
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn a_daemon_outlives_its_script_but_not_the_power() {

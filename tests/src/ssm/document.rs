@@ -72,12 +72,12 @@ struct StepContent {
 impl Document {
     /// Reads a document; an error says what SSM or its agent would refuse.
     pub fn parse(name: &str, content: &Value) -> Result<Self> {
-        let context = || format!("the SSM document {name}");
+        let whose = || format!("the SSM document {name}");
         ensure!(
             content.to_string().len() <= MOST_BYTES,
             "the SSM document {name} is larger than 64 KB"
         );
-        let content: Content = serde_json::from_value(content.clone()).with_context(context)?;
+        let content: Content = serde_json::from_value(content.clone()).with_context(whose)?;
         ensure!(
             content.schema_version == "2.2",
             "the SSM document {name} has schemaVersion {}; only 2.2 is run here",
@@ -93,11 +93,11 @@ impl Document {
         Ok(Self {
             name: name.to_owned(),
             parameters,
-            steps: steps.collect::<Result<_>>().with_context(context)?,
+            steps: steps.collect::<Result<_>>().with_context(whose)?,
         })
     }
 
-    /// Checks a command's parameters as SendCommand does and fills defaults in.
+    /// Checks a command's parameters as `SendCommand` does and fills defaults in.
     pub(super) fn check(&self, given: &Parameters) -> Answer<Parameters> {
         let invalid = |message: String| Fault::new("InvalidParameters", message);
         if let Some(name) = given
@@ -258,7 +258,11 @@ fn fill(text: &str, parameters: &Parameters) -> String {
         match parameters.get(name.trim()) {
             Some(values) => out.push_str(&values.join("\n")),
             // Not a parameter: SSM leaves it as it is.
-            None => out.push_str(&format!("{{{{{name}}}}}")),
+            None => {
+                for part in ["{{", name, "}}"] {
+                    out.push_str(part);
+                }
+            }
         }
         rest = tail;
     }

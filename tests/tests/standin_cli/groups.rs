@@ -28,7 +28,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
         "Value": "demo", "PropagateAtLaunch": true});
     assert_eq!(group["Tags"], json!([tag]));
 
-    let none = stage
+    let absent = stage
         .aws(&[
             "autoscaling",
             "describe-auto-scaling-groups",
@@ -36,17 +36,17 @@ async fn the_cli_describes_a_group() -> Result<()> {
             "other",
         ])
         .await?;
-    assert_eq!(none["AutoScalingGroups"], json!([]));
+    assert_eq!(absent["AutoScalingGroups"], json!([]));
 
-    let instances = stage
+    let members = stage
         .aws(&["autoscaling", "describe-auto-scaling-instances"])
         .await?;
     assert_eq!(
-        instances["AutoScalingInstances"][0]["AutoScalingGroupName"],
+        members["AutoScalingInstances"][0]["AutoScalingGroupName"],
         GROUP
     );
     assert_eq!(
-        instances["AutoScalingInstances"][0]["HealthStatus"],
+        members["AutoScalingInstances"][0]["HealthStatus"],
         "HEALTHY"
     );
 

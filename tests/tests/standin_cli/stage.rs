@@ -13,7 +13,7 @@ use rekindle_tests::world::{ProtectedGroup, StandIn};
 use serde_json::{Value, json};
 
 /// Generous: what is waited for takes well below a second of work, but machines may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const GROUP: &str = "demo";
 
 /// A stand-in with one group and no functions: the test answers the hooks, by the CLI.
