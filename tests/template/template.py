@@ -83,8 +83,7 @@ class Resolution:
         for name, declared in template["Parameters"].items():
             value = parameters.get(name, declared.get("Default"))
             assert value is not None, f"parameter {name} has neither a value nor a default"
-            is_list = "List" in declared["Type"]
-            self.values[name] = str(value).split(",") if is_list else str(value)
+            self.values[name] = str(value)
         self.resources = {
             name: self.value(resource)
             for name, resource in template["Resources"].items()
@@ -175,6 +174,10 @@ class Resolution:
     def _join(self, argument):
         separator, parts = argument
         return separator.join(str(part) for part in self.value(parts))
+
+    def _split(self, argument):
+        separator, text = self.value(argument)
+        return text.split(separator)
 
     def _base64(self, argument):
         return self.value(argument)

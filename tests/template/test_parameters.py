@@ -58,6 +58,12 @@ def test_the_form_has_every_parameter_once_with_label_and_description(shipped):
     assert [name for name, parameter in declared.items() if "Default" not in parameter] == ["BackupBucketName"]
 
 
+def test_a_node_has_two_subnets(shipped):
+    for name in ("NodeSubnets", "BalancerSubnets"):
+        pattern = shipped.raw["Parameters"][name]["AllowedPattern"]
+        assert re.fullmatch(pattern, "subnet-0a,subnet-0b") and not re.fullmatch(pattern, "subnet-0a")
+
+
 def test_every_default_has_its_own_pattern(shipped):
     for name, parameter in shipped.raw["Parameters"].items():
         if "AllowedPattern" in parameter and "Default" in parameter:
@@ -67,8 +73,11 @@ def test_every_default_has_its_own_pattern(shipped):
 
 
 def test_text_that_reaches_user_data_cannot_end_its_here_document(shipped):
-    used = set(re.findall(r"\$\{(\w+)\}", str(shipped.raw["Resources"]["NodeTemplate"])))
-    for name in used & shipped.raw["Parameters"].keys():
+    template = str(shipped.raw["Resources"]["NodeTemplate"])
+    used = {name for name in shipped.raw["Parameters"] if f"${{{name}}}" in template or f"'{name}'" in template}
+    assert {"ConfigurationPaths", "StartCommand", "PostgresContainer", "ProtectedStack"} <= used
+    for name in used:
         parameter = shipped.raw["Parameters"][name]
-        assert "AllowedPattern" in parameter, f"{name} takes anything"
-        assert not re.fullmatch(parameter["AllowedPattern"], '["a"]\nSETTINGS\nreboot'), name
+        if parameter["Type"] == "String" and "AllowedValues" not in parameter:
+            for hostile in ("/a\nSETTINGS\nreboot", '["a"]\nSETTINGS\nreboot', "a\nSETTINGS\nreboot"):
+                assert not re.fullmatch(parameter["AllowedPattern"], hostile), name
