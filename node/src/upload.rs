@@ -26,10 +26,10 @@ const MIB: u64 = 1024 * 1024;
 const SMALLEST_PART: u64 = 8 * MIB;
 
 /// Parts that have the smallest size: 8 GiB.
-const SMALL_PARTS: u32 = 1_000;
+const SMALL_PARTS: u32 = 1_024;
 
 /// By how much each part after those exceeds the one before.
-const GROWTH: u64 = 131 * 1024;
+const GROWTH: u64 = 132 * 1024;
 
 /// The most parts of one object.
 const MOST_PARTS: u32 = 10_000;
@@ -39,9 +39,9 @@ const MOST_IN_FLIGHT: u64 = 32 * MIB;
 
 /// Returns the size of the part with this number, from 1 on.
 ///
-/// 10,000 parts hold more than 5 TiB. Buffers are bounded by 40 MiB for the first 14 GiB (32 MiB on their way and
-/// one part being filled) and by two parts from there on: 0.2 GiB at 100 GiB, 0.7 GiB at 1 TiB. What counts are
-/// compressed bytes.
+/// 10,000 parts hold more than 5 TiB. Buffers are bounded by 40 MiB for the first 8 GiB (32 MiB on their way and one
+/// part being filled), by 64 MiB for the first 11 GiB, and by two parts from there on: 0.3 GiB at 100 GiB, 1 GiB at
+/// 1 TiB. What counts are compressed bytes.
 fn part_size(number: u32) -> u64 {
     SMALLEST_PART + GROWTH * u64::from(number.saturating_sub(SMALL_PARTS))
 }
@@ -378,15 +378,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_fourteen_gibibytes_need_forty_mebibytes_of_buffers() {
+    fn buffers_stay_within_their_documented_bounds() {
         let mut before = 0;
-        for number in 1.. {
+        for number in 1..=MOST_PARTS {
             let size = part_size(number);
             let buffers = size + MOST_IN_FLIGHT.max(size);
-            if buffers > 64 * MIB {
-                assert!(before > 14 * GIB, "{before}");
-                break;
-            }
+            let bound = match before / GIB {
+                0..8 => 40 * MIB,
+                8..11 => 64 * MIB,
+                11..100 => 320 * MIB,
+                100..1024 => GIB + 16 * MIB,
+                _ => 3 * GIB,
+            };
+            assert!(buffers <= bound, "part {number}: {buffers} after {before}");
             before += size;
         }
     }
