@@ -322,6 +322,7 @@ fn id(number: u64) -> io::Result<u32> {
 }
 
 fn refuse(name: &Path, problem: &str) -> UnpackError {
+    let name = name.to_string_lossy();
     UnpackError::Archive(format!("is refused: the entry {name:?} {problem}"))
 }
 
