@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use shared::checksum::digests;
 
 use crate::autoscaling::{Hook, HookResult, Transition};
 use crate::lambda::Function;
@@ -43,16 +42,12 @@ impl Binaries {
     }
 }
 
-/// Lays the agent out as the functions' layer has it, with its SHA-256 beside it.
+/// Lays the agent out as the functions' layer has it.
 pub(super) fn publish_layer(agent: &Path, layer: &Path) -> Result<PathBuf> {
     let bytes = std::fs::read(agent).with_context(|| format!("read {}", agent.display()))?;
     std::fs::create_dir_all(layer).with_context(|| format!("create {}", layer.display()))?;
     let path = layer.join("rekindle-node");
     std::fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
-    let sha256 = digests(&bytes).sha256;
-    let beside = layer.join("rekindle-node.sha256");
-    std::fs::write(&beside, sha256.as_str())
-        .with_context(|| format!("write {}", beside.display()))?;
     Ok(path)
 }
 
