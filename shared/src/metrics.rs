@@ -23,6 +23,8 @@ pub enum Metric {
     RestoreSeconds,
     /// Seconds between a restored backup's start and its restore: what was lost.
     RestoredAge,
+    /// 1 for as long as a group of the stack may launch nothing; not printed otherwise.
+    LaunchesSuspended,
 }
 
 impl Metric {
@@ -34,13 +36,14 @@ impl Metric {
             Self::BackupRows => "BackupRows",
             Self::RestoreSeconds => "RestoreSeconds",
             Self::RestoredAge => "RestoredAge",
+            Self::LaunchesSuspended => "LaunchesSuspended",
         }
     }
 
     fn unit(self) -> &'static str {
         match self {
             Self::BackupBytes => "Bytes",
-            Self::BackupRows => "Count",
+            Self::BackupRows | Self::LaunchesSuspended => "Count",
             Self::BackupAge | Self::BackupSeconds | Self::RestoreSeconds | Self::RestoredAge => {
                 "Seconds"
             }

@@ -8,11 +8,12 @@ use lambda_runtime::tracing::{error, field, info, warn};
 use serde::Serialize;
 use serde_json::Value;
 use shared::aws::Aws;
-use shared::aws::autoscaling::{self, LAUNCH_HOOK, LifecycleState};
+use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState};
 use shared::env::Config;
 use shared::event::{Event, LifecycleAction};
 use shared::id::InstanceId;
-use shared::{Error, Result, metrics};
+use shared::metrics::{self, Metric};
+use shared::{Error, Result};
 use time::OffsetDateTime;
 
 use crate::act::{self, Outcome};
@@ -144,6 +145,7 @@ async fn launch(
 /// others from being advanced.
 async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
     let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
+    measure_suspensions(config, &groups);
     let members = groups.into_iter().flat_map(|group| group.members);
     let waiting = members.filter(|member| {
         matches!(
@@ -176,6 +178,16 @@ async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
         }
     }
     to_retry.map_or(Ok(advanced), Err)
+}
+
+/// Measures which stacks could not be given a new node now. An operator may suspend launches and forget it.
+fn measure_suspensions(config: &Config, groups: &[Group]) {
+    let (namespace, now) = (&config.metric_namespace, OffsetDateTime::now_utc());
+    for group in groups.iter().filter(|group| group.launches_suspended) {
+        if let Ok(Some(stack)) = group.stack() {
+            metrics::measured(namespace, now, &stack, &[(Metric::LaunchesSuspended, 1.0)]);
+        }
+    }
 }
 
 async fn once(aws: &Aws, config: &Config, instance_id: InstanceId) -> Result<Advanced> {

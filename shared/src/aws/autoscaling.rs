@@ -159,6 +159,8 @@ pub struct Group {
     pub members: Vec<Member>,
     /// Whether an instance whose terminate hook is abandoned is kept for an operator.
     pub retains_on_abandon: bool,
+    /// Whether the group may launch nothing now: somebody suspended the process.
+    pub launches_suspended: bool,
 }
 
 impl Group {
@@ -352,6 +354,10 @@ fn read_group(group: &AutoScalingGroup) -> Group {
         stack_tag: tag.map(|tag| tag.value().unwrap_or_default().to_owned()),
         members: group.instances().iter().filter_map(read_member).collect(),
         retains_on_abandon: on_abandon == Some(&RetentionAction::Retain),
+        launches_suspended: group
+            .suspended_processes()
+            .iter()
+            .any(|process| process.process_name() == Some("Launch")),
     }
 }
 

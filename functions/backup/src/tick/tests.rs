@@ -23,6 +23,7 @@ fn group(name: &str, tag: &str, members: &[(u32, LifecycleState)]) -> Group {
         stack_tag: Some(tag.to_owned()),
         members: members.collect(),
         retains_on_abandon: false,
+        launches_suspended: false,
     }
 }
 

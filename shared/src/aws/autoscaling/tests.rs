@@ -8,7 +8,7 @@ use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoSc
 use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;
 use aws_sdk_autoscaling::primitives::DateTime;
 use aws_sdk_autoscaling::types::{
-    Activity, InstanceLifecyclePolicy, RetentionTriggers, ScalingActivityStatusCode, TagDescription,
+    Activity, InstanceLifecyclePolicy, RetentionTriggers, ScalingActivityStatusCode, SuspendedProcess, TagDescription,
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
@@ -117,6 +117,19 @@ fn a_group_retains_only_where_it_says_so() {
     assert!(group("retain"));
     assert!(!group("terminate"));
     assert!(!read_group(&described("one", "dtr")).retains_on_abandon);
+}
+
+#[test]
+fn a_group_says_when_it_may_launch_nothing() {
+    let suspended = |process: &str| {
+        let mut group = described("one", "dtr");
+        let process = SuspendedProcess::builder().process_name(process).build();
+        group.suspended_processes = Some(vec![process]);
+        read_group(&group).launches_suspended
+    };
+    assert!(suspended("Launch"));
+    assert!(!suspended("AZRebalance"));
+    assert!(!read_group(&described("one", "dtr")).launches_suspended);
 }
 
 fn refusal(code: &'static str, message: &'static str) -> Rule {
