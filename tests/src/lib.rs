@@ -1,10 +1,8 @@
+//! A local stand-in for AWS, as thin as it can be: it runs the shipped Lambda binaries and the shipped agent, on
+//! real Postgres clusters, behind the real wire protocols. It is a test double and never goes to AWS.
+//!
+//! [`world`] puts it together; each other module stands in for one thing.
 
-pub mod lambda;
-pub mod pattern;
-pub mod postgres;
-pub mod s3;
-pub mod template;
-pub mod wait;
 pub mod application;
 pub mod autoscaling;
 pub mod bus;
@@ -12,6 +10,12 @@ pub mod clock;
 mod endpoint;
 pub mod fault;
 pub mod imds;
+pub mod lambda;
 pub mod node;
+pub mod pattern;
+pub mod postgres;
+pub mod s3;
 pub mod ssm;
+pub mod template;
+pub mod wait;
 pub mod world;
