@@ -8,7 +8,8 @@ use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoSc
 use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;
 use aws_sdk_autoscaling::primitives::DateTime;
 use aws_sdk_autoscaling::types::{
-    Activity, InstanceLifecyclePolicy, RetentionTriggers, ScalingActivityStatusCode, SuspendedProcess, TagDescription,
+    Activity, InstanceLifecyclePolicy, RetentionTriggers, ScalingActivityStatusCode,
+    SuspendedProcess, TagDescription,
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
