@@ -3,7 +3,6 @@
 //!
 //! [`world`] puts it together; each other module stands in for one thing.
 
-pub mod application;
 pub mod autoscaling;
 pub mod bus;
 pub mod clock;

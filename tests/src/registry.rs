@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use tokio_postgres::Client;
 
 use crate::node::{Node, write_program};
 use crate::postgres::Cluster;
+use crate::world::ProtectedGroup;
 
 /// The database of users, teams and repositories; as in the first application, it is `postgres` itself.
 pub const MAIN_DATABASE: &str = "postgres";
@@ -70,6 +71,21 @@ impl Load {
             .lines()
             .map(|line| line.parse().with_context(|| format!("read {line:?}")))
             .collect()
+    }
+}
+
+/// Describes a protected group whose nodes run this application.
+pub fn protected_group(stack: &str, bucket: &str, load: &Load) -> ProtectedGroup {
+    let (name, bucket, load) = (stack.to_owned(), bucket.to_owned(), load.clone());
+    ProtectedGroup {
+        name: stack.to_owned(),
+        stack: stack.to_owned(),
+        user_data: Arc::new(move |node| {
+            let (name, bucket, load) = (name.clone(), bucket.clone(), load.clone());
+            async move { prepare(&node, &name, &bucket, &load).await }.boxed()
+        }),
+        retain_on_abandon: false,
+        tagged: true,
     }
 }
 
@@ -275,7 +291,8 @@ pub fn create_configuration(root: &Path, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The rows of every ordinary table of one database: a hash of each row's text, sorted.
+/// The rows of every ordinary table of one database: a hash of each row's text, sorted. A restore refreshes
+/// materialized views, so theirs are not compared.
 pub type Rows = BTreeMap<String, Vec<i64>>;
 
 /// Reads the rows of the connected database.
@@ -283,7 +300,7 @@ pub async fn rows(client: &Client) -> Result<Rows> {
     let tables = client
         .query(
             "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+             WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
             &[],
         )
         .await
@@ -296,7 +313,10 @@ pub async fn rows(client: &Client) -> Result<Rows> {
             .query_raw(&query, std::iter::empty::<&str>())
             .await
             .with_context(|| query.clone())?;
-        let mut hashes: Vec<i64> = stream.map_ok(|row| row.get::<_, i64>(0)).try_collect().await?;
+        let mut hashes: Vec<i64> = stream
+            .map_ok(|row| row.get::<_, i64>(0))
+            .try_collect()
+            .await?;
         hashes.sort_unstable();
         all.insert(name, hashes);
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use futures_util::FutureExt as _;
 use shared::id::StackName;
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreOutcome, RestoreReport};
@@ -16,7 +15,7 @@ use time::OffsetDateTime;
 use crate::node::Node;
 use crate::registry::{self, Files, Load, MAIN_DATABASE, NOTARY_DATABASE, Rows, Seed};
 use crate::wait::wait_for;
-use crate::world::{ProtectedGroup, StandIn};
+use crate::world::StandIn;
 
 /// The name of the group and of its stack.
 pub const STACK: &str = "registry";
@@ -102,7 +101,11 @@ impl State {
     }
 
     fn rows(&self) -> usize {
-        self.main.values().chain(self.notary.values()).map(Vec::len).sum()
+        self.main
+            .values()
+            .chain(self.notary.values())
+            .map(Vec::len)
+            .sum()
     }
 
     /// Counts what differs from `self` in `after`, in both databases.
@@ -118,7 +121,12 @@ pub async fn play(seed: Seed, say: &dyn Fn(&str)) -> Result<Outcome> {
     let mut world = StandIn::builder().start().await?;
     world.run_schedules(Some(PATIENCE), None);
     let load = Load::in_directory(&world.directory());
-    let mut story = Story { world, load, say, peak_memory_kib: 0 };
+    let mut story = Story {
+        world,
+        load,
+        say,
+        peak_memory_kib: 0,
+    };
 
     say("an empty group launches its first instance");
     let first = story.first_node().await?;
@@ -135,7 +143,9 @@ pub async fn play(seed: Seed, say: &dyn Fn(&str)) -> Result<Outcome> {
     say("more was written, and the node loses power without a warning");
     let (second, unplanned) = story.lose(&first, &before).await?;
     drop(first);
-    say("its replacement is in service; the application runs under load and is replaced on purpose");
+    say(
+        "its replacement is in service; the application runs under load and is replaced on purpose",
+    );
     let (planned, acknowledged, lost) = story.replace(&second).await?;
     say("its replacement is in service");
     Ok(Outcome {
@@ -145,7 +155,12 @@ pub async fn play(seed: Seed, say: &dyn Fn(&str)) -> Result<Outcome> {
         lost,
         peak_memory_kib: story.peak_memory_kib,
         backup_bytes: manifest.index.bytes(),
-        backup_seconds: manifest.index.timings.iter().map(|timing| timing.seconds).sum(),
+        backup_seconds: manifest
+            .index
+            .timings
+            .iter()
+            .map(|timing| timing.seconds)
+            .sum(),
     })
 }
 
@@ -158,18 +173,14 @@ struct Story<'a> {
 
 impl Story<'_> {
     async fn first_node(&self) -> Result<Arc<Node>> {
-        let (bucket, load) = (self.world.bucket().to_owned(), self.load.clone());
-        self.world.create_group(ProtectedGroup {
-            name: STACK.to_owned(),
-            stack: STACK.to_owned(),
-            user_data: Arc::new(move |node| {
-                let (bucket, load) = (bucket.clone(), load.clone());
-                async move { registry::prepare(&node, STACK, &bucket, &load).await }.boxed()
-            }),
-            retain_on_abandon: false,
-            tagged: true,
-        })?;
-        self.world.wait_until_in_service(STACK, None, PATIENCE).await
+        self.world.create_group(registry::protected_group(
+            STACK,
+            self.world.bucket(),
+            &self.load,
+        ))?;
+        self.world
+            .wait_until_in_service(STACK, None, PATIENCE)
+            .await
     }
 
     async fn fill(&self, node: &Node, seed: Seed) -> Result<()> {
@@ -183,7 +194,10 @@ impl Story<'_> {
         let client = node.cluster()?.connect(MAIN_DATABASE).await?;
         let more = "INSERT INTO registry.push_event (actor, target)
             SELECT 'later', gen_random_uuid()::text FROM generate_series(1, 1000)";
-        client.batch_execute(more).await.context("write more rows")?;
+        client
+            .batch_execute(more)
+            .await
+            .context("write more rows")?;
         let path = node.root().join(registry::CONFIGURATION[1]).join("hub.yml");
         let text = std::fs::read_to_string(&path).context("read the configuration")?;
         std::fs::write(&path, text + "more: yes\n").context("change the configuration")
@@ -195,7 +209,11 @@ impl Story<'_> {
         self.world.tick();
         let key = wait_for("another committed backup", PATIENCE, async || {
             let backups = self.backups().map_err(|error| format!("{error:#}"))?;
-            if backups.len() > before { Ok(backups.last().cloned()) } else { Err(format!("{backups:?}")) }
+            if backups.len() > before {
+                Ok(backups.last().cloned())
+            } else {
+                Err(format!("{backups:?}"))
+            }
         })
         .await?;
         let manifest = self.manifest(&key)?;
@@ -212,11 +230,14 @@ impl Story<'_> {
     /// Returns the keys of the committed backups, oldest first.
     fn backups(&self) -> Result<Vec<String>> {
         let stack: StackName = STACK.parse()?;
-        self.world.s3().keys(self.world.bucket(), &layout::manifests(&stack))
+        self.world
+            .s3()
+            .keys(self.world.bucket(), &layout::manifests(&stack))
     }
 
     fn manifest(&self, key: &str) -> Result<Manifest> {
-        let id = layout::backup_of_manifest(key).with_context(|| format!("{key} is no manifest"))?;
+        let id =
+            layout::backup_of_manifest(key).with_context(|| format!("{key} is no manifest"))?;
         let bytes = self.world.s3().read(self.world.bucket(), key)?;
         Ok(Manifest::parse(&bytes, &STACK.parse()?, &id)?)
     }
@@ -224,7 +245,10 @@ impl Story<'_> {
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
         let lost_at = OffsetDateTime::now_utc();
         self.world.kill_instance(node.id()).await?;
-        let next = self.world.wait_until_in_service(STACK, Some(node.id()), PATIENCE).await?;
+        let next = self
+            .world
+            .wait_until_in_service(STACK, Some(node.id()), PATIENCE)
+            .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let restore = self.restore_of(&next).await?;
         let restored = self.restored_state(&restore.report)?;
@@ -238,7 +262,8 @@ impl Story<'_> {
             outage: between(lost_at, in_service_at),
             timeline: restore.timeline(lost_at, "node lost", in_service_at),
             node_work: restore.work(),
-            orchestration: between(restore.registered_at, in_service_at).saturating_sub(restore.work()),
+            orchestration: between(restore.registered_at, in_service_at)
+                .saturating_sub(restore.work()),
         };
         Ok((next, replacement))
     }
@@ -247,27 +272,47 @@ impl Story<'_> {
         let before = State::read(node).await?;
         self.load.begin()?;
         wait_for("events pushed under load", PATIENCE, async || {
-            let count = self.load.acknowledged().map_err(|error| format!("{error:#}"))?.len();
-            if count >= EVENTS_UNDER_LOAD { Ok(Some(())) } else { Err(format!("{count} events")) }
+            let count = self
+                .load
+                .acknowledged()
+                .map_err(|error| format!("{error:#}"))?
+                .len();
+            if count >= EVENTS_UNDER_LOAD {
+                Ok(Some(()))
+            } else {
+                Err(format!("{count} events"))
+            }
         })
         .await?;
         let backups = self.backups()?.len();
         let requested_at = OffsetDateTime::now_utc();
         self.world.terminate(node.id()).await?;
-        let next = self.world.wait_until_in_service(STACK, Some(node.id()), PATIENCE).await?;
+        let next = self
+            .world
+            .wait_until_in_service(STACK, Some(node.id()), PATIENCE)
+            .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let acknowledged = self.load.acknowledged()?;
         self.load.end()?;
         let keys = self.backups()?;
-        ensure!(keys.len() > backups, "the terminated node took no final backup");
+        ensure!(
+            keys.len() > backups,
+            "the terminated node took no final backup"
+        );
         let last = self.manifest(&keys[keys.len() - 1])?;
         let restore = self.restore_of(&next).await?;
         let restored = self.restored_state(&restore.report)?;
         let after = State::read(&next).await?;
         let lost = lost_events(&next, &acknowledged).await?;
         let mut timeline = restore.timeline(requested_at, "termination requested", in_service_at);
-        timeline.push(("final backup begun".to_owned(), between(requested_at, last.index.started_at)));
-        timeline.push(("final backup committed".to_owned(), between(requested_at, last.committed_at)));
+        timeline.push((
+            "final backup begun".to_owned(),
+            between(requested_at, last.index.started_at),
+        ));
+        timeline.push((
+            "final backup committed".to_owned(),
+            between(requested_at, last.committed_at),
+        ));
         timeline.sort_by_key(|(_, at)| *at);
         let possible_at = restore.registered_at.max(last.committed_at);
         let replacement = Replacement {
@@ -275,7 +320,11 @@ impl Story<'_> {
             different_rows: gone_rows(&before, &after, lost),
             files: before.files.len(),
             different_files: registry::different_files(&before.files, &after.files),
-            data_loss: if lost == 0 { Duration::ZERO } else { between(restored, requested_at) },
+            data_loss: if lost == 0 {
+                Duration::ZERO
+            } else {
+                between(restored, requested_at)
+            },
             outage: between(requested_at, in_service_at),
             timeline,
             node_work: restore.work(),
@@ -292,39 +341,58 @@ impl Story<'_> {
             .environment(&self.restore_function()?)
             .and_then(|environment| environment.get(env::RESTORE_DOCUMENT))
             .context("the restore function knows no restore document")?;
-        let listed = ssm.list_command_invocations().instance_id(node.id()).send().await?;
-        let command = listed
-            .command_invocations()
-            .iter()
-            .find(|one| one.document_name() == Some(document))
-            .with_context(|| format!("no restore command was sent to {}", node.id()))?;
-        let invocation = ssm
-            .get_command_invocation()
-            .command_id(command.command_id().unwrap_or_default())
+        let listed = ssm
+            .list_command_invocations()
             .instance_id(node.id())
-            .plugin_name(shared::command::AGENT_STEP)
             .send()
             .await?;
-        let agents = ssm.describe_instance_information().send().await?;
-        let agent = agents.instance_information_list().iter().find(|one| one.instance_id() == Some(node.id()));
-        let registered = agent.and_then(|one| one.registration_date()).context("the node's agent is unknown")?;
-        match Report::from_output(invocation.standard_output_content().unwrap_or_default())? {
-            Report::Restore(report) => {
-                self.peak_memory_kib = self.peak_memory_kib.max(report.peak_memory_kib);
-                let requested = command.requested_date_time().context("when was the restore requested?")?;
-                Ok(Restore {
+        // A sweep and a launch event may both have sent one; the node answers the second like the first.
+        let commands = listed.command_invocations().iter();
+        let mut found = None;
+        for command in commands.filter(|one| one.document_name() == Some(document)) {
+            let invocation = ssm
+                .get_command_invocation()
+                .command_id(command.command_id().unwrap_or_default())
+                .instance_id(node.id())
+                .plugin_name(shared::command::AGENT_STEP)
+                .send()
+                .await?;
+            let output = invocation.standard_output_content().unwrap_or_default();
+            if let Ok(Report::Restore(report)) = Report::from_output(output) {
+                found = Some((
                     report,
-                    registered_at: OffsetDateTime::from_unix_timestamp_nanos(registered.as_nanos())?,
-                    requested_at: OffsetDateTime::from_unix_timestamp_nanos(requested.as_nanos())?,
-                })
+                    command
+                        .requested_date_time()
+                        .context("when was the restore requested?")?,
+                ));
             }
-            other => anyhow::bail!("the restore of {} reports {other:?}", node.id()),
         }
+        let (report, requested) =
+            found.with_context(|| format!("{} reports no restore: {listed:?}", node.id()))?;
+        self.peak_memory_kib = self.peak_memory_kib.max(report.peak_memory_kib);
+        let agents = ssm.describe_instance_information().send().await?;
+        let agent = agents
+            .instance_information_list()
+            .iter()
+            .find(|one| one.instance_id() == Some(node.id()));
+        let registered = agent
+            .and_then(|one| one.registration_date())
+            .context("the node's agent is unknown")?;
+        Ok(Restore {
+            report,
+            registered_at: OffsetDateTime::from_unix_timestamp_nanos(registered.as_nanos())?,
+            requested_at: OffsetDateTime::from_unix_timestamp_nanos(requested.as_nanos())?,
+        })
     }
 
     fn restore_function(&self) -> Result<String> {
         let named = |name: &&str| name.to_lowercase().contains("restore");
-        Ok(self.world.functions().find(named).context("there is no restore function")?.to_owned())
+        Ok(self
+            .world
+            .functions()
+            .find(named)
+            .context("there is no restore function")?
+            .to_owned())
     }
 
     /// Returns when the restored backup was begun: whatever was written before that is there.
@@ -349,7 +417,12 @@ impl Restore {
         Duration::from_secs_f64(self.report.seconds)
     }
 
-    fn timeline(&self, from: OffsetDateTime, first: &str, to: OffsetDateTime) -> Vec<(String, Duration)> {
+    fn timeline(
+        &self,
+        from: OffsetDateTime,
+        first: &str,
+        to: OffsetDateTime,
+    ) -> Vec<(String, Duration)> {
         let done = self.requested_at + self.work();
         [
             (first, from),
@@ -371,9 +444,15 @@ fn between(from: OffsetDateTime, to: OffsetDateTime) -> Duration {
 /// Counts the acknowledged events that the node does not have.
 async fn lost_events(node: &Node, acknowledged: &[i64]) -> Result<usize> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
-    let rows = client.query("SELECT id FROM registry.push_event", &[]).await.context("read the events")?;
+    let rows = client
+        .query("SELECT id FROM registry.push_event", &[])
+        .await
+        .context("read the events")?;
     let present: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-    Ok(acknowledged.iter().filter(|id| !present.contains(id)).count())
+    Ok(acknowledged
+        .iter()
+        .filter(|id| !present.contains(id))
+        .count())
 }
 
 /// Counts what was there before the load and is gone or changed, and the acknowledged events that were lost.
@@ -386,10 +465,15 @@ fn gone_rows(before: &State, after: &State, lost: usize) -> BTreeMap<String, usi
     for hash in after.main.get(EVENTS).unwrap_or(&none) {
         *after_events.entry(hash).or_insert(0usize) += 1;
     }
-    let gone = before.main.get(EVENTS).unwrap_or(&none).iter().filter(|hash| {
-        let left = after_events.get_mut(hash).filter(|left| **left > 0);
-        left.map(|left| *left -= 1).is_none()
-    });
+    let gone = before
+        .main
+        .get(EVENTS)
+        .unwrap_or(&none)
+        .iter()
+        .filter(|hash| {
+            let left = after_events.get_mut(hash).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_none()
+        });
     let gone = gone.count() + lost;
     if gone > 0 {
         different.insert(EVENTS.to_owned(), gone);

@@ -62,7 +62,6 @@ async fn connect(database: &str) -> Result<Client> {
 }
 
 async fn push(client: &Client) -> Result<i64> {
-    let statement =
-        "INSERT INTO registry.push_event (actor, target) VALUES ('load', gen_random_uuid()::text) RETURNING id";
+    let statement = "INSERT INTO registry.push_event (actor, target) VALUES ('load', gen_random_uuid()::text) RETURNING id";
     Ok(client.query_one(statement, &[]).await?.get(0))
 }

@@ -36,15 +36,29 @@ async fn main() -> Result<ExitCode> {
         // Progress that nobody can read is no reason to stop.
         print(&line).ok();
     };
-    let outcome = story::play(Seed { rows: arguments.rows, seed: arguments.seed }, &say).await?;
+    let outcome = story::play(
+        Seed {
+            rows: arguments.rows,
+            seed: arguments.seed,
+        },
+        &say,
+    )
+    .await?;
     print(&table(&outcome))?;
-    Ok(if outcome.is_faithful() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.is_faithful() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn table(outcome: &Outcome) -> String {
     let (unplanned, planned) = (&outcome.unplanned, &outcome.planned);
     let mut text = String::new();
-    for (title, replacement) in [("unplanned loss", unplanned), ("planned replacement", planned)] {
+    for (title, replacement) in [
+        ("unplanned loss", unplanned),
+        ("planned replacement", planned),
+    ] {
         text += &format!("\n{title}\n");
         for (what, at) in &replacement.timeline {
             text += &format!("  {:>7.2} s  {what}\n", at.as_secs_f64());
@@ -59,18 +73,31 @@ fn table(outcome: &Outcome) -> String {
     let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
     let rows: [(&str, &dyn Fn(&Replacement) -> String); 7] = [
         ("rows different, of", &|one| {
-            format!("{} of {}", one.different_rows.values().sum::<usize>(), one.rows)
+            format!(
+                "{} of {}",
+                one.different_rows.values().sum::<usize>(),
+                one.rows
+            )
         }),
-        ("files different, of", &|one| format!("{} of {}", one.different_files.len(), one.files)),
+        ("files different, of", &|one| {
+            format!("{} of {}", one.different_files.len(), one.files)
+        }),
         ("data lost (RPO)", &|one| seconds(one.data_loss)),
         ("out of service (RTO)", &|one| seconds(one.outage)),
         ("  of it the node's restore", &|one| seconds(one.node_work)),
         ("  of it orchestration", &|one| seconds(one.orchestration)),
         ("  the rest: AWS (shortened), final backup", &|one| {
-            seconds(one.outage.saturating_sub(one.node_work).saturating_sub(one.orchestration))
+            seconds(
+                one.outage
+                    .saturating_sub(one.node_work)
+                    .saturating_sub(one.orchestration),
+            )
         }),
     ];
-    text += &format!("\n{:<44}{:>22}{:>22}\n", "", "unplanned loss", "planned replacement");
+    text += &format!(
+        "\n{:<44}{:>22}{:>22}\n",
+        "", "unplanned loss", "planned replacement"
+    );
     for (what, value) in rows {
         text += &format!("{what:<44}{:>22}{:>22}\n", value(unplanned), value(planned));
     }
@@ -83,7 +110,11 @@ fn table(outcome: &Outcome) -> String {
         outcome.backup_seconds,
         outcome.peak_memory_kib / 1024,
     );
-    text + if outcome.is_faithful() { "Nothing differs.\n" } else { "SOMETHING DIFFERS.\n" }
+    text + if outcome.is_faithful() {
+        "Nothing differs.\n"
+    } else {
+        "SOMETHING DIFFERS.\n"
+    }
 }
 
 fn print(text: &str) -> Result<()> {

@@ -2,16 +2,14 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use futures_util::FutureExt as _;
-use rekindle_tests::application;
 use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::registry::{self, Load};
 use rekindle_tests::s3::{ACCESS_KEY, SECRET_KEY};
-use rekindle_tests::world::{Binaries, ProtectedGroup, StandIn};
+use rekindle_tests::world::{Binaries, StandIn};
 use tracing_subscriber::EnvFilter;
 
 /// Runs a local stand-in for AWS with one protected group, until Ctrl-C.
@@ -60,19 +58,13 @@ async fn main() -> Result<()> {
     if let (Some(functions), Some(agent)) = (arguments.functions, arguments.agent) {
         builder = builder.binaries(Binaries { functions, agent });
     }
-    let bucket = builder.bucket_name().to_owned();
     let mut stand_in = builder.start().await?;
-    let stack = arguments.stack.clone();
-    stand_in.create_group(ProtectedGroup {
-        name: stack.clone(),
-        stack: stack.clone(),
-        user_data: Arc::new(move |node| {
-            let (stack, bucket) = (stack.clone(), bucket.clone());
-            async move { application::prepare(&node, &stack, &bucket).await }.boxed()
-        }),
-        retain_on_abandon: false,
-        tagged: true,
-    })?;
+    let load = Load::in_directory(&stand_in.directory());
+    stand_in.create_group(registry::protected_group(
+        &arguments.stack,
+        stand_in.bucket(),
+        &load,
+    ))?;
     stand_in.run_schedules(
         Some(Duration::from_secs(arguments.schedule_seconds)),
         Some(Duration::from_secs(arguments.sweep_seconds)),

@@ -60,7 +60,10 @@ impl Environment {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LANG", "en_US.UTF-8")
             .env("TZ", ":UTC")
-            .env("AWS_LAMBDA_RUNTIME_API", format!("http://{}/{id}", lambda.address))
+            .env(
+                "AWS_LAMBDA_RUNTIME_API",
+                format!("http://{}/{id}", lambda.address),
+            )
             .env("AWS_LAMBDA_FUNCTION_NAME", &function.name)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env(
