@@ -17,18 +17,15 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: postgres ## Play the whole story on this machine: back up, lose the node, restore (ARGS="--rows N --seed N")
-	cargo build --locked --bins
+demo: build ## Play the whole story on this machine: back up, lose the node, restore (ARGS="--rows N --seed N")
 	target/debug/demo $(ARGS)
 
 .PHONY: local
-local: postgres ## Leave a protected group running in the local AWS stand-in, with lines to paste for the aws CLI
-	cargo build --locked --bins
+local: build ## Leave a protected group running in the local AWS stand-in, with lines to paste for the aws CLI
 	target/debug/standin $(ARGS)
 
 .PHONY: test
-test: postgres venv ## Run every test: the shipped binaries on real Postgres, and the template's checks
-	cargo build --locked --workspace --bins
+test: build venv ## Run every test: the shipped binaries on real Postgres, and the template's checks
 	cargo test --locked --workspace 2>&1 | tee target/test.log
 	tests/template/run.sh 2>&1 | tee target/test-template.log
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } \
@@ -50,6 +47,12 @@ package: venv ## Build both functions and the agent as AWS runs them (x86_64), b
 	cargo lambda build --locked --release --x86-64 --output-format zip --lambda-dir dist -p backup -p restore
 	mkdir -p dist/agent
 	$(MAKE) -C layer build-AgentLayer ARTIFACTS_DIR=$(CURDIR)/dist/agent
+
+# Everything at once, so that demo and test share one build: with fewer packages or targets, cargo would choose other
+# features of the AWS SDK and compile it again.
+.PHONY: build
+build: postgres
+	cargo build --locked --workspace --all-targets
 
 # What a fresh Debian machine may lack. Nothing else is installed outside this folder.
 .PHONY: postgres
