@@ -13,6 +13,7 @@ pub mod lambda;
 pub mod node;
 pub mod pattern;
 pub mod postgres;
+pub mod protected;
 pub mod registry;
 pub mod s3;
 pub mod ssm;

@@ -1,0 +1,323 @@
+//! Protected groups in service, and what the end-to-end tests ask again and again: which backups there are, what a
+//! node answered, what the functions said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use shared::command::AGENT_STEP;
+use shared::id::{BackupId, StackName};
+use shared::manifest::Manifest;
+use shared::report::{Report, RestoreReport};
+use shared::{env, layout};
+
+use crate::node::Node;
+use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
+use crate::wait::wait_for;
+use crate::world::{ProtectedGroup, StandIn, StandInBuilder};
+
+/// How long a test waits for anything: machines are slow and loaded.
+pub const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Rows of a filled node; few, so that a test stays short.
+pub const ROWS: u64 = 300;
+
+/// A stand-in with any number of protected groups. A group, its stack and its tag share one name.
+pub struct Protected {
+    /// The stand-in.
+    pub world: StandIn,
+}
+
+/// A command's invocation on one node, as SSM shows it to an operator.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// The command.
+    pub command_id: String,
+    /// Its document.
+    pub document: String,
+    /// SSM's word, such as `Success`.
+    pub status: String,
+    /// The exit code of the agent's step.
+    pub code: i32,
+    /// The agent's step's standard output: the report.
+    pub output: String,
+    /// The agent's step's standard error: the log.
+    pub errors: String,
+}
+
+impl Protected {
+    /// Starts a stand-in without groups.
+    pub async fn start() -> Result<Self> {
+        Self::with(StandIn::builder()).await
+    }
+
+    /// Starts a stand-in of this description, without groups.
+    pub async fn with(builder: StandInBuilder) -> Result<Self> {
+        let world = builder.start().await?;
+        Ok(Self { world })
+    }
+
+    /// Starts a stand-in with one filled group in service; returns its node, too.
+    pub async fn one(stack: &str) -> Result<(Self, Arc<Node>)> {
+        let protected = Self::start().await?;
+        let node = protected.filled(stack).await?;
+        Ok((protected, node))
+    }
+
+    /// Returns what drives the application of this stack's nodes.
+    pub fn load(&self, stack: &str) -> Result<Load> {
+        let directory = self.world.directory().join("loads").join(stack);
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+        Ok(Load::in_directory(&directory))
+    }
+
+    /// Describes a protected group whose nodes run the registry.
+    pub fn description(&self, stack: &str) -> Result<ProtectedGroup> {
+        let load = self.load(stack)?;
+        Ok(registry::protected_group(stack, self.world.bucket(), &load))
+    }
+
+    /// Creates a group and waits until its first, still empty, node is in service.
+    pub async fn empty(&self, stack: &str) -> Result<Arc<Node>> {
+        self.world.create_group(self.description(stack)?)?;
+        self.in_service(stack, None).await
+    }
+
+    /// Creates a group and fills its first node with a small registry.
+    pub async fn filled(&self, stack: &str) -> Result<Arc<Node>> {
+        let node = self.empty(stack).await?;
+        fill(&node).await?;
+        Ok(node)
+    }
+
+    /// Waits until a node of the group other than `not` is in service; the minute sweep fires meanwhile.
+    pub async fn in_service(&self, stack: &str, not: Option<&Node>) -> Result<Arc<Node>> {
+        let not = not.map(Node::id);
+        let arrival = self.world.wait_until_in_service(stack, not, PATIENCE);
+        self.sweeping(arrival).await
+    }
+
+    /// Fires the minute sweep again and again, in the stand-in's time, until `work` is done.
+    pub async fn sweeping<T>(&self, work: impl Future<Output = T>) -> T {
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(self.world.clock().wait(60.0)).await;
+                self.world.sweep();
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            never = sweeps => never,
+        }
+    }
+
+    /// Returns the committed backups of a stack, oldest first.
+    pub fn backups(&self, stack: &str) -> Result<Vec<BackupId>> {
+        let prefix = layout::manifests(&stack.parse()?);
+        let keys = self.world.s3().keys(self.world.bucket(), &prefix)?;
+        keys.iter()
+            .map(|key| {
+                layout::backup_of_manifest(key).with_context(|| format!("{key} is no manifest"))
+            })
+            .collect()
+    }
+
+    /// Reads a committed backup's manifest.
+    pub fn manifest(&self, stack: &str, backup: &BackupId) -> Result<Manifest> {
+        let stack: StackName = stack.parse()?;
+        let key = layout::manifest(&stack, backup);
+        let bytes = self.world.s3().read(self.world.bucket(), &key)?;
+        Ok(Manifest::parse(&bytes, &stack, backup)?)
+    }
+
+    /// Waits until the stack has more than `before` backups; returns the newest one's manifest.
+    pub async fn committed(&self, stack: &str, before: usize) -> Result<Manifest> {
+        let what = format!("more than {before} committed backups of {stack}");
+        let newest = wait_for(&what, PATIENCE, async || {
+            let backups = self.backups(stack).map_err(|error| format!("{error:#}"))?;
+            if backups.len() > before {
+                Ok(backups.last().cloned())
+            } else {
+                Err(format!("{backups:?}; {:#?}", self.problems(stack)))
+            }
+        })
+        .await?;
+        self.manifest(stack, &newest)
+    }
+
+    /// Fires the schedule and waits until the stack has one backup more.
+    pub async fn back_up(&self, stack: &str) -> Result<Manifest> {
+        let before = self.backups(stack)?.len();
+        self.world.tick();
+        self.committed(stack, before).await
+    }
+
+    /// Returns the name of the function whose name contains `word`, such as `backup`.
+    pub fn function(&self, word: &str) -> Result<String> {
+        let named = |name: &&str| name.to_lowercase().contains(word);
+        let found = self.world.functions().find(named);
+        Ok(found
+            .with_context(|| format!("there is no {word} function"))?
+            .to_owned())
+    }
+
+    /// Returns the name of the backup document or of the restore document.
+    pub fn document(&self, word: &str) -> Result<String> {
+        let name = match word {
+            "backup" => env::BACKUP_DOCUMENT,
+            _ => env::RESTORE_DOCUMENT,
+        };
+        let environment = self.world.environment(&self.function("backup")?);
+        environment
+            .and_then(|environment| environment.get(name))
+            .cloned()
+            .with_context(|| format!("{name} is not set"))
+    }
+
+    /// Returns the commands of one document on a node, oldest first, as SSM shows them. `word` is `backup` or
+    /// `restore`.
+    pub async fn invocations(&self, node: &Node, word: &str) -> Result<Vec<Invocation>> {
+        let document = self.document(word)?;
+        let ssm = aws_sdk_ssm::Client::new(self.world.aws());
+        let mut found = Vec::new();
+        let mut pages = ssm
+            .list_command_invocations()
+            .instance_id(node.id())
+            .into_paginator()
+            .send();
+        while let Some(page) = pages.next().await {
+            let page = page.context("list the node's commands")?;
+            for command in page.command_invocations() {
+                if command.document_name() != Some(&document) {
+                    continue;
+                }
+                let command_id = command.command_id().unwrap_or_default().to_owned();
+                let invocation = ssm
+                    .get_command_invocation()
+                    .command_id(&command_id)
+                    .instance_id(node.id())
+                    .plugin_name(AGENT_STEP)
+                    .send()
+                    .await
+                    .with_context(|| format!("ask for {command_id}"))?;
+                let requested = command
+                    .requested_date_time()
+                    .context("when was it requested?")?
+                    .as_nanos();
+                let status = command.status().map_or("", |status| status.as_str());
+                let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+                let one = Invocation {
+                    command_id,
+                    document: document.clone(),
+                    status: status.to_owned(),
+                    code: invocation.response_code(),
+                    output: text(invocation.standard_output_content()),
+                    errors: text(invocation.standard_error_content()),
+                };
+                found.push((requested, one));
+            }
+        }
+        found.sort_by_key(|(requested, _)| *requested);
+        Ok(found.into_iter().map(|(_, one)| one).collect())
+    }
+
+    /// Waits until the node has ended more than `before` commands of one document; returns the newest.
+    pub async fn ended(&self, node: &Node, word: &str, before: usize) -> Result<Invocation> {
+        let what = format!("more than {before} ended {word} commands on {}", node.id());
+        wait_for(&what, PATIENCE, async || {
+            let all = self.invocations(node, word).await;
+            let all = all.map_err(|error| format!("{error:#}"))?;
+            let ended = |one: &&Invocation| {
+                !["Pending", "InProgress", "Delayed", "Cancelling"].contains(&one.status.as_str())
+            };
+            let ended: Vec<&Invocation> = all.iter().filter(ended).collect();
+            match ended.last() {
+                Some(last) if ended.len() > before => Ok(Some((*last).clone())),
+                _ => Err(format!("{all:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Returns what the node reported of its restore: the first report that is one.
+    pub async fn restored(&self, node: &Node) -> Result<RestoreReport> {
+        let all = self.invocations(node, "restore").await?;
+        let report = all
+            .iter()
+            .find_map(|one| match Report::from_output(&one.output) {
+                Ok(Report::Restore(report)) => Some(report),
+                _ => None,
+            });
+        report.with_context(|| format!("{} reports no restore: {all:?}", node.id()))
+    }
+
+    /// Returns every JSON line that the functions wrote since the first `after` lines.
+    pub fn lines(&self, after: usize) -> Vec<Value> {
+        let lines = self.world.logs().into_iter().skip(after);
+        lines.filter_map(|line| line.json).collect()
+    }
+
+    /// Returns the number of lines so far, for [`Self::lines`].
+    pub fn mark(&self) -> usize {
+        self.world.logs().len()
+    }
+
+    /// Returns the ERROR lines that name a stack.
+    pub fn problems(&self, stack: &str) -> Vec<Value> {
+        let lines = self.lines(0).into_iter();
+        lines
+            .filter(|line| line["level"] == "ERROR" && line["fields"]["stack"] == stack)
+            .collect()
+    }
+
+    /// Waits for the ERROR line of a stack with this word, and for the metric that raises the alarm; returns the
+    /// line's message.
+    pub async fn failure(&self, stack: &str, kind: &str) -> Result<String> {
+        let what = format!("an ERROR line and a metric of the kind {kind} for {stack}");
+        wait_for(&what, PATIENCE, async || {
+            let problems = self.problems(stack);
+            let line = problems.iter().find(|line| line["fields"]["kind"] == kind);
+            let metric = self.lines(0).into_iter().any(|line| {
+                line["Failures"] == 1 && line["Stack"] == stack && line["Kind"] == kind
+            });
+            match line.and_then(|line| line["fields"]["message"].as_str()) {
+                Some(message) if metric => Ok(Some(message.to_owned())),
+                _ => Err(format!("metric: {metric}; {problems:#?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until no asynchronous event is running or waits for another attempt.
+    pub async fn quiet(&self) -> Result<()> {
+        wait_for("the functions to be idle", PATIENCE, async || {
+            match self.world.lambda().pending() {
+                0 => Ok(Some(())),
+                pending => Err(format!("{pending} events are pending")),
+            }
+        })
+        .await
+    }
+}
+
+/// Fills an empty node with a small registry, a second database and a configuration tree.
+pub async fn fill(node: &Node) -> Result<()> {
+    let cluster = node.cluster()?;
+    let seed = Seed {
+        rows: ROWS,
+        seed: 1,
+    };
+    registry::create(&cluster.connect(MAIN_DATABASE).await?, seed).await?;
+    registry::create_notary(&cluster.connect(NOTARY_DATABASE).await?).await?;
+    registry::create_configuration(&node.root(), seed.seed)
+}
+
+/// Changes a node's settings: every occurrence of `from` becomes `to`. An error where there is none.
+pub fn change_settings(node: &Node, from: &str, to: &str) -> Result<()> {
+    let path = node.root().join("etc/rekindle/node.toml");
+    let text = std::fs::read_to_string(&path).context("read the settings")?;
+    ensure!(text.contains(from), "the settings hold no {from:?}: {text}");
+    std::fs::write(&path, text.replace(from, to)).context("write the settings")
+}
