@@ -1,7 +1,10 @@
 //! The whole story with the shipped binaries: back up, lose the node, restore before InService; then a planned
 //! replacement under load. The demonstration prints it, and a test plays it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod restore;
+mod state;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +15,10 @@ use shared::report::{Report, RestoreOutcome, RestoreReport};
 use shared::{env, layout};
 use time::OffsetDateTime;
 
+use self::restore::{Restore, between};
+use self::state::{State, gone_rows, lost_events};
 use crate::node::Node;
-use crate::registry::{self, Files, Load, MAIN_DATABASE, NOTARY_DATABASE, Rows, Seed};
+use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
 use crate::wait::wait_for;
 use crate::world::StandIn;
 
@@ -80,39 +85,6 @@ impl Outcome {
     /// Tells whether both replacements lost nothing that they had to keep.
     pub fn is_faithful(&self) -> bool {
         self.unplanned.is_faithful() && self.planned.is_faithful() && self.lost == 0
-    }
-}
-
-/// What a node holds.
-struct State {
-    main: Rows,
-    notary: Rows,
-    files: Files,
-}
-
-impl State {
-    async fn read(node: &Node) -> Result<Self> {
-        let cluster = node.cluster()?;
-        Ok(Self {
-            main: registry::rows(&cluster.connect(MAIN_DATABASE).await?).await?,
-            notary: registry::rows(&cluster.connect(NOTARY_DATABASE).await?).await?,
-            files: registry::files(&node.root())?,
-        })
-    }
-
-    fn rows(&self) -> usize {
-        self.main
-            .values()
-            .chain(self.notary.values())
-            .map(Vec::len)
-            .sum()
-    }
-
-    /// Counts what differs from `self` in `after`, in both databases.
-    fn different_rows(&self, after: &Self) -> BTreeMap<String, usize> {
-        let mut different = registry::different_rows(&self.main, &after.main);
-        different.extend(registry::different_rows(&self.notary, &after.notary));
-        different
     }
 }
 
@@ -403,80 +375,4 @@ impl Story<'_> {
         let manifest = self.manifest(&layout::manifest(&STACK.parse()?, backup_id))?;
         Ok(manifest.index.started_at)
     }
-}
-
-/// What SSM knows of a restore.
-struct Restore {
-    report: RestoreReport,
-    registered_at: OffsetDateTime,
-    requested_at: OffsetDateTime,
-}
-
-impl Restore {
-    fn work(&self) -> Duration {
-        Duration::from_secs_f64(self.report.seconds)
-    }
-
-    fn timeline(
-        &self,
-        from: OffsetDateTime,
-        first: &str,
-        to: OffsetDateTime,
-    ) -> Vec<(String, Duration)> {
-        let done = self.requested_at + self.work();
-        [
-            (first, from),
-            ("replacement registered with SSM", self.registered_at),
-            ("restore command sent", self.requested_at),
-            ("restore done", done),
-            ("in service", to),
-        ]
-        .map(|(what, at)| (what.to_owned(), between(from, at)))
-        .into()
-    }
-}
-
-/// Returns the time from one moment to another; nothing where they are the other way round.
-fn between(from: OffsetDateTime, to: OffsetDateTime) -> Duration {
-    (to - from).max(time::Duration::ZERO).unsigned_abs()
-}
-
-/// Counts the acknowledged events that the node does not have.
-async fn lost_events(node: &Node, acknowledged: &[i64]) -> Result<usize> {
-    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
-    let rows = client
-        .query("SELECT id FROM registry.push_event", &[])
-        .await
-        .context("read the events")?;
-    let present: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-    Ok(acknowledged
-        .iter()
-        .filter(|id| !present.contains(id))
-        .count())
-}
-
-/// Counts what was there before the load and is gone or changed, and the acknowledged events that were lost.
-/// What the application has added since is not a difference.
-fn gone_rows(before: &State, after: &State, lost: usize) -> BTreeMap<String, usize> {
-    const EVENTS: &str = "registry.push_event";
-    let mut different = before.different_rows(after);
-    different.remove(EVENTS);
-    let (none, mut after_events) = (Vec::new(), BTreeMap::new());
-    for hash in after.main.get(EVENTS).unwrap_or(&none) {
-        *after_events.entry(hash).or_insert(0usize) += 1;
-    }
-    let gone = before
-        .main
-        .get(EVENTS)
-        .unwrap_or(&none)
-        .iter()
-        .filter(|hash| {
-            let left = after_events.get_mut(hash).filter(|left| **left > 0);
-            left.map(|left| *left -= 1).is_none()
-        });
-    let gone = gone.count() + lost;
-    if gone > 0 {
-        different.insert(EVENTS.to_owned(), gone);
-    }
-    different
 }
