@@ -75,7 +75,7 @@ exit_codes! {
     Upload = 22 transient "Upload", "S3 refused or lost an upload: check the bucket's name, its policy and the node's role.";
     ConfigurationMissing = 23 permanent "ConfigurationMissing", "A configured path does not exist: create it, or correct `paths` in `[configuration]`.";
     ConfigurationCapture = 24 transient "ConfigurationCapture", "A configured file could not be archived: the message names it.";
-    Verification = 25 transient "Verification", "A dump could not be decoded to its end, so it was not committed: check the node's memory and disk.";
+    Verification = 25 transient "Verification", "What was read is not what was backed up, so it was neither committed nor restored: look at the named object's noncurrent versions, and at the node's memory and disk.";
     NoUsableBackup = 30 permanent "NoUsableBackup", "None of the offered backups passed verification: look at the skipped ones in the report, and restore a chosen older one.";
     Download = 31 transient "Download", "S3 did not deliver an object: check the node's access to backups/ of its own stack.";
     Restore = 32 transient "Restore", "`pg_restore` or `psql` failed: its own words are in the message.";

@@ -16,6 +16,7 @@ pub mod postgres;
 pub mod protected;
 pub mod registry;
 pub mod s3;
+pub mod spare;
 pub mod ssm;
 pub mod story;
 pub mod template;

@@ -1,0 +1,276 @@
+//! What the documents say is what the programs do: exit codes, error types, settings, events.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::protected::Protected;
+use rekindle_tests::world::Binaries;
+use serde_json::Value;
+use shared::report::ExitCode;
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(project().join(path)).with_context(|| format!("read {path}"))
+}
+
+/// Runs `rekindle-node check` on a machine with this settings file; returns exit status and output.
+fn check(settings: &str) -> Result<(Option<i32>, String)> {
+    let root = tempfile::tempdir()?;
+    let directory = root.path().join("etc/rekindle");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("node.toml"), settings)?;
+    let output = Command::new(Binaries::of_this_build()?.agent)
+        .arg("check")
+        .env_clear()
+        .env("REKINDLE_ROOT", root.path())
+        .output()
+        .context("run rekindle-node check")?;
+    let text = String::from_utf8(output.stdout).context("the agent's output")?;
+    Ok((output.status.code(), text))
+}
+
+/// Returns the rows of the first Markdown table after `marker`, without its head: the cells of each.
+fn table(text: &str, marker: &str) -> Result<Vec<Vec<String>>> {
+    let (_, rest) = text
+        .split_once(marker)
+        .with_context(|| format!("README.md has no {marker}"))?;
+    let lines = rest
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    let rows = lines.skip(2).map(|line| {
+        let cells = line.trim_matches('|').split(" | ");
+        cells.map(|cell| cell.trim().to_owned()).collect()
+    });
+    Ok(rows.collect())
+}
+
+/// Returns the words in backquotes of a text.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn readme_lists_every_exit_code_with_its_remedy() -> Result<()> {
+    let listed = table(&read("README.md")?, "<!-- EXIT CODES -->")?;
+    let expected: Vec<Vec<String>> = ExitCode::ALL
+        .iter()
+        .map(|code| {
+            let permanent = if code.permanent() { "yes" } else { "no" };
+            vec![
+                code.code().to_string(),
+                format!("`{}`", code.word()),
+                permanent.to_owned(),
+                code.remedy().to_owned(),
+            ]
+        })
+        .collect();
+    assert_eq!(listed, expected);
+    Ok(())
+}
+
+/// The second table has the words of `Error::kind`, of a reason to abandon, and those that a function counts by
+/// name; the exit codes' own words stand in the first one.
+#[test]
+fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
+    let listed: BTreeSet<String> = table(&read("README.md")?, "<!-- ERROR TYPES -->")?
+        .iter()
+        .flat_map(|row| quoted(&row[0]))
+        .collect();
+    let mut known = BTreeSet::new();
+    let mut collect = |pattern: &str, text: &str| -> Result<()> {
+        let words = regex::Regex::new(pattern)?;
+        known.extend(words.captures_iter(text).map(|found| found[1].to_owned()));
+        Ok(())
+    };
+    for source in sources(&project().join("functions"))? {
+        let text = std::fs::read_to_string(&source)?;
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        collect(r#"\bkind = "([A-Z][A-Za-z]+)""#, shipped)?;
+        collect(r#"\b(?:report|failed)\([^;"]*"([A-Z][A-Za-z]+)""#, shipped)?;
+    }
+    for path in ["shared/src/error.rs", "functions/restore/src/reason.rs"] {
+        let text = read(path)?;
+        let (_, body) = text.split_once("fn kind(").context("kind() is gone")?;
+        let (body, _) = body.split_once("\n    }\n").context("kind() has no end")?;
+        collect(r#"=> "([A-Z][A-Za-z]+)""#, body)?;
+    }
+    ensure!(known.len() > 15, "only {known:?} were found in the sources");
+    assert_eq!(listed, known);
+    Ok(())
+}
+
+fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+            && !path.ends_with("testing.rs")
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The agent names the keys that it knows where it meets one that it does not.
+#[test]
+fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
+    let unknown = "nonsense = 1\n[configuration]\nnonsense = 1\n[postgres]\nnonsense = 1\n[commands]\nnonsense = 1\n";
+    let (code, output) = check(unknown)?;
+    assert_eq!(code, Some(ExitCode::Settings.code().into()));
+    let mut accepted = BTreeSet::new();
+    for line in output.lines() {
+        let Some((place, keys)) = line.split_once(": the keys there are ") else {
+            continue;
+        };
+        let section = place.rsplit_once(" in ").map(|(_, section)| section);
+        for key in keys.trim_end_matches('.').split(", ") {
+            match section {
+                Some(section) => accepted.insert(format!("{section} {key}")),
+                None if ["configuration", "postgres", "commands"].contains(&key) => continue,
+                None => accepted.insert(key.to_owned()),
+            };
+        }
+    }
+    assert!(accepted.len() > 15, "{output}");
+    let rows = table(&read("README.md")?, "## Settings on the node")?;
+    let mut listed = BTreeSet::new();
+    for row in &rows {
+        let mut section = String::new();
+        for word in quoted(&row[0]) {
+            // `[postgres] host`, `port`: a table holds until the end of the cell.
+            let key = match word.split_once("] ") {
+                Some((table, key)) => {
+                    section = format!("{table}] ");
+                    key
+                }
+                None => &word,
+            };
+            listed.insert(format!("{section}{key}"));
+        }
+    }
+    assert_eq!(listed, accepted);
+    Ok(())
+}
+
+#[test]
+fn the_shipped_settings_are_good() -> Result<()> {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(project().join("settings"))? {
+        let path = entry?.path();
+        let (code, output) = check(&std::fs::read_to_string(&path)?)?;
+        assert_eq!(code, Some(0), "{}: {output}", path.display());
+        assert!(output.contains("stack: "), "{output}");
+        seen += 1;
+    }
+    assert!(seen >= 2, "there are only {seen} settings files");
+    Ok(())
+}
+
+#[test]
+fn all_mistakes_of_a_settings_file_are_told_at_once_with_their_lines() -> Result<()> {
+    let text = r#"stack = "No Stack"
+bucket = "B"
+stall_limit_seconds = "soon"
+[configuration]
+paths = ["relative", "/etc/app", "/etc/app/inside"]
+[postgres]
+container = "db"
+port = 5432
+tablespaces = "perhaps"
+[commands]
+start = "docker start db"
+colour = "red"
+"#;
+    let (code, output) = check(text)?;
+    assert_eq!(code, Some(ExitCode::Settings.code().into()), "{output}");
+    for (line, word) in [
+        (1, "stack"),
+        (2, "bucket"),
+        (3, "stall_limit_seconds"),
+        (5, "relative"),
+        (5, "/etc/app/inside"),
+        (8, "container and a host or port"),
+        (9, "tablespaces"),
+        (11, "start"),
+        (12, "colour"),
+    ] {
+        let line = format!("line {line}: ");
+        let told = output.split(&line).skip(1);
+        let mut told = told.filter_map(|rest| rest.split("line ").next());
+        assert!(
+            told.any(|problem| problem.contains(word)),
+            "{line}…{word}… is not told: {output}"
+        );
+    }
+    Ok(())
+}
+
+/// Each file is one situation; the function that the situation belongs to understands it, whatever it then finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_functions_understand_every_event() -> Result<()> {
+    let protected = Protected::start().await?;
+    let (backup, restore) = (
+        protected.function("backup")?,
+        protected.function("restore")?,
+    );
+    let mut seen = 0;
+    for entry in std::fs::read_dir(project().join("events"))? {
+        let path = entry?.path();
+        let name = path.display().to_string();
+        let mut event: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let stem = stem.with_context(|| name.clone())?;
+        let to_restore = stem.starts_with("launch") || stem.starts_with("restore-");
+        // The documents' names depend on the deployment.
+        if let Some(document) = event.pointer_mut("/detail/document-name") {
+            let word = if to_restore { "restore" } else { "backup" };
+            *document = Value::String(protected.document(word)?);
+        }
+        let functions = match stem {
+            "sweep" => vec![&backup, &restore],
+            _ if to_restore => vec![&restore],
+            _ => vec![&backup],
+        };
+        for function in functions {
+            let answer = protected.world.invoke(function, event.clone()).await;
+            if let Err(error) = answer {
+                assert_ne!(error.error_type, "Event", "{name}: {error}");
+                // No group is there to back up: that is an answer, not a misunderstanding.
+                assert_eq!(error.error_type, "Refused", "{name}: {error}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 17, "only {seen} events were tried");
+
+    let nonsense = protected
+        .world
+        .invoke(&backup, serde_json::json!({"rekindle": "dance"}))
+        .await;
+    assert_eq!(
+        nonsense.map_err(|error| error.error_type),
+        Err("Event".to_owned())
+    );
+    Ok(())
+}
+
+#[test]
+fn the_architecture_fits_on_a_page() -> Result<()> {
+    let lines = read("ARCHITECTURE.md")?.lines().count();
+    assert!(lines <= 120, "ARCHITECTURE.md has {lines} lines");
+    Ok(())
+}
