@@ -22,8 +22,8 @@ DEFECTS = {
         "there is no action ssm:ListCommandInvocation",
     ),
     "missing permission": (
-        "                  - autoscaling:DescribeScalingActivities\n",
-        "",
+        "                  - autoscaling:DescribeScalingActivities\n                  - ssm:DescribeInstanceInformation\n",
+        "                  - ssm:DescribeInstanceInformation\n",
         permissions.exact,
         "RestoreRole does not allow autoscaling:DescribeScalingActivities",
     ),

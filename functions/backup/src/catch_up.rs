@@ -2,11 +2,10 @@
 
 use lambda_runtime::tracing::info;
 use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
-use shared::aws::s3;
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::id::{InstanceId, StackName};
-use shared::{Result, budget, layout};
+use shared::{Result, budget};
 use time::OffsetDateTime;
 
 use crate::decide::seconds;
@@ -25,9 +24,8 @@ pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result
     let records = ssm::commands(&function.aws.ssm, document, since, false, None).await?;
     let mut caught_up = catch_up(function, &groups, &records, since, &mut failures).await;
     for (group, stack, member) in members(&groups) {
-        let instance = &member.instance_id;
-        let seen_to = caught_up.iter().any(|done| &done.instance_id == instance);
-        if is_waiting(&member.state) && !seen_to {
+        if is_waiting(&member.state) {
+            let instance = &member.instance_id;
             let advanced = terminate::advance(function, group, &stack, instance, None).await;
             caught_up.extend(failures.keep(Some(&stack), advanced).flatten());
         }
@@ -91,16 +89,11 @@ async fn look_at(
         function.remember(&record.command_id, instance);
         return Ok(None);
     };
-    let waits = command.purpose == Purpose::Final && is_waiting(state);
-    let (bucket, key) = (
-        &function.config.bucket,
-        layout::manifest(stack, &command.backup_id),
-    );
-    if !waits
-        && s3::head(&function.aws.s3, bucket, &key, None)
-            .await?
-            .is_some()
-    {
+    // Whether it is followed, repeated or given up is for the hook to say, which the sweep looks after.
+    if command.purpose == Purpose::Final && is_waiting(state) {
+        return Ok(None);
+    }
+    if settle::is_committed(function, stack, &command.backup_id).await? {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }
@@ -112,7 +105,7 @@ async fn look_at(
         return Ok(None);
     };
     // A failure's own event says it; if that is lost, the age of the newest backup says it.
-    if *status != InvocationStatus::Success && !waits {
+    if *status != InvocationStatus::Success {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }
@@ -126,7 +119,9 @@ async fn look_at(
 fn is_waiting(state: &LifecycleState) -> bool {
     matches!(
         state,
-        LifecycleState::TerminatingWait | LifecycleState::ReplacingRootVolumeWait
+        LifecycleState::TerminatingWait
+            | LifecycleState::ReplacingRootVolumeWait
+            | LifecycleState::WarmedTerminatingWait
     )
 }
 

@@ -181,8 +181,8 @@ pub(crate) enum Ending {
     StillRunning(InvocationStatus),
     /// The node says that a backup is complete: check it, then commit it.
     Commit(BackupReport),
-    /// It succeeded too long ago: what it left may have been retired since.
-    TooLate,
+    /// It succeeded too long ago: what it left may have been retired since, unless it is committed already.
+    TooLate(BackupId),
     /// What the node says is not an answer to this command.
     Rejected(String),
     /// Another Rekindle command held the node. The next one will do.
@@ -266,7 +266,7 @@ fn on_success(facts: &FinishedFacts, report: BackupReport) -> Ending {
     let window = seconds(budget::COMMIT_WINDOW);
     let age = facts.now - report.backup_id.time();
     if facts.now - facts.requested_at > window || age > window {
-        return Ending::TooLate;
+        return Ending::TooLate(report.backup_id);
     }
     if age < -seconds(budget::MARGIN) {
         return Ending::Rejected(format!(
@@ -333,15 +333,66 @@ pub(crate) struct TerminatingFacts {
     pub(crate) now: OffsetDateTime,
 }
 
+/// How far an instance is on its way out of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It has not begun: it serves, or is about to.
+    NotYet,
+    /// It leaves, and its terminate hook is before it or holds it.
+    Now,
+    /// Its terminate hook lies behind it.
+    Past,
+}
+
+/// Tells how far an instance is on its way out; no state means that it has left.
+pub(crate) fn leaving(state: Option<&LifecycleState>) -> Leaving {
+    use LifecycleState as S;
+    match state {
+        Some(
+            S::Terminating
+            | S::TerminatingWait
+            | S::ReplacingRootVolume
+            | S::ReplacingRootVolumeWait
+            | S::WarmedTerminating
+            | S::WarmedTerminatingWait,
+        ) => Leaving::Now,
+        None
+        | Some(
+            S::TerminatingProceed
+            | S::TerminatingRetained
+            | S::Terminated
+            | S::ReplacingRootVolumeProceed
+            | S::WarmedTerminatingProceed
+            | S::WarmedTerminatingRetained
+            | S::WarmedTerminated,
+        ) => Leaving::Past,
+        Some(_) => Leaving::NotYet,
+    }
+}
+
+/// Tells whether a command that no agent has taken will not be taken any more.
+pub(crate) fn is_overdue(requested_at: OffsetDateTime, now: OffsetDateTime) -> bool {
+    /// How much longer than SSM's own delivery timeout is waited, in seconds.
+    const GRACE: u32 = 5;
+    now - requested_at > seconds(budget::DELIVERY + GRACE)
+}
+
 /// What is done about an instance in the terminate hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Terminating {
+    /// It is not on its way out: its node serves, and must not be stopped.
+    NotLeaving,
     /// It does not wait any more.
     NothingWaits,
     /// Ask for its final backup.
     Send,
     /// Its final backup is on its way or running.
-    Wait(CommandId),
+    Wait {
+        /// The command that asks for it.
+        command_id: CommandId,
+        /// When that was sent.
+        requested_at: OffsetDateTime,
+    },
     /// Its final backup was never delivered: cancel it, then answer the hook.
     Cancel(CommandId),
     /// Its final backup ended: commit it, then answer the hook.
@@ -350,32 +401,56 @@ pub(crate) enum Terminating {
     GiveUp(&'static str),
 }
 
+impl Terminating {
+    /// Returns the decision's name in the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::NotLeaving => "NotLeaving",
+            Self::NothingWaits => "NothingWaits",
+            Self::Send => "Send",
+            Self::Wait { .. } => "Wait",
+            Self::Cancel(_) => "Cancel",
+            Self::Settle(_) => "Settle",
+            Self::GiveUp(_) => "GiveUp",
+        }
+    }
+
+    /// Returns the command that the decision is about.
+    pub(crate) fn command_id(&self) -> Option<&CommandId> {
+        match self {
+            Self::Wait { command_id, .. } | Self::Cancel(command_id) | Self::Settle(command_id) => {
+                Some(command_id)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Decides what is done about an instance in the terminate hook.
 pub(crate) fn on_terminating(facts: &TerminatingFacts) -> Terminating {
-    use LifecycleState as S;
-    match &facts.state {
-        None
-        | Some(
-            S::TerminatingProceed
-            | S::TerminatingRetained
-            | S::Terminated
-            | S::ReplacingRootVolumeProceed
-            | S::WarmedTerminatingProceed
-            | S::WarmedTerminated,
-        ) => return Terminating::NothingWaits,
-        // The event may be faster than the description of the group.
-        Some(_) => {}
+    match leaving(facts.state.as_ref()) {
+        // An event may be late, come twice, or be made up: a node that serves must never be stopped by one.
+        Leaving::NotYet => return Terminating::NotLeaving,
+        Leaving::Past => return Terminating::NothingWaits,
+        Leaving::Now => {}
     }
-    let delivery = seconds(budget::DELIVERY + 5);
     match &facts.command {
+        // A busy node is asked again each time: it answers at once, which also is the only fresh sign that it
+        // lives, and the first answer after the other command's end is the backup.
         Some(command) if command.busy => {}
         Some(command) => {
-            let id = command.command_id.clone();
+            let (command_id, requested_at) = (command.command_id.clone(), command.requested_at);
             return match &command.status {
-                Some(status) if status.is_finished() => Terminating::Settle(id),
-                Some(status) if !status.is_undelivered() => Terminating::Wait(id),
-                _ if facts.now - command.requested_at > delivery => Terminating::Cancel(id),
-                _ => Terminating::Wait(id),
+                Some(status) if status.is_finished() => Terminating::Settle(command_id),
+                Some(status) if !status.is_undelivered() => Terminating::Wait {
+                    command_id,
+                    requested_at,
+                },
+                _ if is_overdue(requested_at, facts.now) => Terminating::Cancel(command_id),
+                _ => Terminating::Wait {
+                    command_id,
+                    requested_at,
+                },
             };
         }
         None => {}

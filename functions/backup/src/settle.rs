@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use lambda_runtime::tracing::{info, warn};
 use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
+use shared::aws::s3;
 use shared::aws::ssm::{self, CommandRecord, Invocation, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
-use shared::id::{CommandId, InstanceId, StackName};
+use shared::id::{BackupId, CommandId, InstanceId, StackName};
 use shared::report::ExitCode;
-use shared::{Error, Result};
+use shared::{Error, Result, layout};
 use time::OffsetDateTime;
 
 use crate::commit::{self, Commit, Finished};
@@ -58,19 +59,30 @@ pub(crate) async fn on_event(
 }
 
 /// Finds the protected group of an instance; its tag is the only thing that says where a backup belongs.
-pub(crate) async fn protected_group(
-    function: &Function,
-    instance: &InstanceId,
-) -> Result<(Group, StackName)> {
+async fn protected_group(function: &Function, instance: &InstanceId) -> Result<(Group, StackName)> {
     let client = &function.aws.autoscaling;
-    let (name, _) = autoscaling::membership(client, instance)
-        .await?
-        .ok_or_else(|| {
-            Error::Refused(format!(
-                "{instance} is in no Auto Scaling group, so its stack is not known"
-            ))
-        })?;
-    named_group(function, &name).await
+    match autoscaling::membership(client, instance).await? {
+        Some((name, _)) => named_group(function, &name).await,
+        None => former_group(function, instance).await,
+    }
+}
+
+/// Finds the protected group that launched an instance which has left since: a backup that was complete before
+/// the node was lost is its stack's newest.
+async fn former_group(function: &Function, instance: &InstanceId) -> Result<(Group, StackName)> {
+    let client = &function.aws.autoscaling;
+    for group in autoscaling::protected_groups(client).await? {
+        let launched = autoscaling::launched_at(client, &group.name, instance).await?;
+        if launched.is_some()
+            && let Some(stack) = group.stack()?
+        {
+            return Ok((group, stack));
+        }
+    }
+    Err(Error::Refused(format!(
+        "{instance} is in no Auto Scaling group, and no protected group recorded its launch, so its stack is not \
+         known: what it left stays uncommitted, and is restored by hand from below backups/ if it is needed"
+    )))
 }
 
 /// Reads a protected group by its name.
@@ -120,7 +132,7 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
     {
         answer_hook(function, group, instance, backup).await?;
     }
-    if backup.is_some_and(|backup| backup != FinalBackup::Postponed) {
+    if backup.is_some() {
         function.remember(&record.command_id, instance);
     }
     let backup_id = match &ending {
@@ -151,8 +163,14 @@ pub(crate) async fn answer_hook(
     let completion =
         autoscaling::complete(client, &group.name, TERMINATE_HOOK, instance, result).await?;
     let (group, result) = (group.name.as_str(), result.as_str());
-    let answered = completion == Completion::Done;
-    info!(group, instance_id = %instance, result, answered, "the terminate hook is answered");
+    match completion {
+        Completion::Done => {
+            info!(group, instance_id = %instance, result, "the terminate hook has its answer");
+        }
+        Completion::AlreadyResolved => {
+            info!(group, instance_id = %instance, result, "the terminate hook had its answer before");
+        }
+    }
     Ok(Some(completion))
 }
 
@@ -196,7 +214,13 @@ async fn act(
                 Err(error) => failed(error.kind(), format!("is not committed: {}", error.chain())),
             }
         }
-        Ending::TooLate => failed(
+        // A late duplicate of an event that did its work.
+        Ending::TooLate(backup_id) if is_committed(function, stack, backup_id).await? => {
+            info!(stack = %stack, backup_id = %backup_id, instance_id = %instance, command_id = %record.command_id,
+                decision = "AlreadyCommitted", "a late event of a backup that was committed in time");
+            Ok((Some(FinalBackup::Committed), "committed before".to_owned()))
+        }
+        Ending::TooLate(_) => failed(
             "CommitLate",
             "ended too long ago to be committed".to_owned(),
         ),
@@ -238,6 +262,17 @@ async fn act(
             format!("ended {status} without a report. {errors}"),
         ),
     }
+}
+
+/// Tells whether a backup has its manifest.
+pub(crate) async fn is_committed(
+    function: &Function,
+    stack: &StackName,
+    backup: &BackupId,
+) -> Result<bool> {
+    let (bucket, key) = (&function.config.bucket, layout::manifest(stack, backup));
+    let manifest = s3::head(&function.aws.s3, bucket, &key, None).await?;
+    Ok(manifest.is_some())
 }
 
 fn log_commit(finished: &Finished<'_>, commit: Commit) {

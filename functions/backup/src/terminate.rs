@@ -1,9 +1,12 @@
 //! An instance in its terminate hook: its final backup is asked for, and the hook never waits in vain.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use lambda_runtime::tracing::{info, warn};
-use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
+use lambda_runtime::tracing::{field, info, warn};
+use shared::aws::autoscaling::{self, Completion, Group, LifecycleState, TERMINATE_HOOK};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::event::{LifecycleAction, Place};
@@ -13,7 +16,8 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::decide::{
-    self, Ending, FinalBackup, FinalCommand, FinishedFacts, Terminating, TerminatingFacts, seconds,
+    self, Ending, FinalBackup, FinalCommand, FinishedFacts, Leaving, Terminating, TerminatingFacts,
+    seconds,
 };
 use crate::failures::report;
 use crate::function::Function;
@@ -21,10 +25,12 @@ use crate::outcome::CaughtUp;
 use crate::settle::{self, Target};
 use crate::start;
 
-/// Between two looks at a command that is being delivered.
+/// Between two looks at a group, or at a command that is being delivered.
 const POLL: Duration = Duration::from_secs(1);
-/// How much longer than SSM's own delivery timeout is waited.
-const GRACE: Duration = Duration::from_secs(5);
+/// Auto Scaling's event may be a few seconds ahead of what Auto Scaling answers.
+const STATE_TRIES: u32 = 5;
+/// What is left of the invocation when waiting ends, so that it ends by itself and not in the midst of a call.
+const RESERVE: Duration = Duration::from_secs(10);
 /// How many final backups of one instance are looked at: more were refused by a busy node.
 const MOST_FINALS: usize = 20;
 
@@ -46,21 +52,18 @@ pub(crate) async fn on_event(
         warn!(stack = %stack, instance_id = %instance,
             "warm pools and root volume replacements are not supported; the final backup is taken nevertheless");
     }
-    let longest = budget::seconds(budget::DELIVERY) + GRACE;
-    let wait = remaining.map_or(longest, |remaining| {
-        longest.min(remaining.saturating_sub(2 * GRACE))
-    });
+    let wait = remaining.map_or(Duration::MAX, |remaining| remaining.saturating_sub(RESERVE));
     let done = advance(function, &group, &stack, instance, Some(wait)).await?;
     Ok(done.unwrap_or_else(|| CaughtUp {
         stack: Some(stack),
         instance_id: instance.clone(),
         backup_id: None,
-        decision: "the hook waits no longer".to_owned(),
+        decision: "it does not wait in the terminate hook".to_owned(),
     }))
 }
 
-/// Brings a waiting instance one step further. With `wait`, stays that long at most to see its final backup
-/// delivered; without, the next sweep looks again.
+/// Brings a waiting instance one step further. With `wait`, stays that long at most to see its state catch up with
+/// its event and its final backup delivered; without, the next sweep looks again.
 pub(crate) async fn advance(
     function: &Function,
     group: &Group,
@@ -68,9 +71,10 @@ pub(crate) async fn advance(
     instance: &InstanceId,
     wait: Option<Duration>,
 ) -> Result<Option<CaughtUp>> {
-    let (facts, record) = gather(function, group, instance).await?;
+    let state_tries = wait.map_or(1, |_| STATE_TRIES);
+    let (facts, record) = gather(function, group, instance, state_tries).await?;
     let decision = decide::on_terminating(&facts);
-    info!(stack = %stack, instance_id = %instance, decision = ?decision, "an instance is in its terminate hook");
+    log(stack, instance, &facts, &decision);
     let done = |decision: String| CaughtUp {
         stack: Some(stack.clone()),
         instance_id: instance.clone(),
@@ -78,7 +82,7 @@ pub(crate) async fn advance(
         decision,
     };
     let decision = match decision {
-        Terminating::NothingWaits => return Ok(None),
+        Terminating::NotLeaving | Terminating::NothingWaits => return Ok(None),
         Terminating::Send => {
             let Some(command_id) = send(function, instance).await? else {
                 return give_up(function, group, stack, instance, "SSM refuses the instance")
@@ -88,10 +92,23 @@ pub(crate) async fn advance(
             };
             info!(stack = %stack, instance_id = %instance, command_id = %command_id, decision = "Start",
                 "the final backup is asked for");
-            deliver(function, group, stack, instance, &command_id, wait).await?
+            let delivery = Delivery {
+                command_id,
+                requested_at: OffsetDateTime::now_utc(),
+                wait,
+            };
+            deliver(function, group, stack, instance, &delivery).await?
         }
-        Terminating::Wait(command_id) => {
-            deliver(function, group, stack, instance, &command_id, wait).await?
+        Terminating::Wait {
+            command_id,
+            requested_at,
+        } => {
+            let delivery = Delivery {
+                command_id,
+                requested_at,
+                wait,
+            };
+            deliver(function, group, stack, instance, &delivery).await?
         }
         Terminating::Cancel(command_id) => {
             cancel(function, group, stack, instance, &command_id).await?
@@ -113,16 +130,34 @@ pub(crate) async fn advance(
     Ok(Some(done(decision)))
 }
 
+fn log(stack: &StackName, instance: &InstanceId, facts: &TerminatingFacts, decision: &Terminating) {
+    let state = facts
+        .state
+        .as_ref()
+        .map_or("in no group", LifecycleState::as_str);
+    let command_id = decision.command_id().map(field::display);
+    let decision = decision.name();
+    info!(stack = %stack, instance_id = %instance, state, decision, command_id, "decided on the terminate hook");
+}
+
+/// Gathers the facts. The state is looked at `state_tries` times at the most, until it shows the instance leaving.
 async fn gather(
     function: &Function,
     group: &Group,
     instance: &InstanceId,
+    state_tries: u32,
 ) -> Result<(TerminatingFacts, Option<CommandRecord>)> {
+    let state = state(function, group, instance, state_tries).await?;
     let (ssm, now) = (&function.aws.ssm, OffsetDateTime::now_utc());
-    let membership = autoscaling::membership(&function.aws.autoscaling, instance).await?;
-    let state = membership
-        .filter(|(name, _)| *name == group.name)
-        .map(|(_, state)| state);
+    if decide::leaving(state.as_ref()) != Leaving::Now {
+        let facts = TerminatingFacts {
+            state,
+            ping: None,
+            command: None,
+            now,
+        };
+        return Ok((facts, None));
+    }
     let ping = ssm::ping(ssm, std::slice::from_ref(instance))
         .await?
         .remove(instance);
@@ -156,6 +191,26 @@ async fn gather(
         now,
     };
     Ok((facts, record))
+}
+
+async fn state(
+    function: &Function,
+    group: &Group,
+    instance: &InstanceId,
+    tries: u32,
+) -> Result<Option<LifecycleState>> {
+    let mut tried = 1;
+    loop {
+        let membership = autoscaling::membership(&function.aws.autoscaling, instance).await?;
+        let state = membership
+            .filter(|(name, _)| *name == group.name)
+            .map(|(_, state)| state);
+        if decide::leaving(state.as_ref()) != Leaving::NotYet || tried >= tries {
+            return Ok(state);
+        }
+        tried += 1;
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 async fn final_command(
@@ -214,31 +269,38 @@ async fn send(function: &Function, instance: &InstanceId) -> Result<Option<Comma
     }
 }
 
+/// A final backup that was asked for, on its way to the agent.
+struct Delivery {
+    command_id: CommandId,
+    requested_at: OffsetDateTime,
+    /// How long this invocation may stay; none where it does not.
+    wait: Option<Duration>,
+}
+
 /// Stays until the agent has taken the command: an agent's ping may be minutes old, and a dead node must not
-/// hold up its replacement. What follows is the finished command's own event.
+/// hold up its replacement. What follows is the finished command's own event; what this invocation has no time
+/// to see is left to the sweep.
 async fn deliver(
     function: &Function,
     group: &Group,
     stack: &StackName,
     instance: &InstanceId,
-    command: &CommandId,
-    wait: Option<Duration>,
+    delivery: &Delivery,
 ) -> Result<String> {
-    let Some(wait) = wait else {
-        return Ok(format!("the final backup {command} is on its way"));
-    };
-    let until = Instant::now() + wait;
-    loop {
+    let command = &delivery.command_id;
+    let (began, wait) = (Instant::now(), delivery.wait.unwrap_or_default());
+    while began.elapsed() + POLL < wait {
         match status(function, command, instance).await? {
             Some(status) if !status.is_undelivered() => {
                 return Ok(format!("the final backup {command} is {status}"));
             }
-            _ if Instant::now() >= until => {
+            _ if decide::is_overdue(delivery.requested_at, OffsetDateTime::now_utc()) => {
                 return cancel(function, group, stack, instance, command).await;
             }
             _ => tokio::time::sleep(POLL).await,
         }
     }
+    Ok(format!("the final backup {command} is on its way"))
 }
 
 /// Takes an undelivered command back. The agent may be faster: then the backup goes on.
@@ -275,8 +337,8 @@ async fn give_up(
     reason: &str,
 ) -> Result<String> {
     let answered = settle::answer_hook(function, group, instance, FinalBackup::Failed).await?;
-    // Another hook of the group may hold the instance for longer than this one.
-    if answered == Some(Completion::AlreadyResolved) {
+    // It is told once, by whoever answered; another hook of the group may hold the instance for longer.
+    if answered != Some(Completion::Done) {
         return Ok("the hook waits no longer".to_owned());
     }
     let message = format!("{instance} ends without a final backup: {reason}");

@@ -44,12 +44,17 @@ pub(crate) fn keys(bucket: &Bucket, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Makes a function with this bucket; SSM answers by `ssm` alone.
+/// Makes a function with this bucket; SSM answers by `ssm` alone, Auto Scaling not at all.
 pub(crate) fn function(bucket: &Bucket, ssm: &[&Rule]) -> Function {
+    function_of_groups(bucket, ssm, &[])
+}
+
+/// Makes a function with this bucket; SSM and Auto Scaling answer by these rules alone.
+pub(crate) fn function_of_groups(bucket: &Bucket, ssm: &[&Rule], groups: &[&Rule]) -> Function {
     let (head, get, put) = rules(bucket);
     let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get, &put]);
     let ssm = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, ssm);
-    let autoscaling = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, []);
+    let autoscaling = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, groups);
     Function::new(
         Aws {
             autoscaling,
