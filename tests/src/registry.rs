@@ -215,7 +215,7 @@ INSERT INTO account (name, password_hash, organisation)
 INSERT INTO repository (organisation, name, visibility)
     SELECT 1 + i % 50, 'repository/' || i, (ARRAY['private', 'public'])[1 + i % 2]::visibility
     FROM generate_series(1, {repositories}) i;
-INSERT INTO blob SELECT 'sha256:' || encode(sha256(('b{seed}/' || i)::bytea), 'hex'), 1000 + (i * 7919) % 90000000,
+INSERT INTO blob SELECT 'sha256:' || encode(sha256(('b{seed}/' || i)::bytea), 'hex'), 1000 + (i::bigint * 7919) % 90000000,
     'application/vnd.oci.image.layer.v1.tar+gzip' FROM generate_series(1, {blobs}) i;
 INSERT INTO manifest SELECT 'sha256:' || encode(sha256(('m{seed}/' || i)::bytea), 'hex'), 1 + i % {repositories},
     timestamptz '2026-01-01' + i * interval '1 second',

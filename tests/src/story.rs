@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use shared::id::StackName;
+use shared::layout;
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreOutcome, RestoreReport};
-use shared::{env, layout};
 use time::OffsetDateTime;
 
 use self::restore::{Restore, between};
@@ -109,6 +109,7 @@ pub async fn play(seed: Seed, say: &dyn Fn(&str)) -> Result<Outcome> {
     story.write_more(&first).await?;
     say("more was written; the schedule fires again: the second backup");
     let manifest = story.backup().await?;
+    story.reports_of(&first).await?;
     let before = State::read(&first).await?;
     story.write_more(&first).await?;
 
@@ -276,6 +277,7 @@ impl Story<'_> {
         let restored = self.restored_state(&restore.report)?;
         let after = State::read(&next).await?;
         let lost = lost_events(&next, &acknowledged).await?;
+        self.reports_of(node).await?;
         let mut timeline = restore.timeline(requested_at, "termination requested", in_service_at);
         timeline.push((
             "final backup begun".to_owned(),
@@ -305,23 +307,16 @@ impl Story<'_> {
         Ok((replacement, acknowledged.len(), lost))
     }
 
-    /// Asks SSM what it knows of the node's restore, as an operator would.
-    async fn restore_of(&mut self, node: &Node) -> Result<Restore> {
+    /// Asks SSM for everything that a node has reported, and when it was asked for it, as an operator would.
+    async fn reports_of(&mut self, node: &Node) -> Result<Vec<(Report, OffsetDateTime)>> {
         let ssm = aws_sdk_ssm::Client::new(self.world.aws());
-        let document = self
-            .world
-            .environment(&self.restore_function()?)
-            .and_then(|environment| environment.get(env::RESTORE_DOCUMENT))
-            .context("the restore function knows no restore document")?;
         let listed = ssm
             .list_command_invocations()
             .instance_id(node.id())
             .send()
             .await?;
-        // A sweep and a launch event may both have sent one; the node answers the second like the first.
-        let commands = listed.command_invocations().iter();
-        let mut found = None;
-        for command in commands.filter(|one| one.document_name() == Some(document)) {
+        let mut reports = Vec::new();
+        for command in listed.command_invocations() {
             let invocation = ssm
                 .get_command_invocation()
                 .command_id(command.command_id().unwrap_or_default())
@@ -330,18 +325,34 @@ impl Story<'_> {
                 .send()
                 .await?;
             let output = invocation.standard_output_content().unwrap_or_default();
-            if let Ok(Report::Restore(report)) = Report::from_output(output) {
-                found = Some((
-                    report,
-                    command
-                        .requested_date_time()
-                        .context("when was the restore requested?")?,
-                ));
-            }
+            let Ok(report) = Report::from_output(output) else {
+                continue;
+            };
+            let peak = match &report {
+                Report::Backup(backup) => backup.peak_memory_kib,
+                Report::Restore(restore) => restore.peak_memory_kib,
+                Report::Failure(_) => 0,
+            };
+            self.peak_memory_kib = self.peak_memory_kib.max(peak);
+            let requested = command
+                .requested_date_time()
+                .context("when was the command requested?")?;
+            let requested = OffsetDateTime::from_unix_timestamp_nanos(requested.as_nanos())?;
+            reports.push((report, requested));
         }
-        let (report, requested) =
-            found.with_context(|| format!("{} reports no restore: {listed:?}", node.id()))?;
-        self.peak_memory_kib = self.peak_memory_kib.max(report.peak_memory_kib);
+        Ok(reports)
+    }
+
+    async fn restore_of(&mut self, node: &Node) -> Result<Restore> {
+        let reports = self.reports_of(node).await?;
+        // A sweep and a launch event may both have asked; the node answers the second like the first.
+        let found = reports.into_iter().find_map(|(report, at)| match report {
+            Report::Restore(report) => Some((report, at)),
+            _ => None,
+        });
+        let (report, requested_at) =
+            found.with_context(|| format!("{} reports no restore", node.id()))?;
+        let ssm = aws_sdk_ssm::Client::new(self.world.aws());
         let agents = ssm.describe_instance_information().send().await?;
         let agent = agents
             .instance_information_list()
@@ -353,18 +364,8 @@ impl Story<'_> {
         Ok(Restore {
             report,
             registered_at: OffsetDateTime::from_unix_timestamp_nanos(registered.as_nanos())?,
-            requested_at: OffsetDateTime::from_unix_timestamp_nanos(requested.as_nanos())?,
+            requested_at,
         })
-    }
-
-    fn restore_function(&self) -> Result<String> {
-        let named = |name: &&str| name.to_lowercase().contains("restore");
-        Ok(self
-            .world
-            .functions()
-            .find(named)
-            .context("there is no restore function")?
-            .to_owned())
     }
 
     /// Returns when the restored backup was begun: whatever was written before that is there.
