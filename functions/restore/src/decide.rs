@@ -26,8 +26,8 @@ pub(crate) struct Facts {
     pub(crate) root_volume_replaced: bool,
     /// When the instance was launched, or taken out of the warm pool.
     pub(crate) launched_at: OffsetDateTime,
-    /// Another member of the group that is still terminating: its final backup may still come.
-    pub(crate) predecessor: Option<InstanceId>,
+    /// Another member of the group that may still write what the restore would lack.
+    pub(crate) predecessor: Option<Predecessor>,
     /// What SSM knows of the instance's agent.
     pub(crate) agent: Agent,
     /// The restore commands of this instance since its launch.
@@ -52,6 +52,25 @@ impl Standing {
             Self::Waiting => LifecycleState::PendingWait.as_str(),
             Self::WaitingForWarmPool => LifecycleState::WarmedPendingWait.as_str(),
             Self::Elsewhere(state) => state,
+        }
+    }
+}
+
+/// Another member of the group that the restore has to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Predecessor {
+    /// It is terminating: its final backup may still come.
+    Leaving(InstanceId),
+    /// It is healthy and in service: every backup is older than what it holds, and two nodes would serve one
+    /// application.
+    Active(InstanceId),
+}
+
+impl Predecessor {
+    /// Returns the member.
+    pub(crate) fn instance_id(&self) -> &InstanceId {
+        match self {
+            Self::Leaving(instance_id) | Self::Active(instance_id) => instance_id,
         }
     }
 }
@@ -84,7 +103,7 @@ pub(crate) enum Decision {
     PassIntoWarmPool,
     /// The SSM agent does not answer yet.
     WaitForAgent,
-    /// The fence: a predecessor's final backup may still come.
+    /// The fence: a predecessor's final backup may still come, or it has not even begun to leave.
     WaitForPredecessor {
         /// The predecessor.
         predecessor: InstanceId,
@@ -141,15 +160,23 @@ pub(crate) fn instance(facts: &Facts) -> Decision {
         Agent::Lost | Agent::Online => {}
     }
     let fence_holds = !facts.waited_longer_than(budget::FENCE);
-    if let Some(predecessor) = facts.predecessor.clone().filter(|_| fence_holds) {
-        return Decision::WaitForPredecessor { predecessor };
-    }
+    let fence_broken_by = match &facts.predecessor {
+        Some(predecessor) if fence_holds => {
+            let predecessor = predecessor.instance_id().clone();
+            return Decision::WaitForPredecessor { predecessor };
+        }
+        Some(Predecessor::Active(active)) => {
+            return Decision::Abandon(Reason::PredecessorActive {
+                instance_id: active.clone(),
+            });
+        }
+        Some(Predecessor::Leaving(leaving)) => Some(leaving.clone()),
+        None => None,
+    };
     if facts.agent == Agent::Lost {
         return agent_silent(facts);
     }
-    Decision::ChooseBackup {
-        fence_broken_by: facts.predecessor.clone(),
-    }
+    Decision::ChooseBackup { fence_broken_by }
 }
 
 /// Decides about an instance whose agent was there once and takes no command now: a reboot is given the time

@@ -3,7 +3,7 @@
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState, STACK_TAG};
+use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState, Member, STACK_TAG};
 use shared::aws::ssm::{self, Ping};
 use shared::aws::{Aws, s3, state};
 use shared::env::Config;
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::attempt::{self, Attempt};
 use crate::choose::{self, Backups, Committed, Readable, Stock};
-use crate::decide::{Agent, Facts, Standing};
+use crate::decide::{Agent, Facts, Predecessor, Standing};
 
 /// Names the restore of a launch. Every path to it derives the same name: AWS tells the minute sweep the
 /// instance, and not the lifecycle action's token.
@@ -24,29 +24,28 @@ pub(crate) fn operation(instance: &InstanceId) -> Result<OperationId> {
         .map_err(|error| Error::contract(instance.as_str(), format!("{error}")))
 }
 
-/// Gathers what the decision about one instance rests on.
+/// What an earlier look found out that stays the same while an instance waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    group: String,
+    began_at: OffsetDateTime,
+}
+
+/// Gathers what the decision about one instance rests on. A `launch` that was found out before is not asked for
+/// again; where there is none, it is kept there for the next look.
 pub(crate) async fn facts(
     aws: &Aws,
     config: &Config,
     instance: &InstanceId,
     root_volume_replaced: bool,
+    launch: &mut Option<Launch>,
 ) -> Result<Facts> {
     let now = OffsetDateTime::now_utc();
-    let membership = autoscaling::membership(&aws.autoscaling, instance).await?;
-    let (group, state) = membership.map_or_else(
-        || (String::new(), "in no group".into()),
-        |(group, state)| (group, state),
-    );
-    let standing = match state {
-        LifecycleState::PendingWait => Standing::Waiting,
-        LifecycleState::WarmedPendingWait => Standing::WaitingForWarmPool,
-        other => Standing::Elsewhere(other.to_string()),
-    };
     let mut facts = Facts {
         now,
         instance_id: instance.clone(),
-        group,
-        standing,
+        group: String::new(),
+        standing: Standing::Elsewhere("in no group".to_owned()),
         stack: Err("the group was not looked at".to_owned()),
         root_volume_replaced,
         launched_at: now,
@@ -54,26 +53,54 @@ pub(crate) async fn facts(
         agent: Agent::Unregistered,
         attempts: Vec::new(),
     };
-    // Most events find the work done, by another delivery or by the sweep: those cost one call.
-    if matches!(facts.standing, Standing::Elsewhere(_)) {
+    if let Some(known) = launch {
+        facts.group.clone_from(&known.group);
+    } else if let Some((group, state)) = autoscaling::membership(&aws.autoscaling, instance).await?
+    {
+        (facts.group, facts.standing) = (group, standing(&state));
+        // Most events find the work done, by another delivery or by the sweep: those cost one call.
+        if matches!(facts.standing, Standing::Elsewhere(_)) {
+            return Ok(facts);
+        }
+    } else {
         return Ok(facts);
     }
-    let ((group, launched_at), agent) = try_join!(
-        async {
-            try_join!(
-                autoscaling::group(&aws.autoscaling, &facts.group),
-                autoscaling::launched_at(&aws.autoscaling, &facts.group, instance),
-            )
-        },
+    let began_at = async {
+        match launch {
+            Some(known) => Ok(Some(known.began_at)),
+            None => autoscaling::launched_at(&aws.autoscaling, &facts.group, instance).await,
+        }
+    };
+    let (group, began_at, agent) = try_join!(
+        autoscaling::group(&aws.autoscaling, &facts.group),
+        began_at,
         agent(aws, instance),
     )?;
     facts.stack = stack_of(&facts.group, group.as_ref());
-    facts.predecessor = group.and_then(|group| terminating_member(group, instance));
+    let members = group.map(|group| group.members).unwrap_or_default();
+    let own = members.iter().find(|it| it.instance_id == *instance);
+    facts.standing = own.map_or_else(
+        || Standing::Elsewhere("in no group".to_owned()),
+        |own| standing(&own.state),
+    );
+    facts.predecessor = predecessor(&members, instance);
     // A launch that the group has not recorded yet began just now.
-    facts.launched_at = launched_at.unwrap_or(now);
+    facts.launched_at = began_at.unwrap_or(now);
     facts.agent = agent;
     facts.attempts = attempts(aws, config, instance, &facts).await?;
+    *launch = began_at.map(|began_at| Launch {
+        group: facts.group.clone(),
+        began_at,
+    });
     Ok(facts)
+}
+
+fn standing(state: &LifecycleState) -> Standing {
+    match state {
+        LifecycleState::PendingWait => Standing::Waiting,
+        LifecycleState::WarmedPendingWait => Standing::WaitingForWarmPool,
+        other => Standing::Elsewhere(other.to_string()),
+    }
 }
 
 fn stack_of(name: &str, group: Option<&Group>) -> std::result::Result<StackName, String> {
@@ -85,11 +112,15 @@ fn stack_of(name: &str, group: Option<&Group>) -> std::result::Result<StackName,
     })
 }
 
-fn terminating_member(group: Group, instance: &InstanceId) -> Option<InstanceId> {
-    let mut others = group.members.into_iter();
-    let leaving =
-        others.find(|member| member.instance_id != *instance && member.state.is_terminating())?;
-    Some(leaving.instance_id)
+/// Finds the member that the restore has to wait for. One that serves goes before one that leaves: it will have
+/// to leave, too.
+fn predecessor(members: &[Member], instance: &InstanceId) -> Option<Predecessor> {
+    let others = || members.iter().filter(|it| it.instance_id != *instance);
+    // An unhealthy one is being replaced: where the group launches first, it leaves only after this launch.
+    let active = others().find(|it| it.state == LifecycleState::InService && it.healthy);
+    let leaving = || others().find(|it| it.state.is_terminating());
+    let active = active.map(|it| Predecessor::Active(it.instance_id.clone()));
+    active.or_else(|| leaving().map(|it| Predecessor::Leaving(it.instance_id.clone())))
 }
 
 async fn agent(aws: &Aws, instance: &InstanceId) -> Result<Agent> {

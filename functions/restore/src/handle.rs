@@ -15,15 +15,18 @@ use shared::id::InstanceId;
 use shared::metrics::{self, Metric};
 use shared::{Error, Result};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::act::{self, Outcome};
 use crate::decide::{self, Decision, Facts};
-use crate::gather;
+use crate::gather::{self, Launch};
 
-/// Between the first two looks at an instance that is not ready.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks, at the most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at an instance that is not ready: nobody is served while it waits.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at one that has been waiting for longer than [`SOON`].
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+/// A healthy launch registers within this time, and a final backup is mostly over.
+const SOON: Duration = Duration::from_mins(5);
 /// What is left of the invocation when waiting ends, so that it ends by itself and not in the midst of a call.
 const RESERVE: Duration = Duration::from_secs(30);
 /// How many instances a sweep advances at once.
@@ -121,10 +124,15 @@ async fn launch(
 ) -> Result<Advanced> {
     let instance = &action.instance_id;
     let replaced = action.replaces_root_volume();
-    let mut pause = FIRST_PAUSE;
-    let mut last = None;
+    let began = Instant::now();
+    let mut seen = Seen::default();
     loop {
-        let outcome = advance(aws, config, instance, replaced, &mut last).await?;
+        let outcome = advance(aws, config, instance, replaced, &mut seen).await?;
+        let pause = if began.elapsed() < SOON {
+            PAUSE
+        } else {
+            LONG_PAUSE
+        };
         // Under `cargo lambda watch` the deadline lies in 1970.
         let left = deadline
             .duration_since(SystemTime::now())
@@ -137,7 +145,6 @@ async fn launch(
             });
         }
         tokio::time::sleep(pause).await;
-        pause = (pause + FIRST_PAUSE).min(LONGEST_PAUSE);
     }
 }
 
@@ -191,27 +198,36 @@ fn measure_suspensions(config: &Config, groups: &[Group]) {
 }
 
 async fn once(aws: &Aws, config: &Config, instance_id: InstanceId) -> Result<Advanced> {
-    let outcome = advance(aws, config, &instance_id, false, &mut None).await?;
+    let outcome = advance(aws, config, &instance_id, false, &mut Seen::default()).await?;
     Ok(Advanced {
         instance_id,
         outcome,
     })
 }
 
-/// Takes an instance as far as it can be taken now: facts, decision, act. `last` keeps a decision from being
-/// logged again for as long as it stays the same.
+/// What one invocation remembers of an instance from look to look.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its launch, which stays the same.
+    launch: Option<Launch>,
+    /// The last decision, which is not logged again for as long as it stays the same.
+    decision: Option<Decision>,
+}
+
+/// Takes an instance as far as it can be taken now: facts, decision, act.
 async fn advance(
     aws: &Aws,
     config: &Config,
     instance: &InstanceId,
     root_volume_replaced: bool,
-    last: &mut Option<Decision>,
+    seen: &mut Seen,
 ) -> Result<Outcome> {
-    let facts = gather::facts(aws, config, instance, root_volume_replaced).await?;
+    let launch = &mut seen.launch;
+    let facts = gather::facts(aws, config, instance, root_volume_replaced, launch).await?;
     let decision = decide::instance(&facts);
-    if last.as_ref() != Some(&decision) {
+    if seen.decision.as_ref() != Some(&decision) {
         log(&facts, &decision);
-        *last = Some(decision.clone());
+        seen.decision = Some(decision.clone());
     }
     act::on(aws, config, &facts, decision).await
 }
@@ -225,7 +241,7 @@ fn log(facts: &Facts, decision: &Decision) {
         state = facts.standing.as_str(),
         waited_seconds = facts.waited_seconds(),
         command_id = decision.command_id().map(field::display),
-        predecessor = facts.predecessor.as_ref().map(field::display),
+        predecessor = facts.predecessor.as_ref().map(|it| field::display(it.instance_id())),
         "decided"
     );
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use shared::budget;
-use shared::id::{BackupId, CommandId};
+use shared::id::{BackupId, CommandId, InstanceId};
 
 use crate::attempt::{Cause, Failure};
 
@@ -21,6 +21,11 @@ pub(crate) enum Reason {
     AgentNeverCame,
     /// The SSM agent registered and was lost.
     AgentLost,
+    /// Another member of the group serves, and does not leave.
+    PredecessorActive {
+        /// The member.
+        instance_id: InstanceId,
+    },
     /// The stack has had backups, and the bucket has none.
     BackupsGone,
     /// It cannot be said whether there are backups.
@@ -61,6 +66,7 @@ impl Reason {
             Self::StackShared { .. } => "StackShared",
             Self::AgentNeverCame => "AgentNeverCame",
             Self::AgentLost => "AgentLost",
+            Self::PredecessorActive { .. } => "PredecessorActive",
             Self::BackupsGone => "BackupsGone",
             Self::BackupsUnknown { .. } => "BackupsUnknown",
             Self::NewerSchema { .. } => "NewerSchema",
@@ -91,6 +97,9 @@ impl Reason {
             }
             Self::AgentLost => {
                 "Read the instance's console output: it stopped answering after it had registered with SSM."
+            }
+            Self::PredecessorActive { .. } => {
+                "Let the group terminate before it launches: a maximum size of 1, an instance maintenance policy of 0 % to 100 % healthy, and the process AZRebalance suspended where there is no such policy."
             }
             Self::BackupsGone => {
                 "Point REKINDLE_BUCKET to the bucket that has this stack's backups, or bring them back from its noncurrent versions. Only to begin anew, empty: delete the parameter /rekindle/<stack>."
@@ -148,6 +157,12 @@ impl fmt::Display for Reason {
                 f,
                 "its SSM agent registered, and takes no command {} seconds after the launch",
                 budget::SSM_READY + budget::FENCE
+            ),
+            Self::PredecessorActive { instance_id } => write!(
+                f,
+                "{instance_id} is healthy and in service still {} seconds after the launch, and two nodes would \
+                 serve one application",
+                budget::FENCE
             ),
             Self::BackupsGone => {
                 f.write_str("this stack has had backups, and the bucket holds no manifest of it")

@@ -11,7 +11,7 @@ fn instance_id() -> InstanceId {
     "i-0123456789abcdef0".parse().unwrap()
 }
 
-fn predecessor() -> InstanceId {
+fn other() -> InstanceId {
     "i-0fedcba9876543210".parse().unwrap()
 }
 
@@ -164,26 +164,37 @@ fn a_refused_command_means_that_the_agent_is_not_ready_yet() {
 #[test]
 fn a_terminating_predecessor_is_waited_for_until_the_fence_is_over() {
     let fenced = |waited| Facts {
-        predecessor: Some(predecessor()),
+        predecessor: Some(Predecessor::Leaving(other())),
         ..ready(waited)
     };
     let wait = Decision::WaitForPredecessor {
-        predecessor: predecessor(),
+        predecessor: other(),
     };
     assert_eq!(instance(&fenced(0)), wait);
     assert_eq!(instance(&fenced(budget::FENCE)), wait);
     let go = |fence_broken_by| Decision::ChooseBackup { fence_broken_by };
-    assert_eq!(
-        instance(&fenced(budget::FENCE + 1)),
-        go(Some(predecessor()))
-    );
+    assert_eq!(instance(&fenced(budget::FENCE + 1)), go(Some(other())));
     assert_eq!(instance(&ready(budget::FENCE + 1)), go(None));
+}
+
+#[test]
+fn no_node_is_restored_beside_one_that_serves() {
+    for agent in [Agent::Online, Agent::Lost] {
+        let beside = |waited| Facts {
+            predecessor: Some(Predecessor::Active(other())),
+            agent,
+            ..ready(waited)
+        };
+        assert_eq!(decided(&beside(0)), "wait-for-predecessor");
+        assert_eq!(decided(&beside(budget::FENCE)), "wait-for-predecessor");
+        assert_eq!(decided(&beside(budget::FENCE + 1)), "PredecessorActive");
+    }
 }
 
 #[test]
 fn a_rebooting_agent_does_not_shorten_the_fence() {
     let facts = Facts {
-        predecessor: Some(predecessor()),
+        predecessor: Some(Predecessor::Leaving(other())),
         agent: Agent::Lost,
         ..ready(budget::SSM_READY + 1)
     };
@@ -230,7 +241,7 @@ fn the_success_that_did_the_work_is_the_one_that_is_told() {
 fn a_fence_or_a_silent_agent_does_not_undo_a_success() {
     let facts = Facts {
         agent: Agent::Lost,
-        predecessor: Some(predecessor()),
+        predecessor: Some(Predecessor::Leaving(other())),
         ..attempted([Progress::Succeeded(report())])
     };
     assert_eq!(decided(&facts), "continue");
@@ -320,6 +331,9 @@ fn every_reason_says_what_happened_and_what_to_do() {
         Reason::StackShared { with: problem() },
         Reason::AgentNeverCame,
         Reason::AgentLost,
+        Reason::PredecessorActive {
+            instance_id: other(),
+        },
         Reason::BackupsGone,
         Reason::BackupsUnknown { problem: problem() },
         Reason::NewerSchema {
@@ -368,7 +382,11 @@ prop_compose! {
         ],
         protected in prop::bool::weighted(0.9),
         root_volume_replaced in prop::bool::weighted(0.1),
-        fenced in any::<bool>(),
+        predecessor in prop_oneof![
+            Just(None),
+            Just(Some(Predecessor::Leaving(other()))),
+            Just(Some(Predecessor::Active(other()))),
+        ],
         agent in prop_oneof![Just(Agent::Unregistered), Just(Agent::Lost), Just(Agent::Online)],
         progress in prop::collection::vec(any_progress(), 0..4),
     ) -> Facts {
@@ -376,7 +394,7 @@ prop_compose! {
             standing,
             stack: if protected { ready(0).stack } else { Err("tag it".to_owned()) },
             root_volume_replaced,
-            predecessor: fenced.then(predecessor),
+            predecessor,
             agent,
             attempts: attempts(progress),
             ..ready(waited)
@@ -404,6 +422,7 @@ proptest! {
     fn nothing_is_sent_where_anything_was_sent(facts in any_facts()) {
         if let Decision::ChooseBackup { .. } = instance(&facts) {
             prop_assert!(facts.attempts.is_empty());
+            prop_assert_ne!(facts.predecessor, Some(Predecessor::Active(other())));
             prop_assert_eq!(facts.agent, Agent::Online);
             prop_assert_eq!(facts.standing, Standing::Waiting);
         }

@@ -46,6 +46,8 @@ pub(super) struct Given {
     pub(super) state: &'static str,
     pub(super) tag: Option<&'static str>,
     pub(super) predecessor: Option<&'static str>,
+    /// What the group holds of its members' health.
+    pub(super) health: &'static str,
     /// Another group with the same tag, which has an instance.
     pub(super) other_group: bool,
     pub(super) registered: bool,
@@ -64,6 +66,7 @@ pub(super) fn ready() -> Given {
         state: "Pending:Wait",
         tag: Some("dtr"),
         predecessor: None,
+        health: "Healthy",
         other_group: false,
         registered: true,
         sent_before: None,
@@ -81,7 +84,12 @@ fn write(journal: &Journal, entry: impl Into<String>) {
     journal.lock().unwrap().push(entry.into());
 }
 
-fn group(name: &str, tag: Option<&str>, members: &[(&str, &str)]) -> AutoScalingGroup {
+fn group(
+    name: &str,
+    tag: Option<&str>,
+    health: &str,
+    members: &[(&str, &str)],
+) -> AutoScalingGroup {
     let tag = tag.map(|value| {
         TagDescription::builder()
             .key("rekindle:stack")
@@ -92,6 +100,7 @@ fn group(name: &str, tag: Option<&str>, members: &[(&str, &str)]) -> AutoScaling
         Instance::builder()
             .instance_id(*id)
             .lifecycle_state((*state).into())
+            .health_status(health)
             .build()
     });
     AutoScalingGroup::builder()
@@ -120,8 +129,8 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
         let other = [(OLD_INSTANCE, "InService")];
         let others = if known.other_group { &other[..] } else { &[] };
         DescribeAutoScalingGroupsOutput::builder()
-            .auto_scaling_groups(group("dtr", known.tag, &members))
-            .auto_scaling_groups(group("dtr-copy", known.tag, others))
+            .auto_scaling_groups(group("dtr", known.tag, known.health, &members))
+            .auto_scaling_groups(group("dtr-copy", known.tag, known.health, others))
             .build()
     });
     let activities = mock!(Client::describe_scaling_activities).then_output(|| {
