@@ -20,7 +20,7 @@ struct Arguments {
     #[arg(long, default_value_t = 4599)]
     port: u16,
     /// The name of the group's stack, and of the group.
-    #[arg(long, default_value = "demo")]
+    #[arg(long, default_value = "dtr")]
     stack: String,
     /// By how much AWS's own waits are shortened.
     #[arg(long, default_value_t = 10.0)]
@@ -133,7 +133,7 @@ fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> Stri
          \x20 aws s3 ls --recursive s3://{bucket}/\n\n\
          The functions by hand, against this stand-in:\n\n\
          \x20 cargo lambda watch\n\
-         \x20 cargo lambda invoke backup --data-file events/schedule-rule.json\n\n\
+         \x20 cargo lambda invoke backup --data-file events/backup-now.json\n\n\
          The group is {group:?}.\n\n",
         logs = logs.display(),
         bucket = stand_in.bucket(),
