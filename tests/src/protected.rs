@@ -49,7 +49,16 @@ pub struct Invocation {
 impl Protected {
     /// Starts a stand-in without groups.
     pub async fn start() -> Result<Self> {
-        Self::with(StandIn::builder()).await
+        Self::with(Self::builder()).await
+    }
+
+    /// Describes a stand-in whose time runs fast, and still leaves a loaded machine's nodes the time that hooks and
+    /// deliveries allow.
+    pub fn builder() -> StandInBuilder {
+        StandIn::builder()
+            .time_scale(20.0)
+            .registration_delay(5.0)
+            .drain(5.0)
     }
 
     /// Starts a stand-in of this description, without groups.
@@ -96,7 +105,8 @@ impl Protected {
     pub async fn in_service(&self, stack: &str, not: Option<&Node>) -> Result<Arc<Node>> {
         let not = not.map(Node::id);
         let arrival = self.world.wait_until_in_service(stack, not, PATIENCE);
-        self.sweeping(arrival).await
+        let arrived = self.sweeping(arrival).await;
+        arrived.with_context(|| format!("{:#?}", self.problems(stack)))
     }
 
     /// Fires the minute sweep again and again, in the stand-in's time, until `work` is done.
