@@ -1,7 +1,7 @@
 //! The decisions as tables, and what no input may make of them; what the tables share.
 
 mod endings;
-mod hooks;
+mod hook;
 mod starts;
 
 use proptest::prelude::*;

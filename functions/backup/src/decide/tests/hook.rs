@@ -1,5 +1,7 @@
 //! What is done about an instance in its terminate hook.
 
+use shared::aws::autoscaling::{LifecycleResult, LifecycleState};
+
 use super::*;
 
 #[test]
