@@ -93,7 +93,19 @@ async fn from_backup(
 ) -> Result<(RestoreOutcome, f64)> {
     let mut postgres_started = false;
     for candidate in candidates {
-        let failure = match attempt(context, operation, candidate, &mut postgres_started).await {
+        let first = attempt(context, operation, candidate, &mut postgres_started).await;
+        let tried = match first {
+            // A server that was restarted or ran out of memory fails a restore as well. An older backup would lose
+            // data for that, so this one gets a second chance first.
+            Err(failure) if failure.code == ExitCode::Restore => {
+                let reason = failure.chain();
+                tracing::warn!(backup_id = %candidate.backup_id, reason, "trying the same backup again");
+                postgres_started = false;
+                attempt(context, operation, candidate, &mut postgres_started).await
+            }
+            settled => settled,
+        };
+        let failure = match tried {
             Ok(restored) => return Ok(restored),
             Err(failure) => failure,
         };
