@@ -46,6 +46,13 @@ pub struct Invocation {
     pub errors: String,
 }
 
+impl Invocation {
+    /// Tells whether nothing more will happen.
+    pub fn has_ended(&self) -> bool {
+        !["Pending", "InProgress", "Delayed", "Cancelling"].contains(&self.status.as_str())
+    }
+}
+
 impl Protected {
     /// Starts a stand-in without groups.
     pub async fn start() -> Result<Self> {
@@ -106,7 +113,20 @@ impl Protected {
         let not = not.map(Node::id);
         let arrival = self.world.wait_until_in_service(stack, not, PATIENCE);
         let arrived = self.sweeping(arrival).await;
-        arrived.with_context(|| format!("{:#?}", self.problems(stack)))
+        let node = arrived.with_context(|| format!("{:#?}", self.problems(stack)))?;
+        // The launch's event and a sweep may both have sent a restore; until the second is answered too, a backup
+        // would be skipped.
+        wait_for("the restore commands to end", PATIENCE, async || {
+            let all = self.invocations(&node, "restore").await;
+            let all = all.map_err(|error| format!("{error:#}"))?;
+            if all.iter().all(Invocation::has_ended) {
+                Ok(Some(()))
+            } else {
+                Err(format!("{all:?}"))
+            }
+        })
+        .await?;
+        Ok(node)
     }
 
     /// Fires the minute sweep again and again, in the stand-in's time, until `work` is done.
@@ -239,10 +259,7 @@ impl Protected {
         wait_for(&what, PATIENCE, async || {
             let all = self.invocations(node, word).await;
             let all = all.map_err(|error| format!("{error:#}"))?;
-            let ended = |one: &&Invocation| {
-                !["Pending", "InProgress", "Delayed", "Cancelling"].contains(&one.status.as_str())
-            };
-            let ended: Vec<&Invocation> = all.iter().filter(ended).collect();
+            let ended: Vec<&Invocation> = all.iter().filter(|one| one.has_ended()).collect();
             match ended.last() {
                 Some(last) if ended.len() > before => Ok(Some((*last).clone())),
                 _ => Err(format!("{all:?}")),
