@@ -314,7 +314,11 @@ async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Resul
         Ok(())
     })?;
     let cases = [
-        (too_new.candidate(), ExitCode::ServerTooOld, "backup is of 99"),
+        (
+            too_new.candidate(),
+            ExitCode::ServerTooOld,
+            "backup is of 99",
+        ),
         (
             extended.candidate(),
             ExitCode::ExtensionMissing,
