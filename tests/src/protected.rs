@@ -11,6 +11,7 @@ use shared::id::{BackupId, StackName};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreReport};
 use shared::{env, layout};
+use time::OffsetDateTime;
 
 use crate::node::Node;
 use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
@@ -179,7 +180,15 @@ impl Protected {
 
     /// Fires the schedule and waits until the stack has one backup more.
     pub async fn back_up(&self, stack: &str) -> Result<Manifest> {
-        let before = self.backups(stack)?.len();
+        let backups = self.backups(stack)?;
+        let before = backups.len();
+        // A tick names its backup by the whole second: a second one within it would ask for the same backup.
+        wait_for("the next second", PATIENCE, async || {
+            let now = OffsetDateTime::now_utc().replace_nanosecond(0)?;
+            let next = BackupId::at(now);
+            Ok::<_, time::error::ComponentRange>((backups.last() < Some(&next)).then_some(()))
+        })
+        .await?;
         self.world.tick();
         self.committed(stack, before).await
     }
