@@ -272,7 +272,7 @@ impl Story<'_> {
             keys.len() > backups,
             "the terminated node took no final backup"
         );
-        let last = self.manifest(&keys[keys.len() - 1])?;
+        let final_backup = self.manifest(&keys[keys.len() - 1])?;
         let restore = self.restore_of(&next).await?;
         let restored = self.restored_state(&restore.report)?;
         let after = State::read(&next).await?;
@@ -281,14 +281,14 @@ impl Story<'_> {
         let mut timeline = restore.timeline(requested_at, "termination requested", in_service_at);
         timeline.push((
             "final backup begun".to_owned(),
-            between(requested_at, last.index.started_at),
+            between(requested_at, final_backup.index.started_at),
         ));
         timeline.push((
             "final backup committed".to_owned(),
-            between(requested_at, last.committed_at),
+            between(requested_at, final_backup.committed_at),
         ));
         timeline.sort_by_key(|(_, at)| *at);
-        let possible_at = restore.registered_at.max(last.committed_at);
+        let possible_at = restore.registered_at.max(final_backup.committed_at);
         let replacement = Replacement {
             rows: before.rows() + acknowledged.len(),
             different_rows: gone_rows(&before, &after, lost),

@@ -197,18 +197,18 @@ async fn state(
     function: &Function,
     group: &Group,
     instance: &InstanceId,
-    tries: u32,
+    looks: u32,
 ) -> Result<Option<LifecycleState>> {
-    let mut tried = 1;
+    let mut looked = 1;
     loop {
         let membership = autoscaling::membership(&function.aws.autoscaling, instance).await?;
         let state = membership
             .filter(|(name, _)| *name == group.name)
             .map(|(_, state)| state);
-        if decide::leaving(state.as_ref()) != Leaving::NotYet || tried >= tries {
+        if decide::leaving(state.as_ref()) != Leaving::NotYet || looked >= looks {
             return Ok(state);
         }
-        tried += 1;
+        looked += 1;
         tokio::time::sleep(POLL).await;
     }
 }
