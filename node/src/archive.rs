@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
 use crate::contents::{Relation, RelationKind, TableRows};
+use crate::encoding;
 
 /// What a dump has in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,8 +100,6 @@ struct Contents {
     /// The `TABLE DATA` entries, by id: the table, and whether its rows stay in it.
     copies: HashMap<i64, (Name, bool)>,
     relations: Vec<(Name, RelationKind)>,
-    /// Names that are not UTF-8, in a database of another encoding: they cannot be asked for.
-    unreadable: usize,
 }
 
 /// Schema and name.
@@ -108,12 +107,6 @@ type Name = (String, String);
 
 impl Contents {
     fn into_archive(self, rows: &HashMap<i64, u64>) -> Archive {
-        if self.unreadable > 0 {
-            tracing::warn!(
-                entries = self.unreadable,
-                "names that are not UTF-8: dumped, but neither counted nor looked for after a restore"
-            );
-        }
         let counts: HashMap<&Name, u64> = self
             .copies
             .iter()
@@ -236,11 +229,10 @@ impl Input<'_> {
         if kind.is_none() && !is_copy {
             return Ok(());
         }
-        let name = (utf8(schema), utf8(tag));
-        let (Some(schema), Some(tag)) = name else {
-            contents.unreadable += 1;
+        let (Some(schema), Some(tag)) = (schema, tag) else {
             return Ok(());
         };
+        let (schema, tag) = (encoding::decode(&schema), encoding::decode(&tag));
         if is_copy {
             contents.copies.insert(id, ((schema, tag), !through_root));
         } else if let Some(kind) = kind {
@@ -388,10 +380,6 @@ impl Input<'_> {
     fn malformed(&self, found: &str) -> ArchiveError {
         ArchiveError::Malformed(format!("the dump has, at byte {}, {found}", self.at))
     }
-}
-
-fn utf8(name: Option<Vec<u8>>) -> Option<String> {
-    String::from_utf8(name?).ok()
 }
 
 /// The last bytes of a stream that comes in pieces.

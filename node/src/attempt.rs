@@ -20,9 +20,10 @@ use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
 use crate::database::{OLD_PREFIX, RESTORE_PREFIX};
 use crate::download;
+use crate::encoding;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::placement::Placement;
-use crate::postgres::{ADMIN_DATABASE, connection_string};
+use crate::postgres::{ADMIN_DATABASE, SESSION, connection_string};
 use crate::server::Server;
 use crate::settings::Tablespaces;
 use crate::swap::{self, Pair, Swapped};
@@ -40,10 +41,9 @@ const WAITING: usize = 4;
 /// How often the server is asked whether it works.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What sessions of the restore run with. None of it outlives them, and a database that is not live yet can lose
+/// What sessions of the restore run with besides. None of it outlives them, and a database that is not live yet can lose
 /// nothing by a late write.
-const SESSION: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB \
-    -c default_transaction_read_only=off -c statement_timeout=0";
+const RESTORE_SESSION: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB";
 
 /// Counts the agent's own sessions in which the server, and not the client or somebody's lock, is what takes so
 /// long: building an index moves no byte for minutes.
@@ -242,15 +242,15 @@ impl<'c> Attempt<'c> {
         let record = self.record(layout::GLOBALS)?;
         let bytes = download::whole(self.context, record, MOST_DESCRIPTION_BYTES).await?;
         let decode = || -> anyhow::Result<String> {
-            let mut text = String::new();
+            let mut text = Vec::new();
             zstd::Decoder::new(&bytes[..])?
                 .take(MOST_GLOBALS_BYTES + 1)
-                .read_to_string(&mut text)?;
+                .read_to_end(&mut text)?;
             anyhow::ensure!(
                 text.len() as u64 <= MOST_GLOBALS_BYTES,
                 "they have more than {MOST_GLOBALS_BYTES} bytes"
             );
-            Ok(text)
+            Ok(encoding::decode(&text))
         };
         decode().or_fail(ExitCode::Verification, || "read the backup's globals")
     }
@@ -325,7 +325,8 @@ impl<'c> Attempt<'c> {
         if context.settings.postgres.tablespaces == Tablespaces::Default {
             command.arg("--no-tablespaces");
         }
-        let connection = format!("{} options='{SESSION}'", connection_string(new));
+        let mut connection = connection_string(new);
+        connection.push(format!(" options='{SESSION} {RESTORE_SESSION}'"));
         command
             .arg("-d")
             .arg(connection)

@@ -171,7 +171,7 @@ impl<'c> Attempt<'c> {
         let (mut records, mut contents) = (Vec::new(), Vec::new());
         for (number, properties) in databases.into_iter().enumerate() {
             let key = self.key(&layout::dump(number));
-            let dumping = dump::database(context, key, &properties.name);
+            let dumping = dump::database(context, key, &properties);
             let stage = format!("dump {}", properties.name);
             let dump = self.timed(&stage, dumping).await?;
             records.push(DatabaseRecord {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::archive::{self, Archive, ArchiveError};
 use crate::child::{Child, Stop};
 use crate::context::Context;
+use crate::database::DatabaseProperties;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::postgres::connection_string;
 use crate::stream::{Proof, Staged, WAITING, stage};
@@ -39,7 +40,8 @@ pub(crate) struct Dump {
 /// Saves roles, their memberships and tablespaces.
 pub(crate) async fn globals(context: &Context, key: String) -> Result<ObjectRecord> {
     let mut command = context.postgres.tool("pg_dumpall");
-    command.args(["--globals-only", "--no-password", "--lock-wait-timeout=60s"]);
+    // Whatever encoding the database has that it happens to ask.
+    command.args(["--globals-only", "--no-password", "--encoding=UTF8"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let child = Child::start("pg_dumpall", &mut command, ExitCode::Dump)?;
     let source = async |chunks| child.output_to(chunks, &context.progress).await;
@@ -71,16 +73,16 @@ fn whole_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
 
 /// Dumps one database. The object exists only if `pg_dump` ended with success, every promised block was found in
 /// what was uploaded, and `pg_restore` read it to its end.
-pub(crate) async fn database(context: &Context, key: String, name: &str) -> Result<Dump> {
+pub(crate) async fn database(
+    context: &Context,
+    key: String,
+    database: &DatabaseProperties,
+) -> Result<Dump> {
     let mut command = context.postgres.tool("pg_dump");
-    command.args([
-        "-Fc",
-        "-Z0",
-        "--no-password",
-        "--lock-wait-timeout=60s",
-        "-d",
-    ]);
-    command.arg(connection_string(name));
+    command.args(["-Fc", "-Z0", "--no-password", "--lock-wait-timeout=60s"]);
+    // Its own, so that nothing is converted, whatever the client's encoding is set to in the database.
+    command.arg(format!("--encoding={}", database.encoding));
+    command.arg("-d").arg(connection_string(&database.name));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let pg_dump = Child::start("pg_dump", &mut command, ExitCode::Dump)?;
 

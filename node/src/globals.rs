@@ -7,7 +7,7 @@ use serde::Deserialize;
 use shared::report::ExitCode;
 
 use crate::failure::{Failure, Result};
-use crate::postgres::{ADMIN_DATABASE, Postgres};
+use crate::postgres::{ADMIN_DATABASE, Postgres, identifier, literal};
 use crate::settings::{BootstrapRolePassword, PostgresSettings, Tablespaces};
 use crate::statement::{Statement, statements};
 
@@ -17,6 +17,16 @@ pub(crate) struct Existing {
     roles: BTreeSet<String>,
     tablespaces: BTreeSet<String>,
     bootstrap_role: String,
+    memberships: Vec<Membership>,
+}
+
+/// A role that is a member of another one.
+#[derive(Debug, Deserialize)]
+struct Membership {
+    role: String,
+    member: String,
+    /// Who granted it, where the server tells grants of several apart.
+    granted_by: Option<String>,
 }
 
 /// The two scripts that globals come to. Roles are one transaction; a tablespace cannot be created in one.
@@ -29,7 +39,11 @@ pub(crate) struct Scripts {
 const EXISTING: &str = "SELECT json_build_object(
   'roles', (SELECT json_agg(rolname) FROM pg_roles),
   'tablespaces', (SELECT json_agg(spcname) FROM pg_tablespace),
-  'bootstrap_role', (SELECT rolname FROM pg_roles WHERE oid = 10))";
+  'bootstrap_role', (SELECT rolname FROM pg_roles WHERE oid = 10),
+  'memberships', (SELECT coalesce(json_agg(json_build_object(
+      'role', pg_get_userbyid(roleid), 'member', pg_get_userbyid(member), 'granted_by',
+      CASE WHEN current_setting('server_version_num')::int >= 160000 THEN pg_get_userbyid(grantor) END)), '[]')
+    FROM pg_auth_members))";
 
 /// Restores the globals: creates what is missing, and gives every role the attributes, password, settings and
 /// memberships of the backup.
@@ -73,6 +87,11 @@ pub(crate) fn scripts(
             None => role_is_skipped(statement, settings, existing),
         };
         if skipped {
+            if statement.begins_with(&["CREATE", "ROLE"])
+                && let Some(role) = statement.words.get(2)
+            {
+                roles.push_str(&reset(&role.text, settings, existing));
+            }
             continue;
         }
         let script = if about_tablespace.is_some() {
@@ -85,6 +104,29 @@ pub(crate) fn scripts(
     }
     roles.push_str("COMMIT;\n");
     Ok(Scripts { roles, tablespaces })
+}
+
+/// Takes from a role that is there already whatever the globals say nothing of where it is not set: a password, an
+/// expiry, a limit, settings, a comment, and its memberships. It would otherwise have more than in the backup.
+fn reset(role: &str, settings: &PostgresSettings, existing: &Existing) -> String {
+    let (name, text) = (identifier(role), literal(role));
+    let keep = settings.bootstrap_role_password == BootstrapRolePassword::Keep
+        && role == existing.bootstrap_role;
+    let password = if keep { "" } else { ", rolpassword = NULL" };
+    // No statement sets an expiry back to none.
+    let mut script = format!(
+        "ALTER ROLE {name} RESET ALL;\nCOMMENT ON ROLE {name} IS NULL;\n\
+         UPDATE pg_catalog.pg_authid SET rolconnlimit = -1, rolvaliduntil = NULL{password} WHERE rolname = {text};\n"
+    );
+    for membership in existing.memberships.iter().filter(|one| one.member == role) {
+        let (granted, by) = (identifier(&membership.role), &membership.granted_by);
+        let by = by
+            .as_deref()
+            .map(|by| format!(" GRANTED BY {}", identifier(by)));
+        let by = by.unwrap_or_default();
+        script.push_str(&format!("REVOKE {granted} FROM {name}{by} CASCADE;\n"));
+    }
+    script
 }
 
 /// Returns the tablespace that a statement concerns: in globals, the word stands before nothing else.
@@ -176,6 +218,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_role_that_is_there_already_keeps_nothing_of_its_own() {
+        let (source, target) = (Cluster::start(), Cluster::start());
+        let roles = "CREATE ROLE app LOGIN; CREATE ROLE readers; CREATE ROLE admins;";
+        source.sql("postgres", roles).await;
+        source.sql("postgres", "GRANT readers TO app").await;
+        target.sql("postgres", roles).await;
+        let more = "ALTER ROLE app SUPERUSER CONNECTION LIMIT 3 PASSWORD 'x' VALID UNTIL '2040-01-01';
+            ALTER ROLE app SET work_mem = '1MB'; COMMENT ON ROLE app IS 'another'; GRANT admins TO app WITH ADMIN OPTION;
+            GRANT readers TO app WITH ADMIN OPTION; CREATE ROLE image; GRANT readers TO image;";
+        target.sql("postgres", more).await;
+        let globals = dump(&source).await;
+        restore(&target.postgres(), &target.settings, &globals)
+            .await
+            .unwrap();
+        // Roles that the backup does not know are none of its business.
+        target.sql("postgres", "DROP ROLE image").await;
+        assert_eq!(comparable(&dump(&target).await), comparable(&globals));
+    }
+
+    #[tokio::test]
     async fn the_bootstrap_role_keeps_its_password_where_the_settings_say_so() {
         let (source, target) = (Cluster::start(), Cluster::start());
         source
@@ -207,6 +269,7 @@ mod tests {
             roles: BTreeSet::from(["postgres".to_owned(), "app".to_owned()]),
             tablespaces: BTreeSet::from(["pg_default".to_owned(), "fast".to_owned()]),
             bootstrap_role: "postgres".to_owned(),
+            memberships: Vec::new(),
         }
     }
 

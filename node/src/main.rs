@@ -15,6 +15,7 @@ mod context;
 mod database;
 mod download;
 mod dump;
+mod encoding;
 mod failure;
 mod fit;
 mod globals;

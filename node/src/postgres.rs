@@ -1,6 +1,7 @@
 //! Runs the server's own tools: on the node, or inside the application's container.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::process::Stdio;
 
 use serde::de::DeserializeOwned;
@@ -8,12 +9,24 @@ use shared::report::ExitCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::encoding;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::settings::{PostgresSettings, Server};
 
 /// The database for statements that concern the cluster. Databases are renamed under other sessions, never
 /// under this one.
 pub(crate) const ADMIN_DATABASE: &str = "template1";
+
+/// What every session of the tools runs with, whatever the databases and roles are set to: of all sources of a
+/// setting, the connection has the last word.
+pub(crate) const SESSION: &str = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 \
+    -c search_path= -c standard_conforming_strings=on";
+
+/// Lets a session speak the database's own encoding, so that nothing is converted, or lost in a conversion. It
+/// prints nothing.
+const OWN_ENCODING: &str =
+    "SELECT pg_catalog.set_config('client_encoding', pg_catalog.getdatabaseencoding(), false)
+  AS rekindle \\gset\n";
 
 /// What of the agent's own environment the tools see: how to find and reach things, and no AWS credentials.
 const KEPT_VARIABLES: [&str; 12] = [
@@ -48,6 +61,7 @@ impl Postgres {
     pub(crate) fn tool(&self, program: &str) -> Command {
         let mut variables = vec![("PGUSER", self.settings.user.clone())];
         variables.push(("PGAPPNAME", "rekindle".to_owned()));
+        variables.push(("PGOPTIONS", SESSION.to_owned()));
         // A message's text is read by people only; its language must not depend on the container's locale.
         variables.push(("LC_MESSAGES", "C".to_owned()));
         let mut command = match &self.settings.server {
@@ -95,14 +109,17 @@ impl Postgres {
             .stderr(Stdio::piped())
             .spawn()
             .or_fail(code, || "start psql")?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A psql that ended early says why on its standard error; the broken pipe adds nothing to that.
-            stdin.write_all(script.as_bytes()).await.ok();
-        }
-        let output = child
-            .wait_with_output()
-            .await
-            .or_fail(code, || "wait for psql")?;
+        let stdin = child.stdin.take();
+        let writing = async {
+            if let Some(mut stdin) = stdin {
+                let script = [OWN_ENCODING.as_bytes(), &encoding::encode(script)].concat();
+                // A psql that ended early says why on its standard error; the broken pipe adds nothing to that.
+                stdin.write_all(&script).await.ok();
+            }
+        };
+        // It answers while it reads: neither may wait for the other to be done.
+        let ((), output) = tokio::join!(writing, child.wait_with_output());
+        let output = output.or_fail(code, || "wait for psql")?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
             return Err(Failure::new(
@@ -110,7 +127,7 @@ impl Postgres {
                 format!("psql on database {database:?}: {}", words.trim()),
             ));
         }
-        String::from_utf8(output.stdout).or_fail(code, || "read psql's output")
+        Ok(encoding::decode(&output.stdout))
     }
 
     /// Runs one query that returns one JSON value, and reads it.
@@ -132,11 +149,9 @@ fn kept_environment() -> impl Iterator<Item = (OsString, OsString)> {
 
 /// Names a database to a client as a connection string: a bare name with `=` in it, or one that begins with
 /// `postgres://`, would be read as a connection string itself.
-pub(crate) fn connection_string(database: &str) -> String {
-    format!(
-        "dbname='{}'",
-        database.replace('\\', "\\\\").replace('\'', "\\'")
-    )
+pub(crate) fn connection_string(database: &str) -> OsString {
+    let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
+    OsString::from_vec(encoding::encode(&format!("dbname='{quoted}'")))
 }
 
 /// Quotes a name for SQL.
@@ -151,5 +166,69 @@ pub(crate) fn literal(text: &str) -> String {
         format!("E'{}'", quoted.replace('\\', "\\\\"))
     } else {
         format!("'{quoted}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    #[tokio::test]
+    async fn a_long_script_with_a_long_answer_comes_to_its_end() {
+        let cluster = Cluster::start();
+        let word = "x".repeat(100);
+        let script = format!("SELECT '{word}';\n").repeat(20_000);
+        let answer = cluster.sql("postgres", &script).await;
+        assert_eq!(answer.lines().count(), 20_000);
+    }
+
+    #[tokio::test]
+    async fn no_setting_of_a_role_or_database_stands_in_the_way() {
+        let cluster = Cluster::start();
+        for target in [
+            "DATABASE template1",
+            "ROLE postgres",
+            "ROLE postgres IN DATABASE template1",
+        ] {
+            for setting in [
+                "default_transaction_read_only = on",
+                "statement_timeout = 1",
+                "standard_conforming_strings = off",
+                "client_encoding = 'LATIN1'",
+                "search_path = own, pg_catalog",
+            ] {
+                let script = format!("ALTER {target} SET {setting}");
+                cluster.sql("postgres", &script).await;
+            }
+        }
+        let script = "CREATE SCHEMA own; CREATE VIEW own.pg_class AS SELECT 1;";
+        cluster.sql("template1", script).await;
+        let script = "SELECT pg_sleep(0.01); SELECT relname, 'a\\ü€' FROM pg_class WHERE relname = 'pg_proc'";
+        let postgres = cluster.postgres();
+        let answer = postgres.script("template1", script, ExitCode::Internal);
+        assert_eq!(answer.await.unwrap(), "\npg_proc|a\\ü€\n");
+    }
+
+    #[tokio::test]
+    async fn names_of_every_encoding_are_passed_on_as_they_are() {
+        let cluster = Cluster::start();
+        for (encoding, name) in [
+            ("LATIN1", &b"gr\xf6\xdfe"[..]),
+            ("SQL_ASCII", b"\xff\xc3"),
+            ("EUC_JP", b"\xc9\xbd"),
+        ] {
+            let database = encoding.to_lowercase();
+            let script = format!(
+                "CREATE DATABASE {database} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+            );
+            cluster.sql("postgres", &script).await;
+            let name = encoding::decode(name);
+            let table = identifier(&name);
+            let script = format!(
+                "CREATE TABLE {table} (); SELECT relname FROM pg_class WHERE relname = '{name}'"
+            );
+            assert_eq!(cluster.sql(&database, &script).await, name);
+        }
     }
 }

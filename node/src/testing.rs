@@ -88,9 +88,11 @@ impl Cluster {
 
     /// Runs SQL, and returns what it prints without the final newline.
     pub(crate) async fn sql(&self, database: &str, script: &str) -> String {
+        // The agent's own scripts name everything in full.
+        let script = format!("SET search_path = public;\n{script}");
         let output = self
             .postgres()
-            .script(database, script, ExitCode::Internal)
+            .script(database, &script, ExitCode::Internal)
             .await
             .unwrap();
         output.trim_end_matches('\n').to_owned()

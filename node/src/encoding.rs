@@ -1,0 +1,78 @@
+//! Texts of the server, whatever their encoding: names are passed on byte by byte, as the server has them.
+//!
+//! A text that is UTF-8 is itself. Any other byte becomes a character of its own in a range of private use, and
+//! becomes that byte again on its way to the server, so that every text comes back as it was.
+
+/// What stands for the byte 0; those below 128 never need it.
+const FIRST: u32 = 0xF700;
+
+/// Reads the server's bytes.
+pub(crate) fn decode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if byte_of(character).is_some() {
+                // Its own bytes, so that it is not mistaken for one that stands for a byte.
+                let mut buffer = [0; 4];
+                escape(character.encode_utf8(&mut buffer).as_bytes(), &mut text);
+            } else {
+                text.push(character);
+            }
+        }
+        escape(chunk.invalid(), &mut text);
+    }
+    text
+}
+
+/// Writes what [`decode`] has read as the server's bytes again.
+pub(crate) fn encode(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for character in text.chars() {
+        match byte_of(character) {
+            Some(byte) => bytes.push(byte),
+            None => {
+                let mut buffer = [0; 4];
+                bytes.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+fn escape(bytes: &[u8], text: &mut String) {
+    let characters = bytes.iter().map(|byte| FIRST + u32::from(*byte));
+    text.extend(characters.filter_map(char::from_u32));
+}
+
+/// Returns the byte that a character stands for.
+fn byte_of(character: char) -> Option<u8> {
+    let byte = u32::from(character).checked_sub(FIRST)?;
+    u8::try_from(byte).ok().filter(|byte| !byte.is_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn other_encodings_survive() {
+        assert_eq!(decode("größe 表".as_bytes()), "größe 表");
+        let latin = b"gr\xf6\xdfe";
+        assert_ne!(decode(latin), "größe");
+        assert_eq!(encode(&decode(latin)), latin);
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "[\\PC\u{F700}-\u{F7FF}]{0,20}") {
+            prop_assert_eq!(encode(&decode(&bytes)), bytes);
+            prop_assert_eq!(encode(&decode(text.as_bytes())), text.as_bytes());
+        }
+
+        #[test]
+        fn different_texts_stay_different(one in prop::collection::vec(any::<u8>(), 0..6), other in prop::collection::vec(any::<u8>(), 0..6)) {
+            prop_assert_eq!(decode(&one) == decode(&other), one == other);
+        }
+    }
+}
