@@ -9,6 +9,7 @@ pub mod clock;
 mod endpoint;
 pub mod fault;
 pub mod imds;
+pub mod interruption;
 pub mod lambda;
 pub mod node;
 pub mod pattern;

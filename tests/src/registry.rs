@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -278,7 +279,6 @@ pub fn create_configuration(root: &Path, seed: u64) -> Result<()> {
     }
     let key = data.join("certificates/private/key.pem");
     std::fs::write(&key, format!("-----BEGIN PRIVATE KEY-----\n{seed:064x}\n"))?;
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
     std::fs::set_permissions(
         data.join("certificates/private"),
@@ -368,7 +368,6 @@ pub fn files(root: &Path) -> Result<Files> {
 }
 
 fn describe(root: &Path, path: &Path, all: &mut Files) -> Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
     let full = root.join(path);
     let metadata = full
         .symlink_metadata()

@@ -1,11 +1,13 @@
 //! `make demo`: the story on this machine, told step by step, with a table at the end.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use rekindle_tests::interruption::interruption;
 use rekindle_tests::registry::Seed;
 use rekindle_tests::story::{self, Outcome, Replacement};
 use tracing_subscriber::EnvFilter;
@@ -36,15 +38,18 @@ async fn main() -> Result<ExitCode> {
         // Progress that nobody can read is no reason to stop.
         print(&line).ok();
     };
-    let outcome = story::play(
-        Seed {
-            rows: arguments.rows,
-            seed: arguments.seed,
-        },
-        &say,
-    )
-    .await?;
-    print(&table(&outcome))?;
+    let seed = Seed {
+        rows: arguments.rows,
+        seed: arguments.seed,
+    };
+    let outcome = tokio::select! {
+        played = story::play(seed, &say) => played?,
+        stopped = interruption() => {
+            stopped?;
+            anyhow::bail!("interrupted; everything that ran was stopped and erased");
+        }
+    };
+    print(&table(&outcome)?)?;
     Ok(if outcome.is_faithful() {
         ExitCode::SUCCESS
     } else {
@@ -52,69 +57,81 @@ async fn main() -> Result<ExitCode> {
     })
 }
 
-fn table(outcome: &Outcome) -> String {
+/// What the table says of a replacement in one row.
+type Cell = fn(&Replacement) -> String;
+
+const ROWS: [(&str, Cell); 7] = [
+    ("rows different, of", |one| {
+        format!(
+            "{} of {}",
+            one.different_rows.values().sum::<usize>(),
+            one.rows
+        )
+    }),
+    ("files different, of", |one| {
+        format!("{} of {}", one.different_files.len(), one.files)
+    }),
+    ("data lost (RPO)", |one| seconds(one.data_loss)),
+    ("out of service (RTO)", |one| seconds(one.outage)),
+    ("  of it the node's restore", |one| seconds(one.node_work)),
+    ("  of it orchestration", |one| seconds(one.orchestration)),
+    ("  the rest: AWS (shortened), final backup", |one| {
+        seconds(one.outage.saturating_sub(one.node_work + one.orchestration))
+    }),
+];
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
+fn table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     let (unplanned, planned) = (&outcome.unplanned, &outcome.planned);
     let mut text = String::new();
     for (title, replacement) in [
         ("unplanned loss", unplanned),
         ("planned replacement", planned),
     ] {
-        text += &format!("\n{title}\n");
+        writeln!(text, "\n{title}")?;
         for (what, at) in &replacement.timeline {
-            text += &format!("  {:>7.2} s  {what}\n", at.as_secs_f64());
+            writeln!(text, "  {:>7.2} s  {what}", at.as_secs_f64())?;
         }
         for (table, count) in &replacement.different_rows {
-            text += &format!("  DIFFERENT: {count} rows of {table}\n");
+            writeln!(text, "  DIFFERENT: {count} rows of {table}")?;
         }
         for file in &replacement.different_files {
-            text += &format!("  DIFFERENT: {file}\n");
+            writeln!(text, "  DIFFERENT: {file}")?;
         }
     }
-    let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
-    let rows: [(&str, &dyn Fn(&Replacement) -> String); 7] = [
-        ("rows different, of", &|one| {
-            format!(
-                "{} of {}",
-                one.different_rows.values().sum::<usize>(),
-                one.rows
-            )
-        }),
-        ("files different, of", &|one| {
-            format!("{} of {}", one.different_files.len(), one.files)
-        }),
-        ("data lost (RPO)", &|one| seconds(one.data_loss)),
-        ("out of service (RTO)", &|one| seconds(one.outage)),
-        ("  of it the node's restore", &|one| seconds(one.node_work)),
-        ("  of it orchestration", &|one| seconds(one.orchestration)),
-        ("  the rest: AWS (shortened), final backup", &|one| {
-            seconds(
-                one.outage
-                    .saturating_sub(one.node_work)
-                    .saturating_sub(one.orchestration),
-            )
-        }),
-    ];
-    text += &format!(
-        "\n{:<44}{:>22}{:>22}\n",
+    writeln!(
+        text,
+        "\n{:<44}{:>22}{:>22}",
         "", "unplanned loss", "planned replacement"
-    );
-    for (what, value) in rows {
-        text += &format!("{what:<44}{:>22}{:>22}\n", value(unplanned), value(planned));
+    )?;
+    for (what, cell) in ROWS {
+        writeln!(
+            text,
+            "{what:<44}{:>22}{:>22}",
+            cell(unplanned),
+            cell(planned)
+        )?;
     }
-    text += &format!(
+    writeln!(
+        text,
         "\n{} events were acknowledged under load during the planned replacement, {} of them were lost.\n\
-         The last backup has {} bytes in S3 and took {:.2} s, checks included. The agent's peak memory was {} MiB.\n",
+         The last backup has {} bytes in S3 and took {:.2} s, checks included. The agent's peak memory was {} MiB.",
         outcome.acknowledged,
         outcome.lost,
         outcome.backup_bytes,
         outcome.backup_seconds,
         outcome.peak_memory_kib / 1024,
-    );
-    text + if outcome.is_faithful() {
-        "Nothing differs.\n"
+    )?;
+    let verdict = if outcome.is_faithful() {
+        "Nothing differs."
     } else {
-        "SOMETHING DIFFERS.\n"
-    }
+        "SOMETHING DIFFERS."
+    };
+    writeln!(text, "{verdict}")?;
+    Ok(text)
 }
 
 fn print(text: &str) -> Result<()> {

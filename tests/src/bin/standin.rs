@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::interruption::interruption;
 use rekindle_tests::registry::{self, Load};
 use rekindle_tests::s3::{ACCESS_KEY, SECRET_KEY};
 use rekindle_tests::world::{Binaries, StandIn};
@@ -71,7 +72,7 @@ async fn main() -> Result<()> {
     );
     say(&instructions(&stand_in, &arguments.stack, &logs))?;
     tokio::select! {
-        stopped = tokio::signal::ctrl_c() => stopped.context("wait for Ctrl-C"),
+        stopped = interruption() => stopped,
         watched = watch(&stand_in, &arguments.stack) => watched,
     }
 }
