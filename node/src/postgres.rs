@@ -20,7 +20,7 @@ pub(crate) const ADMIN_DATABASE: &str = "template1";
 /// What every session of the tools runs with, whatever the databases and roles are set to: of all sources of a
 /// setting, the connection has the last word.
 pub(crate) const SESSION: &str = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 \
-    -c search_path= -c standard_conforming_strings=on";
+    -c search_path= -c standard_conforming_strings=on -c datestyle=ISO";
 
 /// Lets a session speak the database's own encoding, so that nothing is converted, or lost in a conversion. It
 /// prints nothing.

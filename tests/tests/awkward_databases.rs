@@ -1,0 +1,313 @@
+//! Databases with one of everything, and with more of it than is usual, come back as they were.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use rekindle_tests::node::Node;
+use rekindle_tests::registry::{self, Load};
+use rekindle_tests::wait::wait_for;
+use rekindle_tests::world::{ProtectedGroup, StandIn};
+use rekindle_tests::{postgres, world::UserData};
+use shared::layout;
+use shared::manifest::Manifest;
+
+/// How long any step may take.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// The name of every group and its stack.
+const STACK: &str = "awkward";
+
+/// A protected group with one node.
+struct Scene {
+    world: StandIn,
+    node: Arc<Node>,
+}
+
+impl Scene {
+    /// Starts a group; `prepare` changes every machine, and what its settings say, before the agent starts.
+    async fn start(prepare: fn(&Node)) -> Self {
+        let world = StandIn::builder().start().await.unwrap();
+        let load = Load::in_directory(&world.directory());
+        let group = registry::protected_group(STACK, world.bucket(), &load);
+        let inner = Arc::clone(&group.user_data);
+        let user_data: UserData = Arc::new(move |node| {
+            let inner = Arc::clone(&inner);
+            async move {
+                inner(Arc::clone(&node)).await?;
+                prepare(&node);
+                Ok(())
+            }
+            .boxed()
+        });
+        world
+            .create_group(ProtectedGroup { user_data, ..group })
+            .unwrap();
+        let node = world.wait_until_in_service(STACK, None, PATIENCE).await;
+        Self {
+            node: node.unwrap(),
+            world,
+        }
+    }
+
+    /// Runs a script of psql as the superuser, from the database postgres on.
+    async fn run(&self, script: &str) {
+        let mut command = client(&self.node, "psql");
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
+        command.env("PGCLIENTENCODING", "UTF8");
+        let path = self.world.directory().join("script.sql");
+        std::fs::write(&path, script).unwrap();
+        let output = command.arg("-f").arg(path).output().await.unwrap();
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{problem}");
+    }
+
+    /// Backs up as the schedule does, and waits for the commit.
+    async fn back_up(&self) -> Manifest {
+        let stack = STACK.parse().unwrap();
+        let committed = || {
+            let prefix = layout::manifests(&stack);
+            self.world.s3().keys(self.world.bucket(), &prefix).unwrap()
+        };
+        let before = committed().len();
+        self.world.tick();
+        let (key, bytes) = wait_for("a committed backup", PATIENCE, async || {
+            let keys = committed();
+            let new = keys.last().filter(|_| keys.len() > before);
+            // The stand-in may list an object a moment before it can be read.
+            let read = |key: &String| self.world.s3().read(self.world.bucket(), key).ok();
+            match new.and_then(|key| Some((key.clone(), read(key)?))) {
+                Some(read) => Ok(Some(read)),
+                None => Err(self.problems()),
+            }
+        })
+        .await
+        .unwrap();
+        let id = layout::backup_of_manifest(&key).unwrap();
+        Manifest::parse(&bytes, &stack, &id).unwrap()
+    }
+
+    /// Takes the node's power, and waits for the replacement.
+    async fn lose(&mut self) {
+        let lost = self.node.id().to_owned();
+        self.world.kill_instance(&lost).await.unwrap();
+        let next = self
+            .world
+            .wait_until_in_service(STACK, Some(&lost), PATIENCE);
+        match next.await {
+            Ok(node) => self.node = node,
+            Err(error) => panic!("{error:#}\n{}", self.problems()),
+        }
+    }
+
+    fn problems(&self) -> String {
+        let logs = self.world.logs();
+        let lines = logs.iter().map(|line| format!("{line:?}"));
+        lines
+            .filter(|line| line.contains("ERROR"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+/// Prepares a client program of the node's server.
+fn client(node: &Node, program: &str) -> tokio::process::Command {
+    let port = node.cluster().unwrap().port();
+    let mut command =
+        tokio::process::Command::new(postgres::bin_directory().unwrap().join(program));
+    command
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", port.to_string())
+        .env("PGUSER", "postgres")
+        .env("PGCLIENTENCODING", "UTF8")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Dumps the whole cluster as `pg_dumpall` does: globals, then each database that allows connections, with its
+/// properties. Each is dumped in its own encoding, so that bytes are compared; and one database's name has a line
+/// break, which `pg_dumpall` refuses, and so do the statements that would create that database.
+async fn dump(node: &Node) -> Vec<String> {
+    let template = node.cluster().unwrap().connect("template1").await.unwrap();
+    let query = "SELECT datname, pg_encoding_to_char(encoding) FROM pg_database WHERE datallowconn ORDER BY 1";
+    let databases = template.query(query, &[]).await.unwrap();
+    let mut globals = client(node, "pg_dumpall");
+    globals.arg("--globals-only");
+    let mut commands = vec![globals];
+    for database in databases {
+        let (name, encoding): (String, String) = (database.get(0), database.get(1));
+        let name = name.replace('\\', "\\\\").replace('\'', "\\'");
+        let mut command = client(node, "pg_dump");
+        // An enum's hash is that of its value's oid, which no dump keeps: these rows may change partitions.
+        command.arg("--exclude-table-data=app.by_enum_*");
+        command.args(["--encoding", &encoding, "-d"]);
+        command.arg(format!("dbname='{name}'"));
+        if !name.contains('\n') {
+            command.arg("--create");
+        }
+        commands.push(command);
+    }
+    let mut lines = Vec::new();
+    for mut command in commands {
+        let output = command.output().await.unwrap();
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{problem}");
+        lines.extend(normalised(&output.stdout));
+    }
+    lines
+}
+
+/// Leaves out what changes with every dump: the random key of `\restrict`. Bytes that are not UTF-8 are escaped.
+fn normalised(dump: &[u8]) -> impl Iterator<Item = String> {
+    dump.split(|byte| *byte == b'\n')
+        .map(|line| match std::str::from_utf8(line) {
+            Ok(line) => line.to_owned(),
+            Err(_) => line.escape_ascii().to_string(),
+        })
+        .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "))
+}
+
+/// Names the first lines that only one of them has.
+fn assert_same(before: &[String], after: &[String]) {
+    if before == after {
+        return;
+    }
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in before {
+        *counts.entry(line).or_default() -= 1;
+    }
+    for line in after {
+        *counts.entry(line).or_default() += 1;
+    }
+    let different = counts.iter().filter(|(_, count)| **count != 0);
+    let named: Vec<String> = different
+        .map(|(line, count)| format!("{count:+} {}", line.chars().take(300).collect::<String>()))
+        .take(60)
+        .collect();
+    let at = before
+        .iter()
+        .zip(after)
+        .position(|(one, other)| one != other);
+    let at = at.unwrap_or(before.len().min(after.len()));
+    let around = |lines: &[String]| lines[at.saturating_sub(8)..lines.len().min(at + 8)].join("\n");
+    panic!(
+        "the dumps differ:\n{}\nfirst at line {at}, before:\n{}\nafter:\n{}",
+        named.join("\n"),
+        around(before),
+        around(after)
+    );
+}
+
+/// Makes the directory of the tablespace afresh, as a new machine has it.
+fn with_tablespace(node: &Node) {
+    let (directory, postgres) = (tablespace(node), node.cluster().unwrap().socket_directory());
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+    std::fs::create_dir(&directory).unwrap();
+    let owner = postgres.metadata().unwrap();
+    std::os::unix::fs::chown(&directory, Some(owner.uid()), Some(owner.gid())).unwrap();
+}
+
+/// Makes the first machine's tablespace, and no other; the settings do without it.
+fn with_tablespace_once(node: &Node) {
+    let settings = node.root().join("etc/rekindle/node.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let text = text.replace("[postgres]", "[postgres]\ntablespaces = \"default\"");
+    std::fs::write(&settings, text).unwrap();
+    if tablespace(node).exists() {
+        std::fs::remove_dir_all(tablespace(node)).unwrap();
+        std::fs::write(tablespace(node), "no directory").unwrap();
+    } else {
+        with_tablespace(node);
+    }
+}
+
+/// Returns the tablespace's directory: the same for all machines of a group.
+fn tablespace(node: &Node) -> PathBuf {
+    let root = node.root();
+    let machines = root.ancestors().nth(2).unwrap();
+    machines.join("tablespace")
+}
+
+/// Creates a tablespace, and a database with a table in it and another one whose default it is.
+async fn fill_tablespace(scene: &Scene) {
+    let script = format!(
+        "CREATE ROLE keeper; CREATE TABLESPACE \"fast; one\" OWNER keeper LOCATION '{}' WITH (random_page_cost = 1.5);
+        COMMENT ON TABLESPACE \"fast; one\" IS 'of; its own'; GRANT CREATE ON TABLESPACE \"fast; one\" TO PUBLIC;
+        CREATE TABLE slow (n int); CREATE TABLE quick (n int PRIMARY KEY USING INDEX TABLESPACE \"fast; one\")
+        TABLESPACE \"fast; one\"; INSERT INTO quick SELECT generate_series(1, 300); INSERT INTO slow TABLE quick;
+        CREATE DATABASE elsewhere TABLESPACE \"fast; one\";",
+        tablespace(&scene.node).display()
+    );
+    scene.run(&script).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_everything_comes_back_as_it_was() {
+    let mut scene = Scene::start(with_tablespace).await;
+    scene.run(include_str!("awkward/cluster.sql")).await;
+    scene.run(include_str!("awkward/latin.sql")).await;
+    scene.run(include_str!("awkward/objects.sql")).await;
+    let broken = scene.node.cluster().unwrap().connect("line\nbreak").await;
+    let script = "CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 5)";
+    broken.unwrap().batch_execute(script).await.unwrap();
+    fill_tablespace(&scene).await;
+    let before = dump(&scene.node).await;
+
+    // A session with tables of its own, which nobody else may see.
+    let session = scene.node.cluster().unwrap().connect("icu").await.unwrap();
+    let temporary =
+        "CREATE TEMP TABLE passing (n int); INSERT INTO passing VALUES (1); BEGIN; SELECT 1";
+    session.batch_execute(temporary).await.unwrap();
+    let manifest = scene.back_up().await;
+    let names = manifest.index.databases.iter().map(|one| one.name.as_str());
+    let names: Vec<&str> = names.collect();
+    assert!(!names.contains(&"closed"), "{names:?}");
+    assert!(
+        names.contains(&"template1") && names.contains(&"no_more_sessions"),
+        "{names:?}"
+    );
+
+    scene.lose().await;
+    drop(session);
+    assert_same(&before, &dump(&scene.node).await);
+    let name = "Größe \"1\" $x 'y' % \\ z";
+    let client = scene.node.cluster().unwrap().connect(name).await.unwrap();
+    let query = "SELECT string_agg(c::text || n, ',' ORDER BY c, n) FROM app.by_enum";
+    let by_enum: String = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(
+        by_enum,
+        "red1,red2,red3,red4,orange1,orange2,orange3,orange4,\
+         it's \"green\"1,it's \"green\"2,it's \"green\"3,it's \"green\"4,größer1,größer2,größer3,größer4"
+    );
+    // What was restored can be backed up again.
+    scene.back_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_that_the_new_node_lacks_can_be_done_without() {
+    let mut scene = Scene::start(with_tablespace_once).await;
+    fill_tablespace(&scene).await;
+    let rows = async |node: &Node| {
+        let client = node.cluster().unwrap().connect("postgres").await.unwrap();
+        registry::rows(&client).await.unwrap()
+    };
+    let before = rows(&scene.node).await;
+    scene.back_up().await;
+    scene.lose().await;
+    assert_eq!(rows(&scene.node).await, before);
+    let client = scene
+        .node
+        .cluster()
+        .unwrap()
+        .connect("elsewhere")
+        .await
+        .unwrap();
+    let query = "SELECT count(*) FROM pg_tablespace WHERE spcname !~ '^pg_'";
+    let own: i64 = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(own, 0);
+}
