@@ -28,12 +28,11 @@ pub(crate) fn decode(bytes: &[u8]) -> String {
 pub(crate) fn encode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
-        match byte_of(character) {
-            Some(byte) => bytes.push(byte),
-            None => {
-                let mut buffer = [0; 4];
-                bytes.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
-            }
+        if let Some(byte) = byte_of(character) {
+            bytes.push(byte);
+        } else {
+            let mut buffer = [0; 4];
+            bytes.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
         }
     }
     bytes

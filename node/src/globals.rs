@@ -124,7 +124,12 @@ fn reset(role: &str, settings: &PostgresSettings, existing: &Existing) -> String
             .as_deref()
             .map(|by| format!(" GRANTED BY {}", identifier(by)));
         let by = by.unwrap_or_default();
-        script.push_str(&format!("REVOKE {granted} FROM {name}{by} CASCADE;\n"));
+        script += "REVOKE ";
+        script += &granted;
+        script += " FROM ";
+        script += &name;
+        script += &by;
+        script += " CASCADE;\n";
     }
     script
 }
