@@ -1,5 +1,11 @@
 //! Databases with one of everything, and with more of it than is usual, come back as they were.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test sets up may fail as loudly as what it asserts"
+)]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;

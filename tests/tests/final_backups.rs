@@ -132,51 +132,6 @@ async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup() -> Result<()> {
-    let protected = Protected::with(Protected::builder().stale(60.0)).await?;
-    let (powerless, silent) = try_join!(protected.filled("powerless"), protected.filled("silent"))?;
-    let at = time::OffsetDateTime::now_utc();
-    protected.world.bus().tick(at);
-    let before = (
-        protected.committed("powerless", 0).await?.index.backup_id,
-        protected.committed("silent", 0).await?.index.backup_id,
-    );
-
-    // SSM still calls this one online when its hook asks.
-    protected.world.kill_instance(powerless.id()).await?;
-    let next = protected.in_service("powerless", Some(&powerless)).await?;
-    assert_eq!(source(&protected, &next).await?, before.0);
-    protected.failure("powerless", "NoFinalBackup").await?;
-
-    // And this one is known to be lost.
-    silent.stop_agent();
-    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
-    wait_for("the agent to be lost", PATIENCE, async || {
-        let agents = ssm.describe_instance_information().send().await;
-        let agents = agents.map_err(|error| error.to_string())?;
-        let lost = agents.instance_information_list().iter().any(|agent| {
-            agent.instance_id() == Some(silent.id())
-                && agent
-                    .ping_status()
-                    .is_some_and(|ping| ping.as_str() == "ConnectionLost")
-        });
-        Ok::<_, String>(lost.then_some(()))
-    })
-    .await?;
-    let next = replace(&protected, &silent).await?;
-    assert_eq!(source(&protected, &next).await?, before.1);
-    let message = protected.failure("silent", "NoFinalBackup").await?;
-    assert!(
-        message.contains("its SSM agent does not answer"),
-        "{message}"
-    );
-    for stack in ["powerless", "silent"] {
-        assert_eq!(protected.backups(stack)?.len(), 1, "{stack}");
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_never_restored_has_nothing_to_save() -> Result<()> {
     let (protected, node) = Protected::one("fresh").await?;
     let before = protected.back_up("fresh").await?.index.backup_id;
@@ -316,8 +271,8 @@ async fn a_retired_node_is_never_backed_up_again_and_its_replacement_waits_for_i
     };
     assert_eq!(state(node.id()), Some(Lifecycle::TerminatingWait));
     let next = wait_for("the replacement to wait", PATIENCE, async || {
-        let next = world.group("retired").into_iter();
-        let next = next.filter(|one| one.id != node.id()).next_back();
+        let mut next = world.group("retired").into_iter();
+        let next = next.rfind(|one| one.id != node.id());
         Ok::<_, String>(next.filter(|one| one.state == Lifecycle::PendingWait))
     })
     .await?;

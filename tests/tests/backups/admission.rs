@@ -2,68 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::command::Purpose;
 use shared::manifest::Lineage;
-use shared::report::{ExitCode, Report};
-use tokio::try_join;
 
 use super::{ask, event};
 
 fn marker(node: &Node) -> PathBuf {
     node.root().join("var/lib/rekindle/restored.json")
-}
-
-fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
-    let text = std::fs::read_to_string(marker(node)).context("read the marker")?;
-    let mut marker_value: Value = serde_json::from_str(&text)?;
-    assert!(marker_value[field].is_string(), "{text}");
-    marker_value[field] = value.into();
-    std::fs::write(marker(node), marker_value.to_string()).context("write the marker")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
-    let protected = Protected::start().await?;
-    let (removed, instance, cluster, stack) = try_join!(
-        protected.empty("removed"),
-        protected.empty("instance"),
-        protected.empty("cluster"),
-        protected.empty("stack")
-    )?;
-    std::fs::remove_file(marker(&removed))?;
-    change_marker(&instance, "instance_id", "i-0123456789abcdef0")?;
-    change_marker(&cluster, "system_identifier", "7000000000000000001")?;
-    change_marker(&stack, "stack", "another")?;
-
-    protected.world.tick();
-    for (name, node) in [
-        ("removed", removed),
-        ("instance", instance),
-        ("cluster", cluster),
-        ("stack", stack),
-    ] {
-        let ended = protected.ended(&node, "backup", 0).await?;
-        assert_eq!(
-            (ended.status.as_str(), ended.code),
-            ("Failed", 13),
-            "{ended:?}"
-        );
-        let Report::Failure(report) = Report::from_output(&ended.output)? else {
-            anyhow::bail!("{name}: {}", ended.output);
-        };
-        assert_eq!(report.exit_code, ExitCode::NotRestored);
-        let message = protected.failure(name, "NotRestored").await?;
-        assert!(
-            message.contains(ExitCode::NotRestored.remedy()),
-            "{message}"
-        );
-        assert!(protected.backups(name)?.is_empty());
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

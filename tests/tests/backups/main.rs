@@ -2,11 +2,8 @@
 //! committed, and when it must not be.
 
 mod admission;
-mod damage;
 mod delivery;
-mod failures;
 mod inputs;
-mod killed;
 mod requests;
 mod schedule;
 

@@ -67,27 +67,24 @@ fn busy() -> String {
 async fn came(given: &Given, event: Option<Duration>) -> (String, String) {
     let done = Arc::new(Mutex::new(Vec::new()));
     let function = given.function(&done);
-    let decision = match event {
-        Some(remaining) => {
-            let action = serde_json::json!({"AutoScalingGroupName": "dtr", "LifecycleHookName": TERMINATE_HOOK,
+    let decision = if let Some(remaining) = event {
+        let action = serde_json::json!({"AutoScalingGroupName": "dtr", "LifecycleHookName": TERMINATE_HOOK,
                 "EC2InstanceId": INSTANCE});
-            let action = serde_json::from_value(action).unwrap();
-            let caught_up = on_event(&function, &action, Some(remaining)).await.unwrap();
-            caught_up.decision
-        }
-        None => {
-            let now = OffsetDateTime::now_utc();
-            let outcome = catch_up::on_sweep(&function, now).await.unwrap();
-            let Outcome::Sweep {
-                caught_up,
-                failures: 0,
-            } = outcome
-            else {
-                panic!("{outcome:?}")
-            };
-            let decisions: Vec<String> = caught_up.into_iter().map(|it| it.decision).collect();
-            decisions.join("; ")
-        }
+        let action = serde_json::from_value(action).unwrap();
+        let caught_up = on_event(&function, &action, Some(remaining)).await.unwrap();
+        caught_up.decision
+    } else {
+        let now = OffsetDateTime::now_utc();
+        let outcome = catch_up::on_sweep(&function, now).await.unwrap();
+        let Outcome::Sweep {
+            caught_up,
+            failures: 0,
+        } = outcome
+        else {
+            panic!("{outcome:?}")
+        };
+        let decisions: Vec<String> = caught_up.into_iter().map(|it| it.decision).collect();
+        decisions.join("; ")
     };
     let done = done.lock().unwrap().join("; ");
     (decision, done)
