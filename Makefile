@@ -36,7 +36,7 @@ test: build venv ## Run every test: the shipped binaries on real Postgres, and t
 lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
 	command -v shellcheck >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy shellcheck; }
 	git ls-files '*.sh' .ci/run | xargs shellcheck
 	[ -x target/tools/bin/cargo-deny ] || cargo install --locked --quiet --root target/tools cargo-deny@0.20.2

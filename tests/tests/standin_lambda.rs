@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 /// Does what the payload's `do` says. Every event is written to the log, with its number in this process.
 const BOOTSTRAP: &str = r#"#!/bin/bash
-api="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime"
+api="$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime" # with its scheme, as the runtime takes a path only then
 headers="$(mktemp)"; trap 'rm -f "$headers"' EXIT
 if [ "$BROKEN" ]; then
   curl -s -o /dev/null -X POST "$api/init/error" -d '{"errorType":"Config","errorMessage":"set BUCKET"}'; exit 1
