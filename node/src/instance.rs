@@ -1,13 +1,22 @@
 //! Asks the instance who it is: `IMDSv2`.
 
+use std::time::Duration;
+
 use shared::id::InstanceId;
 use shared::report::ExitCode;
 
 use crate::failure::{OrFail as _, Result};
 
+/// How long one of four attempts may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Returns the id of the instance that the agent runs on.
 pub(crate) async fn instance_id() -> Result<InstanceId> {
-    let client = aws_config::imds::Client::builder().build();
+    // The SDK would wait a second; a machine that boots under load may take longer.
+    let client = aws_config::imds::Client::builder()
+        .connect_timeout(PATIENCE)
+        .read_timeout(PATIENCE)
+        .build();
     let text = client
         .get("/latest/meta-data/instance-id")
         .await

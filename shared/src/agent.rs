@@ -27,33 +27,25 @@ pub async fn publish(aws: &Aws, config: &Config) -> Result<Sha256> {
 }
 
 async fn publish_to(client: &aws_sdk_s3::Client, bucket: &str, binary: &Path) -> Result<Sha256> {
-    let recorded = recorded_sha256(binary)?;
-    if let Some(sha256) = &recorded
-        && s3::head(client, bucket, &layout::agent(sha256), None)
-            .await?
-            .is_some()
-    {
-        return Ok(sha256.clone());
+    let read = || fs::read(binary).map_err(|error| unreadable(binary, &error));
+    let sha256 = match recorded_sha256(binary)? {
+        Some(recorded) => recorded,
+        None => digests(&read()?).sha256,
+    };
+    let key = layout::agent(&sha256);
+    if s3::head(client, bucket, &key, None).await?.is_some() {
+        return Ok(sha256);
     }
-    let bytes = fs::read(binary).map_err(|error| unreadable(binary, &error))?;
-    let sha256 = digests(&bytes).sha256;
-    if let Some(recorded) = recorded
-        && recorded != sha256
-    {
+    let bytes = read()?;
+    let found = digests(&bytes).sha256;
+    if found != sha256 {
         let problem = format!(
-            "its SHA-256 is {sha256}, the file beside it says {recorded}: build the layer again"
+            "its SHA-256 is {found}, the file beside it says {sha256}: build the layer again"
         );
         return Err(Error::contract(binary.display().to_string(), problem));
     }
     // Whoever was faster wrote the same bytes: the key is their hash.
-    s3::create(
-        client,
-        bucket,
-        &layout::agent(&sha256),
-        bytes,
-        "application/octet-stream",
-    )
-    .await?;
+    s3::create(client, bucket, &key, bytes, "application/octet-stream").await?;
     Ok(sha256)
 }
 

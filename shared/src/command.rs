@@ -8,9 +8,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
 use crate::id::{BackupId, OperationId, RunId, Sha256};
+
+/// The step of both documents that fetches the agent.
+pub const FETCH_STEP: &str = "fetchAgent";
 
 /// The step of both documents that runs the agent. `GetCommandInvocation` wants it as `PluginName`.
 pub const AGENT_STEP: &str = "runAgent";
@@ -139,6 +143,7 @@ const BACKUP_ID: &str = "BackupId";
 const PURPOSE: &str = "Purpose";
 const CANDIDATES: &str = "Candidates";
 const AGENT_SHA256: &str = "AgentSha256";
+const FETCH_ID: &str = "FetchId";
 const EXECUTION_TIMEOUT: &str = "ExecutionTimeout";
 
 /// Asks for a first boot in place of a list of candidates: SSM has no empty string parameters.
@@ -152,6 +157,7 @@ impl BackupCommand {
             (BACKUP_ID, self.backup_id.to_string()),
             (PURPOSE, self.purpose.as_str().to_owned()),
             (AGENT_SHA256, agent.to_string()),
+            (FETCH_ID, fetch_id(OffsetDateTime::now_utc())),
             (EXECUTION_TIMEOUT, execution_timeout.to_string()),
         ])
     }
@@ -179,6 +185,7 @@ impl RestoreCommand {
             (OPERATION_ID, self.operation_id.to_string()),
             (CANDIDATES, candidates),
             (AGENT_SHA256, agent.to_string()),
+            (FETCH_ID, fetch_id(OffsetDateTime::now_utc())),
             (EXECUTION_TIMEOUT, execution_timeout.to_string()),
         ])
     }
@@ -190,6 +197,12 @@ impl RestoreCommand {
         }
         text.split(',').map(Candidate::from_str).collect()
     }
+}
+
+/// Names the folder that a command fetches the agent into. SSM downloads under one name and renames the file then, so
+/// two commands at once, such as a launch's event and a sweep send them, would take each other's away.
+fn fetch_id(now: OffsetDateTime) -> String {
+    format!("{:016x}", now.unix_timestamp_nanos())
 }
 
 fn parameters<const N: usize>(pairs: [(&str, String); N]) -> Parameters {

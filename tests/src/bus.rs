@@ -58,6 +58,7 @@ pub struct Bus {
     planned: Mutex<Vec<Planned>>,
     held: Mutex<Vec<Value>>,
     records: Mutex<Vec<Record>>,
+    ticked: Mutex<Option<OffsetDateTime>>,
 }
 
 impl fmt::Debug for Bus {
@@ -94,6 +95,7 @@ impl Bus {
             planned: Mutex::default(),
             held: Mutex::default(),
             records: Mutex::default(),
+            ticked: Mutex::default(),
         })
     }
 
@@ -186,6 +188,16 @@ impl Bus {
                 self.deliver(std::slice::from_ref(function), &event);
             }
         }
+    }
+
+    /// Fires the backup tick as of now, and at least a second after the one before: ticks of the same second ask for
+    /// the same backup.
+    pub fn tick_now(&self) {
+        let mut ticked = lock(&self.ticked);
+        let next = ticked.map(|last| last + time::Duration::SECOND);
+        let now = next.map_or_else(clock::now, |next| next.max(clock::now()));
+        *ticked = Some(now);
+        self.tick(now);
     }
 
     /// Fires every schedule that has an input: the minute sweep.

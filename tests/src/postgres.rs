@@ -69,7 +69,7 @@ impl Cluster {
         write!(
             settings,
             "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
-             shared_buffers = 32MB\nmax_connections = 50\nlogging_collector = off\n",
+             shared_buffers = 32MB\nmax_connections = 50\nmax_locks_per_transaction = 512\nlogging_collector = off\n",
             self.port,
             self.socket_directory().display()
         )?;
@@ -292,9 +292,18 @@ pub fn bin_directory() -> Result<PathBuf> {
         .context("there is no PostgreSQL server on this machine; install the package `postgresql`")
 }
 
+/// Finds a port that is free, and stays so while the server is down: the kernel takes those of outgoing connections
+/// from above this range.
 fn free_port() -> Result<u16> {
-    // Free now; nobody else is likely to be given it before the server takes it.
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    for _ in 0..1_000 {
+        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let port = PORTS.start + u16::try_from(random % u64::from(PORTS.end - PORTS.start))?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free on 127.0.0.1")
 }
 
 fn is_root() -> bool {

@@ -11,7 +11,6 @@ use shared::id::{BackupId, StackName};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreReport};
 use shared::{env, layout};
-use time::OffsetDateTime;
 
 use crate::node::Node;
 use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
@@ -117,14 +116,8 @@ impl Protected {
         let node = arrived.with_context(|| format!("{:#?}", self.problems(stack)))?;
         // The launch's event and a sweep may both have sent a restore; until the second is answered too, a backup
         // would be skipped.
-        wait_for("the restore commands to end", PATIENCE, async || {
-            let all = self.invocations(&node, "restore").await;
-            let all = all.map_err(|error| format!("{error:#}"))?;
-            if all.iter().all(Invocation::has_ended) {
-                Ok(Some(()))
-            } else {
-                Err(format!("{all:?}"))
-            }
+        wait_for("the commands to end", PATIENCE, async || {
+            Ok::<_, String>((!self.world.ssm().is_busy(node.id())).then_some(()))
         })
         .await?;
         Ok(node)
@@ -180,15 +173,7 @@ impl Protected {
 
     /// Fires the schedule and waits until the stack has one backup more.
     pub async fn back_up(&self, stack: &str) -> Result<Manifest> {
-        let backups = self.backups(stack)?;
-        let before = backups.len();
-        // A tick names its backup by the whole second: a second one within it would ask for the same backup.
-        wait_for("the next second", PATIENCE, async || {
-            let now = OffsetDateTime::now_utc().replace_nanosecond(0)?;
-            let next = BackupId::at(now);
-            Ok::<_, time::error::ComponentRange>((backups.last() < Some(&next)).then_some(()))
-        })
-        .await?;
+        let before = self.backups(stack)?.len();
         self.world.tick();
         self.committed(stack, before).await
     }
@@ -272,6 +257,22 @@ impl Protected {
             match ended.last() {
                 Some(last) if ended.len() > before => Ok(Some((*last).clone())),
                 _ => Err(format!("{all:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until so many commands of one document execute on the node, and SSM lists them.
+    pub async fn executing(&self, node: &Node, word: &str, count: usize) -> Result<()> {
+        let what = format!("{count} {word} commands to execute on {}", node.id());
+        wait_for(&what, PATIENCE, async || {
+            let all = self.invocations(node, word).await;
+            let all = all.map_err(|error| format!("{error:#}"))?;
+            let executing = all.iter().filter(|one| one.status == "InProgress").count();
+            if executing == count {
+                Ok(Some(()))
+            } else {
+                Err(format!("{all:?}"))
             }
         })
         .await

@@ -205,9 +205,9 @@ impl StandIn {
         Ok(())
     }
 
-    /// Fires the backup schedule, as of now.
+    /// Fires the backup schedule.
     pub fn tick(&self) {
-        self.state.bus.tick(clock::now());
+        self.state.bus.tick_now();
     }
 
     /// Fires the minute sweep.

@@ -218,6 +218,20 @@ fn with_tablespace(node: &Node) {
     std::os::unix::fs::chown(&directory, Some(owner.uid()), Some(owner.gid())).unwrap();
 }
 
+/// Makes the first machine's tablespace, and no other; the settings do without it.
+fn with_tablespace_once(node: &Node) {
+    let settings = node.root().join("etc/rekindle/node.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let text = text.replace("[postgres]", "[postgres]\ntablespaces = \"default\"");
+    std::fs::write(&settings, text).unwrap();
+    if tablespace(node).exists() {
+        std::fs::remove_dir_all(tablespace(node)).unwrap();
+        std::fs::write(tablespace(node), "no directory").unwrap();
+    } else {
+        with_tablespace(node);
+    }
+}
+
 /// Returns the tablespace's directory: the same for all machines of a group.
 fn tablespace(node: &Node) -> PathBuf {
     let root = node.root();
@@ -278,4 +292,28 @@ async fn one_of_everything_comes_back_as_it_was() {
     );
     // What was restored can be backed up again.
     scene.back_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_that_the_new_node_lacks_can_be_done_without() {
+    let mut scene = Scene::start(with_tablespace_once).await;
+    fill_tablespace(&scene).await;
+    let rows = async |node: &Node| {
+        let client = node.cluster().unwrap().connect("postgres").await.unwrap();
+        registry::rows(&client).await.unwrap()
+    };
+    let before = rows(&scene.node).await;
+    scene.back_up().await;
+    scene.lose().await;
+    assert_eq!(rows(&scene.node).await, before);
+    let client = scene
+        .node
+        .cluster()
+        .unwrap()
+        .connect("elsewhere")
+        .await
+        .unwrap();
+    let query = "SELECT count(*) FROM pg_tablespace WHERE spcname !~ '^pg_'";
+    let own: i64 = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(own, 0);
 }

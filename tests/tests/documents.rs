@@ -97,9 +97,14 @@ fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
         let text = std::fs::read_to_string(&source)?.replace("#[cfg(test)]\nmod tests;", "");
         let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
         collect(r#"\bkind = "([A-Z][A-Za-z]+)""#, shipped)?;
+        collect(r#"\bconst [A-Z_]+: &str = "([A-Z][A-Za-z]+)";"#, shipped)?;
         collect(r#"\b(?:report|failed)\([^;"]*"([A-Z][A-Za-z]+)""#, shipped)?;
     }
-    for path in ["shared/src/error.rs", "functions/restore/src/reason.rs"] {
+    for path in [
+        "shared/src/error.rs",
+        "shared/src/aws/status.rs",
+        "functions/restore/src/reason.rs",
+    ] {
         let text = read(path)?;
         let (_, body) = text.split_once("fn kind(").context("kind() is gone")?;
         let (body, _) = body.split_once("\n    }\n").context("kind() has no end")?;

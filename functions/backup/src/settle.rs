@@ -22,6 +22,9 @@ use crate::outcome::CaughtUp;
 const STATUS_TRIES: u32 = 5;
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
+/// The kind of failure by which a terminated instance's newest rows are lost.
+pub(crate) const NO_FINAL_BACKUP: &str = "NoFinalBackup";
+
 /// A backup command on one instance of a protected group.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target<'a> {
@@ -257,10 +260,18 @@ async fn act(
             code.word(),
             format!("failed with {code}: {message}. {}", code.remedy()),
         ),
-        Ending::Unreported { status, errors } => failed(
-            status.as_str(),
-            format!("ended {status} without a report. {errors}"),
-        ),
+        Ending::Unreported { status, errors } => {
+            let kind = match facts.command.purpose {
+                Purpose::Final => NO_FINAL_BACKUP,
+                _ => status.kind(),
+            };
+            let words = if errors.is_empty() {
+                "no error output"
+            } else {
+                errors
+            };
+            failed(kind, format!("ended {status} without a report: {words}"))
+        }
     }
 }
 

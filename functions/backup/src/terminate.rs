@@ -342,6 +342,11 @@ async fn give_up(
         return Ok("the hook waits no longer".to_owned());
     }
     let message = format!("{instance} ends without a final backup: {reason}");
-    report(&function.config, Some(stack), "NoFinalBackup", &message);
+    report(
+        &function.config,
+        Some(stack),
+        settle::NO_FINAL_BACKUP,
+        &message,
+    );
     Ok(message)
 }

@@ -1,11 +1,14 @@
 //! S3: the newest backups, bounded reads, checks of objects, and writes that never overwrite.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration as StdDuration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
+use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use time::{Duration, OffsetDateTime};
 
@@ -17,6 +20,9 @@ use crate::layout;
 
 /// How far back the days of backups are listed at first. A stack that is alive has backups there.
 const RECENT: Duration = Duration::days(31);
+/// How often an object is read whose bytes do not come through.
+const READ_TRIES: u32 = 3;
+const GET_OBJECT: &str = "s3:GetObject";
 /// How often a write is tried again while another write to the same key is under way.
 const CONFLICT_TRIES: u32 = 5;
 const CONFLICT_PAUSE: StdDuration = StdDuration::from_millis(200);
@@ -53,25 +59,20 @@ async fn days(
     from: Option<&str>,
 ) -> Result<Vec<String>> {
     let prefix = layout::manifests(stack);
-    let mut pages = client
+    let request = client
         .list_objects_v2()
         .bucket(bucket)
         .prefix(&prefix)
         .delimiter("/")
-        .set_start_after(from.map(|day| format!("{prefix}{day}")))
-        .into_paginator()
-        .send();
-    let mut days = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page
-            .map_err(failed("s3:ListObjectsV2"))
-            .map_err(advise(bucket))?;
-        days.extend(page.common_prefixes().iter().filter_map(|found| {
+        .set_start_after(from.map(|day| format!("{prefix}{day}")));
+    listed(bucket, request, |page| {
+        let days = page.common_prefixes().iter().filter_map(|found| {
             let day = found.prefix()?.strip_prefix(&prefix)?.strip_suffix('/')?;
             Some(day.to_owned())
-        }));
-    }
-    Ok(days)
+        });
+        days.collect()
+    })
+    .await
 }
 
 async fn newest_of_days(
@@ -100,24 +101,36 @@ async fn backups_of_day(
     stack: &StackName,
     day: &str,
 ) -> Result<Vec<BackupId>> {
-    let mut pages = client
+    let request = client
         .list_objects_v2()
         .bucket(bucket)
-        .prefix(layout::manifests_of_day(stack, day))
-        .into_paginator()
-        .send();
-    let mut backups = Vec::new();
+        .prefix(layout::manifests_of_day(stack, day));
+    listed(bucket, request, |page| {
+        let backups = page.contents().iter().filter_map(|object| {
+            let key = object.key()?;
+            let backup = layout::backup_of_manifest(key)?;
+            (layout::manifest(stack, &backup) == key).then_some(backup)
+        });
+        backups.collect()
+    })
+    .await
+}
+
+/// Takes a listing's pages one by one, and joins what is found in each.
+async fn listed<T>(
+    bucket: &str,
+    request: ListObjectsV2FluentBuilder,
+    find: impl Fn(&ListObjectsV2Output) -> Vec<T>,
+) -> Result<Vec<T>> {
+    let mut pages = request.into_paginator().send();
+    let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page
             .map_err(failed("s3:ListObjectsV2"))
             .map_err(advise(bucket))?;
-        backups.extend(page.contents().iter().filter_map(|object| {
-            let key = object.key()?;
-            let backup = layout::backup_of_manifest(key)?;
-            (layout::manifest(stack, &backup) == key).then_some(backup)
-        }));
+        found.extend(find(&page));
     }
-    Ok(backups)
+    Ok(found)
 }
 
 /// Reads an object of at most `limit` bytes; a larger one is an error before its bytes are taken.
@@ -128,7 +141,62 @@ pub async fn read(
     version: Option<&str>,
     limit: u64,
 ) -> Result<Vec<u8>> {
-    const OPERATION: &str = "s3:GetObject";
+    let mut tries = 1;
+    loop {
+        match read_once(client, bucket, key, version, limit).await {
+            Err(ReadError::Body(_)) if tries < READ_TRIES => tries += 1,
+            Err(ReadError::Body(error)) => {
+                return Err(match mismatch(&error) {
+                    Some(mismatch) => Error::contract(
+                        key,
+                        format!("S3 delivers other bytes than were uploaded: {mismatch}"),
+                    ),
+                    None => Error::Aws {
+                        operation: GET_OBJECT,
+                        code: "BodyInterrupted".to_owned(),
+                        retryable: true,
+                        source: Box::new(error),
+                    },
+                });
+            }
+            Err(ReadError::Other(error)) => return Err(error),
+            Ok(bytes) => return Ok(bytes),
+        }
+    }
+}
+
+/// Why a read came to nothing.
+enum ReadError {
+    /// The connection broke or the checksum differs: the next read may be whole. The SDK repeats requests, not bodies.
+    Body(ByteStreamError),
+    Other(Error),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Returns what says that the object was delivered to its end, and its bytes are not those that its checksum is of.
+fn mismatch(error: &ByteStreamError) -> Option<&(dyn StdError + 'static)> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<aws_smithy_checksums::body::validate::Error>() {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+async fn read_once(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    version: Option<&str>,
+    limit: u64,
+) -> std::result::Result<Vec<u8>, ReadError> {
     let too_large = || {
         Error::contract(
             key,
@@ -143,27 +211,21 @@ pub async fn read(
         .checksum_mode(ChecksumMode::Enabled)
         .send()
         .await
-        .map_err(failed(OPERATION))
+        .map_err(failed(GET_OBJECT))
         .map_err(advise(bucket))?;
     if answer
         .content_length()
         .is_some_and(|length| u64::try_from(length).is_ok_and(|length| length > limit))
     {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     let mut body = answer.body;
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
-        // Whether the connection broke or the checksum differs: the next read may be whole.
-        let chunk = chunk.map_err(|error| Error::Aws {
-            operation: OPERATION,
-            code: "BodyInterrupted".to_owned(),
-            retryable: true,
-            source: Box::new(error),
-        })?;
+        let chunk = chunk.map_err(ReadError::Body)?;
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > limit {
-            return Err(too_large());
+            return Err(too_large().into());
         }
     }
     Ok(bytes)
@@ -326,7 +388,7 @@ fn advise(bucket: &str) -> impl Fn(Error) -> Error {
 #[derive(Debug)]
 struct Advised {
     advice: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: Box<dyn StdError + Send + Sync>,
 }
 
 impl fmt::Display for Advised {
@@ -335,8 +397,8 @@ impl fmt::Display for Advised {
     }
 }
 
-impl std::error::Error for Advised {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl StdError for Advised {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(self.source.as_ref())
     }
 }

@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 pub use super::status::InvocationStatus;
 use super::{failed, utc};
-use crate::command::{AGENT_STEP, Parameters};
+use crate::command::{AGENT_STEP, FETCH_STEP, Parameters};
 use crate::error::{Error, Result};
 use crate::id::{CommandId, InstanceId};
 
@@ -24,6 +24,8 @@ pub const MOST_INSTANCES: usize = 50;
 /// SSM answers "there is no such invocation" for a few seconds after a command was sent.
 const INVOCATION_TRIES: u32 = 5;
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);
+/// The response code of a step that was not started.
+const NEVER_RUN: i32 = -1;
 
 /// Whether an instance's SSM agent answers. It pings every five minutes, so `Online` may be stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +200,8 @@ pub struct Invocation {
 }
 
 /// Returns what a command came to on one instance; none where SSM knows of no such invocation.
+///
+/// Where the agent was never run, the errors are those of the step that should have fetched it.
 pub async fn invocation(
     client: &Client,
     command_id: &CommandId,
@@ -205,17 +209,9 @@ pub async fn invocation(
 ) -> Result<Option<Invocation>> {
     let mut step = Some(AGENT_STEP);
     let mut tries = 1;
-    loop {
-        let sent = client
-            .get_command_invocation()
-            .command_id(command_id.as_str())
-            .instance_id(instance.as_str())
-            .set_plugin_name(step.map(str::to_owned))
-            .send()
-            .await
-            .map_err(failed("ssm:GetCommandInvocation"));
-        match sent {
-            Ok(answer) => return Ok(Some(read_invocation(&answer))),
+    let invocation = loop {
+        match of_step(client, command_id, instance, step).await {
+            Ok(invocation) => break invocation,
             // A command that never reached its steps has none to name.
             Err(error) if step.is_some() && error.aws_code() == Some("InvalidPluginName") => {
                 step = None;
@@ -229,7 +225,37 @@ pub async fn invocation(
             }
             Err(error) => return Err(error),
         }
+    };
+    if step.is_none()
+        || invocation.status != InvocationStatus::Failed
+        || invocation.response_code != NEVER_RUN
+    {
+        return Ok(Some(invocation));
     }
+    let fetched = of_step(client, command_id, instance, Some(FETCH_STEP)).await?;
+    let errors = format!("{FETCH_STEP} failed: {}", fetched.errors.trim());
+    Ok(Some(Invocation {
+        errors,
+        ..invocation
+    }))
+}
+
+/// Asks for one step of a command, or for the command as a whole.
+async fn of_step(
+    client: &Client,
+    command_id: &CommandId,
+    instance: &InstanceId,
+    step: Option<&str>,
+) -> Result<Invocation> {
+    let answer = client
+        .get_command_invocation()
+        .command_id(command_id.as_str())
+        .instance_id(instance.as_str())
+        .set_plugin_name(step.map(str::to_owned))
+        .send()
+        .await
+        .map_err(failed("ssm:GetCommandInvocation"))?;
+    Ok(read_invocation(&answer))
 }
 
 /// Sends a command to at most [`MOST_INSTANCES`] instances. `delivery` is how long, in seconds, their agents may

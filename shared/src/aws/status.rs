@@ -83,6 +83,18 @@ impl InvocationStatus {
         )
     }
 
+    /// Returns the stable word for a command that ended this way, and not as its own report says.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TimedOut | Self::DeliveryTimedOut | Self::ExecutionTimedOut => "CommandTimedOut",
+            Self::Cancelling | Self::Cancelled | Self::Terminated => "CommandCancelled",
+            Self::Undeliverable | Self::InvalidPlatform | Self::AccessDenied => {
+                "CommandUndeliverable"
+            }
+            _ => "CommandFailed",
+        }
+    }
+
     /// Tells whether the instance's agent has not taken the command yet.
     pub fn is_undelivered(&self) -> bool {
         matches!(self, Self::Pending | Self::Delayed)

@@ -28,7 +28,8 @@ impl S3 {
                     continue;
                 }
                 let key = path.strip_prefix(&root)?.to_string_lossy().into_owned();
-                if key.starts_with(prefix) {
+                // Bytes without a record are not an object yet.
+                if key.starts_with(prefix) && self.record(bucket, &key).is_ok() {
                     keys.push(key);
                 }
             }

@@ -106,6 +106,7 @@ impl S3 for Service {
         request: S3Request<ListObjectsInput>,
     ) -> Answer<ListObjectsOutput> {
         let bucket = request.input.bucket.clone();
+        let _unchanged = self.store.hold().await;
         let mut answer = self.files.list_objects(request).await?;
         self.complete_listing(&bucket, answer.output.contents.as_mut())?;
         Ok(answer)
@@ -116,6 +117,7 @@ impl S3 for Service {
         request: S3Request<ListObjectsV2Input>,
     ) -> Answer<ListObjectsV2Output> {
         let bucket = request.input.bucket.clone();
+        let _unchanged = self.store.hold().await;
         let mut answer = self.files.list_objects_v2(request).await?;
         self.complete_listing(&bucket, answer.output.contents.as_mut())?;
         Ok(answer)

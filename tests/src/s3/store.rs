@@ -143,6 +143,11 @@ impl Store {
         }
     }
 
+    /// Keeps objects from coming and going: what is listed meanwhile can be read at once, as in S3.
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.creating.lock().await
+    }
+
     /// Receives bytes into a file of their own, hashed by MD5 and whatever else is asked for.
     pub(super) async fn stage(
         &self,
@@ -206,7 +211,7 @@ impl Store {
         conditions: Conditions<'_>,
     ) -> S3Result<Record> {
         let NewObject { bucket, key, .. } = object;
-        let _one_at_a_time = self.creating.lock().await;
+        let _one_at_a_time = self.hold().await;
         self.check_conditions(bucket, key, conditions)?;
         let target = self.object_path(bucket, key)?;
         if let Some(parent) = target.parent() {
@@ -274,7 +279,7 @@ impl Store {
     /// Removes an object; fine where there is none.
     pub(super) async fn remove(&self, bucket: &str, key: &str) -> S3Result<()> {
         self.check_bucket(bucket)?;
-        let _one_at_a_time = self.creating.lock().await;
+        let _one_at_a_time = self.hold().await;
         for path in [
             self.record_path(bucket, key),
             self.object_path(bucket, key)?,

@@ -149,6 +149,13 @@ impl Ssm {
         }
     }
 
+    /// Tells whether a command is to be delivered to an instance or executes there, listed already or not.
+    pub fn is_busy(&self, instance: &str) -> bool {
+        let state = lock(&self.state);
+        let mut invocations = state.commands.values().flat_map(|one| &one.invocations);
+        invocations.any(|one| one.instance == instance && !one.status.is_final())
+    }
+
     /// Tells how many commands were sent so far, by document: what a test counts.
     pub fn sent(&self) -> BTreeMap<String, usize> {
         let mut sent = BTreeMap::new();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use shared::checksum::digests;
 
 use crate::autoscaling::{Hook, HookResult, Transition};
 use crate::lambda::Function;
@@ -48,6 +49,10 @@ pub(super) fn publish_layer(agent: &Path, layer: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(layer).with_context(|| format!("create {}", layer.display()))?;
     let path = layer.join("rekindle-node");
     std::fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    // As layer/Makefile does, so that not every cold start has to hash the agent.
+    let recorded = format!("{}  rekindle-node\n", digests(&bytes).sha256);
+    let beside = layer.join("rekindle-node.sha256");
+    std::fs::write(&beside, recorded).with_context(|| format!("write {}", beside.display()))?;
     Ok(path)
 }
 

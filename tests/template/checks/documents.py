@@ -18,6 +18,7 @@ ACCEPTED = {
     "BackupId": [BACKUP_ID, "20991231T235959.999Z"],
     "Purpose": ["scheduled", "manual", "final", "adopt"],
     "AgentSha256": ["ab" * 32, "0" * 64],
+    "FetchId": ["18ea4f5a7d0c3b21", "0" * 16],
     "ExecutionTimeout": ["60", "780", "900", "5100"],
     "Candidates": [
         "none",

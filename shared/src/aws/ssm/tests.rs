@@ -192,6 +192,25 @@ async fn a_command_that_never_reached_its_steps_is_still_told() {
 }
 
 #[tokio::test]
+async fn where_the_agent_was_never_run_the_step_that_fetches_it_says_why() {
+    let rule = mock!(Client::get_command_invocation).then_compute_output(|request| {
+        match request.plugin_name() {
+            Some(FETCH_STEP) => invocation_answer("Failed", "Failed", 1),
+            _ => invocation_answer("Failed", "Failed", -1),
+        }
+    });
+    let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&rule]);
+    let found = invocation(&client, &command_id(), &instance(1))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (found.response_code, found.errors.as_str()),
+        (-1, "fetchAgent failed: err")
+    );
+}
+
+#[tokio::test]
 async fn one_stacks_failure_does_not_stop_the_others_of_its_batch() {
     let rule = mock!(Client::send_command)
         .match_requests(|request| {

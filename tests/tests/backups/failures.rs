@@ -1,0 +1,115 @@
+//! Backups that fail: the operator finds the exit code, the cause and the remedy, nothing is left half done, and
+//! the next one works once the cause is gone.
+
+use anyhow::Result;
+use rekindle_tests::protected::{Protected, change_settings};
+use shared::report::{ExitCode, Report};
+use time::{Duration, OffsetDateTime};
+use tokio::try_join;
+
+use super::{ask, tick};
+
+/// Asks S3 which uploads are open in the bucket of backups.
+pub(crate) async fn open_uploads(protected: &Protected) -> Result<usize> {
+    let s3 = aws_sdk_s3::Client::new(protected.world.aws());
+    let listed = s3
+        .list_multipart_uploads()
+        .bucket(protected.world.bucket())
+        .send()
+        .await?;
+    Ok(listed.uploads().len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again() -> Result<()> {
+    let protected = Protected::start().await?;
+    let (path, server, container, bucket, denied, settings) = try_join!(
+        protected.empty("path"),
+        protected.empty("server"),
+        protected.empty("container"),
+        protected.empty("bucket"),
+        protected.empty("denied"),
+        protected.empty("settings")
+    )?;
+    let world = &protected.world;
+    let configured = path.root().join("var/local/dtr");
+    let aside = path.root().join("var/local/aside");
+    std::fs::rename(&configured, &aside)?;
+    server.cluster()?.stop().await?;
+    let original = std::fs::read_to_string(container.root().join("etc/rekindle/node.toml"))?;
+    let cluster = container.cluster()?;
+    let host = format!(
+        "host = \"{}\"\nport = {}",
+        cluster.socket_directory().display(),
+        cluster.port()
+    );
+    change_settings(&container, &host, "container = \"absent-container\"")?;
+    change_settings(&bucket, world.bucket(), "absent-bucket")?;
+    world
+        .s3()
+        .deny("PutObject", world.bucket(), "backups/denied/");
+    change_settings(&settings, "[configuration]", "[konfiguration]")?;
+
+    let cases = [
+        (
+            "path",
+            &path,
+            ExitCode::ConfigurationMissing,
+            "var/local/dtr",
+        ),
+        ("server", &server, ExitCode::PostgresUnreachable, "psql"),
+        (
+            "container",
+            &container,
+            ExitCode::PostgresUnreachable,
+            "psql",
+        ),
+        ("bucket", &bucket, ExitCode::Upload, "NoSuchBucket"),
+        ("denied", &denied, ExitCode::Upload, "AccessDenied"),
+        ("settings", &settings, ExitCode::Settings, "konfiguration"),
+    ];
+    let at = OffsetDateTime::now_utc();
+    let answer = ask(&protected, tick(at)?).await?;
+    let started = answer["started"].as_array().map(Vec::len);
+    assert_eq!(started, Some(cases.len()), "{answer}");
+    for (stack, node, code, cause) in cases {
+        let ended = protected.ended(node, "backup", 0).await?;
+        assert_eq!(
+            (ended.status.as_str(), ended.code),
+            ("Failed", i32::from(code.code())),
+            "{stack}: {ended:?} {:?}",
+            protected.problems(stack)
+        );
+        let Report::Failure(report) = Report::from_output(&ended.output)? else {
+            anyhow::bail!("{stack}: {}", ended.output);
+        };
+        assert_eq!(report.exit_code, code, "{stack}");
+        assert!(
+            report.message.contains(cause),
+            "{stack}: {}",
+            report.message
+        );
+        // The agent's log has the remedy too, for whoever looks at the command itself.
+        assert!(ended.errors.contains("remedy"), "{stack}: {}", ended.errors);
+        let message = protected.failure(stack, code.word()).await?;
+        assert!(
+            message.contains(cause) && message.contains(code.remedy()),
+            "{stack}: {message}"
+        );
+        assert!(protected.backups(stack)?.is_empty(), "{stack}");
+    }
+    assert_eq!(open_uploads(&protected).await?, 0);
+
+    std::fs::rename(&aside, &configured)?;
+    server.cluster()?.start().await?;
+    std::fs::write(container.root().join("etc/rekindle/node.toml"), original)?;
+    change_settings(&bucket, "absent-bucket", world.bucket())?;
+    world.s3().allow_all();
+    change_settings(&settings, "[konfiguration]", "[configuration]")?;
+    protected.quiet().await?;
+    world.bus().tick(at + Duration::seconds(5));
+    for (stack, ..) in cases {
+        protected.committed(stack, 0).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! What bad input gets: the functions' environment, and events that are none.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::wait::wait_for;
+use rekindle_tests::world::Binaries;
+use serde_json::json;
+use shared::env;
+use tokio::process::Command;
+
+use super::event;
+
+#[tokio::test]
+async fn a_function_names_every_missing_variable_at_once_and_does_not_start() -> Result<()> {
+    let binaries = Binaries::of_this_build()?;
+    for name in ["backup", "restore"] {
+        let output = Command::new(binaries.functions.join(name))
+            .env_clear()
+            .env(env::BUCKET, "some-bucket")
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .with_context(|| format!("start {name}"))?;
+        assert!(!output.status.success(), "{name}");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        for variable in [
+            env::BACKUP_DOCUMENT,
+            env::RESTORE_DOCUMENT,
+            env::AGENT,
+            env::METRIC_NAMESPACE,
+        ] {
+            assert!(said.contains(variable), "{name}: {said}");
+        }
+        assert!(!said.contains(env::BUCKET), "{name}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result<()> {
+    let protected = Protected::start().await?;
+    let mut no_instance = event("terminate.json")?;
+    no_instance["detail"]
+        .as_object_mut()
+        .context("detail")?
+        .remove("EC2InstanceId");
+    let mut no_time = event("schedule-rule.json")?;
+    no_time["time"] = json!("yesterday");
+    let mut bad_stack = event("backup-now.json")?;
+    bad_stack["stack"] = json!("../other");
+    let mut bad_limit = event("list-backups.json")?;
+    bad_limit["limit"] = json!("many");
+    let mut other_hook = event("terminate.json")?;
+    other_hook["detail"]["LifecycleHookName"] = json!("somebody-elses");
+    let cases = [
+        (no_instance, "EC2InstanceId"),
+        (no_time, "`time`"),
+        (bad_stack, "../other"),
+        (bad_limit, "many"),
+        (other_hook, "LifecycleHookName"),
+        (json!({"detail-type": "Something Else"}), "Something Else"),
+        (json!({"rekindle": "burn"}), "burn"),
+        (json!([]), "detail-type"),
+    ];
+    let function = protected.function("backup")?;
+    for (event, named) in &cases {
+        let answer = protected.world.invoke(&function, event.clone()).await;
+        let Err(error) = answer else {
+            anyhow::bail!("{event} was taken: {answer:?}");
+        };
+        assert_eq!(error.error_type, "Event", "{error}");
+        assert!(error.message.contains(named), "{error}");
+    }
+
+    let lambda = protected.world.lambda();
+    lambda.invoke_async(&function, cases[0].0.clone());
+    let letter = wait_for("a dead letter", PATIENCE, async || {
+        Ok::<_, String>(lambda.dead_letters().into_iter().next())
+    })
+    .await?;
+    assert_eq!(letter.payload, cases[0].0);
+    assert_eq!(letter.error.error_type, "Event");
+    assert!(letter.attempts <= 3, "{letter:?}");
+    assert_eq!(lambda.pending(), 0);
+    Ok(())
+}

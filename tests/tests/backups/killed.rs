@@ -1,0 +1,114 @@
+//! Processes that are killed in the middle of a large dump.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::Protected;
+use rekindle_tests::registry::MAIN_DATABASE;
+use rustix::process::{Pid, Signal, kill_process};
+use shared::report::{ExitCode, Report};
+use time::{Duration, OffsetDateTime};
+
+use super::failures::open_uploads;
+
+/// Enough for several parts, and more than the agent holds in memory: 64 MiB that cannot be compressed.
+const LARGE: &str = "CREATE TABLE large AS SELECT i, (SELECT string_agg(sha256((i * 1000 + j)::text::bytea), ''::bytea)
+    FROM generate_series(1, 512) j) AS bytes FROM generate_series(1, 4096) i";
+
+/// Sends SIGKILL to the node's processes of this name; returns how many there were.
+fn kill(root: &Path, name: &str) -> Result<usize> {
+    let mut killed = 0;
+    let marker = format!("REKINDLE_ROOT={}", root.display());
+    for entry in std::fs::read_dir("/proc").context("list processes")? {
+        let entry = entry?;
+        let Some(number) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let environment = read("environ");
+        let ours = environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == marker.as_bytes());
+        if ours && read("comm").strip_suffix(b"\n") == Some(name.as_bytes()) {
+            let pid = Pid::from_raw(number).context("a process has an id")?;
+            kill_process(pid, Signal::KILL).context("kill")?;
+            killed += 1;
+        }
+    }
+    Ok(killed)
+}
+
+/// Kills the node's processes of this name as soon as the first part of a dump arrives at S3.
+fn kill_at_first_part(protected: &Protected, node: &Node, name: &'static str) -> Arc<AtomicBool> {
+    let (root, done) = (node.root(), Arc::new(AtomicBool::new(false)));
+    let once = Arc::clone(&done);
+    protected.world.s3().on_request(move |call| {
+        if call.operation == "UploadPart" && !once.load(Ordering::SeqCst) {
+            let killed = kill(&root, name).unwrap_or_default();
+            once.store(killed > 0, Ordering::SeqCst);
+        }
+        None
+    });
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_cut_short_is_never_committed_and_the_next_one_succeeds() -> Result<()> {
+    let protected = Protected::start().await?;
+    let node = protected.empty("cut").await?;
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    client.batch_execute(LARGE).await?;
+    let (world, at) = (&protected.world, OffsetDateTime::now_utc());
+
+    let killed = kill_at_first_part(&protected, &node, "pg_dump");
+    world.bus().tick(at);
+    let ended = protected.ended(&node, "backup", 0).await?;
+    assert!(killed.load(Ordering::SeqCst), "pg_dump was not found");
+    let Report::Failure(report) = Report::from_output(&ended.output)? else {
+        anyhow::bail!("{ended:?}");
+    };
+    assert_eq!(report.exit_code, ExitCode::Dump, "{report:?}");
+    let message = protected.failure("cut", ExitCode::Dump.word()).await?;
+    assert!(message.contains("pg_dump"), "{message}");
+    assert_eq!(open_uploads(&protected).await?, 0);
+    world.s3().clear_hook();
+
+    // S3 refuses to make the parts an object.
+    world
+        .s3()
+        .deny("CompleteMultipartUpload", world.bucket(), "backups/cut/");
+    world.bus().tick(at + Duration::seconds(5));
+    let ended = protected.ended(&node, "backup", 1).await?;
+    assert_eq!(ended.code, i32::from(ExitCode::Upload.code()), "{ended:?}");
+    assert_eq!(open_uploads(&protected).await?, 0);
+    world.s3().allow_all();
+    protected.quiet().await?;
+
+    // The agent itself has no time to tidy up; a lifecycle rule of the bucket does.
+    let killed = kill_at_first_part(&protected, &node, "rekindle-node");
+    world.bus().tick(at + Duration::seconds(10));
+    let ended = protected.ended(&node, "backup", 2).await?;
+    assert!(killed.load(Ordering::SeqCst), "the agent was not found");
+    assert_ne!(ended.status, "Success");
+    world.s3().clear_hook();
+    protected.quiet().await?;
+    let problems = protected.problems("cut");
+    let said = problems.iter().any(|line| {
+        let message = line["fields"]["message"].as_str();
+        message.is_some_and(|message| message.contains("without a report"))
+    });
+    assert!(said, "{problems:#?}");
+    assert!(protected.backups("cut")?.is_empty());
+
+    world.bus().tick(at + Duration::seconds(15));
+    let manifest = protected.committed("cut", 0).await?;
+    assert!(manifest.index.bytes() > 64 * 1024 * 1024);
+    Ok(())
+}

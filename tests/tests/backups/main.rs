@@ -1,0 +1,53 @@
+//! Backups, end to end, with the shipped functions and the shipped agent: when one is started, when it is
+//! committed, and when it must not be.
+
+mod admission;
+mod damage;
+mod delivery;
+mod failures;
+mod inputs;
+mod killed;
+mod requests;
+mod schedule;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::protected::Protected;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Reads one of the project's example events.
+fn event(name: &str) -> Result<Value> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../events")
+        .join(name);
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+/// Makes the schedule's event as of `time`.
+fn tick(time: OffsetDateTime) -> Result<Value> {
+    let mut tick = event("schedule-rule.json")?;
+    tick["time"] = time.format(&Rfc3339)?.into();
+    Ok(tick)
+}
+
+/// Hands an event to the backup function and returns its answer.
+async fn ask(protected: &Protected, event: Value) -> Result<Value> {
+    let function = protected.function("backup")?;
+    Ok(protected.world.invoke(&function, event).await?)
+}
+
+/// Returns the attempts at backups of a stack, committed or not: `<backup id>/<run id>`.
+fn attempts(protected: &Protected, stack: &str) -> Result<std::collections::BTreeSet<String>> {
+    let world = &protected.world;
+    let keys = world
+        .s3()
+        .keys(world.bucket(), &format!("backups/{stack}/"))?;
+    let attempt = |key: &String| {
+        let parts: Vec<&str> = key.split('/').skip(3).take(2).collect();
+        parts.join("/")
+    };
+    Ok(keys.iter().map(attempt).collect())
+}

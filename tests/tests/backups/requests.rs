@@ -1,0 +1,72 @@
+//! What an operator asks for by hand.
+
+use anyhow::Result;
+use rekindle_tests::protected::Protected;
+use serde_json::json;
+use shared::command::Purpose;
+use shared::layout;
+
+use super::{ask, event};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
+    let (protected, node) = Protected::one("asked").await?;
+    let mut now = event("backup-now.json")?;
+    now["stack"] = json!("asked");
+    let mut list = event("list-backups.json")?;
+    list["stack"] = json!("asked");
+    let empty = ask(&protected, list.clone()).await?;
+    assert_eq!(
+        empty,
+        json!({"outcome": "backups", "stack": "asked", "backups": []})
+    );
+
+    let mut committed = Vec::new();
+    for before in 0..3 {
+        let answer = ask(&protected, now.clone()).await?;
+        assert_eq!(
+            (&answer["outcome"], &answer["stack"], &answer["instance_id"]),
+            (&json!("requested"), &json!("asked"), &json!(node.id()))
+        );
+        let manifest = protected.committed("asked", before).await?;
+        assert_eq!(manifest.index.purpose, Purpose::Manual);
+        assert_eq!(answer["backup_id"], manifest.index.backup_id.as_str());
+        assert_eq!(answer["command_id"], manifest.command_id.as_str());
+        committed.push(manifest);
+    }
+
+    // One that cannot be read hides none of the others.
+    let damaged = layout::manifest(&"asked".parse()?, &committed[0].index.backup_id);
+    let world = &protected.world;
+    world.s3().replace(world.bucket(), &damaged, b"{}")?;
+    let listed = ask(&protected, list.clone()).await?;
+    let newest = &committed[2];
+    assert_eq!(
+        listed["backups"][0],
+        json!({
+            "backup_id": newest.index.backup_id, "purpose": "manual",
+            "committed_at": serde_json::to_value(newest)?["committed_at"], "rows": newest.index.rows(),
+            "bytes": newest.index.bytes(), "instance_id": node.id(),
+        })
+    );
+    assert_eq!(
+        listed["backups"][1]["backup_id"],
+        committed[1].index.backup_id.as_str()
+    );
+    assert_eq!(
+        listed["backups"][2]["backup_id"],
+        committed[0].index.backup_id.as_str()
+    );
+    let problem = listed["backups"][2]["problem"].as_str().unwrap_or_default();
+    assert!(problem.contains(&damaged), "{listed}");
+    list["limit"] = json!(1);
+    let one = ask(&protected, list).await?;
+    assert_eq!(one["backups"].as_array().map(Vec::len), Some(1), "{one}");
+
+    now["stack"] = json!("unheard-of");
+    let refused = ask(&protected, now).await?;
+    assert_eq!(refused["outcome"], "refused");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.contains("rekindle:stack=unheard-of"), "{message}");
+    Ok(())
+}

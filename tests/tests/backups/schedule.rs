@@ -1,0 +1,165 @@
+//! What a tick of the schedule starts, and what it leaves alone.
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::fault::Fault;
+use rekindle_tests::protected::Protected;
+use rekindle_tests::registry::MAIN_DATABASE;
+use time::{Duration, OffsetDateTime};
+use tokio::try_join;
+
+use super::{ask, attempts, tick};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tick_backs_up_every_group_with_one_command_and_its_duplicates_add_nothing()
+-> Result<()> {
+    let protected = Protected::start().await?;
+    let stacks = ["first", "second", "third"];
+    try_join!(
+        protected.filled(stacks[0]),
+        protected.filled(stacks[1]),
+        protected.empty(stacks[2])
+    )?;
+
+    protected.world.lambda().duplicate_next(1);
+    let at = OffsetDateTime::now_utc();
+    protected.world.bus().tick(at);
+    for stack in stacks {
+        let manifest = protected.committed(stack, 0).await?;
+        assert_eq!(manifest.index.stack.as_str(), stack);
+    }
+    protected.quiet().await?;
+
+    // Delivered once more, long after.
+    let again = ask(&protected, tick(at.replace_nanosecond(0)?)?).await?;
+    assert_eq!(
+        again["started"].as_array().map(Vec::len),
+        Some(0),
+        "{again}"
+    );
+    for skipped in again["skipped"].as_array().context("skipped")? {
+        let reason = skipped["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("already asked for this backup"), "{again}");
+    }
+    // And once so late that the next tick is better.
+    let late = ask(&protected, tick(at - Duration::minutes(11))?).await?;
+    assert_eq!(late["started"].as_array().map(Vec::len), Some(0), "{late}");
+    let reason = late["skipped"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("the next one is better"), "{late}");
+
+    for stack in stacks {
+        assert_eq!(protected.backups(stack)?.len(), 1, "{stack}");
+        assert_eq!(attempts(&protected, stack)?.len(), 1, "{stack}");
+    }
+    // The duplicate may have been faster than SSM's listing; then the node has answered it like the first.
+    let sent = protected.world.ssm().sent()[&protected.document("backup")?];
+    assert!((1..=2).contains(&sent), "{sent} commands");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_ssm_refuses_costs_the_others_of_its_batch_nothing() -> Result<()> {
+    let protected = Protected::start().await?;
+    let (gone, unregistered, ..) = try_join!(
+        protected.empty("gone"),
+        protected.empty("unregistered"),
+        protected.empty("good"),
+        protected.empty("fine")
+    )?;
+
+    // One is terminated behind everybody's back, and SSM still lists its agent as online.
+    gone.discard().await?;
+    protected.world.ssm().deregister(unregistered.id());
+    let at = OffsetDateTime::now_utc();
+    let answer = ask(&protected, tick(at)?).await?;
+    assert_eq!(
+        answer["started"].as_array().map(Vec::len),
+        Some(2),
+        "{answer}"
+    );
+    assert_eq!(answer["failures"], 1, "{answer}");
+    let message = protected.failure("gone", "Refused").await?;
+    assert!(message.contains(gone.id()), "{message}");
+    let skipped = &answer["skipped"][0];
+    assert_eq!(skipped["group"], "unregistered", "{answer}");
+    let reason = skipped["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains(unregistered.id()) && reason.contains("is not registered"),
+        "{reason}"
+    );
+    for stack in ["good", "fine"] {
+        protected.committed(stack, 0).await?;
+    }
+
+    // A refusal that nobody can be blamed for any more is no reason to leave anybody out.
+    let fault = Fault::new("InvalidInstanceId", "Instances not in a valid state");
+    protected.world.faults().plan("SendCommand", fault, 1);
+    let answer = ask(&protected, tick(at + Duration::seconds(5))?).await?;
+    assert_eq!(
+        answer["started"].as_array().map(Vec::len),
+        Some(2),
+        "{answer}"
+    );
+    for stack in ["good", "fine"] {
+        protected.committed(stack, 1).await?;
+    }
+    assert!(protected.backups("gone")?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_leaves_a_node_alone_while_a_command_executes_there() -> Result<()> {
+    let (protected, node) = Protected::one("busy").await?;
+    // Holds pg_dump up for as long as the transaction is open.
+    let mut client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    let transaction = client.transaction().await?;
+    transaction
+        .batch_execute("LOCK TABLE registry.tag IN ACCESS EXCLUSIVE MODE")
+        .await?;
+    let at = OffsetDateTime::now_utc();
+    let first = ask(&protected, tick(at)?).await?;
+    let command = first["started"][0]["command_id"]
+        .as_str()
+        .context("nothing was started")?;
+    // SSM does not list a command in its first seconds; the node would answer a second one that it is busy.
+    protected.executing(&node, "backup", 1).await?;
+
+    let second = ask(&protected, tick(at + Duration::seconds(2))?).await?;
+    let expected = format!("the command {command} is executing");
+    assert_eq!(
+        second["skipped"][0]["reason"],
+        expected.as_str(),
+        "{second}"
+    );
+    let lines = protected.lines(0);
+    let said = lines.iter().any(|line| {
+        line["fields"]["decision"] == "Skip" && line["fields"]["message"] == expected.as_str()
+    });
+    assert!(said, "{lines:#?}");
+
+    transaction.rollback().await?;
+    protected.committed("busy", 0).await?;
+    protected.quiet().await?;
+    assert_eq!(attempts(&protected, "busy")?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restore_left_behind_is_never_backed_up() -> Result<()> {
+    let (protected, node) = Protected::one("left").await?;
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    for leftover in ["rekindle__restore_0a1b2c3d_0", "rekindle__old_0a1b2c3d_0"] {
+        client
+            .batch_execute(&format!("CREATE DATABASE {leftover}"))
+            .await?;
+    }
+    let manifest = protected.back_up("left").await?;
+    let mut names: Vec<&str> = manifest
+        .index
+        .databases
+        .iter()
+        .map(|database| database.name.as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["notary", "postgres"]);
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! Final backups, end to end: a planned replacement loses nothing, and no node on its way out is waited for in vain.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::bus::Mishap;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::wait::wait_for;
+use serde_json::Value;
+use shared::command::Purpose;
+use shared::id::BackupId;
+use shared::report::{Report, RestoreOutcome};
+use tokio::try_join;
+
+const TERMINATE: &str = "EC2 Instance-terminate Lifecycle Action";
+
+/// Terminates the node and waits for its replacement.
+async fn replace(protected: &Protected, node: &Node) -> Result<Arc<Node>> {
+    protected.world.terminate(node.id()).await?;
+    protected.in_service(node.group(), Some(node)).await
+}
+
+/// Returns the backup that the node says it was restored from.
+async fn source(protected: &Protected, node: &Node) -> Result<BackupId> {
+    match protected.restored(node).await?.outcome {
+        RestoreOutcome::Restored { backup_id, .. } => Ok(backup_id),
+        other => anyhow::bail!("{} was not restored: {other:?}", node.id()),
+    }
+}
+
+/// Makes the terminate hook's event for a node.
+fn terminate_event(node: &Node) -> Result<Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/terminate.json");
+    let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    event["detail"]["AutoScalingGroupName"] = node.group().into();
+    event["detail"]["EC2InstanceId"] = node.id().into();
+    Ok(event)
+}
+
+fn application(node: &Node) -> Result<String> {
+    let path = node.root().join("run/registry.pid");
+    let pid = std::fs::read_to_string(path).context("the application does not run")?;
+    let pid = pid.trim().to_owned();
+    assert!(std::path::Path::new("/proc").join(&pid).exists(), "{pid}");
+    Ok(pid)
+}
+
+/// Checks that the stack's newest backup is a final one, and that the node was restored from exactly that.
+async fn restored_from_final(protected: &Protected, node: &Node) -> Result<()> {
+    let newest = protected.backups(node.group())?;
+    let newest = newest.last().context("there is no backup")?;
+    let manifest = protected.manifest(node.group(), newest)?;
+    assert_eq!(manifest.index.purpose, Purpose::Final);
+    assert_eq!(&source(protected, node).await?, newest);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_replacement_under_load_loses_no_acknowledged_event() -> Result<()> {
+    let (protected, node) = Protected::one("load").await?;
+    protected.back_up("load").await?;
+    let load = protected.load("load")?;
+    load.begin()?;
+    wait_for("events under load", PATIENCE, async || {
+        let count = load
+            .acknowledged()
+            .map_err(|error| format!("{error:#}"))?
+            .len();
+        Ok::<_, String>((count > 50).then_some(()))
+    })
+    .await?;
+    let next = replace(&protected, &node).await?;
+    let acknowledged = load.acknowledged()?;
+    load.end()?;
+    restored_from_final(&protected, &next).await?;
+    let client = next.cluster()?.connect(MAIN_DATABASE).await?;
+    let rows = client
+        .query("SELECT id FROM registry.push_event", &[])
+        .await?;
+    let present: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
+    let lost: Vec<&i64> = acknowledged
+        .iter()
+        .filter(|id| !present.contains(id))
+        .collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_terminate_event_is_made_good_by_a_sweep() -> Result<()> {
+    let (protected, node) = Protected::one("lost").await?;
+    protected.world.bus().mishap(TERMINATE, Mishap::Drop, 1);
+    let next = replace(&protected, &node).await?;
+    restored_from_final(&protected, &next).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result<()> {
+    let (protected, node) = Protected::one("late").await?;
+    let function = protected.function("backup")?;
+    // Nobody terminates it.
+    let running = application(&node)?;
+    protected
+        .world
+        .invoke(&function, terminate_event(&node)?)
+        .await?;
+    assert!(protected.invocations(&node, "backup").await?.is_empty());
+    assert_eq!(application(&node)?, running);
+    protected.back_up("late").await?;
+
+    let late = terminate_event(&node)?;
+    protected
+        .world
+        .bus()
+        .mishap(TERMINATE, Mishap::Duplicate, 1);
+    let next = replace(&protected, &node).await?;
+    protected.quiet().await?;
+    assert_eq!(protected.backups("late")?.len(), 2);
+    restored_from_final(&protected, &next).await?;
+
+    // Long after, and while the next one serves.
+    let running = application(&next)?;
+    protected.world.invoke(&function, late).await?;
+    assert!(protected.invocations(&next, "backup").await?.is_empty());
+    assert_eq!(application(&next)?, running);
+    protected.back_up("late").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup() -> Result<()> {
+    let protected = Protected::with(Protected::builder().stale(60.0)).await?;
+    let (powerless, silent) = try_join!(protected.filled("powerless"), protected.filled("silent"))?;
+    let at = time::OffsetDateTime::now_utc();
+    protected.world.bus().tick(at);
+    let before = (
+        protected.committed("powerless", 0).await?.index.backup_id,
+        protected.committed("silent", 0).await?.index.backup_id,
+    );
+
+    // SSM still calls this one online when its hook asks.
+    protected.world.kill_instance(powerless.id()).await?;
+    let next = protected.in_service("powerless", Some(&powerless)).await?;
+    assert_eq!(source(&protected, &next).await?, before.0);
+    protected.failure("powerless", "NoFinalBackup").await?;
+
+    // And this one is known to be lost.
+    silent.stop_agent();
+    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+    wait_for("the agent to be lost", PATIENCE, async || {
+        let agents = ssm.describe_instance_information().send().await;
+        let agents = agents.map_err(|error| error.to_string())?;
+        let lost = agents.instance_information_list().iter().any(|agent| {
+            agent.instance_id() == Some(silent.id())
+                && agent
+                    .ping_status()
+                    .is_some_and(|ping| ping.as_str() == "ConnectionLost")
+        });
+        Ok::<_, String>(lost.then_some(()))
+    })
+    .await?;
+    let next = replace(&protected, &silent).await?;
+    assert_eq!(source(&protected, &next).await?, before.1);
+    let message = protected.failure("silent", "NoFinalBackup").await?;
+    assert!(
+        message.contains("its SSM agent does not answer"),
+        "{message}"
+    );
+    for stack in ["powerless", "silent"] {
+        assert_eq!(protected.backups(stack)?.len(), 1, "{stack}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_never_restored_has_nothing_to_save() -> Result<()> {
+    let (protected, node) = Protected::one("fresh").await?;
+    let before = protected.back_up("fresh").await?.index.backup_id;
+    std::fs::remove_file(node.root().join("var/lib/rekindle/restored.json"))?;
+    let next = replace(&protected, &node).await?;
+    assert_eq!(protected.backups("fresh")?.len(), 1);
+    assert_eq!(source(&protected, &next).await?, before);
+    assert!(protected.problems("fresh").is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() -> Result<()> {
+    let protected = Protected::start().await?;
+    let mut retaining = protected.description("kept")?;
+    retaining.retain_on_abandon = true;
+    protected.world.create_group(retaining)?;
+    let (kept, gone) = try_join!(protected.in_service("kept", None), protected.empty("gone"))?;
+    protected.world.tick();
+    let before = (
+        protected.committed("kept", 0).await?.index.backup_id,
+        protected.committed("gone", 0).await?.index.backup_id,
+    );
+    let world = &protected.world;
+    for stack in ["kept", "gone"] {
+        let prefix = format!("backups/{stack}/");
+        world.s3().deny("PutObject", world.bucket(), &prefix);
+    }
+    let next = replace(&protected, &kept).await?;
+    assert_eq!(source(&protected, &next).await?, before.0);
+    let retained = world.group("kept").into_iter();
+    let state = retained
+        .filter(|one| one.id == kept.id())
+        .map(|one| one.state)
+        .next();
+    assert_eq!(state, Some(Lifecycle::TerminatingRetained));
+
+    let next = replace(&protected, &gone).await?;
+    assert_eq!(source(&protected, &next).await?, before.1);
+    for stack in ["kept", "gone"] {
+        let message = protected.failure(stack, "Upload").await?;
+        assert!(message.contains("AccessDenied"), "{message}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_backup_is_taken_after_the_scheduled_one_that_it_meets() -> Result<()> {
+    let (protected, node) = Protected::one("meets").await?;
+    let mut client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    let transaction = client.transaction().await?;
+    transaction
+        .batch_execute("LOCK TABLE registry.tag IN ACCESS EXCLUSIVE MODE")
+        .await?;
+    protected.world.tick();
+    protected.executing(&node, "backup", 1).await?;
+    protected.world.terminate(node.id()).await?;
+    protected.executing(&node, "backup", 2).await?;
+    transaction.rollback().await?;
+    let next = protected.in_service("meets", Some(&node)).await?;
+    let purposes: Result<Vec<Purpose>> = protected
+        .backups("meets")?
+        .iter()
+        .map(|backup| Ok(protected.manifest("meets", backup)?.index.purpose))
+        .collect();
+    assert_eq!(purposes?, [Purpose::Scheduled, Purpose::Final]);
+    restored_from_final(&protected, &next).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_node_is_never_backed_up_again_and_its_replacement_waits_for_it() -> Result<()> {
+    let (protected, node) = Protected::one("retired").await?;
+    let (world, bus) = (&protected.world, protected.world.bus());
+    // Its end is not heard of, so that it stays in its hook.
+    bus.mishap_where(
+        |event| event["detail"]["status"] == "Success",
+        Mishap::Drop,
+        1,
+    );
+    world.terminate(node.id()).await?;
+    let ended = protected.ended(&node, "backup", 0).await?;
+    assert_eq!(ended.status, "Success", "{ended:?}");
+
+    let ssm = aws_sdk_ssm::Client::new(world.aws());
+    let listed = ssm
+        .list_commands()
+        .command_id(&ended.command_id)
+        .send()
+        .await?;
+    let command = listed.commands().first().context("the command is gone")?;
+    let mut parameters = command.parameters().context("parameters")?.clone();
+    let again = BackupId::at(time::OffsetDateTime::now_utc());
+    for (name, value) in [
+        ("OperationId", again.as_str()),
+        ("BackupId", again.as_str()),
+        ("Purpose", "scheduled"),
+    ] {
+        parameters.insert(name.to_owned(), vec![value.to_owned()]);
+    }
+    ssm.send_command()
+        .document_name(protected.document("backup")?)
+        .instance_ids(node.id())
+        .timeout_seconds(30)
+        .set_parameters(Some(parameters))
+        .send()
+        .await?;
+    let refused = protected.ended(&node, "backup", 1).await?;
+    assert_eq!(refused.code, 13, "{refused:?}");
+    assert!(matches!(
+        Report::from_output(&refused.output)?,
+        Report::Failure(_)
+    ));
+
+    // The final backup is not committed yet, so nothing may have been restored elsewhere.
+    let state = |id: &str| {
+        let members = world.group("retired").into_iter();
+        members
+            .filter(|one| one.id == id)
+            .map(|one| one.state)
+            .next()
+    };
+    assert_eq!(state(node.id()), Some(Lifecycle::TerminatingWait));
+    let next = wait_for("the replacement to wait", PATIENCE, async || {
+        let next = world.group("retired").into_iter();
+        let next = next.filter(|one| one.id != node.id()).next_back();
+        Ok::<_, String>(next.filter(|one| one.state == Lifecycle::PendingWait))
+    })
+    .await?;
+    let next = world.node(&next.id)?;
+    assert!(protected.invocations(&next, "restore").await?.is_empty());
+    let arrived = protected.in_service("retired", Some(&node)).await?;
+    assert_eq!(arrived.id(), next.id());
+    restored_from_final(&protected, &next).await
+}

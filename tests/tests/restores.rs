@@ -1,0 +1,427 @@
+//! A launched instance comes into service with its stack's data, once, or not at all: whatever is lost, doubled,
+//! late, killed or denied on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::bus::Mishap;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::s3::Fault;
+use rekindle_tests::spare::{self, Holding, Spare};
+use rekindle_tests::wait::wait_for;
+use rekindle_tests::world::StandIn;
+use serde_json::Value;
+use shared::manifest::{Lineage, Manifest};
+use shared::report::{Report, RestoreOutcome};
+
+const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
+const DUMP: &str = "postgres/1.dump.zst";
+
+/// A group with one backup, its node, and what the backup holds.
+async fn backed_up(stack: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
+    let (protected, node) = Protected::one(stack).await?;
+    let manifest = protected.back_up(stack).await?;
+    let holding = spare::holding(&node).await?;
+    Ok((protected, node, manifest, holding))
+}
+
+fn assert_restored(found: &Holding, backed_up: &Holding) {
+    assert!(
+        found.databases == backed_up.databases,
+        "the databases differ: {:?} {:?}",
+        found.databases.keys(),
+        backed_up.databases.keys()
+    );
+    assert_eq!(found.files, backed_up.files);
+    assert_eq!(found.beside.len(), backed_up.beside.len(), "{found:?}");
+}
+
+fn marker(node: &Node) -> Result<Value> {
+    let path = node.root().join("var/lib/rekindle/restored.json");
+    let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Fires the minute sweep, as if minutes were half seconds, until somebody else is in service.
+async fn swept_into_service(
+    protected: &Protected,
+    stack: &str,
+    not: Option<&str>,
+) -> Result<Arc<Node>> {
+    let sweeping = async {
+        loop {
+            protected.world.sweep();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::select! {
+        node = protected.world.wait_until_in_service(stack, not, PATIENCE) => node,
+        never = sweeping => never,
+    }
+}
+
+/// Waits until a condition holds.
+async fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
+    wait_for(what, PATIENCE, async || {
+        Ok::<_, String>(holds().then_some(()))
+    })
+    .await
+}
+
+fn was_in_service(protected: &Protected, stack: &str) -> bool {
+    let let_in =
+        |line: &Value| line["fields"]["group"] == stack && line["fields"]["decision"] == "continue";
+    let now = protected.world.group(stack);
+    now.iter().any(|one| one.state == Lifecycle::InService) || protected.lines(0).iter().any(let_in)
+}
+
+/// Counts the lines by which a function lets a restored node into service.
+fn let_in(protected: &Protected, node: &Node) -> usize {
+    let lines = protected.lines(0);
+    let lines = lines.iter().filter(|line| {
+        line["fields"]["message"] == "restored, and let into service"
+            && line["fields"]["instance_id"] == node.id()
+    });
+    lines.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_without_backups_starts_empty_and_is_backed_up_from_then_on() -> Result<()> {
+    let protected = Protected::start().await?;
+    let node = protected.empty("fresh").await?;
+    let report = protected.restored(&node).await?;
+    assert_eq!(report.outcome, RestoreOutcome::FirstBoot);
+    assert_eq!(marker(&node)?["lineage"]["kind"], "first-boot");
+    let manifest = protected.back_up("fresh").await?;
+    assert_eq!(manifest.index.node.lineage, Lineage::FirstBoot);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_cannot_be_right_is_never_an_empty_application() -> Result<()> {
+    let protected = Protected::start().await?;
+    let world = &protected.world;
+    // The stack had backups, and somebody removed them all.
+    let ssm = aws_sdk_ssm::Client::new(world.aws());
+    ssm.put_parameter()
+        .name("/rekindle/removed")
+        .value(r#"{"first_backup":"20261123T021500.000Z"}"#)
+        .r#type(aws_sdk_ssm::types::ParameterType::String)
+        .send()
+        .await?;
+    world.create_group(protected.description("removed")?)?;
+    protected.failure("removed", "BackupsGone").await?;
+
+    world
+        .s3()
+        .deny("ListObjectsV2", world.bucket(), "manifests/denied/");
+    world.create_group(protected.description("denied")?)?;
+    protected.failure("denied", "BackupsUnknown").await?;
+    let problems = protected.problems("denied");
+    let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("AccessDenied"), "{problems:?}");
+
+    let bucket = world.directory().join("s3").join(world.bucket());
+    std::fs::rename(&bucket, world.directory().join("elsewhere"))?;
+    world.create_group(protected.description("nowhere")?)?;
+    protected.failure("nowhere", "BackupsUnknown").await?;
+    let problems = protected.problems("nowhere");
+    let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("NoSuchBucket"), "{problems:?}");
+
+    for stack in ["removed", "denied", "nowhere"] {
+        assert!(!was_in_service(&protected, stack), "{stack}");
+        let problems = protected.problems(stack);
+        let abandoned = "abandoned the launch; the group replaces the instance";
+        assert_eq!(problems[0]["fields"]["message"], abandoned);
+        let remedy = problems[0]["fields"]["remedy"].as_str();
+        assert!(remedy.is_some_and(|remedy| !remedy.is_empty()));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
+    let (protected, lost, _, holding) = backed_up("unheard").await?;
+    let bus = protected.world.bus();
+    bus.mishap(LAUNCH, Mishap::Drop, 1);
+    let document = protected.document("restore")?;
+    bus.mishap_where(
+        move |event| event["detail"]["document-name"] == document.as_str(),
+        Mishap::Drop,
+        usize::MAX,
+    );
+    protected.world.kill_instance(lost.id()).await?;
+    let node = swept_into_service(&protected, "unheard", Some(lost.id())).await?;
+    assert_restored(&spare::holding(&node).await?, &holding);
+    let dropped = bus.records();
+    let dropped: Vec<_> = dropped
+        .iter()
+        .filter(|record| record.mishap == Some(Mishap::Drop))
+        .collect();
+    assert!(
+        dropped
+            .iter()
+            .any(|record| record.event["detail-type"] == LAUNCH),
+        "{dropped:?}"
+    );
+    assert!(
+        dropped
+            .iter()
+            .any(|record| record.event["detail"]["status"] == "Success"),
+        "{dropped:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubled_late_and_reordered_launch_events_restore_once() -> Result<()> {
+    let (protected, lost, _, holding) = backed_up("again").await?;
+    let bus = protected.world.bus();
+    bus.mishap(LAUNCH, Mishap::Duplicate, 1);
+    protected.world.lambda().duplicate_next(2);
+    protected.world.kill_instance(lost.id()).await?;
+    let node = swept_into_service(&protected, "again", Some(lost.id())).await?;
+    assert_restored(&spare::holding(&node).await?, &holding);
+
+    // All of them come once more, the latest first, when the node has new data already.
+    let main = node.cluster()?.connect(MAIN_DATABASE).await?;
+    main.batch_execute("CREATE TABLE public.later AS SELECT 1 AS one")
+        .await?;
+    let (before, marked) = (spare::holding(&node).await?, marker(&node)?);
+    for record in bus.records().iter().rev() {
+        bus.put(record.event.clone());
+    }
+    protected.world.sweep();
+    protected.quiet().await?;
+    assert_restored(&spare::holding(&node).await?, &before);
+    assert_eq!(marker(&node)?, marked);
+    assert_eq!(let_in(&protected, &node), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_agent_never_registers_is_replaced_by_the_hooks_own_default() -> Result<()>
+{
+    // An hour of AWS' time is six seconds here, so the hook's half hour is three.
+    let builder = StandIn::builder().time_scale(600.0).registration_delay(1e9);
+    let protected = Protected::with(builder).await?;
+    protected
+        .world
+        .create_group(protected.description("mute")?)?;
+    let world = &protected.world;
+    let first = world
+        .wait_until("mute", Lifecycle::PendingWait, None, PATIENCE)
+        .await?;
+    let second = world
+        .wait_until("mute", Lifecycle::PendingWait, Some(first.id()), PATIENCE)
+        .await?;
+    assert_ne!(first.id(), second.id());
+    assert!(!was_in_service(&protected, "mute"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_killed_while_it_waits_is_made_up_for() -> Result<()> {
+    // The launch event's invocation waits for the agent for two seconds: time enough to be killed.
+    let builder = StandIn::builder().registration_delay(120.0);
+    let protected = Protected::with(builder).await?;
+    let function = protected.function("restore")?;
+    protected
+        .world
+        .create_group(protected.description("killed")?)?;
+    let waits = || {
+        let lines = protected.lines(0);
+        lines
+            .iter()
+            .any(|line| line["fields"]["decision"] == "wait-for-agent")
+    };
+    until("the function to wait for the agent", waits).await?;
+    let processes = protected.world.lambda().processes(&function);
+    let processes: Vec<i32> = processes
+        .into_iter()
+        .filter_map(|number| i32::try_from(number).ok())
+        .collect();
+    spare::kill(&processes)?;
+    let node = swept_into_service(&protected, "killed", None).await?;
+    let report = protected.restored(&node).await?;
+    assert_eq!(report.outcome, RestoreOutcome::FirstBoot);
+    Ok(())
+}
+
+/// Lets the next download of the main database's dump hang, and says when it does.
+fn hang_in_the_dump(protected: &Protected) -> Arc<AtomicBool> {
+    let reached = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&reached);
+    protected.world.s3().on_request(move |call| {
+        let hangs = call.operation == "GetObject" && call.key.ends_with(DUMP);
+        if hangs {
+            seen.store(true, Ordering::SeqCst);
+        }
+        hangs.then_some(Fault::Stall(PATIENCE))
+    });
+    reached
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_in_the_middle_of_its_restore_is_replaced_by_one_that_is_restored()
+-> Result<()> {
+    let (protected, lost, _, holding) = backed_up("unlucky").await?;
+    let reached = hang_in_the_dump(&protected);
+    let world = &protected.world;
+    world.kill_instance(lost.id()).await?;
+    until("a restore to be in its dump", || {
+        reached.load(Ordering::SeqCst)
+    })
+    .await?;
+    let unlucky = world
+        .wait_until("unlucky", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+        .await?;
+    world.s3().clear_hook();
+    world.kill_instance(unlucky.id()).await?;
+    // The group finds out by the hook's expiry; the operator who reads the alarm need not wait for that.
+    let replaced = swept_into_service(&protected, "unlucky", Some(lost.id())).await?;
+    assert_ne!(replaced.id(), unlucky.id());
+    assert_restored(&spare::holding(&replaced).await?, &holding);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again() -> Result<()> {
+    let (protected, _node, manifest, holding) = backed_up("halfway").await?;
+    let spare = Spare::with_data(&protected, "halfway").await?;
+    let before = spare.holding().await?;
+    let candidates = [manifest.candidate()];
+    let operation = format!("launch-{}", spare.node.id());
+
+    let reached = hang_in_the_dump(&protected);
+    let agent = spare.start_restore(&operation, &candidates)?;
+    until("the restore to be in its dump", || {
+        reached.load(Ordering::SeqCst)
+    })
+    .await?;
+    spare::kill(&spare::processes(
+        &spare.node,
+        &["rekindle-node", "restore"],
+    )?)?;
+    let killed = spare::ended(agent).await?;
+    assert_eq!(killed.code, None, "{killed:?}");
+    protected.world.s3().clear_hook();
+    let halfway = spare.holding().await?;
+    assert!(
+        halfway.databases.len() > before.databases.len(),
+        "no leftovers"
+    );
+    assert!(!spare.marker().exists());
+
+    let answer = spare.restore(&operation, &candidates).await?;
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let after = spare.holding().await?;
+    assert_eq!(after.files, holding.files);
+    assert_eq!(after.beside, before.beside);
+    // The application's databases are those of the backup; one that is in no backup is left alone.
+    let names: Vec<&String> = after.databases.keys().collect();
+    assert_eq!(names, ["diary", "notary", "postgres"]);
+    for (name, rows) in &holding.databases {
+        assert!(after.databases.get(name) == Some(rows), "{name} differs");
+    }
+
+    // The same command once more is answered from memory, and another one finds the node restored: live data stay.
+    let main = spare.node.cluster()?.connect(MAIN_DATABASE).await?;
+    main.batch_execute("CREATE TABLE public.later AS SELECT 1 AS one")
+        .await?;
+    drop(main);
+    let live = spare.holding().await?;
+    let repeated = spare.restore(&operation, &candidates).await?;
+    assert_eq!(repeated.report()?, answer.report()?);
+    let another = spare.restore("launch-of-another-kind", &candidates).await?;
+    let Report::Restore(another) = another.report()? else {
+        anyhow::bail!("{another:?}");
+    };
+    assert_eq!(another.outcome, RestoreOutcome::AlreadyRestored);
+    assert!(spare.holding().await? == live, "live data were changed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_service() -> Result<()> {
+    let (protected, lost, _, holding) = backed_up("pool").await?;
+    let world = &protected.world;
+    world.bus().mishap(LAUNCH, Mishap::Drop, 1);
+    world.kill_instance(lost.id()).await?;
+    let node = world
+        .wait_until("pool", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+        .await?;
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../events/launch-into-warm-pool.json"
+    );
+    let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    event["detail"]["EC2InstanceId"] = node.id().into();
+    event["detail"]["AutoScalingGroupName"] = "pool".into();
+    world.bus().put(event);
+    let node = swept_into_service(&protected, "pool", Some(lost.id())).await?;
+    assert_restored(&spare::holding(&node).await?, &holding);
+    assert_eq!(let_in(&protected, &node), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_reconnect_without_a_pause_see_the_old_or_the_new_and_nothing_between()
+-> Result<()> {
+    let (protected, _node, manifest, holding) = backed_up("busy").await?;
+    let spare = Spare::with_data(&protected, "busy").await?;
+    let restored = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let (restored, node) = (Arc::clone(&restored), Arc::clone(&spare.node));
+        clients.push(tokio::spawn(async move {
+            let (mut old, mut new) = (0_usize, 0_usize);
+            let mut looks_after = 0;
+            while looks_after < 3 {
+                looks_after += usize::from(restored.load(Ordering::SeqCst));
+                let Ok(cluster) = node.cluster() else {
+                    continue;
+                };
+                // While the databases change places, nobody gets in.
+                let Ok(client) = cluster.connect(MAIN_DATABASE).await else {
+                    continue;
+                };
+                let query = "SELECT to_regclass('public.precious') IS NOT NULL,
+                    to_regclass('registry.pushes') IS NOT NULL";
+                if let Ok(row) = client.query_one(query, &[]).await {
+                    let (precious, registry): (bool, bool) = (row.get(0), row.get(1));
+                    assert_ne!(
+                        precious, registry,
+                        "neither the old database nor the new one"
+                    );
+                    old += usize::from(precious);
+                    new += usize::from(registry);
+                }
+            }
+            (old, new)
+        }));
+    }
+    let answer = spare
+        .restore("launch-busy", &[manifest.candidate()])
+        .await?;
+    restored.store(true, Ordering::SeqCst);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    for client in clients {
+        let (old, new) = client.await?;
+        assert!(
+            old > 0 && new > 0,
+            "{old} looks at the old one, {new} at the new one"
+        );
+    }
+    let after = spare.holding().await?;
+    for (name, rows) in &holding.databases {
+        assert!(after.databases.get(name) == Some(rows), "{name} differs");
+    }
+    Ok(())
+}
