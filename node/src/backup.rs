@@ -35,8 +35,10 @@ const END_LEFTOVERS: &str = "SELECT to_json(count(pg_terminate_backend(pid))) FR
 /// Takes the backup and returns what a function needs to commit it.
 pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<BackupReport> {
     let started = Instant::now();
+    // A node that was never restored may have no server yet, and has nothing to save either.
+    let marker = marker(context, command.purpose)?;
     let server = Server::ask(&context.postgres).await?;
-    let lineage = lineage(context, command.purpose, &server)?;
+    let lineage = lineage(context, command.purpose, marker, &server)?;
     capture::check(&context.settings, &context.root)?;
     end_leftovers(context).await?;
 
@@ -83,25 +85,43 @@ pub(crate) fn retire(state: &crate::state::State) -> Result<()> {
     state.forget(LAUNCH_PREFIX)
 }
 
-/// Returns how the node's data came here; a node whose data did not come by Rekindle is refused, unless it is
+/// Returns the marker that was written on this instance for this stack; a node without one is refused, unless it is
 /// being adopted.
-fn lineage(context: &Context, purpose: Purpose, server: &Server) -> Result<Lineage> {
+fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
     let stack = &context.settings.stack;
     let marker = Marker::load(&context.root)?;
-    let valid = marker
-        .filter(|marker| marker.valid_for(stack, &context.instance_id, &server.system_identifier));
-    match (valid, purpose) {
-        (Some(marker), _) => Ok(marker.lineage),
-        (None, Purpose::Adopt) => Ok(Lineage::Adopted),
-        (None, _) => {
-            let message = format!(
-                "{} with the cluster {} has no valid restored marker for the stack {stack}: replace the \
-                 instance, or send the adopt event if its data are the truth",
-                context.instance_id, server.system_identifier
-            );
-            Err(Failure::new(ExitCode::NotRestored, message))
-        }
+    let marker = marker.filter(|marker| marker.is_of(stack, &context.instance_id));
+    if marker.is_some() || purpose == Purpose::Adopt {
+        return Ok(marker);
     }
+    Err(not_restored(context, ""))
+}
+
+/// Returns how the node's data came here; those of another cluster did not come by the marker's restore.
+fn lineage(
+    context: &Context,
+    purpose: Purpose,
+    marker: Option<Marker>,
+    server: &Server,
+) -> Result<Lineage> {
+    let cluster = &server.system_identifier;
+    match marker.filter(|marker| &marker.system_identifier == cluster) {
+        Some(marker) => Ok(marker.lineage),
+        None if purpose == Purpose::Adopt => Ok(Lineage::Adopted),
+        None => Err(not_restored(
+            context,
+            &format!(" with the cluster {cluster}"),
+        )),
+    }
+}
+
+fn not_restored(context: &Context, cluster: &str) -> Failure {
+    let message = format!(
+        "{}{cluster} has no valid restored marker for the stack {}: replace the instance, or send the adopt event if \
+         its data are the truth",
+        context.instance_id, context.settings.stack
+    );
+    Failure::new(ExitCode::NotRestored, message)
 }
 
 /// Declares the node's data to be the stack's, now that they are all in S3.

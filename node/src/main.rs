@@ -122,8 +122,9 @@ enum Operation {
 impl Operation {
     fn patience(&self) -> Patience {
         match self {
-            Self::Backup(command) if command.purpose != Purpose::Final => Patience::None,
-            Self::Backup(_) | Self::Restore(_) => Patience::UntilFree,
+            Self::Backup(command) if command.purpose == Purpose::Final => Patience::AskForWay,
+            Self::Backup(_) => Patience::None,
+            Self::Restore(_) => Patience::UntilFree,
         }
     }
 
@@ -175,10 +176,12 @@ async fn perform(root: &Path, id: &OperationId, operation: &Operation) -> Report
         operation.conclude(&state, &report)?;
         Ok(report)
     };
-    // Whatever is given up here kills its children as it is dropped.
+    // Whatever is given up here kills its children as it is dropped. Signals come first: one that asks for way is sent
+    // as soon as the lock is taken, and must not meet a process that does not listen yet.
     let report = tokio::select! {
-        report = performing => report,
+        biased;
         failure = told_to_stop() => Err(failure),
+        report = performing => report,
     };
     uploads.abort_all().await;
     report.unwrap_or_else(|failure: Failure| failed(id, &failure))
@@ -190,14 +193,24 @@ async fn told_to_stop() -> Failure {
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::hangup(),
+        SignalKind::user_defined1(),
     ];
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals.map(signal) else {
+    let [
+        Ok(mut terminate),
+        Ok(mut interrupt),
+        Ok(mut hangup),
+        Ok(mut way),
+    ] = signals.map(signal)
+    else {
         return Failure::new(ExitCode::Internal, "signals cannot be waited for");
     };
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
         _ = hangup.recv() => "SIGHUP",
+        _ = way.recv() => {
+            return Failure::new(ExitCode::Busy, "gave way to the node's final backup");
+        }
     };
     Failure::new(ExitCode::Interrupted, format!("stopped by {name}"))
 }

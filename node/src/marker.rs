@@ -76,8 +76,12 @@ impl Marker {
         instance: &InstanceId,
         system_identifier: &str,
     ) -> bool {
+        self.is_of(stack, instance) && self.system_identifier == system_identifier
+    }
+
+    /// Tells whether the marker was written on this instance for this stack, whatever the cluster.
+    pub(crate) fn is_of(&self, stack: &StackName, instance: &InstanceId) -> bool {
         (&self.stack, &self.instance_id) == (stack, instance)
-            && self.system_identifier == system_identifier
     }
 
     fn replace(&self, path: &Path) -> anyhow::Result<()> {

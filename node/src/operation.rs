@@ -7,22 +7,24 @@ use shared::id::OperationId;
 use shared::report::{FailureReport, Report};
 
 use crate::failure::{Failure, Result};
-use crate::state::State;
+use crate::state::{State, Waiting};
 
 /// How patient an operation is with others that hold the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// The next one will do: a scheduled backup.
     None,
-    /// There is no next one: a restore, a final backup. Their own time limits come first.
+    /// There is no next one: a restore. Its own time limit comes first.
     UntilFree,
+    /// A final backup has newer rows than any other, and the terminate hook has no time to wait for one.
+    AskForWay,
 }
 
 impl Patience {
     fn limit(self) -> Duration {
         match self {
             Self::None => Duration::ZERO,
-            Self::UntilFree => budget::seconds(budget::BACKUP_EXECUTION),
+            Self::UntilFree | Self::AskForWay => budget::seconds(budget::BACKUP_EXECUTION),
         }
     }
 }
@@ -39,10 +41,12 @@ pub(crate) async fn settle(
             tracing::info!(%operation, "settled before; answering the same");
             return Ok(report);
         }
-        let own_patience = budget::seconds(budget::RESTORE_EXECUTION);
-        let _lock = state
-            .lock(operation, patience.limit(), own_patience)
-            .await?;
+        let waiting = Waiting {
+            others: patience.limit(),
+            own: budget::seconds(budget::RESTORE_EXECUTION),
+            asks_for_way: patience == Patience::AskForWay,
+        };
+        let _lock = state.lock(operation, waiting).await?;
         // Its other run may have settled it while this one waited.
         if let Some(report) = state.recall(operation)? {
             return Ok(report);

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
-use shared::id::OperationId;
+use rustix::process::{Pid, Signal, kill_process};
+use shared::id::{BackupId, OperationId};
 use shared::report::{ExitCode, Report};
 use tokio::time::Instant;
 
@@ -33,6 +34,17 @@ const LOCK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct State {
     root: PathBuf,
     directory: PathBuf,
+}
+
+/// How an operation waits for the lock of the host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    /// For how long, where another operation holds it.
+    pub(crate) others: Duration,
+    /// For how long, where another run of the same operation holds it.
+    pub(crate) own: Duration,
+    /// Whether a backup that holds it is asked to end: the one that waits is the node's last.
+    pub(crate) asks_for_way: bool,
 }
 
 /// The lock of the host, held until it is dropped.
@@ -59,13 +71,8 @@ impl State {
     }
 
     /// Takes the lock of the host. An operation that meets itself waits for its other run's answer; one that
-    /// meets another waits as long as `patience`. Both are bounded.
-    pub(crate) async fn lock(
-        &self,
-        operation: &OperationId,
-        patience: Duration,
-        own_patience: Duration,
-    ) -> Result<Lock> {
+    /// meets another waits as long as `waiting` says. Both are bounded.
+    pub(crate) async fn lock(&self, operation: &OperationId, waiting: Waiting) -> Result<Lock> {
         let path = self.directory.join("lock");
         let doing = || format!("lock {}", path.display());
         let mut file = OpenOptions::new()
@@ -76,22 +83,28 @@ impl State {
             .mode(0o600)
             .open(&path)
             .or_fail(ExitCode::NodeState, doing)?;
-        let started = Instant::now();
+        let (started, mut asked) = (Instant::now(), false);
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).or_fail(ExitCode::NodeState, doing),
             }
-            let mut holder = String::new();
+            let mut text = String::new();
             file.rewind().or_fail(ExitCode::NodeState, doing)?;
-            file.read_to_string(&mut holder)
+            file.read_to_string(&mut text)
                 .or_fail(ExitCode::NodeState, doing)?;
+            // Between taking the lock and writing who took it, the text is empty.
+            let (holder, process) = text.split_once(' ').unwrap_or((&text, ""));
             let patience = if holder == operation.as_str() {
-                own_patience
+                waiting.own
             } else {
-                patience
+                waiting.others
             };
+            if waiting.asks_for_way && !asked && holder.parse::<BackupId>().is_ok() {
+                ask_for_way(process);
+                asked = true;
+            }
             if started.elapsed() >= patience {
                 let message = format!("operation {operation} found the node busy with {holder}");
                 return Err(Failure::new(ExitCode::Busy, message));
@@ -100,7 +113,8 @@ impl State {
         }
         file.set_len(0).or_fail(ExitCode::NodeState, doing)?;
         file.rewind().or_fail(ExitCode::NodeState, doing)?;
-        file.write_all(operation.as_str().as_bytes())
+        let holder = format!("{operation} {}", std::process::id());
+        file.write_all(holder.as_bytes())
             .or_fail(ExitCode::NodeState, doing)?;
         Ok(Lock { _file: file })
     }
@@ -189,6 +203,13 @@ struct Record {
     name: String,
     path: PathBuf,
     modified: SystemTime,
+}
+
+/// Asks the agent that takes another backup to end it.
+fn ask_for_way(process: &str) {
+    let process = process.parse().ok().and_then(Pid::from_raw);
+    let asked = process.map(|process| kill_process(process, Signal::USR1));
+    tracing::info!(?process, ?asked, "asked another backup to give way");
 }
 
 fn make_directory(path: &Path) -> Result<()> {
@@ -310,11 +331,14 @@ mod tests {
         let (_root, state) = state();
         let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
         let long = Duration::from_secs(20);
-        let held = state
-            .lock(&one, Duration::ZERO, Duration::ZERO)
-            .await
-            .unwrap();
-        let refused = state.lock(&other, Duration::ZERO, long).await.unwrap_err();
+        let waiting = |others, own| Waiting {
+            others,
+            own,
+            asks_for_way: false,
+        };
+        let impatient = waiting(Duration::ZERO, long);
+        let held = state.lock(&one, impatient).await.unwrap();
+        let refused = state.lock(&other, impatient).await.unwrap_err();
         assert_eq!(refused.code, ExitCode::Busy);
         assert_eq!(
             refused.chain(),
@@ -322,8 +346,8 @@ mod tests {
         );
 
         // The same operation waits for its other run; so does one that is patient.
-        let again = state.lock(&one, Duration::ZERO, long);
-        let patient = state.lock(&other, long, Duration::ZERO);
+        let again = state.lock(&one, impatient);
+        let patient = state.lock(&other, waiting(long, Duration::ZERO));
         let freed = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(held);

@@ -31,7 +31,7 @@ pub const FENCE: u32 = 1_080;
 /// How long the agent waits for cloud-init, at the start of a restore.
 pub const CLOUD_INIT: u32 = 300;
 /// After how long without progress the agent ends itself; a setting on the node, this is its default.
-pub const STALL: u32 = 900;
+pub const STALL: u32 = 600;
 
 /// `HeartbeatTimeout` of the launch hook.
 pub const LAUNCH_HEARTBEAT: u32 = 1_800;
@@ -98,6 +98,11 @@ pub const INEQUALITIES: &[(&str, u32, u32)] = &[
         "a finished backup can still be committed after a lost event",
         2 * SCHEDULE + BACKUP_EXECUTION,
         COMMIT_WINDOW,
+    ),
+    (
+        "the agent ends a stalled backup before SSM does",
+        STALL + MARGIN,
+        BACKUP_EXECUTION,
     ),
     (
         "the agent ends a stalled restore before SSM does",

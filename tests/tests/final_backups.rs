@@ -13,7 +13,7 @@ use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::command::Purpose;
 use shared::id::BackupId;
-use shared::report::{Report, RestoreOutcome};
+use shared::report::{ExitCode, Report, RestoreOutcome};
 use tokio::try_join;
 
 const TERMINATE: &str = "EC2 Instance-terminate Lifecycle Action";
@@ -224,7 +224,7 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_final_backup_is_taken_after_the_scheduled_one_that_it_meets() -> Result<()> {
+async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> Result<()> {
     let (protected, node) = Protected::one("meets").await?;
     let mut client = node.cluster()?.connect(MAIN_DATABASE).await?;
     let transaction = client.transaction().await?;
@@ -234,7 +234,13 @@ async fn a_final_backup_is_taken_after_the_scheduled_one_that_it_meets() -> Resu
     protected.world.tick();
     protected.executing(&node, "backup", 1).await?;
     protected.world.terminate(node.id()).await?;
-    protected.executing(&node, "backup", 2).await?;
+    let scheduled = protected.ended(&node, "backup", 0).await?;
+    assert_eq!(scheduled.code, i32::from(ExitCode::Busy.code()));
+    assert!(
+        scheduled.output.contains("gave way"),
+        "{}",
+        scheduled.output
+    );
     transaction.rollback().await?;
     let next = protected.in_service("meets", Some(&node)).await?;
     let purposes: Result<Vec<Purpose>> = protected
@@ -242,7 +248,8 @@ async fn a_final_backup_is_taken_after_the_scheduled_one_that_it_meets() -> Resu
         .iter()
         .map(|backup| Ok(protected.manifest("meets", backup)?.index.purpose))
         .collect();
-    assert_eq!(purposes?, [Purpose::Scheduled, Purpose::Final]);
+    assert_eq!(purposes?, [Purpose::Final]);
+    assert!(protected.problems("meets").is_empty());
     restored_from_final(&protected, &next).await
 }
 

@@ -6,8 +6,9 @@
 mod tests;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use lambda_runtime::tracing::warn;
 use shared::aws::s3::{self, Created};
-use shared::aws::state::{self, StackState};
+use shared::aws::state;
 use shared::checksum::digests;
 use shared::command::BackupCommand;
 use shared::id::{CommandId, InstanceId, StackName};
@@ -64,16 +65,13 @@ pub(crate) async fn commit(
         index,
     };
     let commit = put_manifest(function, finished.stack, &manifest).await?;
-    let backup = &manifest.index.backup_id;
-    // Its absence is repaired by the next tick, so it comes second.
-    state::create(
-        &function.aws.ssm,
-        finished.stack,
-        &StackState::since(backup.clone()),
-    )
-    .await?;
     if commit == Commit::New {
         measure(function, finished, &manifest, now);
+    }
+    let backup = &manifest.index.backup_id;
+    if let Err(error) = state::ensure(&function.aws.ssm, finished.stack, backup).await {
+        // The backup is committed all the same, and every tick repairs the state.
+        warn!(stack = %finished.stack, backup_id = %backup, problem = error.chain(), "the stack's state is not written yet");
     }
     Ok(commit)
 }

@@ -237,10 +237,7 @@ pub(crate) fn on_finished(facts: &FinishedFacts) -> Ending {
         };
     }
     // The document's own script ends with an exit code of the same table when there is no agent to report.
-    let code = u8::try_from(invocation.response_code)
-        .ok()
-        .and_then(|code| ExitCode::try_from(code).ok());
-    match code {
+    match ExitCode::of_step(invocation.response_code) {
         Some(code) if invocation.status == InvocationStatus::Failed => Ending::Failed {
             code,
             message: invocation.errors.trim().to_owned(),

@@ -133,7 +133,13 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
     if facts.command.purpose == Purpose::Final
         && let Some(backup) = backup
     {
-        answer_hook(function, group, instance, backup).await?;
+        let answered = answer_hook(function, group, instance, backup).await?;
+        // Whoever gave the hook's answer tells what it means: mostly the one who cancelled, and not always.
+        if is_cancelled(&ending) && answered == Some(Completion::Done) {
+            let message =
+                format!("{instance} ends without a final backup: its command was cancelled");
+            report(&function.config, Some(stack), NO_FINAL_BACKUP, &message);
+        }
     }
     if backup.is_some() {
         function.remember(&record.command_id, instance);
@@ -241,11 +247,7 @@ async fn act(
                 "the node was never restored".to_owned(),
             ))
         }
-        // This function cancels a final backup that is not delivered in time, and says so there.
-        Ending::Unreported {
-            status: InvocationStatus::Cancelled,
-            ..
-        } if facts.command.purpose == Purpose::Final => Ok((
+        ending if facts.command.purpose == Purpose::Final && is_cancelled(ending) => Ok((
             Some(FinalBackup::Failed),
             "the final backup was cancelled".to_owned(),
         )),
@@ -273,6 +275,14 @@ async fn act(
             failed(kind, format!("ended {status} without a report: {words}"))
         }
     }
+}
+
+fn is_cancelled(ending: &Ending) -> bool {
+    let status = match ending {
+        Ending::Unreported { status, .. } => status,
+        _ => return false,
+    };
+    *status == InvocationStatus::Cancelled
 }
 
 /// Tells whether a backup has its manifest.

@@ -9,7 +9,7 @@ use lambda_runtime::tracing::{info, warn};
 use shared::aws::autoscaling::{self, Group, LifecycleState};
 use shared::aws::s3;
 use shared::aws::ssm::{self, CommandRecord, Ping};
-use shared::aws::state::{self, StackState};
+use shared::aws::state;
 use shared::command::{BackupCommand, Purpose};
 use shared::error::Result;
 use shared::id::{BackupId, CommandId, InstanceId, StackName};
@@ -139,7 +139,9 @@ impl Facts {
         let twins = self
             .groups
             .iter()
-            .filter(|other| stack.is_ok() && other.stack_tag == group.stack_tag);
+            .filter(|other| stack.is_ok() && other.stack_tag == group.stack_tag)
+            // A group that was emptied in favour of another one claims nothing.
+            .filter(|other| !other.members.is_empty());
         let mut rivals: Vec<String> = twins.map(|other| other.name.clone()).collect();
         if rivals.len() < 2 {
             rivals.clear();
@@ -216,9 +218,7 @@ async fn look_after(function: &Function, stack: &StackName, now: OffsetDateTime)
         stack,
         &[(Metric::BackupAge, age)],
     );
-    if state::read(&aws.ssm, stack).await?.is_none()
-        && state::create(&aws.ssm, stack, &StackState::since(newest.clone())).await?
-    {
+    if state::ensure(&aws.ssm, stack, &newest).await? {
         info!(stack = %stack, backup_id = %newest, decision = "RepairState", "the stack's state is written again");
     }
     Ok(())

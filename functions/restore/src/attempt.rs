@@ -152,9 +152,7 @@ fn ended_by_itself(step: &Invocation, operation: &OperationId) -> Failure {
         };
     }
     // The document's own script ends without a report where it has no agent to run.
-    let exit_code = u8::try_from(step.response_code)
-        .ok()
-        .and_then(|code| ExitCode::try_from(code).ok());
+    let exit_code = ExitCode::of_step(step.response_code);
     let last_words = step.errors.trim().lines().next_back().unwrap_or("");
     Failure {
         cause: exit_code.map_or(Cause::UnknownExit, Cause::Agent),
@@ -246,7 +244,7 @@ mod tests {
             ("Failed", 35, &*report, Cause::Agent(ExitCode::DiskTooSmall)),
             ("Failed", 12, "", Cause::Agent(ExitCode::AgentMismatch)),
             ("Failed", 1, "", Cause::UnknownExit),
-            ("Failed", -1, "", Cause::UnknownExit),
+            ("Failed", -1, "", Cause::Agent(ExitCode::AgentMismatch)),
             ("ExecutionTimedOut", -1, "", Cause::TimedOut),
             ("TimedOut", 137, &*report, Cause::TimedOut),
             ("DeliveryTimedOut", -1, "", Cause::TimedOut),

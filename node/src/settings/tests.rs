@@ -22,7 +22,7 @@ fn what_is_not_said_has_its_default() {
             stack: "dtr".parse().unwrap(),
             bucket: "backups".to_owned(),
             region: None,
-            stall_limit_seconds: 900,
+            stall_limit_seconds: 600,
             configuration_paths: vec!["/etc/app".into(), "/srv/app".into()],
             postgres: PostgresSettings {
                 server: Server::Direct {

@@ -1,8 +1,11 @@
 //! EC2 Auto Scaling: protected groups, their members, and the answers to lifecycle hooks.
 
 use std::fmt;
+use std::time::Duration;
 
 use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::config::Builder;
+use aws_sdk_autoscaling::config::retry::RetryConfig;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, Instance, RetentionAction};
 use time::OffsetDateTime;
@@ -20,6 +23,9 @@ pub const STACK_TAG: &str = "rekindle:stack";
 
 /// The most groups that one page may have.
 const PAGE: i32 = 100;
+/// How often a hook's answer is given where it cannot be told whether it was heard.
+const COMPLETE_TRIES: u32 = 4;
+const COMPLETE_PAUSE: Duration = Duration::from_millis(200);
 /// How many pages of a group's activities are read: a launching instance's own is near the top.
 const ACTIVITY_PAGES: usize = 3;
 
@@ -285,6 +291,9 @@ pub enum Completion {
 }
 
 /// Answers the hook in which an instance waits. Answering twice is harmless.
+///
+/// The SDK must not repeat it: whether an answer is the first one decides who tells the operator, and an answer that
+/// was lost on its way back would be found given by somebody else.
 pub async fn complete(
     client: &Client,
     group: &str,
@@ -292,18 +301,32 @@ pub async fn complete(
     instance: &InstanceId,
     result: LifecycleResult,
 ) -> Result<Completion> {
-    let sent = client
-        .complete_lifecycle_action()
-        .auto_scaling_group_name(group)
-        .lifecycle_hook_name(hook)
-        .instance_id(instance.as_str())
-        .lifecycle_action_result(result.as_str())
-        .send()
-        .await;
-    match sent {
-        Ok(_) => Ok(Completion::Done),
-        Err(error) if no_active_action(&error) => Ok(Completion::AlreadyResolved),
-        Err(error) => Err(failed("autoscaling:CompleteLifecycleAction")(error)),
+    let mut tries = 1;
+    loop {
+        let once = Builder::new().retry_config(RetryConfig::disabled());
+        let sent = client
+            .complete_lifecycle_action()
+            .auto_scaling_group_name(group)
+            .lifecycle_hook_name(hook)
+            .instance_id(instance.as_str())
+            .lifecycle_action_result(result.as_str())
+            .customize()
+            .config_override(once)
+            .send()
+            .await;
+        let error = match sent {
+            Ok(_) => return Ok(Completion::Done),
+            Err(error) if no_active_action(&error) && tries == 1 => {
+                return Ok(Completion::AlreadyResolved);
+            }
+            Err(error) if no_active_action(&error) => return Ok(Completion::Done),
+            Err(error) => failed("autoscaling:CompleteLifecycleAction")(error),
+        };
+        if !error.retryable() || tries >= COMPLETE_TRIES {
+            return Err(error);
+        }
+        tokio::time::sleep(COMPLETE_PAUSE * tries).await;
+        tries += 1;
     }
 }
 

@@ -25,7 +25,7 @@ pub const MOST_INSTANCES: usize = 50;
 const INVOCATION_TRIES: u32 = 5;
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);
 /// The response code of a step that was not started.
-const NEVER_RUN: i32 = -1;
+pub const NEVER_RUN: i32 = -1;
 
 /// Whether an instance's SSM agent answers. It pings every five minutes, so `Online` may be stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,10 +232,14 @@ pub async fn invocation(
     {
         return Ok(Some(invocation));
     }
-    let fetched = of_step(client, command_id, instance, Some(FETCH_STEP)).await?;
-    let errors = format!("{FETCH_STEP} failed: {}", fetched.errors.trim());
+    let fetched = of_step(client, command_id, instance, Some(FETCH_STEP)).await;
+    let words = match &fetched {
+        Ok(fetched) => fetched.errors.trim(),
+        // What failed is known without them.
+        Err(_) => "SSM does not say why",
+    };
     Ok(Some(Invocation {
-        errors,
+        errors: format!("{FETCH_STEP} failed: {words}"),
         ..invocation
     }))
 }

@@ -64,10 +64,15 @@ pub async fn read(client: &Client, stack: &StackName) -> Result<Option<StackStat
     Ok(Some(state))
 }
 
-/// Writes a stack's state unless there is one; tells whether it did.
-pub async fn create(client: &Client, stack: &StackName, state: &StackState) -> Result<bool> {
+/// Writes a stack's state unless there is one, as of a committed backup; tells whether it did.
+///
+/// It is read first: SSM allows many more reads a second than writes, and one write is all that a stack ever needs.
+pub async fn ensure(client: &Client, stack: &StackName, backup: &BackupId) -> Result<bool> {
+    if read(client, stack).await?.is_some() {
+        return Ok(false);
+    }
     let name = layout::state_parameter(stack);
-    let value = serde_json::to_string(state)
+    let value = serde_json::to_string(&StackState::since(backup.clone()))
         .map_err(|error| Error::contract(format!("the SSM parameter {name}"), error.to_string()))?;
     let sent = client
         .put_parameter()

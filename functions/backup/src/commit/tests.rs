@@ -2,6 +2,8 @@
 
 use aws_sdk_s3::types::ChecksumType;
 use aws_sdk_ssm::Client;
+use aws_sdk_ssm::error::ErrorMetadata;
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
 use aws_smithy_mocks::{Rule, mock};
 use serde_json::{Value, json};
@@ -106,7 +108,11 @@ impl Scene {
 
     async fn commit(&self) -> (Result<Commit>, usize) {
         let parameter = state_parameter();
-        let function = function(&self.bucket, &[&parameter]);
+        let unknown = mock!(Client::get_parameter).then_error(|| {
+            let code = ErrorMetadata::builder().code("ParameterNotFound").build();
+            GetParameterError::generic(code)
+        });
+        let function = function(&self.bucket, &[&parameter, &unknown]);
         let finished = Finished {
             stack: &self.stack,
             instance: &self.instance,
