@@ -55,7 +55,14 @@ class Template:
 
     @functools.cached_property
     def expanded(self):
-        """The transform's result, offline. What `sam build` would upload stands for itself."""
+        """The transform's result for the defaults."""
+        return self.expand({})
+
+    def expand(self, parameters):
+        """The transform's result, offline. What `sam build` would upload stands for itself.
+
+        The transform looks some parameters up in mappings by itself, so a result holds for their values alone.
+        """
         os.environ.setdefault("AWS_DEFAULT_REGION", REGION)
         template = copy.deepcopy(self.raw)
         for resource in template["Resources"].values():
@@ -67,7 +74,7 @@ class Template:
                 return {}
 
         # The transform writes into what it is given.
-        return json.loads(json.dumps(transform(template, dict(BUCKET), NoManagedPolicies())))
+        return json.loads(json.dumps(transform(template, {**BUCKET, **parameters}, NoManagedPolicies())))
 
     def resolved(self, **parameters):
         """What CloudFormation would make of the expanded template: resources that exist, without functions."""

@@ -30,6 +30,12 @@ ACCEPTED = {
     "the defaults": {},
     "the functions alone": {"DeployNode": "no", **dict.fromkeys(NODE, "")},
     "an adopted group": {"DeployNode": "no", "AdoptedGroupName": "dtr", **dict.fromkeys(NODE, "")},
+    "the alarms of one more adopted group": {
+        "DeployFunctions": "no",
+        "DeployNode": "no",
+        "AdoptedGroupName": "dtr",
+        **dict.fromkeys(NODE, ""),
+    },
     "arm64 on Graviton": {"Architecture": "arm64", "InstanceType": "t4g.medium"},
     "an encrypted replica": {"ReplicaBucketArn": REPLICA, "KmsKeyArn": KEY, "ReplicaKmsKeyArn": KEY},
     "a host name": {"HostedZoneId": "Z0123456789", "HostName": "hub.company.com"},

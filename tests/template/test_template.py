@@ -107,6 +107,12 @@ DEFECTS = {
         numbers.environment,
         "BackupFunction lacks REKINDLE_AGENT",
     ),
+    "late ticks that overtake each other": (
+        "TwoAndFive: 7, EventAge: 60}",
+        "TwoAndFive: 7, EventAge: 600}",
+        numbers.schedules,
+        "every 1 min, a tick is delivered after the next one",
+    ),
     "other heartbeat": (
         "HeartbeatTimeout: 1200",
         "HeartbeatTimeout: 900",

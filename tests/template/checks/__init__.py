@@ -10,6 +10,7 @@ ALL = [
     documents.shape,
     numbers.environment,
     numbers.timing,
+    numbers.schedules,
     permissions.exact,
     permissions.known,
     node.default_settings,

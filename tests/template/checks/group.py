@@ -59,8 +59,21 @@ DEPLOYMENTS = {
         "Group NodeRole BackupTooOld Balancer",
         "BackupFunction RestoreFunction AgentLayer BackupDocument BackupRole BackupBucket FunctionErrors",
     ),
-    "the functions": ({"DeployNode": "no"}, "BackupFunction BackupBucket BackupTooOld", "Group Balancer NodeRole DiskFull"),
-    "the functions, watching a group": ({"DeployNode": "no", "AdoptedGroupName": "dtr"}, "BackupFunction DiskFull NodeMissing", "Group"),
+    "the functions": (
+        {"DeployNode": "no"},
+        "BackupFunction BackupBucket SomethingFailed",
+        "Group Balancer NodeRole DiskFull BackupTooOld Dashboard",
+    ),
+    "the functions, watching a group": (
+        {"DeployNode": "no", "AdoptedGroupName": "dtr"},
+        "BackupFunction BackupTooOld DiskFull NodeMissing",
+        "Group",
+    ),
+    "watching one more group": (
+        {"DeployNode": "no", "DeployFunctions": "no", "AdoptedGroupName": "dtr", "CreateBackupBucket": "no"},
+        "BackupTooOld NodeMissing Dashboard",
+        "Group BackupFunction BackupBucket",
+    ),
     "a bucket of images": ({"ImagesBucketName": "images"}, "ImagesBucket ImagesBucketPolicy", "ReplicationRole"),
     "a replica": ({"ReplicaBucketArn": "arn:aws:s3:::replica"}, "ReplicationRole", "ImagesBucket"),
     "a topic that exists": ({"NotificationTopicArn": "arn:aws:sns:eu-central-1:111122223333:ops"}, "Group", "Topic Subscription"),

@@ -3,7 +3,7 @@
 import re
 
 import rust_source
-from template import ROOT, Template
+from template import BUCKET, NODE, ROOT, Resolution, Template
 
 
 def environment(template: Template):
@@ -15,6 +15,26 @@ def environment(template: Template):
         found += [f"{name} lacks {missing}" for missing in sorted(read - given.keys())]
         found += [f"{name} has {surplus}, which nothing reads" for surplus in sorted(given.keys() - read)]
         found += [f"{name}: {variable} is empty" for variable, value in given.items() if not value]
+    return found
+
+
+def schedules(template: Template):
+    """Whatever the schedule: CloudWatch takes its alarms, and a late tick is given up before the next one comes."""
+    found = []
+    for minutes in template.raw["Parameters"]["BackupMinutes"]["AllowedValues"]:
+        parameters = {**BUCKET, **NODE, "BackupMinutes": str(minutes)}
+        resolved = Resolution(template.expand(parameters), parameters)
+        for name, alarm in resolved.of_type("AWS::CloudWatch::Alarm").items():
+            periods = [alarm.get("Period", 0)]
+            periods += [m["MetricStat"]["Period"] for m in alarm.get("Metrics", []) if "MetricStat" in m]
+            seconds = int(max(periods)) * int(alarm["EvaluationPeriods"])
+            if seconds > 86_400:
+                found.append(f"every {minutes} min, {name} looks {seconds} s back, and CloudWatch at most a day")
+        rule = resolved.of_type("AWS::Events::Rule")["BackupFunctionSchedule"]
+        invoke = resolved.of_type("AWS::Lambda::EventInvokeConfig")["BackupFunctionEventInvokeConfig"]
+        for place in (rule["Targets"][0]["RetryPolicy"], invoke):
+            if int(place["MaximumEventAgeInSeconds"]) > 60 * minutes:
+                found.append(f"every {minutes} min, a tick is delivered after the next one")
     return found
 
 
@@ -35,8 +55,8 @@ def timing(template: Template):
         "DEREGISTRATION_DELAY": int(delay),
         "LAUNCH_HEARTBEAT": hooks.get("rekindle-launch"),
         "TERMINATE_HEARTBEAT": hooks.get("rekindle-terminate"),
-        "BACKUP_EVENT_AGE": invoke["BackupFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"],
-        "RESTORE_EVENT_AGE": invoke["RestoreFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"],
+        "BACKUP_EVENT_AGE": int(invoke["BackupFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"]),
+        "RESTORE_EVENT_AGE": int(invoke["RestoreFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"]),
     }
     found = []
     for name, value in here.items():
@@ -44,7 +64,7 @@ def timing(template: Template):
         if values != {budget[name]}:
             found.append(f"{name} is {budget[name]} in the budget and {sorted(values)} in the template")
     for name, rule in resolved.of_type("AWS::Events::Rule").items():
-        age = rule["Targets"][0]["RetryPolicy"]["MaximumEventAgeInSeconds"]
+        age = int(rule["Targets"][0]["RetryPolicy"]["MaximumEventAgeInSeconds"])
         limit = budget["SWEEP"] if name.endswith("Sweep") else budget["RESTORE_EVENT_AGE"]
         limit = min(limit, budget["BACKUP_EVENT_AGE"]) if name.startswith("Backup") else limit
         if age > limit:
