@@ -18,6 +18,32 @@ pub(super) const DEFAULT_ALGORITHM: &str = "CRC64NVME";
 /// The checksum is that of all bytes, in however many parts they came.
 pub(super) const FULL_OBJECT: &str = "FULL_OBJECT";
 
+/// Says what GET and HEAD alike say of an object. Their types share nothing but the fields' names.
+macro_rules! described {
+    ($output:ident, $record:ident, $checksums:ident) => {
+        $output {
+            accept_ranges: Some("bytes".to_owned()),
+            last_modified: Some(Timestamp::from($record.created)),
+            e_tag: Some(ETag::Strong($record.e_tag)),
+            version_id: Some($record.version_id),
+            content_type: $record.attributes.content_type,
+            content_encoding: $record.attributes.content_encoding,
+            metadata: $record
+                .attributes
+                .metadata
+                .map(|all| all.into_iter().collect()),
+            checksum_type: ($checksums != Checksums::default())
+                .then(|| $record.checksum_type.into()),
+            checksum_crc32: $checksums.crc32,
+            checksum_crc32c: $checksums.crc32c,
+            checksum_crc64nvme: $checksums.crc64nvme,
+            checksum_sha1: $checksums.sha1,
+            checksum_sha256: $checksums.sha256,
+            ..Default::default()
+        }
+    };
+}
+
 impl Store {
     /// Receives a body and verifies whatever checksums came with it, in headers or in its trailer.
     pub(super) async fn receive<T>(
@@ -150,23 +176,7 @@ impl Store {
             body: Some(StreamingBlob::wrap(body)),
             content_length: Some(signed(end - start)?),
             content_range: (!whole).then(|| format!("bytes {start}-{}/{length}", end - 1)),
-            accept_ranges: Some("bytes".to_owned()),
-            last_modified: Some(Timestamp::from(record.created)),
-            e_tag: Some(ETag::Strong(record.e_tag)),
-            version_id: Some(record.version_id),
-            content_type: record.attributes.content_type,
-            content_encoding: record.attributes.content_encoding,
-            metadata: record
-                .attributes
-                .metadata
-                .map(|all| all.into_iter().collect()),
-            checksum_type: (checksums != Checksums::default()).then(|| record.checksum_type.into()),
-            checksum_crc32: checksums.crc32,
-            checksum_crc32c: checksums.crc32c,
-            checksum_crc64nvme: checksums.crc64nvme,
-            checksum_sha1: checksums.sha1,
-            checksum_sha256: checksums.sha256,
-            ..Default::default()
+            ..described!(GetObjectOutput, record, checksums)
         })
     }
 
@@ -175,23 +185,7 @@ impl Store {
         let checksums = shown(&record, input.checksum_mode.is_some());
         Ok(HeadObjectOutput {
             content_length: Some(signed(record.size)?),
-            accept_ranges: Some("bytes".to_owned()),
-            last_modified: Some(Timestamp::from(record.created)),
-            e_tag: Some(ETag::Strong(record.e_tag)),
-            version_id: Some(record.version_id),
-            content_type: record.attributes.content_type,
-            content_encoding: record.attributes.content_encoding,
-            metadata: record
-                .attributes
-                .metadata
-                .map(|all| all.into_iter().collect()),
-            checksum_type: (checksums != Checksums::default()).then(|| record.checksum_type.into()),
-            checksum_crc32: checksums.crc32,
-            checksum_crc32c: checksums.crc32c,
-            checksum_crc64nvme: checksums.crc64nvme,
-            checksum_sha1: checksums.sha1,
-            checksum_sha256: checksums.sha256,
-            ..Default::default()
+            ..described!(HeadObjectOutput, record, checksums)
         })
     }
 }

@@ -14,19 +14,18 @@ use crate::fault::{Answer, Fault, lock};
 const OUTPUT: (usize, usize) = (24_000, 8_000);
 /// What a listing shows of both together.
 const LISTED_OUTPUT: usize = 2_500;
+/// What both listings can be filtered by.
+const FILTERS: &[&str] = &[
+    "InvokedAfter",
+    "InvokedBefore",
+    "Status",
+    "ExecutionStage",
+    "DocumentName",
+];
 
 pub(super) fn commands(ssm: &Ssm, request: &Value) -> Answer<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
-    let filters = filters(
-        request,
-        &[
-            "InvokedAfter",
-            "InvokedBefore",
-            "Status",
-            "ExecutionStage",
-            "DocumentName",
-        ],
-    )?;
+    let filters = filters(request, FILTERS)?;
     let wanted = |command: &&Command| passes(command, command.status(), &filters);
     let found = named(ssm, request, wanted, |command, _| command.json())?;
     let (commands, next) = page(found, size, request)?;
@@ -37,16 +36,7 @@ pub(super) fn invocations(ssm: &Ssm, request: &Value) -> Answer<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let details = request["Details"].as_bool().unwrap_or_default();
     let instance = request["InstanceId"].as_str();
-    let filters = filters(
-        request,
-        &[
-            "InvokedAfter",
-            "InvokedBefore",
-            "Status",
-            "ExecutionStage",
-            "DocumentName",
-        ],
-    )?;
+    let filters = filters(request, FILTERS)?;
     let found = named(
         ssm,
         request,

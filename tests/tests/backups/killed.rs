@@ -1,14 +1,13 @@
 //! Processes that are killed in the middle of a large dump.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
 use rekindle_tests::registry::MAIN_DATABASE;
-use rustix::process::{Pid, Signal, kill_process};
+use rekindle_tests::spare;
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 
@@ -18,41 +17,18 @@ use super::failures::open_uploads;
 const LARGE: &str = "CREATE TABLE large AS SELECT i, (SELECT string_agg(sha256((i * 1000 + j)::text::bytea), ''::bytea)
     FROM generate_series(1, 512) j) AS bytes FROM generate_series(1, 4096) i";
 
-/// Sends SIGKILL to the node's processes of this name; returns how many there were.
-fn kill(root: &Path, name: &str) -> Result<usize> {
-    let mut killed = 0;
-    let marker = format!("REKINDLE_ROOT={}", root.display());
-    for entry in std::fs::read_dir("/proc").context("list processes")? {
-        let entry = entry?;
-        let Some(number) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
-        let environment = read("environ");
-        let ours = environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == marker.as_bytes());
-        if ours && read("comm").strip_suffix(b"\n") == Some(name.as_bytes()) {
-            let pid = Pid::from_raw(number).context("a process has an id")?;
-            kill_process(pid, Signal::KILL).context("kill")?;
-            killed += 1;
-        }
-    }
-    Ok(killed)
-}
-
-/// Kills the node's processes of this name as soon as the first part of a dump arrives at S3.
-fn kill_at_first_part(protected: &Protected, node: &Node, name: &'static str) -> Arc<AtomicBool> {
-    let (root, done) = (node.root(), Arc::new(AtomicBool::new(false)));
+/// Kills the node's programs whose command line has this word as soon as the first part of a dump arrives at S3.
+fn kill_at_first_part(
+    protected: &Protected,
+    node: &Arc<Node>,
+    word: &'static str,
+) -> Arc<AtomicBool> {
+    let (node, done) = (Arc::clone(node), Arc::new(AtomicBool::new(false)));
     let once = Arc::clone(&done);
     protected.world.s3().on_request(move |call| {
         if call.operation == "UploadPart" && !once.load(Ordering::SeqCst) {
-            let killed = kill(&root, name).unwrap_or_default();
-            once.store(killed > 0, Ordering::SeqCst);
+            let killed = spare::processes(&node, &[word]).and_then(|found| spare::kill(&found));
+            once.store(killed.is_ok(), Ordering::SeqCst);
         }
         None
     });
