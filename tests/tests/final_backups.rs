@@ -307,8 +307,8 @@ async fn a_retired_node_is_never_backed_up_again_and_its_replacement_waits_for_i
     };
     assert_eq!(state(node.id()), Some(Lifecycle::TerminatingWait));
     let next = wait_for("the replacement to wait", PATIENCE, async || {
-        let next = world.group("retired").into_iter();
-        let next = next.filter(|one| one.id != node.id()).next_back();
+        let mut next = world.group("retired").into_iter();
+        let next = next.rfind(|one| one.id != node.id());
         Ok::<_, String>(next.filter(|one| one.state == Lifecycle::PendingWait))
     })
     .await?;

@@ -278,9 +278,8 @@ async fn act(
 }
 
 fn is_cancelled(ending: &Ending) -> bool {
-    let status = match ending {
-        Ending::Unreported { status, .. } => status,
-        _ => return false,
+    let Ending::Unreported { status, .. } = ending else {
+        return false;
     };
     *status == InvocationStatus::Cancelled
 }
