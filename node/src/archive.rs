@@ -37,8 +37,8 @@ type Result<T> = std::result::Result<T, ArchiveError>;
 const OLDEST: Version = (1, 12);
 const NEWEST: Version = (1, 16);
 
-/// The longest name that is kept, in bytes: Postgres' own limit is 63.
-const LONGEST_NAME: u64 = 1024;
+/// The longest name that is kept, in bytes. A relation's has at most 63; a function's has its arguments' types behind it.
+const LONGEST_NAME: u64 = 64 * 1024;
 
 /// What `pg_dump` appends to the rows of a table.
 const END_OF_COPY: &[u8] = b"\\.\n\n\n";

@@ -83,19 +83,23 @@ impl<'c> Attempt<'c> {
         candidate: &Candidate,
     ) -> Result<Self> {
         let index = download::index(context, candidate).await?;
-        let configured: Vec<String> = context
-            .settings
-            .configuration_paths
-            .iter()
-            .map(|path| path.display().to_string())
+        let configured = &context.settings.configuration_paths;
+        let archived = || index.configuration_paths.iter().map(PathBuf::from);
+        let alien: Vec<PathBuf> = archived()
+            .filter(|path| !configured.contains(path))
             .collect();
-        if configured != index.configuration_paths {
+        if !alien.is_empty() {
             let message = format!(
-                "the backup holds the configuration of {:?}, but the settings name {configured:?}: correct \
-                 [configuration] paths",
-                index.configuration_paths
+                "the backup holds the configuration of {alien:?} too, and the settings name {configured:?} alone: add to \
+                 [configuration] paths what the application had when it was backed up"
             );
             return Err(Failure::new(ExitCode::ConfigurationRestore, message));
+        }
+        for path in configured
+            .iter()
+            .filter(|path| !archived().any(|one| one == **path))
+        {
+            tracing::warn!(path = %path.display(), "the backup has nothing of this configured path; it stays as it is");
         }
         download::check_objects(context, &index).await?;
         let named = format!("{operation} {candidate}");
@@ -190,14 +194,20 @@ impl<'c> Attempt<'c> {
                 tracing::warn!(problem = failure.chain(), "the application was not stopped");
             }
         }
-        if let Some(swapped) = self.swapped.take() {
+        // Each is put back even where the other cannot be.
+        let databases = async {
+            let Some(swapped) = self.swapped.take() else {
+                return Ok(());
+            };
             let server = Server::ask(&context.postgres).await?;
-            swapped.undo(&context.postgres, server.version).await?;
-        }
-        if let Some(placement) = &mut self.placement {
-            placement.put_back()?;
-            placement.remove_staging();
-        }
+            swapped.undo(&context.postgres, server.version).await
+        };
+        let databases = databases.await;
+        let configuration = match &mut self.placement {
+            Some(placement) => placement.put_back().map(|()| placement.remove_staging()),
+            None => Ok(()),
+        };
+        databases.and(configuration)?;
         // A server that is not there holds none of this attempt's databases that the next one would not remove.
         if let Err(failure) = swap::drop_all(&context.postgres, &[RESTORE_PREFIX]).await {
             tracing::warn!(
@@ -258,11 +268,10 @@ impl<'c> Attempt<'c> {
     /// Unpacks the configuration to one side, and exchanges it for the live one once its hash has matched.
     async fn configuration(&mut self) -> Result<()> {
         let context = self.context;
-        let paths: Vec<PathBuf> = context
-            .settings
-            .configuration_paths
-            .iter()
-            .map(|path| context.root.join(path.strip_prefix("/").unwrap_or(path)))
+        // Only such as the settings name: see `prepare`.
+        let archived = self.index.configuration_paths.iter();
+        let paths: Vec<PathBuf> = archived
+            .map(|path| context.root.join(path.strip_prefix('/').unwrap_or(path)))
             .collect();
         let placement = self.placement.insert(Placement::prepare(&paths)?);
         let targets = placement.targets();
@@ -321,7 +330,9 @@ impl<'c> Attempt<'c> {
         let context = self.context;
         let record = self.record(&layout::dump(number))?;
         let mut command = context.postgres.tool("pg_restore");
-        command.args(["--format=custom", "--exit-on-error", "--single-transaction"]);
+        // Not in a single transaction: it would hold a lock for everything that it creates, more than a server's
+        // default has room for where there are two thousand tables. What fails half-way is dropped as a whole.
+        command.args(["--format=custom", "--exit-on-error"]);
         if context.settings.postgres.tablespaces == Tablespaces::Default {
             command.arg("--no-tablespaces");
         }

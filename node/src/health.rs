@@ -14,9 +14,10 @@ use crate::failure::{Failure, OrFail as _, Result};
 use crate::postgres::{ADMIN_DATABASE, Postgres};
 use crate::settings::{Commands, PostgresSettings, Server};
 
-/// How long a start or stop command may take. It lies below the stall limit's default, so that the failure names
-/// the command.
-const COMMAND_LIMIT: Duration = Duration::from_mins(10);
+/// How long a start command may take.
+const START_LIMIT: Duration = Duration::from_mins(10);
+/// How long a stop command may take: a final backup has to fit into its time behind it.
+const STOP_LIMIT: Duration = Duration::from_mins(3);
 /// How long after a command's end its last words are waited for: a daemon that it started may hold its output
 /// open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -28,17 +29,18 @@ const KEPT_OUTPUT: usize = 400;
 
 /// Runs `start_postgres`, where it is set.
 pub(crate) async fn start_postgres(commands: &Commands, root: &Path) -> Result<()> {
-    run_setting("start_postgres", commands.start_postgres.as_deref(), root).await
+    let command = commands.start_postgres.as_deref();
+    run_setting("start_postgres", command, START_LIMIT, root).await
 }
 
 /// Runs `start`, where it is set.
 pub(crate) async fn start(commands: &Commands, root: &Path) -> Result<()> {
-    run_setting("start", commands.start.as_deref(), root).await
+    run_setting("start", commands.start.as_deref(), START_LIMIT, root).await
 }
 
 /// Runs `stop`, where it is set. It stops the application, but not Postgres.
 pub(crate) async fn stop(commands: &Commands, root: &Path) -> Result<()> {
-    run_setting("stop", commands.stop.as_deref(), root).await
+    run_setting("stop", commands.stop.as_deref(), STOP_LIMIT, root).await
 }
 
 /// Waits until the `health` command ends with 0; without one the application counts as healthy.
@@ -118,15 +120,20 @@ where
     }
 }
 
-async fn run_setting(name: &str, command: Option<&[String]>, root: &Path) -> Result<()> {
+async fn run_setting(
+    name: &str,
+    command: Option<&[String]>,
+    limit: Duration,
+    root: &Path,
+) -> Result<()> {
     let Some(command) = command else {
         return Ok(());
     };
     let began = Instant::now();
-    timeout(COMMAND_LIMIT, run(command, root))
+    timeout(limit, run(command, root))
         .await
         .or_fail(ExitCode::StartCommand, || {
-            let limit = COMMAND_LIMIT.as_secs();
+            let limit = limit.as_secs();
             format!("[commands] {name} did not end within {limit} s")
         })?
         .map_err(|words| {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aws_config::provider_config::ProviderConfig;
+use shared::aws::http_client;
 use shared::id::InstanceId;
 use shared::report::ExitCode;
 
@@ -14,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn instance_id() -> Result<InstanceId> {
     // The SDK would wait a second; a machine that boots under load may take longer.
     let client = aws_config::imds::Client::builder()
+        .configure(&ProviderConfig::without_region().with_http_client(http_client()))
         .connect_timeout(PATIENCE)
         .read_timeout(PATIENCE)
         .build();

@@ -14,7 +14,7 @@ use crate::state::{State, Waiting};
 pub(crate) enum Patience {
     /// The next one will do: a scheduled backup.
     None,
-    /// There is no next one: a restore. Its own time limit comes first.
+    /// There is no next one: a restore. A backup in its way is over before long.
     UntilFree,
     /// A final backup has newer rows than any other, and the terminate hook has no time to wait for one.
     AskForWay,

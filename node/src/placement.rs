@@ -115,8 +115,8 @@ impl Placement {
 
     /// Puts back what was there before.
     pub(crate) fn put_back(&mut self) -> Result<()> {
-        while let Some(moved) = self.moved.pop() {
-            let (path, undone) = match &moved {
+        while let Some(moved) = self.moved.last() {
+            let (path, undone) = match moved {
                 Moved::Exchanged { live, staged } => (live, exchange(staged, live)),
                 Moved::Added { live, staged } => (live, fs::rename(live, staged)),
                 Moved::Removed { live, staged } => (live, fs::rename(staged, live)),
@@ -125,6 +125,8 @@ impl Placement {
             undone.or_fail(ExitCode::ConfigurationRestore, || {
                 format!("put the former {} back", path.display())
             })?;
+            // Only now: as long as something is not back, nothing that is staged may be removed.
+            self.moved.pop();
         }
         Ok(())
     }
@@ -133,7 +135,7 @@ impl Placement {
     pub(crate) fn remove_staging(&self) {
         for place in &self.places {
             if let Err(error) = remove(&place.staging) {
-                // Nothing reads it any more, and the next attempt removes it first.
+                // Nothing reads it any more, and the next attempt or backup removes it first.
                 tracing::warn!(path = %place.staging.display(), %error, "a staging directory stays behind");
             }
         }
@@ -197,11 +199,10 @@ impl Place {
     /// Removes the staging directories of earlier attempts.
     fn clear(&self) -> Result<()> {
         let beside = self.staging.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(beside)
-            .and_then(|()| remove_leftovers(beside))
-            .or_fail(ExitCode::ConfigurationRestore, || {
-                format!("clear {}", beside.display())
-            })
+        fs::create_dir_all(beside).or_fail(ExitCode::ConfigurationRestore, || {
+            format!("make {}", beside.display())
+        })?;
+        clear(beside)
     }
 
     /// Makes the staging directory, closed to others.
@@ -251,7 +252,24 @@ fn children(directory: &Path) -> io::Result<Vec<OsString>> {
         .collect()
 }
 
-fn remove_leftovers(directory: &Path) -> io::Result<()> {
+/// Removes the staging directories of earlier attempts beside and within the node's paths.
+pub(crate) fn remove_leftovers(paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+    for path in paths {
+        let beside = path.parent().unwrap_or(Path::new("/"));
+        for directory in [beside, &path].into_iter().filter(|one| one.is_dir()) {
+            clear(directory)?;
+        }
+    }
+    Ok(())
+}
+
+fn clear(directory: &Path) -> Result<()> {
+    remove_staged(directory).or_fail(ExitCode::ConfigurationRestore, || {
+        format!("clear {}", directory.display())
+    })
+}
+
+fn remove_staged(directory: &Path) -> io::Result<()> {
     for name in children(directory)? {
         if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             tracing::info!(path = %directory.join(&name).display(), "removing what an earlier attempt left");

@@ -8,6 +8,8 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 
+use shared::aws::http_client;
+
 use crate::settings::Settings;
 
 /// Tries per call. A part that could not be sent five times will not be sent by this agent.
@@ -25,6 +27,7 @@ const READ_TIMEOUT: Duration = Duration::from_mins(2);
 /// every download is checked against a SHA-256.
 pub(crate) async fn client(settings: &Settings) -> Client {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http_client())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(
             TimeoutConfig::builder()

@@ -50,7 +50,14 @@ pub(crate) struct Waiting {
 /// The lock of the host, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever takes it next must not be mistaken for this process in the moment before it has signed.
+        self.file.set_len(0).ok();
+    }
 }
 
 impl State {
@@ -116,7 +123,7 @@ impl State {
         let holder = format!("{operation} {}", std::process::id());
         file.write_all(holder.as_bytes())
             .or_fail(ExitCode::NodeState, doing)?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// Returns what the operation came to, where it is settled: a success, or a refusal that would repeat.

@@ -64,9 +64,14 @@ struct Tree<'w> {
 impl Tree<'_> {
     /// Archives a path and, a directory before what is in it, everything below.
     fn all(&mut self, path: &Path, name: Vec<u8>) -> Result<()> {
+        let configured = path;
         let mut waiting = vec![(path.to_owned(), name)];
         while let Some((path, name)) = waiting.pop() {
             let Some(metadata) = unless_gone(&path, fs::symlink_metadata(&path))? else {
+                if path == configured {
+                    // Without it, the archive could not be restored.
+                    return Err(CaptureError::Changed(path.display().to_string()));
+                }
                 continue;
             };
             if !metadata.is_dir() {

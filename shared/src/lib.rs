@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod layout;
+pub mod log;
 pub mod manifest;
 pub mod metrics;
 pub mod report;

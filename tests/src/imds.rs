@@ -116,7 +116,9 @@ mod tests {
         let imds = Imds::start("i-0123456789abcdef0", "eu-central-1", Arc::new(|| None))
             .await
             .unwrap();
+        let surroundings = aws_config::provider_config::ProviderConfig::without_region();
         let client = aws_config::imds::Client::builder()
+            .configure(&surroundings.with_http_client(shared::aws::http_client()))
             .endpoint(imds.endpoint())
             .unwrap()
             .build();

@@ -1,12 +1,12 @@
 //! What lost events left behind: backups that are complete but not committed, and hooks without an answer.
 
-use lambda_runtime::tracing::info;
 use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::id::{InstanceId, StackName};
 use shared::{Result, budget};
 use time::OffsetDateTime;
+use tracing::info;
 
 use crate::decide::seconds;
 use crate::failures::Failures;

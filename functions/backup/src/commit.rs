@@ -6,7 +6,6 @@
 mod tests;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use lambda_runtime::tracing::warn;
 use shared::aws::s3::{self, Created};
 use shared::aws::state;
 use shared::checksum::digests;
@@ -19,6 +18,7 @@ use shared::metrics::{self, Metric};
 use shared::report::BackupReport;
 use shared::{Error, Result, layout};
 use time::OffsetDateTime;
+use tracing::warn;
 
 use crate::function::Function;
 

@@ -2,11 +2,11 @@
 //!
 //! An error that a retry may cure is returned to Lambda, whose runtime logs it; every other one is logged here.
 
-use lambda_runtime::tracing::error;
 use shared::env::Config;
 use shared::id::StackName;
 use shared::{Error, Result, metrics};
 use time::OffsetDateTime;
+use tracing::error;
 
 /// The failures of one invocation that works on several stacks: one stack's must not stop the others.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ mod tick;
 
 use std::process::ExitCode;
 
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::aws::Aws;
 use shared::env::Config;
@@ -28,7 +28,7 @@ use crate::function::Function;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    tracing::init_default_subscriber();
+    shared::log::init();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {

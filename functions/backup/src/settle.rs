@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lambda_runtime::tracing::{info, warn};
 use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
 use shared::aws::s3;
 use shared::aws::ssm::{self, CommandRecord, Invocation, InvocationStatus};
@@ -11,6 +10,7 @@ use shared::id::{BackupId, CommandId, InstanceId, StackName};
 use shared::report::ExitCode;
 use shared::{Error, Result, layout};
 use time::OffsetDateTime;
+use tracing::{info, warn};
 
 use crate::commit::{self, Commit, Finished};
 use crate::decide::{self, Ending, FinalBackup, FinishedFacts};

@@ -3,11 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use lambda_runtime::tracing::info;
 use shared::aws::ssm::{self, MOST_INSTANCES, Ping};
 use shared::command::BackupCommand;
 use shared::id::{CommandId, InstanceId, StackName};
 use shared::{Error, Result, agent, budget};
+use tracing::info;
 
 use crate::decide::Skip;
 use crate::failures::Failures;

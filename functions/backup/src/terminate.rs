@@ -5,7 +5,6 @@ mod tests;
 
 use std::time::Duration;
 
-use lambda_runtime::tracing::{field, info, warn};
 use shared::aws::autoscaling::{self, Completion, Group, LifecycleState, TERMINATE_HOOK};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
@@ -14,6 +13,7 @@ use shared::id::{BackupId, CommandId, InstanceId, StackName};
 use shared::{Error, Result, budget};
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tracing::{field, info, warn};
 
 use crate::decide::{
     self, Ending, FinalBackup, FinalCommand, FinishedFacts, Leaving, Terminating, TerminatingFacts,

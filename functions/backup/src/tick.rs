@@ -5,7 +5,6 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use lambda_runtime::tracing::{info, warn};
 use shared::aws::autoscaling::{self, Group, LifecycleState};
 use shared::aws::s3;
 use shared::aws::ssm::{self, CommandRecord, Ping};
@@ -16,6 +15,7 @@ use shared::id::{BackupId, CommandId, InstanceId, StackName};
 use shared::metrics::{self, Metric};
 use shared::{Error, budget};
 use time::OffsetDateTime;
+use tracing::{info, warn};
 
 use crate::catch_up;
 use crate::decide::{self, GroupFacts, Skip, Start, seconds};

@@ -1,6 +1,5 @@
 //! What a decision about an instance means for AWS: at most one answer, heartbeat or command.
 
-use lambda_runtime::tracing::{error, field, info};
 use serde::Serialize;
 use shared::aws::autoscaling::{self, Completion, LAUNCH_HOOK, LifecycleResult};
 use shared::aws::{Aws, ssm};
@@ -10,6 +9,7 @@ use shared::id::{CommandId, InstanceId};
 use shared::metrics::{self, Metric};
 use shared::report::{RestoreOutcome, RestoreReport};
 use shared::{Result, agent, budget};
+use tracing::{error, field, info};
 
 use crate::choose::{self, PassedOver, Source};
 use crate::decide::{self, Decision, Facts};

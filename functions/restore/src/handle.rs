@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
 use lambda_runtime::LambdaEvent;
-use lambda_runtime::tracing::{error, field, info, warn};
 use serde::Serialize;
 use serde_json::Value;
 use shared::aws::Aws;
@@ -16,6 +15,7 @@ use shared::metrics::{self, Metric};
 use shared::{Error, Result};
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tracing::{error, field, info, warn};
 
 use crate::act::{self, Outcome};
 use crate::decide::{self, Decision, Facts};

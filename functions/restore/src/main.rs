@@ -9,21 +9,35 @@ mod gather;
 mod handle;
 mod reason;
 
-use lambda_runtime::{Diagnostic, LambdaEvent, run, service_fn, tracing};
+use std::process::ExitCode;
+
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::aws::Aws;
 use shared::env::Config;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), lambda_runtime::Error> {
-    tracing::init_default_subscriber();
-    let config = Config::from_env()?;
+async fn main() -> ExitCode {
+    shared::log::init();
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("{error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
     let aws = Aws::connect().await;
     let (aws, config) = (&aws, &config);
-    run(service_fn(async |event: LambdaEvent<Value>| {
+    let handler = service_fn(async |event: LambdaEvent<Value>| {
         handle::handle(aws, config, event)
             .await
             .map_err(Diagnostic::from)
-    }))
-    .await
+    });
+    match lambda_runtime::run(handler).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("the Lambda runtime ended: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

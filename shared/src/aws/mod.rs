@@ -15,9 +15,13 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::DateTime;
+use aws_smithy_http_client::Builder as HttpClient;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use time::OffsetDateTime;
 
 use crate::error::Error;
@@ -43,6 +47,7 @@ impl Aws {
             .operation_timeout(Duration::from_mins(1))
             .build();
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(4))
             .timeout_config(timeouts)
             .load()
@@ -53,6 +58,14 @@ impl Aws {
             s3: aws_sdk_s3::Client::new(&config),
         }
     }
+}
+
+/// Makes what clients of AWS connect by. The SDK's own choice of cryptography is several times as large to build and to
+/// ship, and a cold start reads all of it.
+pub fn http_client() -> SharedHttpClient {
+    HttpClient::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https()
 }
 
 /// What the services call an overload, none of which their models declare.

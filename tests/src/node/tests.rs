@@ -17,6 +17,7 @@ async fn node(directory: &Path) -> Arc<Node> {
     };
     let s3 = aws_sdk_s3::Config::builder()
         .behavior_version(aws_config::BehaviorVersion::v2026_01_12())
+        .http_client(shared::aws::http_client())
         .build();
     let s3 = aws_sdk_s3::Client::from_conf(s3);
     let target: TargetState = Arc::new(|| None);

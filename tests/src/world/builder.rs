@@ -342,6 +342,7 @@ async fn serve(listener: TcpListener, services: Services) {
 fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "stand-in");
     SdkConfig::builder()
+        .http_client(shared::aws::http_client())
         .behavior_version(BehaviorVersion::v2026_01_12())
         .endpoint_url(endpoint)
         .region(Region::new(region.to_owned()))

@@ -50,6 +50,7 @@ pub(crate) async fn world() -> World {
 pub(crate) fn settings(endpoint: &str, secret: &str) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
+        .http_client(shared::aws::http_client())
         .region(Region::new("eu-central-1"))
         .credentials_provider(Credentials::new(ACCESS_KEY, secret, None, None, "test"))
         .endpoint_url(endpoint)
