@@ -118,6 +118,18 @@ fn default_limit() -> usize {
 }
 
 impl Event {
+    /// Returns the stack that an operator's request names; other events name none.
+    pub fn stack(&self) -> Option<&StackName> {
+        match self {
+            Self::Request(
+                Request::BackupNow { stack }
+                | Request::ListBackups { stack, .. }
+                | Request::Adopt { stack, .. },
+            ) => Some(stack),
+            _ => None,
+        }
+    }
+
     /// Reads an event as Lambda hands it over.
     pub fn parse(payload: Value) -> Result<Self> {
         if payload.get("rekindle").is_some() {

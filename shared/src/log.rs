@@ -7,6 +7,10 @@ use tracing_subscriber::filter::LevelFilter;
 ///
 /// The runtime's own subscriber does the same with a filter language, whose regular expressions would be a tenth of the
 /// package.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what Lambda says of the log, before there is a configuration"
+)]
 pub fn init() {
     let setting = |name| std::env::var(name).unwrap_or_default();
     let level = setting("AWS_LAMBDA_LOG_LEVEL").parse();

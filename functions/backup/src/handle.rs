@@ -17,19 +17,28 @@ use crate::{catch_up, request, settle, terminate, tick};
 /// retry can change is an outcome.
 pub(crate) async fn handle(function: &Function, event: LambdaEvent<Value>) -> Result<Outcome> {
     let remaining = remaining(event.context.deadline, SystemTime::now());
+    let mut stack = None;
     let outcome = match Event::parse(event.payload) {
-        Ok(event) => on_event(function, event, remaining).await,
+        Ok(event) => {
+            stack = event.stack().cloned();
+            on_event(function, event, remaining).await
+        }
         Err(error) => Err(error),
     };
     match outcome {
         Err(error) if error.retryable() || matches!(error, Error::Event(_)) => {
             let (now, namespace) = (OffsetDateTime::now_utc(), &function.config.metric_namespace);
             // The runtime logs the error itself.
-            metrics::failed(namespace, now, None, error.kind());
+            metrics::failed(namespace, now, stack.as_ref(), error.kind());
             Err(error)
         }
         Err(error) => {
-            report(&function.config, None, error.kind(), &error.chain());
+            report(
+                &function.config,
+                stack.as_ref(),
+                error.kind(),
+                &error.chain(),
+            );
             Ok(Outcome::Refused {
                 kind: error.kind().to_owned(),
                 message: error.chain(),

@@ -197,10 +197,14 @@ async fn act(
         ..
     } = target;
     let failed = |kind: &str, message: String| {
-        let message = format!(
-            "the backup {} of {instance} {message}",
-            facts.command.backup_id
-        );
+        let backup = &facts.command.backup_id;
+        let message = if facts.command.purpose == Purpose::Final {
+            format!(
+                "what was written on {instance} since its last backup is lost: its final backup {backup} {message}"
+            )
+        } else {
+            format!("the backup {backup} of {instance} {message}")
+        };
         report(&function.config, Some(stack), kind, &message);
         Ok((Some(FinalBackup::Failed), message))
     };
@@ -267,12 +271,16 @@ async fn act(
                 Purpose::Final => NO_FINAL_BACKUP,
                 _ => status.kind(),
             };
-            let words = if errors.is_empty() {
-                "no error output"
-            } else {
-                errors
+            // What the agent logged before does not say how it ended.
+            let words = errors.lines().next_back().unwrap_or("no error output");
+            let hint = match status {
+                InvocationStatus::TimedOut | InvocationStatus::ExecutionTimedOut => {
+                    ". SSM says so too of an agent that was killed: look at the node's memory"
+                }
+                _ => "",
             };
-            failed(kind, format!("ended {status} without a report: {words}"))
+            let message = format!("ended {status} without a report; its last words: {words}{hint}");
+            failed(kind, message)
         }
     }
 }

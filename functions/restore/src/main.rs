@@ -11,7 +11,7 @@ mod reason;
 
 use std::process::ExitCode;
 
-use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::aws::Aws;
 use shared::env::Config;
@@ -28,11 +28,7 @@ async fn main() -> ExitCode {
     };
     let aws = Aws::connect().await;
     let (aws, config) = (&aws, &config);
-    let handler = service_fn(async |event: LambdaEvent<Value>| {
-        handle::handle(aws, config, event)
-            .await
-            .map_err(Diagnostic::from)
-    });
+    let handler = service_fn(|event: LambdaEvent<Value>| handle::handle(aws, config, event));
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

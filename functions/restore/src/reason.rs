@@ -116,7 +116,8 @@ impl Reason {
             Self::RestoreFailed { failure, .. } => match failure.cause {
                 Cause::Agent(exit_code) => exit_code.remedy(),
                 Cause::TimedOut => {
-                    "Look at what the node was doing when its time was over, and at how large the database has grown."
+                    "SSM says so too of an agent that was killed: look at the node's memory first, then at how large the \
+                     database has grown."
                 }
                 Cause::Cancelled => {
                     "Nothing, if an operator cancelled the command; its replacement restores anew."

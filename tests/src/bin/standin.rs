@@ -32,7 +32,7 @@ struct Arguments {
     /// Seconds between two sweeps.
     #[arg(long, default_value_t = 60)]
     sweep_seconds: u64,
-    /// The file that the functions' logs go to.
+    /// The file that the functions' logs go to; one that goes with the stand-in by default.
     #[arg(long)]
     log_file: Option<PathBuf>,
     /// The directory of the functions' programs, instead of this build's.
@@ -50,8 +50,13 @@ async fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let arguments = Arguments::parse();
+    let own_log = tempfile::Builder::new()
+        .prefix("rekindle-functions-")
+        .suffix(".log")
+        .tempfile()
+        .context("make the file for the functions' logs")?;
     let logs = arguments.log_file.clone();
-    let logs = logs.unwrap_or_else(|| std::env::temp_dir().join("rekindle-functions.log"));
+    let logs = logs.unwrap_or_else(|| own_log.path().to_owned());
     let mut builder = StandIn::builder()
         .port(arguments.port)
         .time_scale(arguments.time_scale)
