@@ -44,7 +44,8 @@ lint: venv ## Format, clippy, documentation, dependencies, scripts: everything C
 
 .PHONY: package
 package: venv ## Build both functions and the agent as AWS runs them (x86_64), by cargo-lambda, into dist/
-	cargo lambda build --locked --release --x86-64 --output-format zip --lambda-dir dist -p backup -p restore
+	cargo lambda build --locked --release --x86-64 --lambda-dir dist -p backup -p restore
+	cargo lambda build --locked --release --x86-64 --lambda-dir dist -p backup -p restore --output-format zip
 	mkdir -p dist/agent
 	$(MAKE) -C layer build-AgentLayer ARTIFACTS_DIR=$(CURDIR)/dist/agent
 

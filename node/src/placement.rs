@@ -51,15 +51,19 @@ enum Moved {
 impl Placement {
     /// Makes a staging directory for every path of the node; whatever an earlier attempt left there is removed.
     pub(crate) fn prepare(paths: &[PathBuf]) -> Result<Self> {
-        let mounts = mount_points();
+        let mounts = mount_points().or_fail(
+            ExitCode::ConfigurationRestore,
+            || "read which file systems are mounted",
+        )?;
         let mut placement = Self {
             places: Vec::new(),
             moved: Vec::new(),
         };
         for (number, live) in paths.iter().enumerate() {
+            let resolved = resolved(live);
             if let Some(inner) = mounts
                 .iter()
-                .find(|mount| *mount != live && mount.starts_with(live))
+                .find(|mount| **mount != resolved && mount.starts_with(&resolved))
             {
                 // Exchanging the directory would take along, and then remove, what is mounted in it.
                 let message = format!(
@@ -69,7 +73,7 @@ impl Placement {
                 );
                 return Err(Failure::new(ExitCode::ConfigurationRestore, message));
             }
-            let mounted = mounts.contains(live);
+            let mounted = mounts.contains(&resolved);
             let beside = match live.parent() {
                 Some(parent) if !mounted => parent,
                 _ => live,
@@ -279,20 +283,42 @@ fn remove_staged(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes a staging directory with all that is in it, but never what somebody has mounted there since.
 fn remove(path: &Path) -> io::Result<()> {
+    let resolved = resolved(path);
+    if let Some(mount) = mount_points()?
+        .iter()
+        .find(|mount| mount.starts_with(&resolved))
+    {
+        return Err(io::Error::other(format!(
+            "{} is mounted in it",
+            mount.display()
+        )));
+    }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Lists the mount points of this process; none where the kernel does not say.
-fn mount_points() -> BTreeSet<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+/// Returns the path as the kernel's mount table would have it: without symbolic links on the way to its last name.
+fn resolved(path: &Path) -> PathBuf {
+    let parent = path
+        .parent()
+        .and_then(|parent| fs::canonicalize(parent).ok());
+    match (parent, path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// Lists the mount points of this process.
+fn mount_points() -> io::Result<BTreeSet<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points
+    Ok(points
         .map(|point| PathBuf::from(unescaped(point)))
-        .collect()
+        .collect())
 }
 
 /// Reads the kernel's octal escapes, such as `\040` for a space.
@@ -417,7 +443,7 @@ mod tests {
 
     #[test]
     fn the_kernels_mount_table_is_read() {
-        assert!(mount_points().contains(Path::new("/proc")));
+        assert!(mount_points().unwrap().contains(Path::new("/proc")));
         assert_eq!(unescaped(r"/a\040b\134c"), r"/a b\c");
     }
 }

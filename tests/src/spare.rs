@@ -102,7 +102,7 @@ impl Spare {
 
     /// Starts the agent with these arguments.
     pub fn start(&self, arguments: &[&str]) -> Result<Child> {
-        Command::new(Binaries::of_this_build()?.agent)
+        Command::new(Binaries::find()?.agent)
             .args(arguments)
             .env_clear()
             .envs(self.node.environment()?)

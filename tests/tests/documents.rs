@@ -24,7 +24,7 @@ fn check(settings: &str) -> Result<(Option<i32>, String)> {
     let directory = root.path().join("etc/rekindle");
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join("node.toml"), settings)?;
-    let output = Command::new(Binaries::of_this_build()?.agent)
+    let output = Command::new(Binaries::find()?.agent)
         .arg("check")
         .env_clear()
         .env("REKINDLE_ROOT", root.path())

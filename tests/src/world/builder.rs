@@ -299,7 +299,7 @@ impl StandInBuilder {
     fn deployed(&self, template: &Template, layer: &Path, endpoint: &str) -> Result<Vec<Function>> {
         let binaries = match &self.binaries {
             Some(binaries) => binaries.clone(),
-            None => Binaries::of_this_build()?,
+            None => Binaries::find()?,
         };
         let agent = publish_layer(&binaries.agent, layer)?;
         let functions = template.functions.iter();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use shared::checksum::digests;
 
 use crate::autoscaling::{Hook, HookResult, Transition};
@@ -23,8 +23,49 @@ pub struct Binaries {
 }
 
 impl Binaries {
+    /// Finds the programs to run: the packages in the directory that `REKINDLE_PACKAGES` names, or else this build's.
+    pub fn find() -> Result<Self> {
+        let packages = std::env::vars_os().find(|(name, _)| name == "REKINDLE_PACKAGES");
+        match packages {
+            Some((_, directory)) => Self::packaged(Path::new(&directory)),
+            None => Self::of_this_build(),
+        }
+    }
+
+    /// Finds the packages of `make package` or of `sam build`.
+    fn packaged(directory: &Path) -> Result<Self> {
+        let layers = ["agent", "AgentLayer"].map(|layer| directory.join(layer));
+        let agent = layers.map(|layer| layer.join("rekindle-node"));
+        let agent = agent.into_iter().find(|agent| agent.is_file());
+        Ok(Self {
+            functions: directory.to_owned(),
+            agent: agent.with_context(|| format!("no agent in {}", directory.display()))?,
+        })
+    }
+
+    /// Returns a function's program: as it was built, or as a package has it.
+    pub fn function(&self, name: &str) -> Result<PathBuf> {
+        let (first, rest) = name.split_at(1);
+        let logical_name = format!("{}{rest}Function", first.to_uppercase());
+        let places = [
+            PathBuf::from(name),
+            Path::new(name).join("bootstrap"),
+            Path::new(&logical_name).join("bootstrap"),
+        ];
+        let places = places.map(|place| self.functions.join(place));
+        places
+            .into_iter()
+            .find(|place| place.is_file())
+            .with_context(|| {
+                format!(
+                    "{name} is not in {}: run `cargo build --workspace` first",
+                    self.functions.display()
+                )
+            })
+    }
+
     /// Finds the programs of the running profile: next to this program, or one level up, where tests run from.
-    pub fn of_this_build() -> Result<Self> {
+    fn of_this_build() -> Result<Self> {
         let program = std::env::current_exe().context("find this program")?;
         let directory = program
             .ancestors()
@@ -63,14 +104,7 @@ pub(super) fn function(
     endpoint: &str,
     region: &str,
 ) -> Result<Function> {
-    let packaged = binaries.functions.join(&spec.binary).join("bootstrap");
-    let built = binaries.functions.join(&spec.binary);
-    let binary = if packaged.is_file() { packaged } else { built };
-    ensure!(
-        binary.is_file(),
-        "{} is missing: run `cargo build --workspace` first",
-        binary.display()
-    );
+    let binary = binaries.function(&spec.binary)?;
     let mut environment = spec.environment.clone();
     for (name, value) in [
         (shared::env::AGENT, agent.display().to_string()),

@@ -14,9 +14,9 @@ use super::event;
 
 #[tokio::test]
 async fn a_function_names_every_missing_variable_at_once_and_does_not_start() -> Result<()> {
-    let binaries = Binaries::of_this_build()?;
+    let binaries = Binaries::find()?;
     for name in ["backup", "restore"] {
-        let output = Command::new(binaries.functions.join(name))
+        let output = Command::new(binaries.function(name)?)
             .env_clear()
             .env(env::BUCKET, "some-bucket")
             .stdin(Stdio::null())
