@@ -18,6 +18,7 @@ PARAMETERS = {
     "a server that starts by itself": {"StartPostgresCommand": "", "StopCommand": "", "HealthCommand": ""},
     "no commands at all": {"StartPostgresCommand": "", "StartCommand": "", "StopCommand": "", "HealthCommand": ""},
     "arguments with quotes and blanks": {"StartCommand": """["bash", "-c", 'docker start "a b" && echo "it''s"']""".replace("''", "")},
+    "some databases, a slow start": {"PostgresDatabases": "registry,notary-server", "HealthSeconds": "600"},
     "one path, another stack": {"ConfigurationPaths": "/etc/harbor", "ProtectedStack": "harbor-2", "PostgresUser": "app_user"},
 }
 
@@ -51,6 +52,12 @@ def test_the_agent_takes_the_shipped_settings(file, tmp_path):
 def test_the_settings_name_this_deployment(shipped):
     settings = tomllib.loads(node_settings(shipped, ProtectedStack="harbor"))
     assert (settings["stack"], settings["bucket"], settings["region"]) == ("harbor", "rekindle-backups", "eu-central-1")
+
+
+def test_the_settings_have_what_only_some_applications_need(shipped):
+    settings = tomllib.loads(node_settings(shipped, **PARAMETERS["some databases, a slow start"]))
+    assert settings["postgres"]["databases"] == ["registry", "notary-server"]
+    assert settings["commands"]["health_timeout_seconds"] == 600
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
