@@ -285,7 +285,13 @@ impl Node {
             # The node's cloud-init: `cloud-init status --wait` returns once the user data is done.\n\
             until [ -e \"$REKINDLE_ROOT/var/lib/cloud/instance/boot-finished\" ]; do sleep 0.05; done\n\
             echo 'status: done'\n";
-        write_program(&self.root().join("usr/local/bin/cloud-init"), program)
+        write_program(&self.root().join("usr/local/bin/cloud-init"), program)?;
+        // Its folder is there from the beginning, so that whoever comes early knows that there is something to wait for.
+        let cloud = self.root().join("var/lib/cloud");
+        let own = Path::new("instances").join(&self.id);
+        std::fs::create_dir_all(cloud.join(&own))
+            .and_then(|()| std::os::unix::fs::symlink(&own, cloud.join("instance")))
+            .with_context(|| format!("prepare {}", cloud.display()))
     }
 
     /// Notes that the user data is done.

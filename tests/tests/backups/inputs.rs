@@ -71,7 +71,10 @@ async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result
         let Err(error) = answer else {
             anyhow::bail!("{event} was taken: {answer:?}");
         };
-        assert_eq!(error.error_type, "Event", "{error}");
+        let said = protected.world.logs();
+        let last = said.iter().rev().take(8).map(|line| &line.line);
+        let last: Vec<&String> = last.collect();
+        assert_eq!(error.error_type, "Event", "{error}: {last:#?}");
         assert!(error.message.contains(named), "{error}");
     }
 
