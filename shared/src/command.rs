@@ -157,7 +157,7 @@ impl BackupCommand {
             (BACKUP_ID, self.backup_id.to_string()),
             (PURPOSE, self.purpose.as_str().to_owned()),
             (AGENT_SHA256, agent.to_string()),
-            (FETCH_ID, fetch_id(OffsetDateTime::now_utc())),
+            (FETCH_ID, fetch_id()),
             (EXECUTION_TIMEOUT, execution_timeout.to_string()),
         ])
     }
@@ -185,7 +185,7 @@ impl RestoreCommand {
             (OPERATION_ID, self.operation_id.to_string()),
             (CANDIDATES, candidates),
             (AGENT_SHA256, agent.to_string()),
-            (FETCH_ID, fetch_id(OffsetDateTime::now_utc())),
+            (FETCH_ID, fetch_id()),
             (EXECUTION_TIMEOUT, execution_timeout.to_string()),
         ])
     }
@@ -201,8 +201,8 @@ impl RestoreCommand {
 
 /// Names the folder that a command fetches the agent into. SSM downloads under one name and renames the file then, so
 /// two commands at once, such as a launch's event and a sweep send them, would take each other's away.
-fn fetch_id(now: OffsetDateTime) -> String {
-    format!("{:016x}", now.unix_timestamp_nanos())
+fn fetch_id() -> String {
+    format!("{:016x}", OffsetDateTime::now_utc().unix_timestamp_nanos())
 }
 
 fn parameters<const N: usize>(pairs: [(&str, String); N]) -> Parameters {

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::aws::ssm::NEVER_RUN;
 use crate::error::{Error, Result};
 use crate::id::{BackupId, OperationId, RunId, Sha256};
 
@@ -90,17 +89,6 @@ exit_codes! {
     Busy = 40 transient "Busy", "Another Rekindle command is running on this node; the next one will do.";
     Stalled = 41 transient "Stalled", "Nothing moved for `stall_limit_seconds`, so the agent ended itself.";
     Interrupted = 42 transient "Interrupted", "The agent was told to stop.";
-}
-
-impl ExitCode {
-    /// Reads the response code that SSM shows of a failed step that was to run the agent; none where it is not one of
-    /// the agent's. A step that was never run had no agent to run.
-    pub fn of_step(response_code: i32) -> Option<Self> {
-        if response_code == NEVER_RUN {
-            return Some(Self::AgentMismatch);
-        }
-        u8::try_from(response_code).ok()?.try_into().ok()
-    }
 }
 
 impl From<ExitCode> for u8 {

@@ -237,7 +237,7 @@ pub(crate) fn on_finished(facts: &FinishedFacts) -> Ending {
         };
     }
     // The document's own script ends with an exit code of the same table when there is no agent to report.
-    match ExitCode::of_step(invocation.response_code) {
+    match invocation.exit_code() {
         Some(code) if invocation.status == InvocationStatus::Failed => Ending::Failed {
             code,
             message: invocation.errors.trim().to_owned(),

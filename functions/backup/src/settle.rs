@@ -23,7 +23,7 @@ const STATUS_TRIES: u32 = 5;
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The kind of failure by which a terminated instance's newest rows are lost.
-pub(crate) const NO_FINAL_BACKUP: &str = "NoFinalBackup";
+const NO_FINAL_BACKUP: &str = "NoFinalBackup";
 
 /// A backup command on one instance of a protected group.
 #[derive(Debug, Clone, Copy)]
@@ -134,11 +134,9 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
         && let Some(backup) = backup
     {
         let answered = answer_hook(function, group, instance, backup).await?;
-        // Whoever gave the hook's answer tells what it means: mostly the one who cancelled, and not always.
-        if is_cancelled(&ending) && answered == Some(Completion::Done) {
-            let message =
-                format!("{instance} ends without a final backup: its command was cancelled");
-            report(&function.config, Some(stack), NO_FINAL_BACKUP, &message);
+        // Mostly the one who cancelled it has answered before, and not always.
+        if backup == FinalBackup::Cancelled && answered == Some(Completion::Done) {
+            tell_no_final_backup(function, stack, instance, "its command was cancelled");
         }
     }
     if backup.is_some() {
@@ -251,8 +249,11 @@ async fn act(
                 "the node was never restored".to_owned(),
             ))
         }
-        ending if facts.command.purpose == Purpose::Final && is_cancelled(ending) => Ok((
-            Some(FinalBackup::Failed),
+        Ending::Unreported {
+            status: InvocationStatus::Cancelled,
+            ..
+        } if facts.command.purpose == Purpose::Final => Ok((
+            Some(FinalBackup::Cancelled),
             "the final backup was cancelled".to_owned(),
         )),
         Ending::NotRestored(message) => {
@@ -269,7 +270,7 @@ async fn act(
         Ending::Unreported { status, errors } => {
             let kind = match facts.command.purpose {
                 Purpose::Final => NO_FINAL_BACKUP,
-                _ => status.kind(),
+                _ => status.end().kind(),
             };
             // What the agent logged before does not say how it ended.
             let words = errors.lines().next_back().unwrap_or("no error output");
@@ -285,11 +286,16 @@ async fn act(
     }
 }
 
-fn is_cancelled(ending: &Ending) -> bool {
-    let Ending::Unreported { status, .. } = ending else {
-        return false;
-    };
-    *status == InvocationStatus::Cancelled
+/// Tells that an instance ends without the final backup that it should have had; returns the message.
+pub(crate) fn tell_no_final_backup(
+    function: &Function,
+    stack: &StackName,
+    instance: &InstanceId,
+    reason: &str,
+) -> String {
+    let message = format!("{instance} ends without a final backup: {reason}");
+    report(&function.config, Some(stack), NO_FINAL_BACKUP, &message);
+    message
 }
 
 /// Tells whether a backup has its manifest.

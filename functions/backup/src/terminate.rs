@@ -19,7 +19,6 @@ use crate::decide::{
     self, Ending, FinalBackup, FinalCommand, FinishedFacts, Leaving, Terminating, TerminatingFacts,
     seconds,
 };
-use crate::failures::report;
 use crate::function::Function;
 use crate::outcome::CaughtUp;
 use crate::settle::{self, Target};
@@ -341,12 +340,7 @@ async fn give_up(
     if answered != Some(Completion::Done) {
         return Ok("the hook waits no longer".to_owned());
     }
-    let message = format!("{instance} ends without a final backup: {reason}");
-    report(
-        &function.config,
-        Some(stack),
-        settle::NO_FINAL_BACKUP,
-        &message,
-    );
-    Ok(message)
+    Ok(settle::tell_no_final_backup(
+        function, stack, instance, reason,
+    ))
 }

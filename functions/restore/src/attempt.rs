@@ -1,6 +1,6 @@
 //! What became of one restore command, read from what SSM and the node say of it.
 
-use shared::aws::ssm::{Invocation, InvocationStatus};
+use shared::aws::ssm::{CommandEnd, Invocation, InvocationStatus};
 use shared::id::{CommandId, OperationId};
 use shared::report::{ExitCode, Report, RestoreReport};
 use time::OffsetDateTime;
@@ -43,14 +43,8 @@ pub(crate) struct Failure {
 pub(crate) enum Cause {
     /// The agent ended with this exit code.
     Agent(ExitCode),
-    /// The command's time was over: for its delivery, or for its execution.
-    TimedOut,
-    /// Somebody cancelled it.
-    Cancelled,
-    /// SSM did not get it to the instance, or was not allowed to.
-    Undeliverable,
-    /// It ended with an exit code that is not the agent's.
-    UnknownExit,
+    /// It ended in a way of which the agent does not tell.
+    Command(CommandEnd),
     /// It ended well, without a report that can be believed.
     Contract,
 }
@@ -97,18 +91,14 @@ fn without_the_agent(whole: &InvocationStatus) -> Option<Failure> {
 }
 
 fn ended_by_ssm(status: &InvocationStatus) -> Option<Failure> {
-    let cause = match status {
-        InvocationStatus::TimedOut
-        | InvocationStatus::DeliveryTimedOut
-        | InvocationStatus::ExecutionTimedOut => Cause::TimedOut,
-        InvocationStatus::Cancelled | InvocationStatus::Terminated => Cause::Cancelled,
-        InvocationStatus::Undeliverable
-        | InvocationStatus::InvalidPlatform
-        | InvocationStatus::AccessDenied => Cause::Undeliverable,
-        _ => return None,
+    let end = match status.end() {
+        CommandEnd::Failed => return None,
+        end => end,
     };
-    let message = format!("SSM ended the command as {status}");
-    Some(Failure { cause, message })
+    Some(Failure {
+        cause: Cause::Command(end),
+        message: format!("SSM ended the command as {status}"),
+    })
 }
 
 fn of_step(step: &Invocation, operation: &OperationId) -> Progress {
@@ -152,10 +142,13 @@ fn ended_by_itself(step: &Invocation, operation: &OperationId) -> Failure {
         };
     }
     // The document's own script ends without a report where it has no agent to run.
-    let exit_code = ExitCode::of_step(step.response_code);
+    let cause = match step.exit_code() {
+        Some(exit_code) => Cause::Agent(exit_code),
+        None => Cause::Command(CommandEnd::Failed),
+    };
     let last_words = step.errors.trim().lines().next_back().unwrap_or("");
     Failure {
-        cause: exit_code.map_or(Cause::UnknownExit, Cause::Agent),
+        cause,
         message: format!(
             "exit status {} without a report of this operation; last words: {last_words:?}",
             step.response_code
@@ -243,14 +236,39 @@ mod tests {
         let cases = [
             ("Failed", 35, &*report, Cause::Agent(ExitCode::DiskTooSmall)),
             ("Failed", 12, "", Cause::Agent(ExitCode::AgentMismatch)),
-            ("Failed", 1, "", Cause::UnknownExit),
+            ("Failed", 1, "", Cause::Command(CommandEnd::Failed)),
             ("Failed", -1, "", Cause::Agent(ExitCode::AgentMismatch)),
-            ("ExecutionTimedOut", -1, "", Cause::TimedOut),
-            ("TimedOut", 137, &*report, Cause::TimedOut),
-            ("DeliveryTimedOut", -1, "", Cause::TimedOut),
-            ("Cancelled", -1, "", Cause::Cancelled),
-            ("Undeliverable", -1, "", Cause::Undeliverable),
-            ("AccessDenied", -1, "", Cause::Undeliverable),
+            (
+                "ExecutionTimedOut",
+                -1,
+                "",
+                Cause::Command(CommandEnd::TimedOut),
+            ),
+            (
+                "TimedOut",
+                137,
+                &*report,
+                Cause::Command(CommandEnd::TimedOut),
+            ),
+            (
+                "DeliveryTimedOut",
+                -1,
+                "",
+                Cause::Command(CommandEnd::TimedOut),
+            ),
+            ("Cancelled", -1, "", Cause::Command(CommandEnd::Cancelled)),
+            (
+                "Undeliverable",
+                -1,
+                "",
+                Cause::Command(CommandEnd::Undeliverable),
+            ),
+            (
+                "AccessDenied",
+                -1,
+                "",
+                Cause::Command(CommandEnd::Undeliverable),
+            ),
         ];
         for (status, response_code, output, expected) in cases {
             let failure = failure(judge(status, response_code, output));
@@ -281,9 +299,21 @@ mod tests {
             ("Failed", Some("Pending"), fetch),
             ("Failed", Some("Success"), fetch),
             ("Failed", None, fetch),
-            ("DeliveryTimedOut", Some("InProgress"), Cause::TimedOut),
-            ("Cancelled", Some("Pending"), Cause::Cancelled),
-            ("Undeliverable", None, Cause::Undeliverable),
+            (
+                "DeliveryTimedOut",
+                Some("InProgress"),
+                Cause::Command(CommandEnd::TimedOut),
+            ),
+            (
+                "Cancelled",
+                Some("Pending"),
+                Cause::Command(CommandEnd::Cancelled),
+            ),
+            (
+                "Undeliverable",
+                None,
+                Cause::Command(CommandEnd::Undeliverable),
+            ),
         ];
         for (whole, shown, expected) in cases {
             let step = shown.map(step);

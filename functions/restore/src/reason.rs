@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use shared::aws::ssm::CommandEnd;
 use shared::budget;
 use shared::id::{BackupId, CommandId, InstanceId};
 
@@ -73,10 +74,7 @@ impl Reason {
             Self::NoReadableManifest { .. } => "NoReadableManifest",
             Self::RestoreFailed { failure, .. } => match failure.cause {
                 Cause::Agent(exit_code) => exit_code.word(),
-                Cause::TimedOut => "CommandTimedOut",
-                Cause::Cancelled => "CommandCancelled",
-                Cause::Undeliverable => "CommandUndeliverable",
-                Cause::UnknownExit => "CommandFailed",
+                Cause::Command(end) => end.kind(),
                 Cause::Contract => "Contract",
             },
             Self::HardCap => "HardCap",
@@ -115,17 +113,17 @@ impl Reason {
             }
             Self::RestoreFailed { failure, .. } => match failure.cause {
                 Cause::Agent(exit_code) => exit_code.remedy(),
-                Cause::TimedOut => {
+                Cause::Command(CommandEnd::TimedOut) => {
                     "SSM says so too of an agent that was killed: look at the node's memory first, then at how large the \
                      database has grown."
                 }
-                Cause::Cancelled => {
+                Cause::Command(CommandEnd::Cancelled) => {
                     "Nothing, if an operator cancelled the command; its replacement restores anew."
                 }
-                Cause::Undeliverable => {
+                Cause::Command(CommandEnd::Undeliverable) => {
                     "Check that the restore function may send the restore document to this instance, and that the image is Linux."
                 }
-                Cause::UnknownExit => {
+                Cause::Command(CommandEnd::Failed) => {
                     "Read the command's output in SSM: it did not end as the agent ends."
                 }
                 Cause::Contract => "Deploy functions and agent from the same version.",

@@ -60,8 +60,7 @@ impl Aws {
     }
 }
 
-/// Makes what clients of AWS connect by. The SDK's own choice of cryptography is several times as large to build and to
-/// ship, and a cold start reads all of it.
+/// Makes what clients of AWS connect by, with ring's cryptography: the SDK's own choice makes larger packages.
 pub fn http_client() -> SharedHttpClient {
     HttpClient::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))

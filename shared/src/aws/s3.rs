@@ -143,38 +143,29 @@ pub async fn read(
 ) -> Result<Vec<u8>> {
     let mut tries = 1;
     loop {
-        match read_once(client, bucket, key, version, limit).await {
-            Err(ReadError::Body(_)) if tries < READ_TRIES => tries += 1,
-            Err(ReadError::Body(error)) => {
-                return Err(match mismatch(&error) {
-                    Some(mismatch) => Error::contract(
-                        key,
-                        format!("S3 delivers other bytes than were uploaded: {mismatch}"),
-                    ),
-                    None => Error::Aws {
-                        operation: GET_OBJECT,
-                        code: "BodyInterrupted".to_owned(),
-                        retryable: true,
-                        source: Box::new(error),
-                    },
-                });
-            }
-            Err(ReadError::Other(error)) => return Err(error),
+        match read_once(client, bucket, key, version, limit).await? {
             Ok(bytes) => return Ok(bytes),
+            // Whether the connection broke or the checksum differs: the next read may be whole. The SDK repeats
+            // requests, not bodies.
+            Err(_) if tries < READ_TRIES => tries += 1,
+            Err(error) => return Err(unread(key, error)),
         }
     }
 }
 
-/// Why a read came to nothing.
-enum ReadError {
-    /// The connection broke or the checksum differs: the next read may be whole. The SDK repeats requests, not bodies.
-    Body(ByteStreamError),
-    Other(Error),
-}
-
-impl From<Error> for ReadError {
-    fn from(error: Error) -> Self {
-        Self::Other(error)
+/// Says why the bytes of an object that is there did not come through.
+fn unread(key: &str, error: ByteStreamError) -> Error {
+    match mismatch(&error) {
+        Some(mismatch) => Error::contract(
+            key,
+            format!("S3 delivers other bytes than were uploaded: {mismatch}"),
+        ),
+        None => Error::Aws {
+            operation: GET_OBJECT,
+            code: "BodyInterrupted".to_owned(),
+            retryable: true,
+            source: Box::new(error),
+        },
     }
 }
 
@@ -190,13 +181,14 @@ fn mismatch(error: &ByteStreamError) -> Option<&(dyn StdError + 'static)> {
     None
 }
 
+/// Reads an object once; the inner error is of its bytes.
 async fn read_once(
     client: &Client,
     bucket: &str,
     key: &str,
     version: Option<&str>,
     limit: u64,
-) -> std::result::Result<Vec<u8>, ReadError> {
+) -> Result<std::result::Result<Vec<u8>, ByteStreamError>> {
     let too_large = || {
         Error::contract(
             key,
@@ -217,18 +209,20 @@ async fn read_once(
         .content_length()
         .is_some_and(|length| u64::try_from(length).is_ok_and(|length| length > limit))
     {
-        return Err(too_large().into());
+        return Err(too_large());
     }
     let mut body = answer.body;
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(ReadError::Body)?;
-        bytes.extend_from_slice(&chunk);
+        match chunk {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(error) => return Ok(Err(error)),
+        }
         if bytes.len() as u64 > limit {
-            return Err(too_large().into());
+            return Err(too_large());
         }
     }
-    Ok(bytes)
+    Ok(Ok(bytes))
 }
 
 /// Tells whether an object could not be read because it is not there.

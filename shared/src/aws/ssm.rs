@@ -12,11 +12,12 @@ use aws_sdk_ssm::types::{
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub use super::status::InvocationStatus;
+pub use super::status::{CommandEnd, InvocationStatus};
 use super::{failed, utc};
 use crate::command::{AGENT_STEP, FETCH_STEP, Parameters};
 use crate::error::{Error, Result};
 use crate::id::{CommandId, InstanceId};
+use crate::report::ExitCode;
 
 /// The most instances that one call may name.
 pub const MOST_INSTANCES: usize = 50;
@@ -25,7 +26,7 @@ pub const MOST_INSTANCES: usize = 50;
 const INVOCATION_TRIES: u32 = 5;
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);
 /// The response code of a step that was not started.
-pub const NEVER_RUN: i32 = -1;
+const NEVER_RUN: i32 = -1;
 
 /// Whether an instance's SSM agent answers. It pings every five minutes, so `Online` may be stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +198,17 @@ pub struct Invocation {
     pub output: String,
     /// The beginning of its standard error.
     pub errors: String,
+}
+
+impl Invocation {
+    /// Returns the exit code of the table by which the agent's step failed; none where it is none of the table. Where
+    /// the step was never run, there was no agent to run.
+    pub fn exit_code(&self) -> Option<ExitCode> {
+        if self.response_code == NEVER_RUN {
+            return Some(ExitCode::AgentMismatch);
+        }
+        u8::try_from(self.response_code).ok()?.try_into().ok()
+    }
 }
 
 /// Returns what a command came to on one instance; none where SSM knows of no such invocation.

@@ -83,21 +83,48 @@ impl InvocationStatus {
         )
     }
 
-    /// Returns the stable word for a command that ended this way, and not as its own report says.
-    pub fn kind(&self) -> &'static str {
+    /// Says how a command ended that is over, and of whose end no report tells.
+    pub fn end(&self) -> CommandEnd {
         match self {
-            Self::TimedOut | Self::DeliveryTimedOut | Self::ExecutionTimedOut => "CommandTimedOut",
-            Self::Cancelling | Self::Cancelled | Self::Terminated => "CommandCancelled",
-            Self::Undeliverable | Self::InvalidPlatform | Self::AccessDenied => {
-                "CommandUndeliverable"
+            Self::TimedOut | Self::DeliveryTimedOut | Self::ExecutionTimedOut => {
+                CommandEnd::TimedOut
             }
-            _ => "CommandFailed",
+            Self::Cancelled | Self::Terminated => CommandEnd::Cancelled,
+            Self::Undeliverable | Self::InvalidPlatform | Self::AccessDenied => {
+                CommandEnd::Undeliverable
+            }
+            _ => CommandEnd::Failed,
         }
     }
 
     /// Tells whether the instance's agent has not taken the command yet.
     pub fn is_undelivered(&self) -> bool {
         matches!(self, Self::Pending | Self::Delayed)
+    }
+}
+
+/// How a command ended without a report of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandEnd {
+    /// Its time was over, for its delivery or for its execution, or it was killed.
+    TimedOut,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// SSM did not get it to the instance, or was not allowed to.
+    Undeliverable,
+    /// It ended by itself, with an exit code that is not the agent's.
+    Failed,
+}
+
+impl CommandEnd {
+    /// Returns the stable word: the `kind` of the failure metric.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::TimedOut => "CommandTimedOut",
+            Self::Cancelled => "CommandCancelled",
+            Self::Undeliverable => "CommandUndeliverable",
+            Self::Failed => "CommandFailed",
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum FinalBackup {
     Postponed,
     /// It will not come.
     Failed,
+    /// It will not come, and whoever answers the hook tells it.
+    Cancelled,
 }
 
 /// Decides the answer to the terminate hook; none leaves the instance waiting for the next sweep.
@@ -26,10 +28,13 @@ pub(crate) fn answer(backup: FinalBackup, retains_on_abandon: bool) -> Option<Li
     match backup {
         FinalBackup::Postponed => None,
         // The disk holds what was not saved. Where the group does not keep it, waiting would not save it either.
-        FinalBackup::Failed if retains_on_abandon => Some(LifecycleResult::Abandon),
-        FinalBackup::Committed | FinalBackup::NothingToSave | FinalBackup::Failed => {
-            Some(LifecycleResult::Continue)
+        FinalBackup::Failed | FinalBackup::Cancelled if retains_on_abandon => {
+            Some(LifecycleResult::Abandon)
         }
+        FinalBackup::Committed
+        | FinalBackup::NothingToSave
+        | FinalBackup::Failed
+        | FinalBackup::Cancelled => Some(LifecycleResult::Continue),
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::attempt::{Cause, Failure};
 use proptest::prelude::*;
+use shared::aws::ssm::CommandEnd;
 use shared::report::{ExitCode, RestoreOutcome};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -207,7 +208,7 @@ fn any_success_lets_the_instance_into_service() {
     let cases = [
         vec![success()],
         vec![success(), failed(Cause::Agent(ExitCode::Busy))],
-        vec![failed(Cause::TimedOut), success()],
+        vec![failed(Cause::Command(CommandEnd::TimedOut)), success()],
         vec![Progress::Executing, success()],
         vec![Progress::Unclear, success()],
     ];
@@ -295,17 +296,32 @@ fn a_failed_restore_is_abandoned_for_its_newest_cause() {
     let disk = || failed(Cause::Agent(ExitCode::DiskTooSmall));
     let cases = [
         (vec![disk()], "DiskTooSmall"),
-        (vec![failed(Cause::TimedOut), disk()], "DiskTooSmall"),
-        (vec![disk(), failed(Cause::TimedOut)], "CommandTimedOut"),
+        (
+            vec![failed(Cause::Command(CommandEnd::TimedOut)), disk()],
+            "DiskTooSmall",
+        ),
+        (
+            vec![disk(), failed(Cause::Command(CommandEnd::TimedOut))],
+            "CommandTimedOut",
+        ),
         (vec![disk(), busy()], "DiskTooSmall"),
         (vec![busy(), disk()], "DiskTooSmall"),
         (vec![busy(), busy()], "Busy"),
         (vec![busy(), Progress::Executing], "already-running"),
         (vec![disk(), Progress::Unclear], "already-running"),
         (vec![failed(Cause::Contract)], "Contract"),
-        (vec![failed(Cause::Cancelled)], "CommandCancelled"),
-        (vec![failed(Cause::Undeliverable)], "CommandUndeliverable"),
-        (vec![failed(Cause::UnknownExit)], "CommandFailed"),
+        (
+            vec![failed(Cause::Command(CommandEnd::Cancelled))],
+            "CommandCancelled",
+        ),
+        (
+            vec![failed(Cause::Command(CommandEnd::Undeliverable))],
+            "CommandUndeliverable",
+        ),
+        (
+            vec![failed(Cause::Command(CommandEnd::Failed))],
+            "CommandFailed",
+        ),
     ];
     for (progress, expected) in cases {
         assert_eq!(
@@ -345,10 +361,10 @@ fn every_reason_says_what_happened_and_what_to_do() {
             problem: problem(),
         },
         Reason::HardCap,
-        failure(Cause::TimedOut),
-        failure(Cause::Cancelled),
-        failure(Cause::Undeliverable),
-        failure(Cause::UnknownExit),
+        failure(Cause::Command(CommandEnd::TimedOut)),
+        failure(Cause::Command(CommandEnd::Cancelled)),
+        failure(Cause::Command(CommandEnd::Undeliverable)),
+        failure(Cause::Command(CommandEnd::Failed)),
         failure(Cause::Contract),
         failure(Cause::Agent(ExitCode::Stalled)),
     ];
@@ -368,7 +384,7 @@ fn any_progress() -> impl Strategy<Value = Progress> {
         Just(failed(Cause::Agent(ExitCode::Busy))),
         Just(failed(Cause::Agent(ExitCode::Restore))),
         Just(failed(Cause::Contract)),
-        Just(failed(Cause::TimedOut)),
+        Just(failed(Cause::Command(CommandEnd::TimedOut))),
     ]
 }
 
