@@ -15,18 +15,18 @@ use shared::id::{BackupId, CommandId, InstanceId, StackName};
 use shared::report::{BackupReport, ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 
-pub(crate) use self::hook::{
+pub use self::hook::{
     FinalBackup, FinalCommand, Leaving, Terminating, TerminatingFacts, answer, final_operation,
     is_overdue, leaving, on_terminating,
 };
 
 /// Returns a number of the timing budget, as times are counted here.
-pub(crate) fn seconds(number: u32) -> Duration {
+pub fn seconds(number: u32) -> Duration {
     Duration::seconds(i64::from(number))
 }
 
 /// Says why a tick starts no backup at all, if it starts none.
-pub(crate) fn late(scheduled: OffsetDateTime, now: OffsetDateTime) -> Option<String> {
+pub fn late(scheduled: OffsetDateTime, now: OffsetDateTime) -> Option<String> {
     let age = (now - scheduled).whole_seconds();
     if age > i64::from(budget::BACKUP_EVENT_AGE) {
         return Some(format!(
@@ -45,24 +45,24 @@ pub(crate) fn late(scheduled: OffsetDateTime, now: OffsetDateTime) -> Option<Str
 
 /// What a start depends on, for one group.
 #[derive(Debug, Clone)]
-pub(crate) struct GroupFacts {
+pub struct GroupFacts {
     /// The group's stack, or what is wrong with its tag.
-    pub(crate) stack: Result<StackName, String>,
+    pub stack: Result<StackName, String>,
     /// Other groups that claim the same stack.
-    pub(crate) rivals: Vec<String>,
+    pub rivals: Vec<String>,
     /// The members in service.
-    pub(crate) in_service: Vec<InstanceId>,
+    pub in_service: Vec<InstanceId>,
     /// What SSM says of the only member in service; none where its agent is not registered.
-    pub(crate) ping: Option<Ping>,
+    pub ping: Option<Ping>,
     /// A Rekindle command that is executing there.
-    pub(crate) executing: Option<CommandId>,
+    pub executing: Option<CommandId>,
     /// A command that already asked for the same backup.
-    pub(crate) requested: Option<CommandId>,
+    pub requested: Option<CommandId>,
 }
 
 /// Whether a group's backup is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Start {
+pub enum Start {
     /// Back this instance up.
     Start {
         /// The stack to file it under.
@@ -76,7 +76,7 @@ pub(crate) enum Start {
 
 /// Why a group's backup is not started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Skip {
+pub enum Skip {
     /// The tag names no stack.
     MalformedTag(String),
     /// Two groups would write under one name.
@@ -97,7 +97,7 @@ pub(crate) enum Skip {
 
 impl Skip {
     /// Tells whether somebody has to change something, or whether the next tick may find it otherwise.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         matches!(
             self,
             Self::MalformedTag(_) | Self::StackClaimedTwice(_) | Self::SeveralInService(_)
@@ -140,7 +140,7 @@ impl fmt::Display for Skip {
 }
 
 /// Decides whether one group is backed up now.
-pub(crate) fn on_tick(facts: &GroupFacts) -> Start {
+pub fn on_tick(facts: &GroupFacts) -> Start {
     let stack = match &facts.stack {
         Ok(stack) => stack.clone(),
         Err(problem) => return Start::Skip(Skip::MalformedTag(problem.clone())),
@@ -168,20 +168,20 @@ pub(crate) fn on_tick(facts: &GroupFacts) -> Start {
 
 /// What is known of a backup command on one instance.
 #[derive(Debug, Clone)]
-pub(crate) struct FinishedFacts {
+pub struct FinishedFacts {
     /// What was asked, as SSM recorded it.
-    pub(crate) command: BackupCommand,
+    pub command: BackupCommand,
     /// When it was asked.
-    pub(crate) requested_at: OffsetDateTime,
+    pub requested_at: OffsetDateTime,
     /// What it came to.
-    pub(crate) invocation: Invocation,
+    pub invocation: Invocation,
     /// The time of this decision.
-    pub(crate) now: OffsetDateTime,
+    pub now: OffsetDateTime,
 }
 
 /// How a backup command ended on one instance.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// It has not ended.
     StillRunning(InvocationStatus),
     /// The node says that a backup is complete: check it, then commit it.
@@ -211,7 +211,7 @@ pub(crate) enum Ending {
 }
 
 /// Decides what a backup command's ending means.
-pub(crate) fn on_finished(facts: &FinishedFacts) -> Ending {
+pub fn on_finished(facts: &FinishedFacts) -> Ending {
     let invocation = &facts.invocation;
     if !invocation.status.is_finished() {
         return Ending::StillRunning(invocation.status.clone());
@@ -280,10 +280,7 @@ fn on_success(facts: &FinishedFacts, report: BackupReport) -> Ending {
 }
 
 /// Decides whether an operator may take a running node under protection.
-pub(crate) fn on_adopt(
-    newest: Option<&BackupId>,
-    over_existing_backups: bool,
-) -> Result<(), String> {
+pub fn on_adopt(newest: Option<&BackupId>, over_existing_backups: bool) -> Result<(), String> {
     match newest {
         Some(backup) if !over_existing_backups => Err(format!(
             "the stack already has backups, the newest is {backup}: adopting makes this node's data the newest; \

@@ -1,27 +1,7 @@
-//! The backup function: schedule ticks, finished backups, the terminate hook, and the operator's requests.
-//!
-//! Read `handle` for what is done about each event, `decide` for why, and `commit` for when a backup exists.
-
-mod catch_up;
-mod commit;
-mod decide;
-mod failures;
-mod function;
-mod handle;
-mod outcome;
-mod request;
-mod settle;
-mod start;
-mod terminate;
-#[cfg(test)]
-mod testing;
-mod tick;
+//! The program that Lambda runs; everything it does is in the library.
 
 use std::process::ExitCode;
 
-use crate::function::Function;
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    shared::lambda::serve(Function::new, handle::handle).await
+fn main() -> ExitCode {
+    backup::serve()
 }

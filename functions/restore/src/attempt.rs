@@ -7,18 +7,18 @@ use time::OffsetDateTime;
 
 /// One restore command of an instance.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// The command.
-    pub(crate) command_id: CommandId,
+    pub command_id: CommandId,
     /// When it was sent.
-    pub(crate) requested_at: OffsetDateTime,
+    pub requested_at: OffsetDateTime,
     /// How far it came.
-    pub(crate) progress: Progress,
+    pub progress: Progress,
 }
 
 /// How far a command came.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Progress {
+pub enum Progress {
     /// Not over, and without a sign of life: not delivered, not shown by SSM yet, or being cancelled.
     Unclear,
     /// The agent works on it.
@@ -31,16 +31,16 @@ pub(crate) enum Progress {
 
 /// A command that did not make the node ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// What kind of failure.
-    pub(crate) cause: Cause,
+    pub cause: Cause,
     /// In words.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 /// The kinds of failure of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub enum Cause {
     /// The agent ended with this exit code.
     Agent(ExitCode),
     /// It ended in a way of which the agent does not tell.
@@ -51,14 +51,14 @@ pub(crate) enum Cause {
 
 impl Failure {
     /// Tells whether all that failed is that another command was at work on the node.
-    pub(crate) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         self.cause == Cause::Agent(ExitCode::Busy)
     }
 }
 
 /// Judges a command by where it stands as a whole, and by what SSM shows of the step that runs the agent; none
 /// where SSM does not show it yet.
-pub(crate) fn progress(
+pub fn progress(
     whole: &InvocationStatus,
     step: Option<&Invocation>,
     operation: &OperationId,

@@ -6,20 +6,20 @@ use shared::id::BackupId;
 use crate::reason::Reason;
 
 /// How many of the newest backups are looked at, at the most, to find [`MOST_CANDIDATES`] that can be read.
-pub(crate) const MOST_MANIFESTS: usize = 24;
+pub const MOST_MANIFESTS: usize = 24;
 
 /// What a stack has to restore from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stock {
+pub struct Stock {
     /// Another protected group with the same stack.
-    pub(crate) shared_with: Option<String>,
+    pub shared_with: Option<String>,
     /// What S3 and the state parameter said.
-    pub(crate) backups: Backups,
+    pub backups: Backups,
 }
 
 /// What S3 and the state parameter said of a stack's backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Backups {
+pub enum Backups {
     /// There are some, the newest first.
     Committed(Vec<Committed>),
     /// An authorised listing was empty, and no parameter says that there ever was one.
@@ -32,16 +32,16 @@ pub(crate) enum Backups {
 
 /// A committed backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Committed {
+pub struct Committed {
     /// The backup, by its manifest's key.
-    pub(crate) backup_id: BackupId,
+    pub backup_id: BackupId,
     /// What its manifest says.
-    pub(crate) manifest: Readable,
+    pub manifest: Readable,
 }
 
 /// What reading a manifest came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Readable {
+pub enum Readable {
     /// It names what a restore command needs.
     Yes(Candidate),
     /// It is damaged, or another stack's.
@@ -52,16 +52,16 @@ pub(crate) enum Readable {
 
 /// A backup that is not offered to the node because its manifest cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PassedOver {
+pub struct PassedOver {
     /// The backup.
-    pub(crate) backup_id: BackupId,
+    pub backup_id: BackupId,
     /// What is wrong with its manifest.
-    pub(crate) problem: String,
+    pub problem: String,
 }
 
 /// Where a launching instance gets its data from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
+pub enum Source {
     /// From the newest backup, or from one of its fallbacks.
     Restore {
         /// The newest first; at least one, at most [`MOST_CANDIDATES`].
@@ -76,7 +76,7 @@ pub(crate) enum Source {
 }
 
 /// Chooses what the instance is restored from.
-pub(crate) fn source(stock: &Stock) -> Source {
+pub fn source(stock: &Stock) -> Source {
     if let Some(with) = stock.shared_with.clone() {
         return Source::Abandon(Reason::StackShared { with });
     }
@@ -131,7 +131,7 @@ fn among(backups: &[Committed]) -> Source {
 }
 
 /// Tells whether the manifests read so far decide, so that no older one needs to be read.
-pub(crate) fn is_enough(backups: &[Committed]) -> bool {
+pub fn is_enough(backups: &[Committed]) -> bool {
     let readable = |backup: &&Committed| matches!(backup.manifest, Readable::Yes(_));
     let newer = |backup: &Committed| matches!(backup.manifest, Readable::ByNewerVersion(_));
     backups.iter().filter(readable).count() >= MOST_CANDIDATES || backups.iter().any(newer)

@@ -11,32 +11,32 @@ use crate::reason::Reason;
 
 /// Everything that the decision about one instance rests on, as one pass found it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// When the facts were gathered.
-    pub(crate) now: OffsetDateTime,
+    pub now: OffsetDateTime,
     /// The instance.
-    pub(crate) instance_id: InstanceId,
+    pub instance_id: InstanceId,
     /// Its group; empty where no group has it.
-    pub(crate) group: String,
+    pub group: String,
     /// Where the instance stands in its group now, whatever the event said.
-    pub(crate) standing: Standing,
+    pub standing: Standing,
     /// The stack that the group's tag names, or why it names none.
-    pub(crate) stack: Result<StackName, String>,
+    pub stack: Result<StackName, String>,
     /// Whether the event said that the instance keeps its id and lost its disk.
-    pub(crate) root_volume_replaced: bool,
+    pub root_volume_replaced: bool,
     /// When the instance was launched, or taken out of the warm pool.
-    pub(crate) launched_at: OffsetDateTime,
+    pub launched_at: OffsetDateTime,
     /// Another member of the group that may still write what the restore would lack.
-    pub(crate) predecessor: Option<Predecessor>,
+    pub predecessor: Option<Predecessor>,
     /// What SSM knows of the instance's agent.
-    pub(crate) agent: Agent,
+    pub agent: Agent,
     /// The restore commands of this instance since its launch.
-    pub(crate) attempts: Vec<Attempt>,
+    pub attempts: Vec<Attempt>,
 }
 
 /// Where an instance stands in its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// In the launch hook, on its way into service.
     Waiting,
     /// In the launch hook, on its way into the warm pool.
@@ -47,7 +47,7 @@ pub(crate) enum Standing {
 
 impl Standing {
     /// Returns AWS' word for it.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Waiting => LifecycleState::PendingWait.as_str(),
             Self::WaitingForWarmPool => LifecycleState::WarmedPendingWait.as_str(),
@@ -58,7 +58,7 @@ impl Standing {
 
 /// Another member of the group that the restore has to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Predecessor {
+pub enum Predecessor {
     /// It is terminating: its final backup may still come.
     Leaving(InstanceId),
     /// It is healthy and in service: every backup is older than what it holds, and two nodes would serve one
@@ -68,7 +68,7 @@ pub(crate) enum Predecessor {
 
 impl Predecessor {
     /// Returns the member.
-    pub(crate) fn instance_id(&self) -> &InstanceId {
+    pub fn instance_id(&self) -> &InstanceId {
         match self {
             Self::Leaving(instance_id) | Self::Active(instance_id) => instance_id,
         }
@@ -77,7 +77,7 @@ impl Predecessor {
 
 /// What SSM knows of an instance's agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Agent {
+pub enum Agent {
     /// It never registered.
     Unregistered,
     /// It registered, and does not answer now: a reboot, or worse.
@@ -88,7 +88,7 @@ pub(crate) enum Agent {
 
 /// What to do about one instance.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// The instance does not wait in the launch hook any more: nothing to do.
     AlreadyResolved {
         /// Its state.
@@ -132,7 +132,7 @@ pub(crate) enum Decision {
 }
 
 /// Decides about one instance.
-pub(crate) fn instance(facts: &Facts) -> Decision {
+pub fn instance(facts: &Facts) -> Decision {
     if let Standing::Elsewhere(state) = &facts.standing {
         let state = state.clone();
         return Decision::AlreadyResolved { state };
@@ -181,7 +181,7 @@ pub(crate) fn instance(facts: &Facts) -> Decision {
 
 /// Decides about an instance whose agent was there once and takes no command now: a reboot is given the time
 /// that is left before the hook would need a heartbeat.
-pub(crate) fn agent_silent(facts: &Facts) -> Decision {
+pub fn agent_silent(facts: &Facts) -> Decision {
     if facts.waited_longer_than(budget::SSM_READY + budget::FENCE) {
         Decision::Abandon(Reason::AgentLost)
     } else {
@@ -237,7 +237,7 @@ fn on_attempts(facts: &Facts) -> Option<Decision> {
 
 impl Decision {
     /// Returns the decision's name in the log and in the function's answer.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::AlreadyResolved { .. } => "already-resolved",
             Self::NotProtected { .. } => "not-protected",
@@ -252,7 +252,7 @@ impl Decision {
     }
 
     /// Returns the command that the decision is about.
-    pub(crate) fn command_id(&self) -> Option<&CommandId> {
+    pub fn command_id(&self) -> Option<&CommandId> {
         match self {
             Self::AlreadyRunning { command_id, .. }
             | Self::Continue { command_id, .. }
@@ -264,7 +264,7 @@ impl Decision {
 
 impl Facts {
     /// Returns how long the instance has been waiting, in seconds.
-    pub(crate) fn waited_seconds(&self) -> i64 {
+    pub fn waited_seconds(&self) -> i64 {
         (self.now - self.launched_at).whole_seconds()
     }
 

@@ -10,7 +10,7 @@ use crate::attempt::{Cause, Failure};
 
 /// Why an instance is abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// The instance kept its id and lost its disk, which is not supported.
     RootVolumeReplaced,
     /// Another group has the same stack, and two nodes would share one truth.
@@ -61,7 +61,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Returns the stable word: the `kind` of the failure metric.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::RootVolumeReplaced => "RootVolumeReplaced",
             Self::StackShared { .. } => "StackShared",
@@ -82,7 +82,7 @@ impl Reason {
     }
 
     /// Returns what an operator does about it.
-    pub(crate) fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> &'static str {
         match self {
             Self::RootVolumeReplaced => {
                 "Refresh instances by replacing them; the ReplaceRootVolume strategy is not supported."

@@ -10,7 +10,7 @@ use super::seconds;
 
 /// What a final backup came to, as far as its hook is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FinalBackup {
+pub enum FinalBackup {
     /// It is committed.
     Committed,
     /// There was nothing to save.
@@ -24,7 +24,7 @@ pub(crate) enum FinalBackup {
 }
 
 /// Decides the answer to the terminate hook; none leaves the instance waiting for the next sweep.
-pub(crate) fn answer(backup: FinalBackup, retains_on_abandon: bool) -> Option<LifecycleResult> {
+pub fn answer(backup: FinalBackup, retains_on_abandon: bool) -> Option<LifecycleResult> {
     match backup {
         FinalBackup::Postponed => None,
         // The disk holds what was not saved. Where the group does not keep it, waiting would not save it either.
@@ -39,39 +39,39 @@ pub(crate) fn answer(backup: FinalBackup, retains_on_abandon: bool) -> Option<Li
 }
 
 /// Returns the operation of an instance's final backup: every path to it must come to the same id.
-pub(crate) fn final_operation(instance: &InstanceId) -> Option<OperationId> {
+pub fn final_operation(instance: &InstanceId) -> Option<OperationId> {
     format!("final-{instance}").parse().ok()
 }
 
 /// A final backup that was asked for before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FinalCommand {
+pub struct FinalCommand {
     /// The command.
-    pub(crate) command_id: CommandId,
+    pub command_id: CommandId,
     /// When it was sent.
-    pub(crate) requested_at: OffsetDateTime,
+    pub requested_at: OffsetDateTime,
     /// Where it stands on the instance; none in the seconds in which SSM does not know yet.
-    pub(crate) status: Option<InvocationStatus>,
+    pub status: Option<InvocationStatus>,
     /// Whether it ended because the node was busy.
-    pub(crate) busy: bool,
+    pub busy: bool,
 }
 
 /// What the terminate hook depends on.
 #[derive(Debug, Clone)]
-pub(crate) struct TerminatingFacts {
+pub struct TerminatingFacts {
     /// Where the instance stands in its group; none where it has left.
-    pub(crate) state: Option<LifecycleState>,
+    pub state: Option<LifecycleState>,
     /// What SSM says of it; none where its agent is not registered.
-    pub(crate) ping: Option<Ping>,
+    pub ping: Option<Ping>,
     /// The newest final backup that was asked for.
-    pub(crate) command: Option<FinalCommand>,
+    pub command: Option<FinalCommand>,
     /// The time of this decision.
-    pub(crate) now: OffsetDateTime,
+    pub now: OffsetDateTime,
 }
 
 /// How far an instance is on its way out of its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub enum Leaving {
     /// It has not begun: it serves, or is about to.
     NotYet,
     /// It leaves, and its terminate hook is before it or holds it.
@@ -81,7 +81,7 @@ pub(crate) enum Leaving {
 }
 
 /// Tells how far an instance is on its way out; no state means that it has left.
-pub(crate) fn leaving(state: Option<&LifecycleState>) -> Leaving {
+pub fn leaving(state: Option<&LifecycleState>) -> Leaving {
     use LifecycleState as S;
     match state {
         Some(
@@ -107,7 +107,7 @@ pub(crate) fn leaving(state: Option<&LifecycleState>) -> Leaving {
 }
 
 /// Tells whether a command that no agent has taken will not be taken any more.
-pub(crate) fn is_overdue(requested_at: OffsetDateTime, now: OffsetDateTime) -> bool {
+pub fn is_overdue(requested_at: OffsetDateTime, now: OffsetDateTime) -> bool {
     /// How much longer than SSM's own delivery timeout is waited, in seconds.
     const GRACE: u32 = 5;
     now - requested_at > seconds(budget::DELIVERY + GRACE)
@@ -115,7 +115,7 @@ pub(crate) fn is_overdue(requested_at: OffsetDateTime, now: OffsetDateTime) -> b
 
 /// What is done about an instance in the terminate hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Terminating {
+pub enum Terminating {
     /// It is not on its way out: its node serves, and must not be stopped.
     NotLeaving,
     /// It does not wait any more.
@@ -139,7 +139,7 @@ pub(crate) enum Terminating {
 
 impl Terminating {
     /// Returns the decision's name in the log.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::NotLeaving => "NotLeaving",
             Self::NothingWaits => "NothingWaits",
@@ -152,7 +152,7 @@ impl Terminating {
     }
 
     /// Returns the command that the decision is about.
-    pub(crate) fn command_id(&self) -> Option<&CommandId> {
+    pub fn command_id(&self) -> Option<&CommandId> {
         match self {
             Self::Wait { command_id, .. } | Self::Cancel(command_id) | Self::Settle(command_id) => {
                 Some(command_id)
@@ -163,7 +163,7 @@ impl Terminating {
 }
 
 /// Decides what is done about an instance in the terminate hook.
-pub(crate) fn on_terminating(facts: &TerminatingFacts) -> Terminating {
+pub fn on_terminating(facts: &TerminatingFacts) -> Terminating {
     match leaving(facts.state.as_ref()) {
         // An event may be late, come twice, or be made up: a node that serves must never be stopped by one.
         Leaving::NotYet => return Terminating::NotLeaving,

@@ -1,0 +1,28 @@
+//! The backup function: schedule ticks, finished backups, the terminate hook, and the operator's requests.
+//!
+//! Read `handle` for what is done about each event, `decide` for why, and `commit` for when a backup exists.
+
+mod catch_up;
+mod commit;
+pub mod decide;
+mod failures;
+mod function;
+mod handle;
+mod outcome;
+mod request;
+mod settle;
+mod start;
+mod terminate;
+#[cfg(test)]
+mod testing;
+mod tick;
+
+use std::process::ExitCode;
+
+use crate::function::Function;
+
+/// Serves Lambda until it ends the process.
+#[tokio::main(flavor = "current_thread")]
+pub async fn serve() -> ExitCode {
+    shared::lambda::serve(Function::new, handle::handle).await
+}
