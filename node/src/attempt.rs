@@ -2,7 +2,7 @@
 //! takes back whatever was changed.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::capture::on_node;
 use crate::child::Child;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
@@ -123,21 +124,16 @@ impl<'c> Attempt<'c> {
     pub(crate) async fn run(&mut self, postgres_started: &mut bool) -> Result<Outcome> {
         let context = self.context;
         let (postgres, settings) = (&context.postgres, &context.settings);
+        let progress = &context.progress;
         let contents = self.contents().await?;
         self.configuration().await?;
         if !*postgres_started {
-            patiently(
-                context,
-                health::start_postgres(&settings.commands, &context.root),
-            )
-            .await?;
+            let starting = health::start_postgres(&settings.commands, &context.root);
+            progress.patiently(starting).await?;
             *postgres_started = true;
         }
-        patiently(
-            context,
-            health::wait_for_postgres(postgres, &settings.postgres),
-        )
-        .await?;
+        let waiting = health::wait_for_postgres(postgres, &settings.postgres);
+        progress.patiently(waiting).await?;
         let server = Server::ask(postgres).await?;
         fit::check(postgres, &server, &self.index, &contents).await?;
         swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await?;
@@ -161,12 +157,10 @@ impl<'c> Attempt<'c> {
         self.swapped = Some(swapped);
 
         self.application_started = true;
-        patiently(context, health::start(&settings.commands, &context.root)).await?;
-        patiently(
-            context,
-            health::wait_healthy(&settings.commands, &context.root),
-        )
-        .await?;
+        let starting = health::start(&settings.commands, &context.root);
+        progress.patiently(starting).await?;
+        let waiting = health::wait_healthy(&settings.commands, &context.root);
+        progress.patiently(waiting).await?;
         Ok(Outcome { rows, swap, server })
     }
 
@@ -189,7 +183,7 @@ impl<'c> Attempt<'c> {
         let context = self.context;
         if self.application_started {
             let stopping = health::stop(&context.settings.commands, &context.root);
-            if let Err(failure) = patiently(context, stopping).await {
+            if let Err(failure) = context.progress.patiently(stopping).await {
                 // An application that did not start need not stop either; its data are put back all the same.
                 tracing::warn!(problem = failure.chain(), "the application was not stopped");
             }
@@ -271,7 +265,7 @@ impl<'c> Attempt<'c> {
         // Only such as the settings name: see `prepare`.
         let archived = self.index.configuration_paths.iter();
         let paths: Vec<PathBuf> = archived
-            .map(|path| context.root.join(path.strip_prefix('/').unwrap_or(path)))
+            .map(|path| on_node(&context.root, Path::new(path)))
             .collect();
         let placement = self.placement.insert(Placement::prepare(&paths)?);
         let targets = placement.targets();
@@ -374,20 +368,6 @@ fn decode(reader: download::PieceReader, sender: &mpsc::Sender<Bytes>) -> std::i
         {
             return Ok(());
         }
-    }
-}
-
-/// Lets a step that has a limit of its own take as long as that allows, although nothing moves meanwhile.
-pub(crate) async fn patiently<T>(context: &Context, step: impl Future<Output = T>) -> T {
-    let touching = async {
-        loop {
-            context.progress.touch();
-            sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::select! {
-        done = step => done,
-        never = touching => never,
     }
 }
 

@@ -14,7 +14,6 @@ use shared::manifest::{
 use shared::report::{BackupReport, ExitCode};
 use time::OffsetDateTime;
 
-use crate::attempt::patiently;
 use crate::capture;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
@@ -49,7 +48,8 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let mut attempt = Attempt::begin(context, command)?;
     if command.purpose == Purpose::Final {
         let stopping = health::stop(&context.settings.commands, &context.root);
-        if let Err(failure) = attempt.timed("stop", patiently(context, stopping)).await {
+        let stopping = context.progress.patiently(stopping);
+        if let Err(failure) = attempt.timed("stop", stopping).await {
             // What the application still writes may be lost with the node; without a backup, more would be.
             tracing::error!(
                 cause = failure.chain(),
@@ -159,7 +159,8 @@ async fn end_leftovers(context: &Context) -> Result<()> {
 /// Removes what a restore that was killed behind its last step left on a node that was ready by then.
 async fn remove_leftovers(context: &Context) {
     let databases = swap::drop_all(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
-    let paths = capture::on_node(&context.settings, &context.root);
+    let paths = context.settings.configuration_paths.iter();
+    let paths = paths.map(|path| capture::on_node(&context.root, path));
     for problem in [databases, placement::remove_leftovers(paths)] {
         if let Err(failure) = problem {
             tracing::warn!(

@@ -29,7 +29,8 @@ const CHUNK: usize = 256 * 1024;
 /// Checks that every configured path is there, and something that can be archived.
 pub(crate) fn check(settings: &Settings, root: &Path) -> Result<()> {
     let (mut missing, mut unfit) = (Vec::new(), Vec::new());
-    for path in on_node(settings, root) {
+    for path in &settings.configuration_paths {
+        let path = on_node(root, path);
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() || metadata.is_file() => {}
             Ok(metadata) if metadata.is_symlink() => unfit.push(format!(
@@ -65,7 +66,10 @@ pub(crate) fn check(settings: &Settings, root: &Path) -> Result<()> {
 
 /// Archives the configured paths. A file that shrinks while it is read starts the archive over, once.
 pub(crate) async fn configuration(context: &Context, key: String) -> Result<ObjectRecord> {
-    let paths: Vec<PathBuf> = on_node(&context.settings, &context.root).collect();
+    let configured = context.settings.configuration_paths.iter();
+    let paths: Vec<PathBuf> = configured
+        .map(|path| on_node(&context.root, path))
+        .collect();
     let mut retried = false;
     loop {
         let source = async |chunks| {
@@ -92,14 +96,9 @@ pub(crate) async fn configuration(context: &Context, key: String) -> Result<Obje
     }
 }
 
-pub(crate) fn on_node<'s>(
-    settings: &'s Settings,
-    root: &'s Path,
-) -> impl Iterator<Item = PathBuf> + use<'s> {
-    settings.configuration_paths.iter().map(|path| {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        root.join(below)
-    })
+/// Returns where an absolute path lies on the node with this root.
+pub(crate) fn on_node(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 fn shrank(failure: &Failure) -> bool {

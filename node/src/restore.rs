@@ -10,7 +10,7 @@ use shared::manifest::Lineage;
 use shared::report::{ExitCode, RestoreOutcome, RestoreReport, SkippedBackup};
 use time::OffsetDateTime;
 
-use crate::attempt::{Attempt, patiently};
+use crate::attempt::Attempt;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::health;
@@ -54,12 +54,13 @@ async fn is_ready(context: &Context) -> Result<bool> {
     let Some(marker) = Marker::load(&context.root)? else {
         return Ok(false);
     };
-    if marker.instance_id != context.instance_id || marker.stack != context.settings.stack {
+    if !marker.is_of(&context.settings.stack, &context.instance_id) {
         return Ok(false);
     }
     // Nothing is started here: a node that is restored and whose server is down is not to be restored again.
     let (postgres, settings) = (&context.postgres, &context.settings.postgres);
-    patiently(context, health::wait_for_postgres(postgres, settings)).await?;
+    let waiting = health::wait_for_postgres(postgres, settings);
+    context.progress.patiently(waiting).await?;
     let server = Server::ask(postgres).await?;
     let valid = marker.valid_for(
         &context.settings.stack,
@@ -79,7 +80,7 @@ async fn first_boot(context: &Context, operation: &OperationId) -> Result<Restor
         health::start(commands, root).await?;
         health::wait_healthy(commands, root).await
     };
-    patiently(context, starting).await?;
+    context.progress.patiently(starting).await?;
     let server = Server::ask(postgres).await?;
     mark(context, operation, &server, Lineage::FirstBoot)?;
     Ok(RestoreOutcome::FirstBoot)

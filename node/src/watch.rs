@@ -22,6 +22,20 @@ impl Progress {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Lets a step that has a limit of its own take as long as that allows, although nothing moves meanwhile.
+    pub(crate) async fn patiently<T>(&self, step: impl Future<Output = T>) -> T {
+        let touching = async {
+            loop {
+                self.touch();
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            done = step => done,
+            never = touching => never,
+        }
+    }
+
     /// Waits until nothing has moved for `limit`, and returns the failure that it is.
     pub(crate) async fn stalled(&self, limit: Duration) -> Failure {
         let mut seen = self.0.load(Ordering::Relaxed);
