@@ -115,6 +115,11 @@ impl<'c> Attempt<'c> {
         })
     }
 
+    /// Returns what the attempt works with.
+    pub(crate) fn context(&self) -> &'c Context {
+        self.context
+    }
+
     /// Returns the backup's index.
     pub(crate) fn index(&self) -> &Index {
         &self.index

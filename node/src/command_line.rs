@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use shared::command::{Candidate, Purpose, RestoreCommand};
+use shared::command::{Candidate, Mode, Purpose, RestoreCommand};
 use shared::id::{BackupId, OperationId};
 
 /// Backs up and restores the application of this instance; SSM runs it.
@@ -35,7 +35,7 @@ pub(crate) enum Task {
         /// The name of the backup.
         #[arg(long)]
         backup_id: BackupId,
-        /// scheduled, manual, final or adopt.
+        /// scheduled, manual, final, adopt or pre-restore.
         #[arg(long)]
         purpose: Purpose,
     },
@@ -47,6 +47,9 @@ pub(crate) enum Task {
         /// `<backup id>/<run id>/<SHA-256 of the index>/<version or ->`, newest first, separated by commas; or none.
         #[arg(long)]
         candidates: Candidates,
+        /// launch, or in-place: the latter replaces what a serving node has.
+        #[arg(long, default_value = "launch")]
+        mode: Mode,
     },
     /// Check the settings and say how they are understood.
     Check,

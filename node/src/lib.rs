@@ -99,9 +99,11 @@ pub fn run() -> std::process::ExitCode {
         Task::Restore {
             operation_id,
             candidates: Candidates(candidates),
+            mode,
         } => {
             let command = RestoreCommand {
                 operation_id,
+                mode,
                 candidates,
             };
             answer(

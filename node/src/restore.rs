@@ -1,10 +1,10 @@
 //! Makes this node ready: restores the newest usable backup, or starts an empty application at a first boot.
 //!
-//! A launch restore never overwrites a node that is restored already.
+//! A launch restore never overwrites a node that is restored already; a restore in place does nothing else.
 
 use std::time::Instant;
 
-use shared::command::{Candidate, RestoreCommand};
+use shared::command::{Candidate, Mode, RestoreCommand};
 use shared::id::OperationId;
 use shared::manifest::Lineage;
 use shared::report::{ExitCode, RestoreOutcome, RestoreReport, SkippedBackup};
@@ -30,7 +30,10 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
         swap_seconds: 0.0,
         peak_memory_kib: 0,
     };
-    if !is_ready(context).await? {
+    if command.mode == Mode::InPlace {
+        (report.outcome, report.swap_seconds) =
+            Box::pin(in_place(context, operation, candidates)).await?;
+    } else if !is_ready(context).await? {
         if candidates.is_empty() {
             report.outcome = first_boot(context, operation).await?;
         } else {
@@ -86,6 +89,50 @@ async fn first_boot(context: &Context, operation: &OperationId) -> Result<Restor
     Ok(RestoreOutcome::FirstBoot)
 }
 
+/// Puts a chosen backup in the place of what this node has. Until that is done, or taken back, the node is neither the
+/// one nor the other, and is not backed up: whatever ends the agent meanwhile, a replacement goes on from the backup
+/// that was taken before.
+async fn in_place(
+    context: &Context,
+    operation: &OperationId,
+    candidates: &[Candidate],
+) -> Result<(RestoreOutcome, f64)> {
+    let [candidate] = candidates else {
+        let message = "a restore in place names one backup";
+        return Err(Failure::new(ExitCode::Usage, message));
+    };
+    let (root, commands) = (&context.root, &context.settings.commands);
+    let prepared = Attempt::prepare(context, operation, candidate).await?;
+    let marker = Marker::load(root)?;
+    Marker::remove(root)?;
+    let replaced = async {
+        context
+            .progress
+            .patiently(health::stop(commands, root))
+            .await?;
+        carry_out(prepared, operation, candidate, &[], &mut false).await
+    };
+    let failure = match replaced.await {
+        Ok(restored) => return Ok(restored),
+        Err(failure) => failure,
+    };
+    // Nothing is built upon a node whose restore could not be taken back.
+    if failure.code != ExitCode::NodeState {
+        if let Some(marker) = marker {
+            marker.store(root)?;
+        }
+        let starting = async {
+            health::start(commands, root).await?;
+            health::wait_healthy(commands, root).await
+        };
+        if let Err(second) = context.progress.patiently(starting).await {
+            let message = format!("{failure}; and the application does not serve again: {second}");
+            return Err(Failure::new(failure.code, message));
+        }
+    }
+    Err(failure)
+}
+
 async fn from_backup(
     context: &Context,
     operation: &OperationId,
@@ -94,7 +141,14 @@ async fn from_backup(
 ) -> Result<(RestoreOutcome, f64)> {
     let mut postgres_started = false;
     for candidate in candidates {
-        let first = attempt(context, operation, candidate, &mut postgres_started).await;
+        let first = attempt(
+            context,
+            operation,
+            candidate,
+            skipped,
+            &mut postgres_started,
+        )
+        .await;
         let tried = match first {
             // A server that was restarted or ran out of memory fails a restore as well. An older backup would lose
             // data for that, so this one gets a second chance first.
@@ -102,7 +156,14 @@ async fn from_backup(
                 let reason = failure.chain();
                 tracing::warn!(backup_id = %candidate.backup_id, reason, "trying the same backup again");
                 postgres_started = false;
-                attempt(context, operation, candidate, &mut postgres_started).await
+                attempt(
+                    context,
+                    operation,
+                    candidate,
+                    skipped,
+                    &mut postgres_started,
+                )
+                .await
             }
             settled => settled,
         };
@@ -139,9 +200,20 @@ async fn attempt(
     context: &Context,
     operation: &OperationId,
     candidate: &Candidate,
+    skipped: &[SkippedBackup],
     postgres_started: &mut bool,
 ) -> Result<(RestoreOutcome, f64)> {
-    let mut attempt = Attempt::prepare(context, operation, candidate).await?;
+    let prepared = Attempt::prepare(context, operation, candidate).await?;
+    carry_out(prepared, operation, candidate, skipped, postgres_started).await
+}
+
+async fn carry_out(
+    mut attempt: Attempt<'_>,
+    operation: &OperationId,
+    candidate: &Candidate,
+    skipped: &[SkippedBackup],
+    postgres_started: &mut bool,
+) -> Result<(RestoreOutcome, f64)> {
     let outcome = match attempt.run(postgres_started).await {
         Ok(outcome) => outcome,
         Err(failure) => {
@@ -160,8 +232,9 @@ async fn attempt(
     };
     let lineage = Lineage::Restored {
         backup_id: candidate.backup_id.clone(),
+        skipped: skipped.iter().map(|one| one.backup_id.clone()).collect(),
     };
-    mark(context, operation, &outcome.server, lineage)?;
+    mark(attempt.context(), operation, &outcome.server, lineage)?;
     attempt.clean_up().await;
     let index = attempt.index();
     let age = (OffsetDateTime::now_utc() - index.started_at).whole_seconds();

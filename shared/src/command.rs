@@ -34,6 +34,8 @@ pub enum Purpose {
     Final,
     /// An operator takes a running, hand-made node under protection.
     Adopt,
+    /// An operator restores a chosen backup onto the running node, once this one is in S3.
+    PreRestore,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Manual => "manual",
             Self::Final => "final",
             Self::Adopt => "adopt",
+            Self::PreRestore => "pre-restore",
         }
     }
 }
@@ -52,10 +55,19 @@ impl FromStr for Purpose {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        [Self::Scheduled, Self::Manual, Self::Final, Self::Adopt]
-            .into_iter()
+        let all = [
+            Self::Scheduled,
+            Self::Manual,
+            Self::Final,
+            Self::Adopt,
+            Self::PreRestore,
+        ];
+        all.into_iter()
             .find(|purpose| purpose.as_str() == text)
-            .ok_or_else(|| format!("purpose {text:?} is none of scheduled, manual, final, adopt"))
+            .ok_or_else(|| {
+                let all = all.map(Self::as_str).join(", ");
+                format!("purpose {text:?} is none of {all}")
+            })
     }
 }
 
@@ -126,11 +138,74 @@ pub struct BackupCommand {
     pub purpose: Purpose,
 }
 
+/// On what kind of node a restore is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A new one, which may not serve before: one that is restored already is left alone.
+    Launch,
+    /// One that serves: it gets what an operator chose in the place of what it has.
+    InPlace,
+}
+
+impl Mode {
+    /// Returns the word that the document's parameter and the agent's `--mode` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launch => "launch",
+            Self::InPlace => "in-place",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        [Self::Launch, Self::InPlace]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or_else(|| format!("mode {text:?} is neither launch nor in-place"))
+    }
+}
+
+/// A restore in place that an operator asked for. Its operation is that of the backup before it as well, so that whoever
+/// sees that backup knows what is to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InPlace {
+    /// The backup that was chosen.
+    pub chosen: BackupId,
+    /// The backup that is taken of the node before.
+    pub before: BackupId,
+}
+
+const IN_PLACE: &str = "in-place-";
+
+impl InPlace {
+    /// Names the operation.
+    pub fn operation(&self) -> Result<OperationId> {
+        let (chosen, before) = (&self.chosen, &self.before);
+        format!("{IN_PLACE}{chosen}-{before}")
+            .parse()
+            .map_err(|error| Error::contract("a restore in place", format!("{error}")))
+    }
+
+    /// Reads what an operation is about; none where it is no restore in place.
+    pub fn of_operation(operation: &OperationId) -> Option<Self> {
+        let (chosen, before) = operation.as_str().strip_prefix(IN_PLACE)?.split_once('-')?;
+        Some(Self {
+            chosen: chosen.parse().ok()?,
+            before: before.parse().ok()?,
+        })
+    }
+}
+
 /// What the restore document asks of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreCommand {
     /// What makes a second delivery of the same request harmless.
     pub operation_id: OperationId,
+    /// Whether the node is a new one.
+    pub mode: Mode,
     /// The newest backup first; empty asks for a first boot, with an empty application.
     pub candidates: Vec<Candidate>,
 }
@@ -142,6 +217,7 @@ const OPERATION_ID: &str = "OperationId";
 const BACKUP_ID: &str = "BackupId";
 const PURPOSE: &str = "Purpose";
 const CANDIDATES: &str = "Candidates";
+const MODE: &str = "Mode";
 const AGENT_SHA256: &str = "AgentSha256";
 const FETCH_ID: &str = "FetchId";
 const EXECUTION_TIMEOUT: &str = "ExecutionTimeout";
@@ -184,6 +260,7 @@ impl RestoreCommand {
         parameters([
             (OPERATION_ID, self.operation_id.to_string()),
             (CANDIDATES, candidates),
+            (MODE, self.mode.as_str().to_owned()),
             (AGENT_SHA256, agent.to_string()),
             (FETCH_ID, fetch_id()),
             (EXECUTION_TIMEOUT, execution_timeout.to_string()),
@@ -197,6 +274,11 @@ impl RestoreCommand {
         }
         text.split(',').map(Candidate::from_str).collect()
     }
+}
+
+/// Reads from what SSM recorded of a command which operation it is part of.
+pub fn operation(parameters: &Parameters) -> Result<OperationId> {
+    parameter(parameters, OPERATION_ID)
 }
 
 /// Names the folder that a command fetches the agent into. SSM downloads under one name and renames the file then, so
@@ -242,6 +324,7 @@ mod tests {
         let candidates = vec![candidate(Some("3HL4kqtJvjVBH40Nrjfkd")), candidate(None)];
         let command = RestoreCommand {
             operation_id: "launch-i-0123abcd".parse().unwrap(),
+            mode: Mode::Launch,
             candidates: candidates.clone(),
         };
         let parameters = command.parameters(&"0".repeat(64).parse().unwrap(), 60);
@@ -255,11 +338,24 @@ mod tests {
     fn a_first_boot_names_no_candidates() {
         let command = RestoreCommand {
             operation_id: "launch-i-0123abcd".parse().unwrap(),
+            mode: Mode::Launch,
             candidates: vec![],
         };
         let parameters = command.parameters(&"0".repeat(64).parse().unwrap(), 60);
         assert_eq!(parameters[CANDIDATES], ["none"]);
         assert_eq!(RestoreCommand::parse_candidates("none").unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_restore_in_place_is_known_by_its_operation() {
+        let asked = InPlace {
+            chosen: "20261123T021500.000Z".parse().unwrap(),
+            before: "20261123T031500.000Z".parse().unwrap(),
+        };
+        let operation = asked.operation().unwrap();
+        assert_eq!(InPlace::of_operation(&operation), Some(asked));
+        let launch: OperationId = "launch-i-0123abcd".parse().unwrap();
+        assert_eq!(InPlace::of_operation(&launch), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use time::Duration;
+
 use crate::error::{Error, Result};
 
 /// The bucket of backups, manifests and the agent.
@@ -15,6 +17,70 @@ pub const RESTORE_DOCUMENT: &str = "REKINDLE_RESTORE_DOCUMENT";
 pub const AGENT: &str = "REKINDLE_AGENT";
 /// The CloudWatch namespace of the metrics.
 pub const METRIC_NAMESPACE: &str = "REKINDLE_METRIC_NAMESPACE";
+
+/// For how many hours every backup is kept, at least [`LEAST_HOURS`].
+pub const RETAIN_ALL_HOURS: &str = "REKINDLE_RETAIN_ALL_HOURS";
+/// For how many days the first backup of every hour is kept.
+pub const RETAIN_HOURLY_DAYS: &str = "REKINDLE_RETAIN_HOURLY_DAYS";
+/// For how many days the first backup of every day is kept.
+pub const RETAIN_DAILY_DAYS: &str = "REKINDLE_RETAIN_DAILY_DAYS";
+/// How many of the newest good backups are kept, however old they are; at least [`LEAST_BACKUPS`].
+pub const RETAIN_AT_LEAST: &str = "REKINDLE_RETAIN_AT_LEAST";
+
+/// The least that [`RETAIN_ALL_HOURS`] may say.
+pub const LEAST_HOURS: u32 = 48;
+/// The least that [`RETAIN_AT_LEAST`] may say: a restore has fallbacks.
+pub const LEAST_BACKUPS: u32 = 3;
+
+/// How long backups are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// For so long, every backup.
+    pub all: Duration,
+    /// For so long, the first backup of every hour.
+    pub hourly: Duration,
+    /// For so long, the first backup of every day.
+    pub daily: Duration,
+    /// So many of the newest good backups are kept, however old they are.
+    pub at_least: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            all: Duration::hours(48),
+            hourly: Duration::days(7),
+            daily: Duration::days(35),
+            at_least: 8,
+        }
+    }
+}
+
+impl Retention {
+    /// Reads what the environment says; what it does not say is the default.
+    fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self> {
+        let number = |name: &'static str, default: u32, least: u32| {
+            let text = match variables.get(name) {
+                Some(text) if !text.is_empty() => text,
+                _ => return Ok(default),
+            };
+            text.parse()
+                .ok()
+                .filter(|number| *number >= least)
+                .ok_or_else(|| {
+                    Error::Config(format!(
+                        "{name} is {text:?}: give a whole number, at least {least}"
+                    ))
+                })
+        };
+        Ok(Self {
+            all: Duration::hours(number(RETAIN_ALL_HOURS, 48, LEAST_HOURS)?.into()),
+            hourly: Duration::days(number(RETAIN_HOURLY_DAYS, 7, 0)?.into()),
+            daily: Duration::days(number(RETAIN_DAILY_DAYS, 35, 0)?.into()),
+            at_least: number(RETAIN_AT_LEAST, 8, LEAST_BACKUPS)? as usize,
+        })
+    }
+}
 
 /// The functions' settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +95,8 @@ pub struct Config {
     pub agent: PathBuf,
     /// [`METRIC_NAMESPACE`].
     pub metric_namespace: String,
+    /// [`RETAIN_ALL_HOURS`] and what follows it.
+    pub retention: Retention,
 }
 
 impl Config {
@@ -52,6 +120,7 @@ impl Config {
             restore_document: read(RESTORE_DOCUMENT),
             agent: read(AGENT).into(),
             metric_namespace: read(METRIC_NAMESPACE),
+            retention: Retention::from_variables(variables)?,
         };
         if missing.is_empty() {
             return Ok(config);
@@ -79,5 +148,29 @@ mod tests {
             "the environment is incomplete: set REKINDLE_BACKUP_DOCUMENT, REKINDLE_RESTORE_DOCUMENT, \
              REKINDLE_AGENT; template.yaml has their values"
         );
+    }
+
+    #[test]
+    fn retention_is_what_the_environment_says_within_bounds() {
+        let read = |name: &str, value: &str| {
+            let variables = [(name.to_owned(), value.to_owned())].into();
+            Retention::from_variables(&variables)
+        };
+        let default = Retention::default();
+        assert_eq!(read(RETAIN_DAILY_DAYS, "").unwrap(), default);
+        let longer = Retention {
+            daily: Duration::days(400),
+            ..default
+        };
+        assert_eq!(read(RETAIN_DAILY_DAYS, "400").unwrap(), longer);
+        for (name, value) in [
+            (RETAIN_ALL_HOURS, "47"),
+            (RETAIN_AT_LEAST, "2"),
+            (RETAIN_DAILY_DAYS, "-1"),
+            (RETAIN_HOURLY_DAYS, "a week"),
+        ] {
+            let error = read(name, value).unwrap_err();
+            assert!(error.chain().contains(name), "{error:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
-use crate::id::{CommandId, InstanceId, StackName};
+use crate::id::{BackupId, CommandId, InstanceId, StackName};
 
 /// What the two functions are invoked with.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +111,45 @@ pub enum Request {
         #[serde(default)]
         over_existing_backups: bool,
     },
+    /// Let a backup that was kept aside take its place among the committed ones.
+    AcceptQuarantined {
+        /// The stack.
+        stack: StackName,
+        /// The backup.
+        backup_id: BackupId,
+    },
+    /// Take a backup out of quarantine for good.
+    RejectQuarantined {
+        /// The stack.
+        stack: StackName,
+        /// The backup.
+        backup_id: BackupId,
+    },
+    /// Keep a backup for ever.
+    Pin {
+        /// The stack.
+        stack: StackName,
+        /// The backup.
+        backup_id: BackupId,
+    },
+    /// Leave a pinned backup to retention again.
+    Unpin {
+        /// The stack.
+        stack: StackName,
+        /// The backup.
+        backup_id: BackupId,
+    },
+    /// Restore a chosen backup onto this stack's running node, after a backup of what it has.
+    RestoreBackup {
+        /// The stack.
+        stack: StackName,
+        /// This one, committed or kept aside.
+        #[serde(default)]
+        backup_id: Option<BackupId>,
+        /// Or the newest committed one that was asked for before a time.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        before: Option<OffsetDateTime>,
+    },
 }
 
 fn default_limit() -> usize {
@@ -124,7 +163,12 @@ impl Event {
             Self::Request(
                 Request::BackupNow { stack }
                 | Request::ListBackups { stack, .. }
-                | Request::Adopt { stack, .. },
+                | Request::Adopt { stack, .. }
+                | Request::AcceptQuarantined { stack, .. }
+                | Request::RejectQuarantined { stack, .. }
+                | Request::Pin { stack, .. }
+                | Request::Unpin { stack, .. }
+                | Request::RestoreBackup { stack, .. },
             ) => Some(stack),
             _ => None,
         }

@@ -3,6 +3,8 @@
 //! ```text
 //! backups/<stack>/<yyyy-mm-dd>/<backup id>/<run id>/<object>   put by the node
 //! manifests/<stack>/<yyyy-mm-dd>/<backup id>.json              put by the backup function, last
+//! quarantine/<stack>/<yyyy-mm-dd>/<backup id>.json             the same, of a backup that is kept aside
+//! pins/<stack>/<backup id>                                     put by the backup function: kept for ever
 //! agent/<sha256>/rekindle-node                                 put by a function
 //! ```
 
@@ -32,19 +34,70 @@ pub fn object(stack: &StackName, backup: &BackupId, run: &RunId, name: &str) -> 
     format!("{}{name}", run_prefix(stack, backup, run))
 }
 
-/// Returns the prefix of a stack's manifests, by which their days are listed.
-pub fn manifests(stack: &StackName) -> String {
-    format!("manifests/{stack}/")
+/// Where a backup's manifest stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Among those that a restore may choose.
+    Committed,
+    /// Kept aside until an operator accepts it.
+    Quarantined,
 }
 
-/// Returns the prefix of a stack's manifests of one `yyyy-mm-dd`.
-pub fn manifests_of_day(stack: &StackName, day: &str) -> String {
-    format!("manifests/{stack}/{day}/")
+impl Shelf {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Committed => "manifests",
+            Self::Quarantined => "quarantine",
+        }
+    }
+
+    /// Returns the prefix of a stack's manifests, by which their days are listed.
+    pub fn prefix(self, stack: &StackName) -> String {
+        format!("{}/{stack}/", self.folder())
+    }
+
+    /// Returns the prefix of a stack's manifests of one `yyyy-mm-dd`.
+    pub fn prefix_of_day(self, stack: &StackName, day: &str) -> String {
+        format!("{}/{stack}/{day}/", self.folder())
+    }
+
+    /// Returns the key of a backup's manifest.
+    pub fn manifest(self, stack: &StackName, backup: &BackupId) -> String {
+        format!("{}/{stack}/{}/{backup}.json", self.folder(), backup.day())
+    }
 }
 
-/// Returns the key of a backup's manifest. The backup exists if and only if this object does.
+/// Returns the key of a committed backup's manifest. The backup exists if and only if this object does.
 pub fn manifest(stack: &StackName, backup: &BackupId) -> String {
-    format!("manifests/{stack}/{}/{backup}.json", backup.day())
+    Shelf::Committed.manifest(stack, backup)
+}
+
+/// Returns the prefix of all objects of a stack's backups.
+pub fn backups(stack: &StackName) -> String {
+    format!("backups/{stack}/")
+}
+
+/// Returns the prefix of all objects of one backup, of every attempt at it.
+pub fn backup(stack: &StackName, backup: &BackupId) -> String {
+    format!("backups/{stack}/{}/{backup}/", backup.day())
+}
+
+/// Reads the backup and the attempt out of an object's key; none where the key is not one of a backup's objects.
+pub fn attempt_of_object(stack: &StackName, key: &str) -> Option<(BackupId, RunId)> {
+    let mut parts = key.strip_prefix(&backups(stack))?.split('/').skip(1);
+    let (backup, run) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    key.starts_with(&run_prefix(stack, &backup, &run))
+        .then_some((backup, run))
+}
+
+/// Returns the prefix of a stack's pins.
+pub fn pins(stack: &StackName) -> String {
+    format!("pins/{stack}/")
+}
+
+/// Returns the key of the object that pins a backup.
+pub fn pin(stack: &StackName, backup: &BackupId) -> String {
+    format!("pins/{stack}/{backup}")
 }
 
 /// Reads the backup's id out of its manifest's key; none where the key is not a manifest's.
@@ -77,8 +130,17 @@ mod tests {
         );
         let key = manifest(&stack, &backup);
         assert_eq!(key, "manifests/dtr/2026-11-23/20261123T021500.000Z.json");
-        assert!(key.starts_with(&manifests_of_day(&stack, &backup.day())));
-        assert_eq!(backup_of_manifest(&key), Some(backup));
+        assert!(key.starts_with(&Shelf::Committed.prefix_of_day(&stack, &backup.day())));
+        assert_eq!(backup_of_manifest(&key), Some(backup.clone()));
+        assert_eq!(
+            Shelf::Quarantined.manifest(&stack, &backup),
+            "quarantine/dtr/2026-11-23/20261123T021500.000Z.json"
+        );
+        assert_eq!(pin(&stack, &backup), "pins/dtr/20261123T021500.000Z");
+        let object = object(&stack, &backup, &run, INDEX);
+        assert_eq!(attempt_of_object(&stack, &object), Some((backup, run)));
+        let elsewhere = object.replace("2026-11-23", "2026-11-24");
+        assert_eq!(attempt_of_object(&stack, &elsewhere), None);
         assert_eq!(
             backup_of_manifest("manifests/dtr/2026-11-23/notes.json"),
             None

@@ -41,6 +41,9 @@ pub enum Lineage {
     Restored {
         /// The backup that was restored.
         backup_id: BackupId,
+        /// The newer ones that could not be, newest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skipped: Vec<BackupId>,
     },
     /// The application was started empty: a stack's first boot.
     FirstBoot,
@@ -144,6 +147,9 @@ pub struct Manifest {
     pub command_id: CommandId,
     /// The index object itself.
     pub index_object: ObjectRecord,
+    /// Why the backup was kept aside, where it was; an operator may have accepted it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined_for: Option<String>,
     /// What the index says; everything in it was checked against S3.
     pub index: Index,
 }

@@ -25,6 +25,8 @@ pub enum Metric {
     RestoredAge,
     /// 1 for as long as a group of the stack may launch nothing; not printed otherwise.
     LaunchesSuspended,
+    /// 1 for as long as a backup of the stack is kept aside; not printed otherwise.
+    BackupsQuarantined,
 }
 
 impl Metric {
@@ -37,13 +39,14 @@ impl Metric {
             Self::RestoreSeconds => "RestoreSeconds",
             Self::RestoredAge => "RestoredAge",
             Self::LaunchesSuspended => "LaunchesSuspended",
+            Self::BackupsQuarantined => "BackupsQuarantined",
         }
     }
 
     fn unit(self) -> &'static str {
         match self {
             Self::BackupBytes => "Bytes",
-            Self::BackupRows | Self::LaunchesSuspended => "Count",
+            Self::BackupRows | Self::LaunchesSuspended | Self::BackupsQuarantined => "Count",
             Self::BackupAge | Self::BackupSeconds | Self::RestoreSeconds | Self::RestoredAge => {
                 "Seconds"
             }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use shared::command::AGENT_STEP;
+use shared::env;
 use shared::id::{BackupId, StackName};
+use shared::layout::{self, Shelf};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreReport};
-use shared::{env, layout};
 
 use crate::node::Node;
 use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
@@ -139,7 +140,7 @@ impl Protected {
 
     /// Returns the committed backups of a stack, oldest first.
     pub fn backups(&self, stack: &str) -> Result<Vec<BackupId>> {
-        let prefix = layout::manifests(&stack.parse()?);
+        let prefix = Shelf::Committed.prefix(&stack.parse()?);
         let keys = self.world.s3().keys(self.world.bucket(), &prefix)?;
         keys.iter()
             .map(|key| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use shared::id::StackName;
-use shared::layout;
+use shared::layout::{self, Shelf};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreOutcome, RestoreReport};
 use time::OffsetDateTime;
@@ -205,7 +205,7 @@ impl Story<'_> {
         let stack: StackName = STACK.parse()?;
         self.world
             .s3()
-            .keys(self.world.bucket(), &layout::manifests(&stack))
+            .keys(self.world.bucket(), &Shelf::Committed.prefix(&stack))
     }
 
     fn manifest(&self, key: &str) -> Result<Manifest> {

@@ -19,7 +19,7 @@ use rekindle_tests::registry::{self, Load};
 use rekindle_tests::wait::wait_for;
 use rekindle_tests::world::{ProtectedGroup, StandIn};
 use rekindle_tests::{postgres, world::UserData};
-use shared::layout;
+use shared::layout::{self, Shelf};
 use shared::manifest::Manifest;
 
 /// How long any step may take.
@@ -75,7 +75,7 @@ impl Scene {
     async fn back_up(&self) -> Manifest {
         let stack = STACK.parse().unwrap();
         let committed = || {
-            let prefix = layout::manifests(&stack);
+            let prefix = Shelf::Committed.prefix(&stack);
             self.world.s3().keys(self.world.bucket(), &prefix).unwrap()
         };
         let before = committed().len();

@@ -13,7 +13,7 @@ use crate::failures::Failures;
 use crate::function::Function;
 use crate::outcome::{CaughtUp, Outcome};
 use crate::settle::{self, Target};
-use crate::terminate;
+use crate::{stored, terminate};
 
 /// Handles the one-minute sweep. It looks back as far as a tick's commands can be of use; ticks look further.
 pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result<Outcome> {
@@ -93,7 +93,7 @@ async fn look_at(
     if command.purpose == Purpose::Final && is_waiting(state) {
         return Ok(None);
     }
-    if settle::is_committed(function, stack, &command.backup_id).await? {
+    if stored::is_settled(function, stack, &command.backup_id).await? {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }

@@ -1,26 +1,30 @@
 //! Checking a finished backup in S3, and committing it: the one place where a backup begins to exist.
 //!
-//! The order is the guarantee: every object is checked, then the manifest is put, then the stack's state.
+//! The order is the guarantee: every object is checked, then the guard is asked, then the manifest is put, among the
+//! committed ones or aside, then the stack's state.
 
 #[cfg(test)]
 mod tests;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use shared::aws::autoscaling::Group;
 use shared::aws::s3::{self, Created};
 use shared::aws::state;
 use shared::checksum::digests;
 use shared::command::BackupCommand;
-use shared::id::{CommandId, InstanceId, StackName};
-use shared::manifest::{
-    Index, MOST_INDEX_BYTES, MOST_MANIFEST_BYTES, Manifest, ObjectRecord, SCHEMA_VERSION,
-};
+use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::layout::{self, Shelf};
+use shared::manifest::{Index, MOST_INDEX_BYTES, Manifest, ObjectRecord, SCHEMA_VERSION};
 use shared::metrics::{self, Metric};
 use shared::report::BackupReport;
-use shared::{Error, Result, layout};
+use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::warn;
 
+use crate::admission;
+use crate::decide::guard::Doubt;
 use crate::function::Function;
+use crate::stored;
 
 /// How many objects are looked at in parallel.
 const HEADS: usize = 16;
@@ -28,7 +32,9 @@ const HEADS: usize = 16;
 /// A backup that a node reports, with what the function itself knows of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Finished<'a> {
-    /// From the tag of the instance's group, never from the report.
+    /// The instance's group, or the one that it has left.
+    pub(crate) group: &'a Group,
+    /// From the tag of the group, never from the report.
     pub(crate) stack: &'a StackName,
     /// The instance that the command ran on.
     pub(crate) instance: &'a InstanceId,
@@ -40,13 +46,17 @@ pub(crate) struct Finished<'a> {
     pub(crate) report: &'a BackupReport,
 }
 
-/// Whether a commit was this one's or an earlier one's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a backup that is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Commit {
     /// The backup exists since now.
     New,
     /// The same backup was committed before.
     Repeated,
+    /// It is kept aside since now.
+    KeptAside(Doubt),
+    /// The same backup was kept aside before.
+    KeptAsideBefore,
 }
 
 /// Commits a backup after checking every object of it. Committing the same one twice is harmless.
@@ -56,24 +66,69 @@ pub(crate) async fn commit(
     now: OffsetDateTime,
 ) -> Result<Commit> {
     let (index_object, index) = read_index(function, finished).await?;
-    check_objects(function, &index).await?;
+    if let Some(before) = settled(function, finished.stack, &index, &index_object).await? {
+        if before == Commit::Repeated {
+            ensure_state(function, finished.stack, &index.backup_id).await;
+        }
+        return Ok(before);
+    }
+    check_objects(function, &index.objects).await?;
+    let doubt = admission::doubt(function, finished.group, finished.stack, &index, now).await?;
+    let shelf = match doubt {
+        None => Shelf::Committed,
+        Some(_) => Shelf::Quarantined,
+    };
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         committed_at: now,
         command_id: finished.command_id.clone(),
         index_object,
+        quarantined_for: doubt.as_ref().map(Doubt::to_string),
         index,
     };
-    let commit = put_manifest(function, finished.stack, &manifest).await?;
-    if commit == Commit::New {
-        measure(function, finished, &manifest, now);
+    if !put_manifest(function, finished.stack, shelf, &manifest).await? {
+        // Another delivery of the same event was faster.
+        let (index, object) = (&manifest.index, &manifest.index_object);
+        let before = settled(function, finished.stack, index, object).await?;
+        return Ok(before.unwrap_or(Commit::Repeated));
     }
-    let backup = &manifest.index.backup_id;
-    if let Err(error) = state::ensure(&function.aws.ssm, finished.stack, backup).await {
-        // The backup is committed all the same, and every tick repairs the state.
-        warn!(stack = %finished.stack, backup_id = %backup, problem = error.chain(), "the stack's state is not written yet");
+    if let Some(doubt) = doubt {
+        return Ok(Commit::KeptAside(doubt));
     }
-    Ok(commit)
+    measure(function, finished, &manifest, now);
+    ensure_state(function, finished.stack, &manifest.index.backup_id).await;
+    Ok(Commit::New)
+}
+
+/// Says what became of this backup before, if it has a manifest.
+async fn settled(
+    function: &Function,
+    stack: &StackName,
+    index: &Index,
+    index_object: &ObjectRecord,
+) -> Result<Option<Commit>> {
+    let backup = &index.backup_id;
+    let Some((shelf, before)) = stored::anywhere(function, stack, backup).await? else {
+        return Ok(None);
+    };
+    if before.index_object.sha256 != index_object.sha256 {
+        let other = &before.index;
+        return Err(Error::Refused(format!(
+            "the backup {backup} is already committed from the run {} on {}; the run {} on {} stays uncommitted",
+            other.run_id, other.node.instance_id, index.run_id, index.node.instance_id
+        )));
+    }
+    Ok(Some(match shelf {
+        Shelf::Committed => Commit::Repeated,
+        Shelf::Quarantined => Commit::KeptAsideBefore,
+    }))
+}
+
+/// Writes the stack's state. The backup is committed all the same where that fails, and every tick repairs it.
+async fn ensure_state(function: &Function, stack: &StackName, backup: &BackupId) {
+    if let Err(error) = state::ensure(&function.aws.ssm, stack, backup).await {
+        warn!(stack = %stack, backup_id = %backup, problem = error.chain(), "the stack's state is not written yet");
+    }
 }
 
 /// Reads the index that the report names, if it is the one that the report means.
@@ -147,9 +202,9 @@ fn check_origin(finished: &Finished<'_>, index: &Index, key: &str) -> Result<()>
     Ok(())
 }
 
-/// Holds every object in the bucket against the index.
-async fn check_objects(function: &Function, index: &Index) -> Result<()> {
-    stream::iter(&index.objects)
+/// Holds every object in the bucket against what is recorded of it.
+pub(crate) async fn check_objects(function: &Function, objects: &[ObjectRecord]) -> Result<()> {
+    stream::iter(objects)
         .map(|record| check_object(function, record))
         .buffer_unordered(HEADS)
         .try_collect()
@@ -182,29 +237,19 @@ async fn check_object(function: &Function, record: &ObjectRecord) -> Result<()> 
     Err(Error::contract(&record.key, problem))
 }
 
-/// Puts the manifest, unless the backup is committed already.
+/// Puts the manifest on a shelf; tells whether the place was free.
 async fn put_manifest(
     function: &Function,
     stack: &StackName,
+    shelf: Shelf,
     manifest: &Manifest,
-) -> Result<Commit> {
+) -> Result<bool> {
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let key = layout::manifest(stack, &manifest.index.backup_id);
+    let key = shelf.manifest(stack, &manifest.index.backup_id);
     let bytes = serde_json::to_vec_pretty(manifest)
         .map_err(|error| Error::contract(&key, error.to_string()))?;
-    if let Created::Now { .. } = s3::create(s3, bucket, &key, bytes, "application/json").await? {
-        return Ok(Commit::New);
-    }
-    let committed = s3::read(s3, bucket, &key, None, MOST_MANIFEST_BYTES).await?;
-    let committed = Manifest::parse(&committed, stack, &manifest.index.backup_id)?;
-    if committed.index_object.sha256 == manifest.index_object.sha256 {
-        return Ok(Commit::Repeated);
-    }
-    let (other, this) = (&committed.index, &manifest.index);
-    Err(Error::Refused(format!(
-        "the backup {} is already committed from the run {} on {}; the run {} on {} stays uncommitted",
-        this.backup_id, other.run_id, other.node.instance_id, this.run_id, this.node.instance_id
-    )))
+    let created = s3::create(s3, bucket, &key, bytes, "application/json").await?;
+    Ok(created != Created::AlreadyThere)
 }
 
 #[expect(

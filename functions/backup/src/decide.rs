@@ -2,7 +2,9 @@
 //!
 //! Every variant is a sentence of the runbook. A refusal is a decision, not an error.
 
+pub mod guard;
 mod hook;
+pub mod retention;
 #[cfg(test)]
 mod tests;
 

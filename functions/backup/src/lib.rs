@@ -2,16 +2,20 @@
 //!
 //! Read `handle` for what is done about each event, `decide` for why, and `commit` for when a backup exists.
 
+mod admission;
 mod catch_up;
 mod commit;
+mod curate;
 pub mod decide;
 mod failures;
 mod function;
 mod handle;
 mod outcome;
 mod request;
+mod retire;
 mod settle;
 mod start;
+mod stored;
 mod terminate;
 #[cfg(test)]
 mod testing;

@@ -38,6 +38,15 @@ pub(crate) enum Outcome {
         /// Newest first.
         backups: Vec<Summary>,
     },
+    /// An operator's word on one backup is carried out.
+    Curated {
+        /// The stack.
+        stack: StackName,
+        /// The backup.
+        backup_id: BackupId,
+        /// What that means.
+        decision: String,
+    },
     /// Nothing was done, for a reason that a retry does not change. It is in the log, too.
     Refused {
         /// The word of the failure metric.
@@ -103,6 +112,11 @@ pub(crate) enum Summary {
         bytes: u64,
         /// The instance that it was taken from.
         instance_id: InstanceId,
+        /// Whether it is kept for ever.
+        pinned: bool,
+        /// Why it is kept aside, where it is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quarantined_for: Option<String>,
     },
     /// Its manifest cannot be used.
     Unreadable {

@@ -1,13 +1,15 @@
 //! What an operator asks for by hand; IAM alone says who may.
 
+use std::collections::BTreeSet;
+
 use futures_util::stream::{self, StreamExt as _};
 use shared::aws::autoscaling::Group;
-use shared::aws::s3;
-use shared::command::Purpose;
+use shared::aws::catalog;
+use shared::command::{BackupCommand, InPlace, Purpose};
 use shared::event::Request;
 use shared::id::{BackupId, StackName};
-use shared::manifest::{MOST_MANIFEST_BYTES, Manifest};
-use shared::{Error, Result, layout};
+use shared::layout::Shelf;
+use shared::{Error, Result};
 use time::OffsetDateTime;
 
 use crate::decide::{self, Start};
@@ -16,6 +18,7 @@ use crate::function::Function;
 use crate::outcome::{Outcome, Summary};
 use crate::start;
 use crate::tick::{self, Facts};
+use crate::{curate, stored};
 
 /// The most backups that one listing names.
 const MOST_LISTED: usize = 200;
@@ -29,18 +32,43 @@ pub(crate) async fn on_request(
     now: OffsetDateTime,
 ) -> Result<Outcome> {
     match request {
-        Request::BackupNow { stack } => back_up(function, &stack, Purpose::Manual, now).await,
+        Request::BackupNow { stack } => {
+            let command = tick::command(BackupId::at(now), Purpose::Manual)?;
+            back_up(function, &stack, &command, now).await
+        }
         Request::Adopt {
             stack,
             over_existing_backups,
         } => {
-            let newest =
-                s3::newest_backups(&function.aws.s3, &function.config.bucket, &stack, 1, now)
-                    .await?;
+            let newest = newest(function, &stack, Shelf::Committed, 1, now).await?;
             decide::on_adopt(newest.first(), over_existing_backups).map_err(Error::Refused)?;
-            back_up(function, &stack, Purpose::Adopt, now).await
+            let command = tick::command(BackupId::at(now), Purpose::Adopt)?;
+            back_up(function, &stack, &command, now).await
         }
         Request::ListBackups { stack, limit } => list(function, stack, limit, now).await,
+        Request::AcceptQuarantined { stack, backup_id } => {
+            curate::accept(function, &stack, &backup_id).await
+        }
+        Request::RejectQuarantined { stack, backup_id } => {
+            curate::reject(function, &stack, &backup_id).await
+        }
+        Request::Pin { stack, backup_id } => curate::pin(function, &stack, &backup_id).await,
+        Request::Unpin { stack, backup_id } => curate::unpin(function, &stack, &backup_id).await,
+        Request::RestoreBackup {
+            stack,
+            backup_id,
+            before,
+        } => {
+            let chosen = match (backup_id, before) {
+                (Some(backup), None) => known(function, &stack, backup).await?,
+                (None, Some(time)) => newest_before(function, &stack, time).await?,
+                _ => {
+                    let message = "give `backup_id`, or `before` with a time: one of the two";
+                    return Err(Error::Event(message.to_owned()));
+                }
+            };
+            restore_in_place(function, &stack, chosen, now).await
+        }
         // `Event::parse` makes a sweep of it.
         Request::Sweep => Err(Error::Event("a sweep is no request".to_owned())),
     }
@@ -49,12 +77,11 @@ pub(crate) async fn on_request(
 async fn back_up(
     function: &Function,
     stack: &StackName,
-    purpose: Purpose,
+    command: &BackupCommand,
     now: OffsetDateTime,
 ) -> Result<Outcome> {
     let facts = Facts::gather(function, now).await?;
     let group = group_of(&facts.groups, stack)?;
-    let command = tick::command(BackupId::at(now), purpose)?;
     let target = match decide::on_tick(&facts.of_group(group, None)) {
         Start::Start { stack, instance } => (stack, instance),
         Start::Skip(reason) => {
@@ -62,7 +89,7 @@ async fn back_up(
         }
     };
     let mut failures = Failures::new(&function.config);
-    let started = start::start(function, &command, &[target], &mut failures).await;
+    let started = start::start(function, command, &[target], &mut failures).await;
     failures.finish()?;
     Ok(match started.into_iter().next() {
         Some(started) => Outcome::Requested(started),
@@ -71,6 +98,62 @@ async fn back_up(
             message: "the command could not be sent; the log says why".to_owned(),
         },
     })
+}
+
+/// Asks for the backup that precedes a restore in place. What the restore function finds it to be, once it has a
+/// manifest, is the command to restore.
+async fn restore_in_place(
+    function: &Function,
+    stack: &StackName,
+    chosen: BackupId,
+    now: OffsetDateTime,
+) -> Result<Outcome> {
+    let before = BackupId::at(now);
+    let command = BackupCommand {
+        backup_id: before.clone(),
+        operation_id: InPlace { chosen, before }.operation()?,
+        purpose: Purpose::PreRestore,
+    };
+    back_up(function, stack, &command, now).await
+}
+
+/// Makes sure that a backup is there and can be read, before anything is done for its sake.
+async fn known(function: &Function, stack: &StackName, backup: BackupId) -> Result<BackupId> {
+    match stored::anywhere(function, stack, &backup).await? {
+        Some(_) => Ok(backup),
+        None => Err(stored::unknown(stack, &backup)),
+    }
+}
+
+/// Returns the newest committed backup that was asked for before a time and can be read.
+async fn newest_before(
+    function: &Function,
+    stack: &StackName,
+    time: OffsetDateTime,
+) -> Result<BackupId> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    let all = catalog::all(client, bucket, stack, Shelf::Committed).await?;
+    for backup in all.range(..BackupId::at(time)).rev() {
+        match stored::on_shelf(function, stack, Shelf::Committed, backup).await {
+            Ok(Some(_)) => return Ok(backup.clone()),
+            Ok(None) | Err(Error::Contract { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Refused(format!(
+        "the stack {stack} has no readable backup of before {time}"
+    )))
+}
+
+async fn newest(
+    function: &Function,
+    stack: &StackName,
+    shelf: Shelf,
+    count: usize,
+    now: OffsetDateTime,
+) -> Result<Vec<BackupId>> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    catalog::newest(client, bucket, stack, shelf, count, now).await
 }
 
 fn group_of<'a>(groups: &'a [Group], stack: &StackName) -> Result<&'a Group> {
@@ -90,11 +173,18 @@ async fn list(
     limit: usize,
     now: OffsetDateTime,
 ) -> Result<Outcome> {
-    let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let ids = s3::newest_backups(s3, bucket, &stack, limit.clamp(1, MOST_LISTED), now).await?;
-    let stack_name = &stack;
+    let limit = limit.clamp(1, MOST_LISTED);
+    let mut ids = Vec::new();
+    for shelf in [Shelf::Committed, Shelf::Quarantined] {
+        let newest = newest(function, &stack, shelf, limit, now).await?;
+        ids.extend(newest.into_iter().map(|id| (id, shelf)));
+    }
+    ids.sort_by(|(a, _), (b, _)| b.cmp(a));
+    ids.truncate(limit);
+    let pinned = catalog::pinned(&function.aws.s3, &function.config.bucket, &stack).await?;
+    let (stack_name, pinned) = (&stack, &pinned);
     let summaries: Vec<Result<Summary>> = stream::iter(ids)
-        .map(|id| async move { summary(function, stack_name, id).await })
+        .map(|(id, shelf)| summary(function, stack_name, pinned, shelf, id))
         .buffered(READS)
         .collect()
         .await;
@@ -103,26 +193,30 @@ async fn list(
 }
 
 /// An unreadable manifest must not hide the others: it is listed with what is wrong with it.
-async fn summary(function: &Function, stack: &StackName, backup_id: BackupId) -> Result<Summary> {
-    let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = layout::manifest(stack, &backup_id);
-    let manifest = match s3::read(s3, bucket, &key, None, MOST_MANIFEST_BYTES).await {
-        Ok(bytes) => Manifest::parse(&bytes, stack, &backup_id),
-        Err(error) => Err(error),
-    };
-    match manifest {
-        Ok(manifest) => Ok(Summary::Backup {
+async fn summary(
+    function: &Function,
+    stack: &StackName,
+    pinned: &BTreeSet<BackupId>,
+    shelf: Shelf,
+    backup_id: BackupId,
+) -> Result<Summary> {
+    let unreadable = |backup_id, problem: String| Ok(Summary::Unreadable { backup_id, problem });
+    match stored::on_shelf(function, stack, shelf, &backup_id).await {
+        Ok(Some(manifest)) => Ok(Summary::Backup {
+            pinned: pinned.contains(&backup_id),
             backup_id,
             purpose: manifest.index.purpose,
             committed_at: manifest.committed_at,
             rows: manifest.index.rows(),
             bytes: manifest.index.bytes(),
             instance_id: manifest.index.node.instance_id,
+            // What was accepted since is as good as any other.
+            quarantined_for: manifest
+                .quarantined_for
+                .filter(|_| shelf == Shelf::Quarantined),
         }),
+        Ok(None) => unreadable(backup_id, "it was deleted since it was listed".to_owned()),
         Err(error) if error.retryable() => Err(error),
-        Err(error) => Ok(Summary::Unreadable {
-            backup_id,
-            problem: error.chain(),
-        }),
+        Err(error) => unreadable(backup_id, error.chain()),
     }
 }

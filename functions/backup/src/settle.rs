@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
-use shared::aws::s3;
 use shared::aws::ssm::{self, CommandRecord, Invocation, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::id::{BackupId, CommandId, InstanceId, StackName};
 use shared::report::ExitCode;
-use shared::{Error, Result, layout};
+use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
@@ -17,6 +16,7 @@ use crate::decide::{self, Ending, FinalBackup, FinishedFacts};
 use crate::failures::report;
 use crate::function::Function;
 use crate::outcome::CaughtUp;
+use crate::{retire, stored};
 
 /// SSM's event may be a few seconds ahead of what SSM answers.
 const STATUS_TRIES: u32 = 5;
@@ -129,7 +129,11 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
     };
     let ending = decide::on_finished(&facts);
 
-    let (backup, decision) = act(function, target, &facts, &ending).await?;
+    let Acted {
+        backup,
+        decision,
+        committed,
+    } = act(function, target, &facts, &ending).await?;
     if facts.command.purpose == Purpose::Final
         && let Some(backup) = backup
     {
@@ -142,16 +146,14 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
     if backup.is_some() {
         function.remember(&record.command_id, instance);
     }
-    let backup_id = match &ending {
-        Ending::Commit(report) if backup == Some(FinalBackup::Committed) => {
-            Some(report.backup_id.clone())
-        }
-        _ => None,
-    };
+    // After the hook, which waits for its answer, and only where a backup has just succeeded.
+    if let Some(backup) = &committed {
+        retire::after(function, stack, backup, now).await;
+    }
     Ok(CaughtUp {
         stack: Some(stack.clone()),
         instance_id: instance.clone(),
-        backup_id,
+        backup_id: committed,
         decision,
     })
 }
@@ -181,18 +183,38 @@ pub(crate) async fn answer_hook(
     Ok(Some(completion))
 }
 
-/// Does what an ending asks for; returns what it means for a terminate hook, and the decision in words.
+/// What was done about an ending.
+struct Acted {
+    /// What it means for a terminate hook.
+    backup: Option<FinalBackup>,
+    /// The decision in words.
+    decision: String,
+    /// The backup that exists since now.
+    committed: Option<BackupId>,
+}
+
+impl Acted {
+    fn new(backup: impl Into<Option<FinalBackup>>, decision: impl Into<String>) -> Self {
+        Self {
+            backup: backup.into(),
+            decision: decision.into(),
+            committed: None,
+        }
+    }
+}
+
+/// Does what an ending asks for.
 async fn act(
     function: &Function,
     target: Target<'_>,
     facts: &FinishedFacts,
     ending: &Ending,
-) -> Result<(Option<FinalBackup>, String)> {
+) -> Result<Acted> {
     let Target {
+        group,
         stack,
         instance,
         record,
-        ..
     } = target;
     let failed = |kind: &str, message: String| {
         let backup = &facts.command.backup_id;
@@ -204,12 +226,13 @@ async fn act(
             format!("the backup {backup} of {instance} {message}")
         };
         report(&function.config, Some(stack), kind, &message);
-        Ok((Some(FinalBackup::Failed), message))
+        Ok(Acted::new(FinalBackup::Failed, message))
     };
     match ending {
-        Ending::StillRunning(status) => Ok((None, format!("the command is {status}"))),
+        Ending::StillRunning(status) => Ok(Acted::new(None, format!("the command is {status}"))),
         Ending::Commit(answer) => {
             let finished = Finished {
+                group,
                 stack,
                 instance,
                 command_id: &record.command_id,
@@ -217,19 +240,16 @@ async fn act(
                 report: answer,
             };
             match commit::commit(function, &finished, facts.now).await {
-                Ok(commit) => {
-                    log_commit(&finished, commit);
-                    Ok((Some(FinalBackup::Committed), "committed".to_owned()))
-                }
+                Ok(commit) => Ok(delivered(function, &finished, &commit)),
                 Err(error) if error.retryable() => Err(error),
                 Err(error) => failed(error.kind(), format!("is not committed: {}", error.chain())),
             }
         }
         // A late duplicate of an event that did its work.
-        Ending::TooLate(backup_id) if is_committed(function, stack, backup_id).await? => {
+        Ending::TooLate(backup_id) if stored::is_settled(function, stack, backup_id).await? => {
             info!(stack = %stack, backup_id = %backup_id, instance_id = %instance, command_id = %record.command_id,
                 decision = "AlreadyCommitted", "a late event of a backup that was committed in time");
-            Ok((Some(FinalBackup::Committed), "committed before".to_owned()))
+            Ok(Acted::new(FinalBackup::Committed, "committed before"))
         }
         Ending::TooLate(_) => failed(
             "CommitLate",
@@ -240,21 +260,21 @@ async fn act(
         // nothing to save.
         Ending::Busy => {
             warn!(stack = %stack, instance_id = %instance, decision = "Busy", "{}", ExitCode::Busy.remedy());
-            Ok((Some(FinalBackup::Postponed), "the node was busy".to_owned()))
+            Ok(Acted::new(FinalBackup::Postponed, "the node was busy"))
         }
         Ending::NotRestored(message) if facts.command.purpose == Purpose::Final => {
             info!(stack = %stack, instance_id = %instance, decision = "NothingToSave", "{message}");
-            Ok((
-                Some(FinalBackup::NothingToSave),
-                "the node was never restored".to_owned(),
+            Ok(Acted::new(
+                FinalBackup::NothingToSave,
+                "the node was never restored",
             ))
         }
         Ending::Unreported {
             status: InvocationStatus::Cancelled,
             ..
-        } if facts.command.purpose == Purpose::Final => Ok((
-            Some(FinalBackup::Cancelled),
-            "the final backup was cancelled".to_owned(),
+        } if facts.command.purpose == Purpose::Final => Ok(Acted::new(
+            FinalBackup::Cancelled,
+            "the final backup was cancelled",
         )),
         Ending::NotRestored(message) => {
             let code = ExitCode::NotRestored;
@@ -298,19 +318,15 @@ pub(crate) fn tell_no_final_backup(
     message
 }
 
-/// Tells whether a backup has its manifest.
-pub(crate) async fn is_committed(
-    function: &Function,
-    stack: &StackName,
-    backup: &BackupId,
-) -> Result<bool> {
-    let (bucket, key) = (&function.config.bucket, layout::manifest(stack, backup));
-    let manifest = s3::head(&function.aws.s3, bucket, &key, None).await?;
-    Ok(manifest.is_some())
-}
-
-fn log_commit(finished: &Finished<'_>, commit: Commit) {
+/// Says what became of a complete backup.
+fn delivered(function: &Function, finished: &Finished<'_>, commit: &Commit) -> Acted {
     let report = finished.report;
+    let decision = match commit {
+        Commit::New => "Commit",
+        Commit::Repeated => "AlreadyCommitted",
+        Commit::KeptAside(_) => "Quarantine",
+        Commit::KeptAsideBefore => "AlreadyQuarantined",
+    };
     info!(
         stack = %finished.stack,
         backup_id = %report.backup_id,
@@ -320,12 +336,26 @@ fn log_commit(finished: &Finished<'_>, commit: Commit) {
         rows = report.rows,
         bytes = report.bytes,
         seconds = report.seconds,
-        decision = match commit {
-            Commit::New => "Commit",
-            Commit::Repeated => "AlreadyCommitted",
-        },
-        "the backup is committed"
+        decision,
+        "the backup is complete"
     );
+    // What is kept aside is kept as well: nothing is lost with its node.
+    let mut acted = Acted::new(FinalBackup::Committed, "committed");
+    match commit {
+        Commit::New => acted.committed = Some(report.backup_id.clone()),
+        Commit::Repeated => "committed before".clone_into(&mut acted.decision),
+        Commit::KeptAside(doubt) => {
+            acted.decision = format!(
+                "the backup {} is kept aside, and restores go on from the newest before it: {doubt}; send \
+                 accept-quarantined if it is good, reject-quarantined if it is not",
+                report.backup_id
+            );
+            let stack = Some(finished.stack);
+            self::report(&function.config, stack, doubt.kind(), &acted.decision);
+        }
+        Commit::KeptAsideBefore => "kept aside before".clone_into(&mut acted.decision),
+    }
+    acted
 }
 
 async fn finished_invocation(

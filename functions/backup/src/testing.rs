@@ -1,18 +1,20 @@
 //! A function whose clients answer by rules, and a bucket in memory for them to answer from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::error::ErrorMetadata;
+use aws_sdk_s3::operation::delete_objects::DeleteObjectsOutput;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::ChecksumType;
+use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use shared::aws::Aws;
 use shared::checksum::digests;
-use shared::env::Config;
+use shared::env::{Config, Retention};
 
 use crate::function::Function;
 
@@ -24,7 +26,8 @@ pub(crate) struct Stored {
 }
 
 /// The objects of a bucket, by key.
-pub(crate) type Bucket = Arc<Mutex<BTreeMap<String, Stored>>>;
+pub(crate) type Objects = BTreeMap<String, Stored>;
+pub(crate) type Bucket = Arc<Mutex<Objects>>;
 
 pub(crate) fn put(bucket: &Bucket, key: &str, bytes: &[u8]) {
     let stored = Stored {
@@ -51,8 +54,23 @@ pub(crate) fn function(bucket: &Bucket, ssm: &[&Rule]) -> Function {
 
 /// Makes a function with this bucket; SSM and Auto Scaling answer by these rules alone.
 pub(crate) fn function_of_groups(bucket: &Bucket, ssm: &[&Rule], groups: &[&Rule]) -> Function {
+    function_beside(bucket, ssm, groups, |_, _| {})
+}
+
+/// Makes a function that is not alone with its bucket: `meanwhile` happens right after each deletion, of that key.
+pub(crate) fn function_beside(
+    bucket: &Bucket,
+    ssm: &[&Rule],
+    groups: &[&Rule],
+    meanwhile: impl Fn(&mut Objects, &str) + Send + Sync + 'static,
+) -> Function {
     let (head, get, put) = rules(bucket);
-    let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get, &put]);
+    let (list, delete) = (list(bucket), delete(bucket, meanwhile));
+    let s3 = mock_client!(
+        aws_sdk_s3,
+        RuleMode::MatchAny,
+        [&head, &get, &put, &list, &delete]
+    );
     let ssm = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, ssm);
     let autoscaling = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, groups);
     Function::new(
@@ -74,6 +92,7 @@ fn config() -> Config {
         restore_document: "rekindle-restore".to_owned(),
         agent,
         metric_namespace: "Rekindle".to_owned(),
+        retention: Retention::default(),
     }
 }
 
@@ -122,4 +141,45 @@ fn rules(bucket: &Bucket) -> (Rule, Rule, Rule) {
         MockResponse::Output(PutObjectOutput::builder().build())
     });
     (head, get, put)
+}
+
+/// Lists as S3 does, on one page.
+fn list(bucket: &Bucket) -> Rule {
+    let objects = Arc::clone(bucket);
+    mock!(aws_sdk_s3::Client::list_objects_v2).then_compute_output(move |request| {
+        let (prefix, after) = (request.prefix().unwrap(), request.start_after());
+        let objects = objects.lock().unwrap();
+        let found = objects.keys().filter(|key| {
+            key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        });
+        let mut prefixes = BTreeSet::new();
+        let mut keys = Vec::new();
+        for key in found {
+            match request
+                .delimiter()
+                .and_then(|it| key[prefix.len()..].find(it))
+            {
+                Some(end) => drop(prefixes.insert(key[..=prefix.len() + end].to_owned())),
+                None => keys.push(Object::builder().key(key).build()),
+            }
+        }
+        let prefixes = prefixes.into_iter();
+        let prefixes = prefixes.map(|prefix| CommonPrefix::builder().prefix(prefix).build());
+        ListObjectsV2Output::builder()
+            .set_common_prefixes(Some(prefixes.collect()))
+            .set_contents(Some(keys))
+            .build()
+    })
+}
+
+fn delete(bucket: &Bucket, meanwhile: impl Fn(&mut Objects, &str) + Send + Sync + 'static) -> Rule {
+    let objects = Arc::clone(bucket);
+    mock!(aws_sdk_s3::Client::delete_objects).then_compute_output(move |request| {
+        let mut objects = objects.lock().unwrap();
+        for object in request.delete().unwrap().objects() {
+            objects.remove(object.key());
+            meanwhile(&mut objects, object.key());
+        }
+        DeleteObjectsOutput::builder().build()
+    })
 }

@@ -6,12 +6,13 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use shared::aws::autoscaling::{self, Group, LifecycleState};
-use shared::aws::s3;
+use shared::aws::catalog;
 use shared::aws::ssm::{self, CommandRecord, Ping};
 use shared::aws::state;
 use shared::command::{BackupCommand, Purpose};
 use shared::error::Result;
 use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::layout::Shelf;
 use shared::metrics::{self, Metric};
 use shared::{Error, budget};
 use time::OffsetDateTime;
@@ -204,21 +205,24 @@ async fn unfinished(
         .collect())
 }
 
-/// Measures the age of a stack's newest backup, and repairs the stack's state where its write was lost.
+/// Measures the age of a stack's newest backup and how many are kept aside, and repairs the stack's state where its
+/// write was lost.
 async fn look_after(function: &Function, stack: &StackName, now: OffsetDateTime) -> Result<()> {
     let (aws, config) = (&function.aws, &function.config);
-    let newest = s3::newest_backups(&aws.s3, &config.bucket, stack, 1, now).await?;
-    let Some(newest) = newest.into_iter().next() else {
-        return Ok(());
-    };
-    let age = (now - newest.time()).as_seconds_f64();
-    metrics::measured(
-        &config.metric_namespace,
-        now,
-        stack,
-        &[(Metric::BackupAge, age)],
-    );
-    if state::ensure(&aws.ssm, stack, &newest).await? {
+    let (s3, bucket) = (&aws.s3, &config.bucket);
+    let aside = catalog::newest(s3, bucket, stack, Shelf::Quarantined, 1, now).await?;
+    let newest = catalog::newest(s3, bucket, stack, Shelf::Committed, 1, now).await?;
+    let mut values = Vec::new();
+    if let Some(newest) = newest.first() {
+        values.push((Metric::BackupAge, (now - newest.time()).as_seconds_f64()));
+    }
+    if !aside.is_empty() {
+        values.push((Metric::BackupsQuarantined, 1.0));
+    }
+    metrics::measured(&config.metric_namespace, now, stack, &values);
+    if let Some(newest) = newest.first()
+        && state::ensure(&aws.ssm, stack, newest).await?
+    {
         info!(stack = %stack, backup_id = %newest, decision = "RepairState", "the stack's state is written again");
     }
     Ok(())

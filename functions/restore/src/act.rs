@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::aws::autoscaling::{self, Completion, LAUNCH_HOOK, LifecycleResult};
 use shared::aws::{Aws, ssm};
-use shared::command::{Candidate, RestoreCommand};
+use shared::command::{Candidate, Mode, RestoreCommand};
 use shared::env::Config;
 use shared::id::{CommandId, InstanceId};
 use shared::metrics::{self, Metric};
@@ -34,6 +34,8 @@ pub(crate) enum Outcome {
     SentRestore,
     /// A first boot was sent to it just now.
     SentFirstBoot,
+    /// A restore that an operator asked for was sent to it just now.
+    SentInPlace,
     /// It works on what was sent before.
     AlreadyRunning,
     /// It was let into service.
@@ -122,6 +124,7 @@ async fn send(
     let agent = agent::publish(aws, config).await?;
     let command = RestoreCommand {
         operation_id: gather::operation(instance)?,
+        mode: Mode::Launch,
         candidates,
     };
     let sent = ssm::send(

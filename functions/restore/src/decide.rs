@@ -1,5 +1,7 @@
 //! What to do about an instance in the launch hook: decided from facts, without doing anything.
 
+pub mod in_place;
+
 use shared::aws::autoscaling::LifecycleState;
 use shared::budget;
 use shared::id::{CommandId, InstanceId, StackName};

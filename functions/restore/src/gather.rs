@@ -5,11 +5,12 @@ use futures_util::future::try_join_all;
 use futures_util::try_join;
 use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState, Member, STACK_TAG};
 use shared::aws::ssm::{self, Ping};
-use shared::aws::{Aws, s3, state};
+use shared::aws::{Aws, catalog, s3, state};
 use shared::env::Config;
 use shared::id::{BackupId, InstanceId, OperationId, StackName};
+use shared::layout::{self, Shelf};
 use shared::manifest::{self, MOST_MANIFEST_BYTES, Manifest};
-use shared::{Error, Result, budget, layout};
+use shared::{Error, Result, budget};
 use time::OffsetDateTime;
 
 use crate::attempt::{self, Attempt};
@@ -192,7 +193,8 @@ async fn backups(
     now: OffsetDateTime,
 ) -> Result<Backups> {
     let most = choose::MOST_MANIFESTS;
-    let newest = s3::newest_backups(&aws.s3, &config.bucket, stack, most, now).await?;
+    let newest =
+        catalog::newest(&aws.s3, &config.bucket, stack, Shelf::Committed, most, now).await?;
     if newest.is_empty() {
         return Ok(match state::read(&aws.ssm, stack).await {
             Ok(None) => Backups::NeverAny,

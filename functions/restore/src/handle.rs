@@ -20,6 +20,7 @@ use tracing::{error, field, info, warn};
 use crate::act::{self, Outcome};
 use crate::decide::{self, Decision, Facts};
 use crate::gather::{self, Launch};
+use crate::in_place;
 
 /// Between two looks at an instance that is not ready: nobody is served while it waits.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -93,7 +94,12 @@ async fn dispatch(
         Event::CommandFinished(command) => {
             let document = &config.restore_document;
             expect_equal("document-name", &command.document_name, document)?;
-            Ok(vec![once(aws, config, command.instance_id).await?])
+            let advanced = once(aws, config, command.instance_id.clone()).await?;
+            // An instance that waits in no hook was restored by an operator's wish, or long ago.
+            if advanced.outcome == Outcome::AlreadyResolved {
+                in_place::tell(aws, config, &command).await?;
+            }
+            Ok(vec![advanced])
         }
         Event::Sweep | Event::Tick { .. } => sweep(aws, config).await,
         Event::InstanceTerminating(_) => Err(Error::Event(
@@ -148,26 +154,27 @@ async fn launch(
     }
 }
 
-/// Advances every instance that waits in the launch hook of a protected group. One that fails keeps none of the
-/// others from being advanced.
+/// Advances every instance that waits in the launch hook of a protected group, and every restore in place. One that
+/// fails keeps none of the others from being advanced.
 async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
     let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
     measure_suspensions(config, &groups);
-    let members = groups.into_iter().flat_map(|group| group.members);
+    let members = groups.iter().flat_map(|group| &group.members);
     let waiting = members.filter(|member| {
         matches!(
             member.state,
             LifecycleState::PendingWait | LifecycleState::WarmedPendingWait
         )
     });
-    let passes = waiting.map(|member| {
+    let passes = waiting.map(async |member| {
         let instance = member.instance_id.clone();
-        async move { (member.instance_id, once(aws, config, instance).await) }
+        (Some(instance.clone()), once(aws, config, instance).await)
     });
-    let passes: Vec<(InstanceId, Result<Advanced>)> = stream::iter(passes)
+    let mut passes: Vec<Pass> = stream::iter(passes)
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
+    passes.extend(restores_in_place(aws, config, &groups).await);
     let mut advanced = Vec::new();
     let mut to_retry = None;
     for (instance, pass) in passes {
@@ -175,16 +182,41 @@ async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
             Ok(pass) => advanced.push(pass),
             // The first one is this invocation's error, which `handle` counts and the runtime logs.
             Err(error) if error.retryable() && to_retry.is_none() => {
-                warn!(instance_id = %instance, "not advanced; this sweep is tried again");
+                let instance_id = instance.as_ref().map(field::display);
+                warn!(instance_id, "not advanced; this sweep is tried again");
                 to_retry = Some(error);
             }
             Err(error) => {
                 count(config, &error);
-                tell(&error, Some(&instance));
+                tell(&error, instance.as_ref());
             }
         }
     }
     to_retry.map_or(Ok(advanced), Err)
+}
+
+/// What came of one instance in a sweep; none where it is not even known of which.
+type Pass = (Option<InstanceId>, Result<Advanced>);
+
+async fn restores_in_place(aws: &Aws, config: &Config, groups: &[Group]) -> Vec<Pass> {
+    let now = OffsetDateTime::now_utc();
+    let asked = match in_place::asked(aws, config, groups, now).await {
+        Ok(asked) => asked,
+        Err(error) => return vec![(None, Err(error))],
+    };
+    let mut passes = Vec::new();
+    for asked in asked {
+        let sent = in_place::follow(aws, config, &asked, now).await;
+        let instance_id = asked.instance_id;
+        let advanced = sent.map(|sent| {
+            sent.then(|| Advanced {
+                instance_id: instance_id.clone(),
+                outcome: Outcome::SentInPlace,
+            })
+        });
+        passes.extend(advanced.transpose().map(|it| (Some(instance_id), it)));
+    }
+    passes
 }
 
 /// Measures which stacks could not be given a new node now. An operator may suspend launches and forget it.

@@ -7,6 +7,7 @@ pub mod choose;
 pub mod decide;
 mod gather;
 mod handle;
+mod in_place;
 pub mod reason;
 
 use std::process::ExitCode;

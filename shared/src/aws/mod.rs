@@ -4,6 +4,7 @@
 //! (`AWS_ENDPOINT_URL_*`), so that what is tested is what is shipped.
 
 pub mod autoscaling;
+pub mod catalog;
 pub mod s3;
 pub mod ssm;
 pub mod state;

@@ -1,137 +1,25 @@
-//! S3: the newest backups, bounded reads, checks of objects, and writes that never overwrite.
+//! S3: bounded reads, checks of objects, writes that never overwrite, and deletions. `catalog` lists.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::Duration as StdDuration;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
-use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
-use time::{Duration, OffsetDateTime};
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType, Delete, ObjectIdentifier};
 
 use super::failed;
 use crate::checksum::digests;
 use crate::error::{Error, Result};
-use crate::id::{BackupId, Crc64, StackName};
-use crate::layout;
+use crate::id::Crc64;
 
-/// How far back the days of backups are listed at first. A stack that is alive has backups there.
-const RECENT: Duration = Duration::days(31);
 /// How often an object is read whose bytes do not come through.
 const READ_TRIES: u32 = 3;
 const GET_OBJECT: &str = "s3:GetObject";
 /// How often a write is tried again while another write to the same key is under way.
 const CONFLICT_TRIES: u32 = 5;
-const CONFLICT_PAUSE: StdDuration = StdDuration::from_millis(200);
-
-/// Returns the ids of a stack's newest committed backups, newest first and at most `count`.
-///
-/// Keys come in ascending order and cannot be listed backwards. So the days are listed first, those near `now`
-/// alone if they suffice, then the newest days one by one: the number of calls depends on `count`, not on how
-/// many backups there are. An id is taken from its key, never from a time of S3.
-pub async fn newest_backups(
-    client: &Client,
-    bucket: &str,
-    stack: &StackName,
-    count: usize,
-    now: OffsetDateTime,
-) -> Result<Vec<BackupId>> {
-    let recent = BackupId::at(now - RECENT).day();
-    let days = days(client, bucket, stack, Some(&recent)).await?;
-    let mut newest = newest_of_days(client, bucket, stack, count, &days).await?;
-    if newest.len() < count {
-        let mut older = self::days(client, bucket, stack, None).await?;
-        older.retain(|day| !days.contains(day));
-        let missing = count - newest.len();
-        newest.extend(newest_of_days(client, bucket, stack, missing, &older).await?);
-    }
-    Ok(newest)
-}
-
-/// Lists the days, ascending, on which a stack has manifests; from one day on, if that is given.
-async fn days(
-    client: &Client,
-    bucket: &str,
-    stack: &StackName,
-    from: Option<&str>,
-) -> Result<Vec<String>> {
-    let prefix = layout::manifests(stack);
-    let request = client
-        .list_objects_v2()
-        .bucket(bucket)
-        .prefix(&prefix)
-        .delimiter("/")
-        .set_start_after(from.map(|day| format!("{prefix}{day}")));
-    listed(bucket, request, |page| {
-        let days = page.common_prefixes().iter().filter_map(|found| {
-            let day = found.prefix()?.strip_prefix(&prefix)?.strip_suffix('/')?;
-            Some(day.to_owned())
-        });
-        days.collect()
-    })
-    .await
-}
-
-async fn newest_of_days(
-    client: &Client,
-    bucket: &str,
-    stack: &StackName,
-    count: usize,
-    days: &[String],
-) -> Result<Vec<BackupId>> {
-    let mut newest = Vec::new();
-    for day in days.iter().rev() {
-        if newest.len() >= count {
-            break;
-        }
-        let mut of_day = backups_of_day(client, bucket, stack, day).await?;
-        of_day.sort_unstable();
-        newest.extend(of_day.into_iter().rev().take(count - newest.len()));
-    }
-    Ok(newest)
-}
-
-/// Lists the backups of one day: at most 1,440 by the schedule, which are two pages.
-async fn backups_of_day(
-    client: &Client,
-    bucket: &str,
-    stack: &StackName,
-    day: &str,
-) -> Result<Vec<BackupId>> {
-    let request = client
-        .list_objects_v2()
-        .bucket(bucket)
-        .prefix(layout::manifests_of_day(stack, day));
-    listed(bucket, request, |page| {
-        let backups = page.contents().iter().filter_map(|object| {
-            let key = object.key()?;
-            let backup = layout::backup_of_manifest(key)?;
-            (layout::manifest(stack, &backup) == key).then_some(backup)
-        });
-        backups.collect()
-    })
-    .await
-}
-
-/// Takes a listing's pages one by one, and joins what is found in each.
-async fn listed<T>(
-    bucket: &str,
-    request: ListObjectsV2FluentBuilder,
-    find: impl Fn(&ListObjectsV2Output) -> Vec<T>,
-) -> Result<Vec<T>> {
-    let mut pages = request.into_paginator().send();
-    let mut found = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page
-            .map_err(failed("s3:ListObjectsV2"))
-            .map_err(advise(bucket))?;
-        found.extend(find(&page));
-    }
-    Ok(found)
-}
+const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads an object of at most `limit` bytes; a larger one is an error before its bytes are taken.
 pub async fn read(
@@ -332,6 +220,50 @@ pub async fn create(
     }
 }
 
+/// The most objects that one call deletes.
+const DELETED_AT_ONCE: usize = 1_000;
+
+/// Deletes objects. In a bucket that keeps versions they can be brought back for as long as it does; those that are not
+/// there are no error.
+pub async fn delete(client: &Client, bucket: &str, keys: &[String]) -> Result<()> {
+    for keys in keys.chunks(DELETED_AT_ONCE) {
+        let mut delete = Delete::builder().quiet(true);
+        for key in keys {
+            delete = delete.objects(identified(key)?);
+        }
+        let delete = delete.build().map_err(|error| incomplete(&error))?;
+        let answer = client
+            .delete_objects()
+            .bucket(bucket)
+            .delete(delete)
+            .send()
+            .await
+            .map_err(failed("s3:DeleteObjects"))
+            .map_err(advise(bucket))?;
+        if let Some(error) = answer.errors().first() {
+            let text = |text: Option<&str>| text.unwrap_or("no word").to_owned();
+            let (code, key) = (text(error.code()), text(error.key()));
+            let message = format!("{key}: {}", text(error.message()));
+            return Err(advise(bucket)(Error::Aws {
+                operation: "s3:DeleteObjects",
+                retryable: matches!(code.as_str(), "InternalError" | "SlowDown"),
+                code,
+                source: message.into(),
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn identified(key: &str) -> Result<ObjectIdentifier> {
+    let identifier = ObjectIdentifier::builder().key(key).build();
+    identifier.map_err(|error| incomplete(&error))
+}
+
+fn incomplete(error: &dyn StdError) -> Error {
+    Error::contract("s3:DeleteObjects", error.to_string())
+}
+
 fn has_code<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
     error
         .as_service_error()
@@ -340,7 +272,7 @@ fn has_code<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
 }
 
 /// Puts what an operator does about it into the chain of causes, where the cause is a setting.
-fn advise(bucket: &str) -> impl Fn(Error) -> Error {
+pub(super) fn advise(bucket: &str) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Aws {
             operation,

@@ -83,6 +83,11 @@ impl InvocationStatus {
         )
     }
 
+    /// Tells whether the command ended well.
+    pub fn is_success(&self) -> bool {
+        *self == Self::Success
+    }
+
     /// Says how a command ended that is over, and of whose end no report tells.
     pub fn end(&self) -> CommandEnd {
         match self {

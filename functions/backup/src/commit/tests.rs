@@ -113,7 +113,15 @@ impl Scene {
             GetParameterError::generic(code)
         });
         let function = function(&self.bucket, &[&parameter, &unknown]);
+        let group = Group {
+            name: "dtr-group".to_owned(),
+            stack_tag: Some("dtr".to_owned()),
+            members: vec![],
+            retains_on_abandon: false,
+            launches_suspended: false,
+        };
         let finished = Finished {
+            group: &group,
             stack: &self.stack,
             instance: &self.instance,
             command_id: &self.command_id,
@@ -280,4 +288,72 @@ async fn an_index_of_something_else_is_never_committed() {
         scene.write_index();
         refused(scene, words).await;
     }
+}
+
+/// Commits an older backup of another node, which leaves its stack with a newest backup to be continued.
+async fn after_another_node() -> Scene {
+    const OLDER: &str = "20261123T020000.000Z";
+    let mut older = Scene::new("99999999");
+    older.index["node"]["instance_id"] = json!("i-0b7e4c2a91d3f5068");
+    let text = older.index.to_string().replace(BACKUP, OLDER);
+    older.index = serde_json::from_str(&text).unwrap();
+    older.instance = "i-0b7e4c2a91d3f5068".parse().unwrap();
+    (older.command.operation_id, older.command.backup_id) =
+        (OLDER.parse().unwrap(), OLDER.parse().unwrap());
+    (older.report.operation_id, older.report.backup_id) =
+        (OLDER.parse().unwrap(), OLDER.parse().unwrap());
+    for key in keys(&older.bucket, "backups/") {
+        let bytes = older.bucket.lock().unwrap()[&key].bytes.clone();
+        put(&older.bucket, &key.replace(BACKUP, OLDER), &bytes);
+    }
+    older.write_index();
+    assert_eq!(older.commit().await.0.unwrap(), Commit::New);
+    Scene::with_bucket("0a1b2c3d", older.bucket.clone())
+}
+
+#[tokio::test]
+async fn what_continues_another_backup_than_the_newest_is_kept_aside_and_stays_there() {
+    let scene = after_another_node().await;
+    let before = keys(&scene.bucket, "manifests/");
+    let (commit, states) = scene.commit().await;
+    let Commit::KeptAside(doubt) = commit.unwrap() else {
+        panic!("it was committed");
+    };
+    assert_eq!((doubt.kind(), states), ("QuarantinedLineage", 0));
+    assert_eq!(keys(&scene.bucket, "manifests/"), before);
+    let aside = keys(&scene.bucket, "quarantine/");
+    assert_eq!(aside, [MANIFEST.replace("manifests", "quarantine")]);
+    let bytes = scene.bucket.lock().unwrap()[&aside[0]].bytes.clone();
+    let manifest = Manifest::parse(&bytes, &scene.stack, &BACKUP.parse().unwrap()).unwrap();
+    assert_eq!(manifest.quarantined_for, Some(doubt.to_string()));
+
+    let (commit, _) = scene.commit().await;
+    assert_eq!(commit.unwrap(), Commit::KeptAsideBefore);
+    assert_eq!(keys(&scene.bucket, "manifests/"), before);
+}
+
+#[tokio::test]
+async fn a_replacement_that_lost_most_of_its_rows_is_kept_aside() {
+    let mut scene = after_another_node().await;
+    let restored = json!({"kind": "restored", "backup_id": "20261123T020000.000Z"});
+    scene.index["node"]["lineage"] = restored;
+    scene.index["databases"][0]["rows"] = json!(5);
+    scene.write_index();
+    let Commit::KeptAside(doubt) = scene.commit().await.0.unwrap() else {
+        panic!("it was committed");
+    };
+    let words = "it has 5 rows, and 20261123T020000.000Z had 12";
+    assert_eq!(
+        (doubt.kind(), &*doubt.to_string()),
+        ("QuarantinedLoss", words)
+    );
+
+    scene
+        .bucket
+        .lock()
+        .unwrap()
+        .retain(|key, _| !key.starts_with("quarantine/"));
+    scene.index["databases"][0]["rows"] = json!(6);
+    scene.write_index();
+    assert_eq!(scene.commit().await.0.unwrap(), Commit::New);
 }

@@ -11,7 +11,7 @@ use super::seconds;
 /// What a final backup came to, as far as its hook is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalBackup {
-    /// It is committed.
+    /// It is in S3, committed or kept aside.
     Committed,
     /// There was nothing to save.
     NothingToSave,

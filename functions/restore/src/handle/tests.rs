@@ -19,6 +19,7 @@ fn config() -> Config {
         // Any file serves: what is published is not looked at here.
         agent: concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into(),
         metric_namespace: "Rekindle".to_owned(),
+        retention: shared::env::Retention::default(),
     }
 }
 

@@ -1,0 +1,104 @@
+use super::*;
+use proptest::prelude::*;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
+const POLICY: Retention = Retention {
+    all: Duration::hours(48),
+    hourly: Duration::days(7),
+    daily: Duration::days(35),
+    at_least: 8,
+};
+
+fn backup(minutes_ago: i64) -> BackupId {
+    BackupId::at(NOW - Duration::minutes(minutes_ago))
+}
+
+fn left(backups: &BTreeSet<BackupId>, expired: &[BackupId]) -> BTreeSet<BackupId> {
+    let expired: BTreeSet<BackupId> = expired.iter().cloned().collect();
+    backups.difference(&expired).cloned().collect()
+}
+
+#[test]
+fn a_stack_of_two_months_keeps_two_days_a_week_of_hours_and_five_weeks_of_days() {
+    let quarters = 60 * 24 * 4;
+    let backups: BTreeSet<BackupId> = (0..quarters).map(|n| backup(n * 15)).collect();
+    let left = left(&backups, &expired(&POLICY, &backups, &BTreeSet::new(), NOW));
+    let aged = |from: Duration, to: Duration| {
+        let ages = left.iter().map(|backup| NOW - backup.time());
+        ages.filter(|age| (from..to).contains(age)).count()
+    };
+    let days = Duration::days;
+    assert_eq!(aged(days(0), days(2)), 192);
+    assert_eq!(aged(days(2), days(7)), 5 * 24);
+    assert_eq!(aged(days(7), days(35)), 28);
+    assert_eq!(aged(days(35), days(90)), 0);
+}
+
+/// Some backups of the last 60 days, some of which stay whatever their age.
+fn stock() -> impl Strategy<Value = (BTreeSet<BackupId>, BTreeSet<BackupId>)> {
+    prop::collection::vec((0i64..60 * 24 * 60, prop::bool::weighted(0.1)), 0..200).prop_map(
+        |ages| {
+            let backups = ages.iter().map(|(age, _)| backup(*age)).collect();
+            let kept = ages.iter().filter(|(_, kept)| *kept);
+            (backups, kept.map(|(age, _)| backup(*age)).collect())
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn nothing_young_or_kept_ever_expires((backups, kept) in stock(), all in 0i64..100) {
+        let policy = Retention { all: Duration::hours(all), ..POLICY };
+        for id in expired(&policy, &backups, &kept, NOW) {
+            prop_assert!(NOW - id.time() >= UNTOUCHED && NOW - id.time() >= policy.all);
+            prop_assert!(backups.contains(&id) && !kept.contains(&id));
+        }
+    }
+
+    #[test]
+    fn every_hour_of_a_week_and_every_day_of_five_weeks_keeps_its_first((backups, kept) in stock()) {
+        let left = left(&backups, &expired(&POLICY, &backups, &kept, NOW));
+        for id in &backups {
+            let age = NOW - id.time();
+            let first = |same: &dyn Fn(OffsetDateTime) -> bool| {
+                backups.iter().find(|other| same(other.time())).cloned().unwrap()
+            };
+            let time = id.time();
+            if first(&|t| t.date() == time.date()) == *id && age < POLICY.daily {
+                prop_assert!(left.contains(id));
+            }
+            if first(&|t| (t.date(), t.hour()) == (time.date(), time.hour())) == *id && age < POLICY.hourly {
+                prop_assert!(left.contains(id));
+            }
+        }
+    }
+
+    #[test]
+    fn what_expires_later_does_not_depend_on_when_it_was_looked_at((backups, kept) in stock(), step in 1i64..5_000) {
+        let later = NOW + Duration::minutes(step);
+        let at_once = left(&backups, &expired(&POLICY, &backups, &kept, later));
+        let once = left(&backups, &expired(&POLICY, &backups, &kept, NOW));
+        let twice = left(&once, &expired(&POLICY, &once, &kept, later));
+        prop_assert_eq!(at_once, twice);
+    }
+
+    #[test]
+    fn only_old_attempts_without_a_manifest_are_orphans(
+        attempts in prop::collection::vec((0i64..10_000, 0u32..3, 0u8..3), 0..50),
+    ) {
+        let run = |number: u32| -> RunId { format!("{number:08x}").parse().unwrap() };
+        let all = attempts.iter().map(|(age, number, _)| (backup(*age), run(*number))).collect();
+        let owned = attempts.iter().filter(|(_, _, owner)| *owner > 0);
+        let owners: BTreeMap<BackupId, Option<RunId>> = owned
+            .map(|(age, number, owner)| (backup(*age), (*owner == 1).then(|| run(*number))))
+            .collect();
+        let orphans = orphans(&all, &owners, NOW);
+        for attempt in &all {
+            let (id, number) = attempt;
+            let young = NOW - id.time() < UNTOUCHED;
+            let owned = owners.get(id).is_some_and(|owner| owner.as_ref().is_none_or(|owner| owner == number));
+            prop_assert_eq!(orphans.contains(attempt), !young && !owned);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Retention: taking away the backups that nobody needs any more, and what attempts without a manifest have left.
+//!
+//! It follows a backup that was just committed, and nothing else. Manifests go first, so that none ever points at an
+//! object that is not there; what a pass leaves undone, the next one does. In a bucket that keeps versions, everything
+//! can be brought back for as long as it keeps them.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::aws::{catalog, s3};
+use shared::id::{BackupId, RunId, StackName};
+use shared::layout::{self, Shelf};
+use shared::{Error, Result};
+use time::OffsetDateTime;
+use tracing::info;
+
+use crate::decide::retention;
+use crate::failures::report;
+use crate::function::Function;
+use crate::stored;
+
+/// The most backups of a shelf that one pass takes away, so that the first one over an old bucket ends in time.
+const MOST_AT_ONCE: usize = 200;
+
+/// Makes a pass after this backup was committed. A pass that fails is told, and does not make the backup fail.
+pub(crate) async fn after(
+    function: &Function,
+    stack: &StackName,
+    backup: &BackupId,
+    now: OffsetDateTime,
+) {
+    match pass(function, stack, backup, now).await {
+        Ok((0, 0)) => {}
+        Ok((backups, orphans)) => {
+            info!(stack = %stack, backups, orphans, decision = "Retire", "old backups were taken away");
+        }
+        Err(error) => {
+            let message = format!(
+                "old backups are not taken away: {}; the next backup's pass tries it again",
+                error.chain()
+            );
+            report(&function.config, Some(stack), "Retention", &message);
+        }
+    }
+}
+
+/// Returns how many backups and how many orphaned attempts were taken away.
+async fn pass(
+    function: &Function,
+    stack: &StackName,
+    backup: &BackupId,
+    now: OffsetDateTime,
+) -> Result<(usize, usize)> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    // In this order: an accepted backup wanders from the first to the second, and must not be missed in both.
+    let aside = catalog::all(client, bucket, stack, Shelf::Quarantined).await?;
+    let committed = catalog::all(client, bucket, stack, Shelf::Committed).await?;
+    let retired = retire(function, stack, Shelf::Committed, &committed, now).await?
+        + retire(function, stack, Shelf::Quarantined, &aside, now).await?;
+    // A listing of everything once an hour is enough.
+    let orphans = if is_first_of_its_hour(&committed, backup) {
+        let owners = committed.union(&aside).cloned().collect();
+        collect(function, stack, &owners, now).await?
+    } else {
+        0
+    };
+    Ok((retired, orphans))
+}
+
+fn is_first_of_its_hour(backups: &BTreeSet<BackupId>, backup: &BackupId) -> bool {
+    let hour = |backup: &BackupId| (backup.time().date(), backup.time().hour());
+    let first = backups.iter().find(|other| hour(other) == hour(backup));
+    first.is_none_or(|first| first >= backup)
+}
+
+async fn retire(
+    function: &Function,
+    stack: &StackName,
+    shelf: Shelf,
+    backups: &BTreeSet<BackupId>,
+    now: OffsetDateTime,
+) -> Result<usize> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    let policy = &function.config.retention;
+    let mut kept = catalog::pinned(client, bucket, stack).await?;
+    if retention::expired(policy, backups, &kept, now).is_empty() {
+        return Ok(0);
+    }
+    kept.extend(newest_good(function, stack, shelf, backups, policy.at_least).await?);
+    let mut expired = retention::expired(policy, backups, &kept, now);
+    expired.truncate(MOST_AT_ONCE);
+
+    let mut taken = Vec::new();
+    for backup in expired {
+        if let Some(manifest) = stored::bytes(function, stack, shelf, &backup).await? {
+            s3::delete(client, bucket, &[shelf.manifest(stack, &backup)]).await?;
+            taken.push((backup, manifest));
+        }
+    }
+    // Whoever pinned one of them before its manifest went is obeyed; whoever did so later was told that it is gone.
+    let pinned = catalog::pinned(client, bucket, stack).await?;
+    let mut count = 0;
+    for (backup, manifest) in taken {
+        if pinned.contains(&backup) {
+            let key = shelf.manifest(stack, &backup);
+            s3::create(client, bucket, &key, manifest, "application/json").await?;
+        } else if !stored::is_settled(function, stack, &backup).await? {
+            let objects = catalog::objects_of(client, bucket, stack, &backup).await?;
+            s3::delete(client, bucket, &objects).await?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Returns the newest backups whose manifest can be read, at most `count`.
+async fn newest_good(
+    function: &Function,
+    stack: &StackName,
+    shelf: Shelf,
+    backups: &BTreeSet<BackupId>,
+    count: usize,
+) -> Result<BTreeSet<BackupId>> {
+    let mut good = BTreeSet::new();
+    for backup in backups.iter().rev() {
+        if good.len() == count {
+            break;
+        }
+        match stored::on_shelf(function, stack, shelf, backup).await {
+            Ok(Some(_)) => {
+                good.insert(backup.clone());
+            }
+            Ok(None) | Err(Error::Contract { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(good)
+}
+
+/// Takes away what attempts have left that no manifest names; returns how many attempts.
+async fn collect(
+    function: &Function,
+    stack: &StackName,
+    owners: &BTreeSet<BackupId>,
+    now: OffsetDateTime,
+) -> Result<usize> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    let attempts = old_attempts(function, stack, now).await?;
+    let mut owned: BTreeMap<BackupId, Option<RunId>> =
+        owners.iter().map(|backup| (backup.clone(), None)).collect();
+    for ((backup, _), (next, _)) in attempts.iter().zip(attempts.iter().skip(1)) {
+        // Of a single attempt there is nothing to choose.
+        if backup == next
+            && let Some(owner) = owned.get_mut(backup)
+            && let Some((_, manifest)) = stored::anywhere(function, stack, backup).await?
+        {
+            *owner = Some(manifest.index.run_id);
+        }
+    }
+    let orphans = retention::orphans(&attempts, &owned, now);
+    for (backup, run) in &orphans {
+        let mut objects = catalog::objects_of(client, bucket, stack, backup).await?;
+        let prefix = layout::run_prefix(stack, backup, run);
+        objects.retain(|key| key.starts_with(&prefix));
+        s3::delete(client, bucket, &objects).await?;
+    }
+    Ok(orphans.len())
+}
+
+/// Lists the attempts that are old enough to be looked at.
+async fn old_attempts(
+    function: &Function,
+    stack: &StackName,
+    now: OffsetDateTime,
+) -> Result<BTreeSet<(BackupId, RunId)>> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    let mut attempts = BTreeSet::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = catalog::objects_after(client, bucket, stack, after.as_deref()).await?;
+        let Some(last) = page.last() else {
+            return Ok(attempts);
+        };
+        after = Some(last.clone());
+        for key in &page {
+            // What is none of ours is left alone.
+            let Some((backup, run)) = layout::attempt_of_object(stack, key) else {
+                continue;
+            };
+            // Keys come in the order of time.
+            if now - backup.time() < retention::UNTOUCHED {
+                return Ok(attempts);
+            }
+            attempts.insert((backup, run));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_s3::types::ChecksumType;
+use time::Duration;
+use time::macros::datetime;
+
+use super::*;
+use crate::testing::{Bucket, Stored, function, function_beside, keys, put};
+
+const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
+const RUN: &str = "0a1b2c3d";
+
+fn stack() -> StackName {
+    "dtr".parse().unwrap()
+}
+
+fn hours_ago(hours: i64) -> BackupId {
+    BackupId::at(NOW - Duration::hours(hours))
+}
+
+/// Puts a backup of one object, and returns that object's key.
+fn backed_up(bucket: &Bucket, shelf: Shelf, backup: &BackupId) -> String {
+    let key = shelf.manifest(&stack(), backup);
+    put(bucket, &key, manifest(backup).as_bytes());
+    attempted(bucket, backup, RUN)
+}
+
+fn attempted(bucket: &Bucket, backup: &BackupId, run: &str) -> String {
+    let key = index_of(backup, run);
+    put(bucket, &key, b"index");
+    key
+}
+
+fn index_of(backup: &BackupId, run: &str) -> String {
+    layout::object(&stack(), backup, &run.parse().unwrap(), layout::INDEX)
+}
+
+fn manifest(backup: &BackupId) -> String {
+    let object = serde_json::json!({
+        "key": "k", "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="
+    });
+    serde_json::json!({
+        "schema_version": 1, "committed_at": "2026-11-23T02:15:09Z",
+        "command_id": "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11", "index_object": object,
+        "index": {
+            "schema_version": 1, "stack": "dtr", "backup_id": backup, "run_id": RUN, "operation_id": backup,
+            "purpose": "scheduled",
+            "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7", "lineage": {"kind": "first-boot"}},
+            "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
+            "started_at": "2026-11-23T02:15:03Z", "finished_at": "2026-11-23T02:15:09Z",
+            "databases": [], "configuration_paths": [], "objects": [], "timings": [],
+        },
+    })
+    .to_string()
+}
+
+async fn committed(function: &Function) -> BTreeSet<BackupId> {
+    let s3 = &function.aws.s3;
+    let all = catalog::all(s3, "bucket", &stack(), Shelf::Committed).await;
+    all.unwrap()
+}
+
+#[tokio::test]
+async fn manifests_go_before_their_objects_and_what_stays_is_whole() {
+    let bucket = Bucket::default();
+    let all: BTreeSet<BackupId> = (0..40 * 24).map(hours_ago).collect();
+    for backup in &all {
+        backed_up(&bucket, Shelf::Committed, backup);
+    }
+    let pinned = hours_ago(39 * 24);
+    put(&bucket, &layout::pin(&stack(), &pinned), b"");
+    let deletions: Arc<Mutex<usize>> = Arc::default();
+    let count = Arc::clone(&deletions);
+    let function = function_beside(&bucket, &[], &[], move |objects, _| {
+        *count.lock().unwrap() += 1;
+        for manifest in objects.keys().filter(|key| key.starts_with("manifests/")) {
+            let object = index_of(&layout::backup_of_manifest(manifest).unwrap(), RUN);
+            assert!(
+                objects.contains_key(&object),
+                "{manifest} points at nothing"
+            );
+        }
+    });
+    let mut passes = 0;
+    while pass(&function, &stack(), &hours_ago(0), NOW)
+        .await
+        .unwrap()
+        .0
+        > 0
+    {
+        passes += 1;
+    }
+    assert!(passes > 1, "more than one pass takes away at once");
+    let left = committed(&function).await;
+    let expired = retention::expired(&function.config.retention, &all, &[pinned].into(), NOW);
+    assert_eq!(left.len() + expired.len(), all.len());
+    assert!(expired.iter().all(|backup| !left.contains(backup)));
+    assert_eq!(keys(&bucket, "backups/").len(), left.len());
+    assert_eq!(*deletions.lock().unwrap(), 2 * expired.len());
+}
+
+#[tokio::test]
+async fn the_newest_good_ones_stay_however_old_and_damaged_ones_do_not_count() {
+    let bucket = Bucket::default();
+    let old = |number: i64| hours_ago(1_000 * 24 + number);
+    for number in 0..20 {
+        backed_up(&bucket, Shelf::Committed, &old(number));
+    }
+    put(&bucket, &layout::manifest(&stack(), &old(1)), b"{");
+    let function = function(&bucket, &[]);
+    pass(&function, &stack(), &hours_ago(0), NOW).await.unwrap();
+    let good: BTreeSet<BackupId> = (0..9).filter(|number| *number != 1).map(old).collect();
+    assert_eq!(committed(&function).await, good);
+}
+
+#[tokio::test]
+async fn a_pin_that_comes_between_brings_the_manifest_back() {
+    let bucket = Bucket::default();
+    let old = |number: i64| hours_ago(60 * 24 + number);
+    for number in 0..30 {
+        backed_up(&bucket, Shelf::Committed, &old(number));
+    }
+    let late = old(29);
+    let (pin, manifest) = (
+        layout::pin(&stack(), &late),
+        layout::manifest(&stack(), &late),
+    );
+    let function = function_beside(&bucket, &[], &[], move |objects, key| {
+        if key == manifest {
+            let stored = Stored {
+                bytes: Vec::new(),
+                checksum_type: ChecksumType::FullObject,
+            };
+            objects.insert(pin.clone(), stored);
+        }
+    });
+    pass(&function, &stack(), &hours_ago(0), NOW).await.unwrap();
+    let left = committed(&function).await;
+    assert!(left.contains(&late) && left.len() == 9, "{left:?}");
+    assert_eq!(keys(&bucket, &layout::backup(&stack(), &late)).len(), 1);
+}
+
+#[tokio::test]
+async fn only_old_attempts_that_no_manifest_names_are_collected() {
+    let bucket = Bucket::default();
+    let mut kept = vec![
+        backed_up(&bucket, Shelf::Committed, &hours_ago(100)),
+        backed_up(&bucket, Shelf::Quarantined, &hours_ago(101)),
+        attempted(&bucket, &hours_ago(47), "99999999"),
+        "backups/dtr/notes.txt".to_owned(),
+    ];
+    put(&bucket, "backups/dtr/notes.txt", b"an operator's own");
+    attempted(&bucket, &hours_ago(100), "99999999");
+    attempted(&bucket, &hours_ago(102), "99999999");
+    let function = function(&bucket, &[]);
+    let passed = pass(&function, &stack(), &hours_ago(0), NOW).await;
+    assert_eq!(passed.unwrap(), (0, 2));
+    kept.sort();
+    assert_eq!(keys(&bucket, "backups/"), kept);
+}

@@ -1,0 +1,83 @@
+//! What the bucket holds of one backup: its manifest, on whichever shelf it stands.
+
+use futures_util::try_join;
+use shared::aws::s3;
+use shared::id::{BackupId, StackName};
+use shared::layout::Shelf;
+use shared::manifest::{MOST_MANIFEST_BYTES, Manifest};
+use shared::{Error, Result};
+
+use crate::function::Function;
+
+/// Reads the manifest of a backup on one shelf; none where it is not there.
+pub(crate) async fn on_shelf(
+    function: &Function,
+    stack: &StackName,
+    shelf: Shelf,
+    backup: &BackupId,
+) -> Result<Option<Manifest>> {
+    let bytes = bytes(function, stack, shelf, backup).await?;
+    bytes
+        .map(|bytes| Manifest::parse(&bytes, stack, backup))
+        .transpose()
+}
+
+/// Reads the manifest of a backup as it is; none where it is not there.
+pub(crate) async fn bytes(
+    function: &Function,
+    stack: &StackName,
+    shelf: Shelf,
+    backup: &BackupId,
+) -> Result<Option<Vec<u8>>> {
+    let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
+    let key = shelf.manifest(stack, backup);
+    match s3::read(s3, bucket, &key, None, MOST_MANIFEST_BYTES).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if s3::is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the manifest of a backup, whether it is committed or kept aside.
+pub(crate) async fn anywhere(
+    function: &Function,
+    stack: &StackName,
+    backup: &BackupId,
+) -> Result<Option<(Shelf, Manifest)>> {
+    for shelf in [Shelf::Committed, Shelf::Quarantined] {
+        if let Some(manifest) = on_shelf(function, stack, shelf, backup).await? {
+            return Ok(Some((shelf, manifest)));
+        }
+    }
+    Ok(None)
+}
+
+/// Tells whether a backup has a manifest, so that what was asked for is done.
+pub(crate) async fn is_settled(
+    function: &Function,
+    stack: &StackName,
+    backup: &BackupId,
+) -> Result<bool> {
+    let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
+    let key = |shelf: Shelf| shelf.manifest(stack, backup);
+    let (committed, kept_aside) = (key(Shelf::Committed), key(Shelf::Quarantined));
+    let (committed, kept_aside) = try_join!(
+        s3::head(s3, bucket, &committed, None),
+        s3::head(s3, bucket, &kept_aside, None),
+    )?;
+    Ok(committed.is_some() || kept_aside.is_some())
+}
+
+/// Says that a stack has no such backup.
+pub(crate) fn unknown(stack: &StackName, backup: &BackupId) -> Error {
+    Error::Refused(format!(
+        "the stack {stack} has no backup {backup}: list-backups names those that it has"
+    ))
+}
+
+/// Says that a stack has no such backup under quarantine.
+pub(crate) fn unknown_in_quarantine(stack: &StackName, backup: &BackupId) -> Error {
+    Error::Refused(format!(
+        "the stack {stack} has no backup {backup} under quarantine: list-backups names those that it has"
+    ))
+}

@@ -1,0 +1,192 @@
+//! What a bucket holds, listed: backups by their manifests, pins, and the objects below `backups/`.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
+use time::{Duration, OffsetDateTime};
+
+use super::failed;
+use super::s3::advise;
+use crate::error::Result;
+use crate::id::{BackupId, StackName};
+use crate::layout::{self, Shelf};
+
+/// How far back the days of backups are listed at first. A stack that is alive has backups there.
+const RECENT: Duration = Duration::days(31);
+
+/// Returns the ids of a stack's newest backups on a shelf, newest first and at most `count`.
+///
+/// Keys come in ascending order and cannot be listed backwards. So the days are listed first, those near `now`
+/// alone if they suffice, then the newest days one by one: the number of calls depends on `count`, not on how
+/// many backups there are. An id is taken from its key, never from a time of S3.
+pub async fn newest(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    shelf: Shelf,
+    count: usize,
+    now: OffsetDateTime,
+) -> Result<Vec<BackupId>> {
+    let recent = BackupId::at(now - RECENT).day();
+    let days = days(client, bucket, stack, shelf, Some(&recent)).await?;
+    let mut newest = newest_of_days(client, bucket, stack, shelf, count, &days).await?;
+    if newest.len() < count {
+        let mut older = self::days(client, bucket, stack, shelf, None).await?;
+        older.retain(|day| !days.contains(day));
+        let missing = count - newest.len();
+        newest.extend(newest_of_days(client, bucket, stack, shelf, missing, &older).await?);
+    }
+    Ok(newest)
+}
+
+/// Returns all of a stack's backups on a shelf.
+pub async fn all(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    shelf: Shelf,
+) -> Result<BTreeSet<BackupId>> {
+    let found = backups_below(client, bucket, stack, shelf, shelf.prefix(stack)).await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Returns the backups of a stack that are pinned.
+pub async fn pinned(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+) -> Result<BTreeSet<BackupId>> {
+    let prefix = layout::pins(stack);
+    let request = client.list_objects_v2().bucket(bucket).prefix(&prefix);
+    let pins = listed(bucket, request, |page| {
+        let keys = page.contents().iter().filter_map(|object| object.key());
+        keys.filter_map(|key| key.strip_prefix(&prefix)?.parse().ok())
+            .collect()
+    });
+    Ok(pins.await?.into_iter().collect())
+}
+
+/// Returns the keys of all objects of one backup, whichever attempt put them.
+pub async fn objects_of(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    backup: &BackupId,
+) -> Result<Vec<String>> {
+    let prefix = layout::backup(stack, backup);
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
+    listed(bucket, request, keys).await
+}
+
+/// Returns at most a page of the keys of a stack's backups that follow `after`, in ascending order.
+pub async fn objects_after(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    after: Option<&str>,
+) -> Result<Vec<String>> {
+    let page = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(layout::backups(stack))
+        .set_start_after(after.map(str::to_owned))
+        .send()
+        .await
+        .map_err(failed("s3:ListObjectsV2"))
+        .map_err(advise(bucket))?;
+    Ok(keys(&page))
+}
+
+/// Lists the days, ascending, on which a stack has manifests; from one day on, if that is given.
+async fn days(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    shelf: Shelf,
+    from: Option<&str>,
+) -> Result<Vec<String>> {
+    let prefix = shelf.prefix(stack);
+    let request = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(&prefix)
+        .delimiter("/")
+        .set_start_after(from.map(|day| format!("{prefix}{day}")));
+    listed(bucket, request, |page| {
+        let days = page.common_prefixes().iter().filter_map(|found| {
+            let day = found.prefix()?.strip_prefix(&prefix)?.strip_suffix('/')?;
+            Some(day.to_owned())
+        });
+        days.collect()
+    })
+    .await
+}
+
+async fn newest_of_days(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    shelf: Shelf,
+    count: usize,
+    days: &[String],
+) -> Result<Vec<BackupId>> {
+    let mut newest = Vec::new();
+    for day in days.iter().rev() {
+        if newest.len() >= count {
+            break;
+        }
+        // At most 1,440 by the schedule, which are two pages.
+        let prefix = shelf.prefix_of_day(stack, day);
+        let mut of_day = backups_below(client, bucket, stack, shelf, prefix).await?;
+        of_day.sort_unstable();
+        newest.extend(of_day.into_iter().rev().take(count - newest.len()));
+    }
+    Ok(newest)
+}
+
+/// Lists the backups whose manifests have a prefix.
+async fn backups_below(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    shelf: Shelf,
+    prefix: String,
+) -> Result<Vec<BackupId>> {
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
+    listed(bucket, request, |page| {
+        let backups = page.contents().iter().filter_map(|object| {
+            let key = object.key()?;
+            let backup = layout::backup_of_manifest(key)?;
+            (shelf.manifest(stack, &backup) == key).then_some(backup)
+        });
+        backups.collect()
+    })
+    .await
+}
+
+fn keys(page: &ListObjectsV2Output) -> Vec<String> {
+    let keys = page.contents().iter().filter_map(|object| object.key());
+    keys.map(str::to_owned).collect()
+}
+
+/// Takes a listing's pages one by one, and joins what is found in each.
+async fn listed<T>(
+    bucket: &str,
+    request: ListObjectsV2FluentBuilder,
+    find: impl Fn(&ListObjectsV2Output) -> Vec<T>,
+) -> Result<Vec<T>> {
+    let mut pages = request.into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page
+            .map_err(failed("s3:ListObjectsV2"))
+            .map_err(advise(bucket))?;
+        found.extend(find(&page));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
