@@ -72,6 +72,10 @@ mod tests {
     fn every_event_file_is_the_event_that_its_name_says() {
         let expected = [
             (
+                "accept-quarantined",
+                r#"AcceptQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            ),
+            (
                 "adopt",
                 r#"Adopt { stack: StackName("dtr"), over_existing_backups: false }"#,
             ),
@@ -109,6 +113,22 @@ mod tests {
                 r#"ListBackups { stack: StackName("dtr"), limit: 5 }"#,
             ),
             (
+                "pin",
+                r#"Pin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            ),
+            (
+                "reject-quarantined",
+                r#"RejectQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            ),
+            (
+                "restore-backup",
+                r#"RestoreBackup { stack: StackName("dtr"), backup_id: Some(BackupId("20261123T021500.000Z")), before: None }"#,
+            ),
+            (
+                "restore-before",
+                r#"RestoreBackup { stack: StackName("dtr"), backup_id: None, before: Some(2026-11-23 2:00:00.0 +00:00:00) }"#,
+            ),
+            (
                 "restore-failed",
                 "rekindle-restore of i-0b7e4c2a91d3f5068 ended Failed",
             ),
@@ -129,6 +149,10 @@ mod tests {
             (
                 "terminate",
                 "terminating i-04d1c8f7a2b3e6905 in rekindle-terminate of dtr: AutoScalingGroup -> Ec2",
+            ),
+            (
+                "unpin",
+                r#"Unpin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
             ),
         ];
         let read: BTreeMap<String, String> = events()

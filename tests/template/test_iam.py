@@ -15,6 +15,8 @@ STATE = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/"
 OWN = "backups/dtr/2026-11-23/20261123T021500.000Z/0a1b2c3d/index.json"
 OTHER = OWN.replace("dtr", "other")
 MANIFEST = "manifests/dtr/2026-11-23/20261123T021500.000Z.json"
+ASIDE = MANIFEST.replace("manifests", "quarantine")
+PIN = "pins/dtr/20261123T021500.000Z"
 AGENT = f"agent/{'ab' * 32}/rekindle-node"
 TAGGED = {"ssm__resourceTag/rekindle__stack": "dtr", "aws__ResourceTag/rekindle__stack": "dtr"}
 
@@ -31,14 +33,25 @@ MAY = [
     ("BackupRole", "autoscaling:CompleteLifecycleAction", GROUP, TAGGED),
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
+    ("BackupRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
+    ("BackupRole", "s3:PutObject", f"{BACKUPS}/{PIN}", {}),
     ("BackupRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
+    ("BackupRole", "s3:GetObject", f"{BACKUPS}/{ASIDE}", {}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{OWN}", {}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{ASIDE}", {}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{PIN}", {}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "backups/dtr/"}),
     ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "manifests/dtr/"}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "quarantine/dtr/"}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "pins/dtr/"}),
     ("BackupRole", "s3:ListBucket", BACKUPS, {}),
     ("BackupRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
     ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-restore", {}),
     ("RestoreRole", "ssm:SendCommand", INSTANCE, TAGGED),
     ("RestoreRole", "autoscaling:RecordLifecycleActionHeartbeat", GROUP, TAGGED),
     ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{ASIDE}", {}),
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
     ("RestoreRole", "ssm:GetParameter", f"{STATE}rekindle/dtr", {}),
 ]
@@ -46,6 +59,8 @@ MAY_NOT = [
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{OTHER}", {}),
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{PIN}", {}),
     ("NodeRole", "s3:GetObject", f"{BACKUPS}/{OTHER}", {}),
     ("NodeRole", "s3:GetObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("NodeRole", "s3:DeleteObject", f"{BACKUPS}/{OWN}", {}),
@@ -62,8 +77,10 @@ MAY_NOT = [
     ("BackupRole", "autoscaling:CompleteLifecycleAction", GROUP, {}),
     ("BackupRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{OWN}", {}),
-    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
-    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "backups/"}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{AGENT}", {}),
+    ("BackupRole", "s3:DeleteObjectVersion", f"{BACKUPS}/{MANIFEST}", {}),
+    ("BackupRole", "s3:DeleteObjectVersion", f"{BACKUPS}/{OWN}", {}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "agent/"}),
     ("BackupRole", "ssm:PutParameter", f"{STATE}other", {}),
     ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-backup", {}),
     ("RestoreRole", "ssm:SendCommand", INSTANCE, {}),
@@ -71,6 +88,7 @@ MAY_NOT = [
     ("RestoreRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("RestoreRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
+    ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
     ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
     ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
 ]

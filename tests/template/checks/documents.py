@@ -14,9 +14,10 @@ BACKUP_ID = "20261123T021500.000Z"
 CANDIDATE = f"{BACKUP_ID}/0a1b2c3d/{'ab' * 32}/"
 # What shared/src/command.rs builds.
 ACCEPTED = {
-    "OperationId": [BACKUP_ID, "final-i-0123456789abcdef0", "launch-i-0123456789abcdef0", "a" * 64],
+    "OperationId": [BACKUP_ID, "final-i-0123456789abcdef0", "launch-i-0123456789abcdef0", f"in-place-{BACKUP_ID}-{BACKUP_ID}", "a" * 64],
     "BackupId": [BACKUP_ID, "20991231T235959.999Z"],
-    "Purpose": ["scheduled", "manual", "final", "adopt"],
+    "Purpose": ["scheduled", "manual", "final", "adopt", "pre-restore"],
+    "Mode": ["launch", "in-place"],
     "AgentSha256": ["ab" * 32, "0" * 64],
     "FetchId": ["18ea4f5a7d0c3b21", "0" * 16],
     "ExecutionTimeout": ["60", "780", "900", "5100"],
@@ -38,7 +39,8 @@ def documents(template):
 def purposes():
     """The purposes that the code knows, which the document must take."""
     text = rust_source.source(ROOT / "shared/src/command.rs")
-    return re.findall(r'Self::\w+ => "([a-z]+)"', text)
+    purpose = re.search(r"impl Purpose \{(.*?)\n\}", text, re.DOTALL).group(1)
+    return re.findall(r'Self::\w+ => "([a-z-]+)"', purpose)
 
 
 def parameters(template: Template):

@@ -7,9 +7,15 @@ from template import ROOT, Template
 
 # Which rule each file of events/ is for, by the beginning of its name; None for what an operator sends by hand.
 TRIGGERS = {
+    "accept-quarantined": None,
+    "adopt": None,
     "backup-now": None,
     "list-backups": None,
-    "adopt": None,
+    "pin": None,
+    "reject-quarantined": None,
+    "restore-backup": None,
+    "restore-before": None,
+    "unpin": None,
     "backup-": "BackupFunctionBackupFinished",
     "restore-": "RestoreFunctionRestoreFinished",
     "launch": "RestoreFunctionInstanceLaunching",

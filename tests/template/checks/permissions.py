@@ -10,6 +10,7 @@ ROLES = {"BackupRole": "functions/backup", "RestoreRole": "functions/restore", "
 ACTIONS_OF = {
     "s3:HeadObject": "s3:GetObject",
     "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:DeleteObjects": "s3:DeleteObject",
     "s3:CreateMultipartUpload": "s3:PutObject",
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",

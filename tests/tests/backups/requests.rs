@@ -46,7 +46,7 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
         json!({
             "backup_id": newest.index.backup_id, "purpose": "manual",
             "committed_at": serde_json::to_value(newest)?["committed_at"], "rows": newest.index.rows(),
-            "bytes": newest.index.bytes(), "instance_id": node.id(),
+            "bytes": newest.index.bytes(), "instance_id": node.id(), "pinned": false,
         })
     );
     assert_eq!(

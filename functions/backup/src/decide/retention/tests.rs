@@ -59,16 +59,13 @@ proptest! {
     #[test]
     fn every_hour_of_a_week_and_every_day_of_five_weeks_keeps_its_first((backups, kept) in stock()) {
         let left = left(&backups, &expired(&POLICY, &backups, &kept, NOW));
-        for id in &backups {
-            let age = NOW - id.time();
-            let first = |same: &dyn Fn(OffsetDateTime) -> bool| {
-                backups.iter().find(|other| same(other.time())).cloned().unwrap()
-            };
-            let time = id.time();
-            if first(&|t| t.date() == time.date()) == *id && age < POLICY.daily {
-                prop_assert!(left.contains(id));
-            }
-            if first(&|t| (t.date(), t.hour()) == (time.date(), time.hour())) == *id && age < POLICY.hourly {
+        let times: Vec<OffsetDateTime> = backups.iter().map(BackupId::time).collect();
+        let hour = |time: &OffsetDateTime| (time.date(), time.hour());
+        for (at, id) in backups.iter().enumerate() {
+            let (age, earlier) = (NOW - times[at], &times[..at]);
+            let first_of_day = earlier.iter().all(|time| time.date() != times[at].date());
+            let first_of_hour = earlier.iter().all(|time| hour(time) != hour(&times[at]));
+            if (first_of_day && age < POLICY.daily) || (first_of_hour && age < POLICY.hourly) {
                 prop_assert!(left.contains(id));
             }
         }

@@ -1,0 +1,152 @@
+//! A chosen backup replaces what a serving node has, once that is safe in S3.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::{Invocation, PATIENCE, Protected};
+use rekindle_tests::registry::{CONFIGURATION, MAIN_DATABASE};
+use rekindle_tests::spare::{self, Holding};
+use rekindle_tests::wait::wait_for;
+use shared::command::Purpose;
+use shared::id::BackupId;
+use shared::manifest::{Lineage, Manifest};
+
+use super::{is_same, request};
+
+/// A stack with a backup that somebody will want back.
+async fn backed_up(stack: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
+    let (protected, node) = Protected::one(stack).await?;
+    let manifest = protected.back_up(stack).await?;
+    let held = spare::holding(&node).await?;
+    Ok((protected, node, manifest, held))
+}
+
+/// Changes rows and files, as a mistake does that is noticed too late.
+async fn spoil(node: &Node) -> Result<()> {
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    client
+        .batch_execute("CREATE TABLE spoilt AS SELECT i FROM generate_series(1, 1000) i")
+        .await?;
+    std::fs::write(
+        node.root().join(CONFIGURATION[0]).join("spoilt.yml"),
+        "spoilt: yes\n",
+    )?;
+    Ok(())
+}
+
+async fn choose(protected: &Protected, stack: &str, backup: &BackupId) -> Result<()> {
+    let answer = request(protected, "restore-backup", stack, backup).await?;
+    assert_eq!(answer["outcome"], "requested", "{answer}");
+    Ok(())
+}
+
+/// Chooses a backup for the node, and waits until its restore has ended.
+async fn restored(
+    protected: &Protected,
+    node: &Node,
+    stack: &str,
+    backup: &BackupId,
+) -> Result<Invocation> {
+    let before = protected.invocations(node, "restore").await?.len();
+    choose(protected, stack, backup).await?;
+    let ended = protected.ended(node, "restore", before);
+    protected.sweeping(ended).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() -> Result<()> {
+    const STACK: &str = "chosen";
+    let (protected, node, wanted, held) = backed_up(STACK).await?;
+    spoil(&node).await?;
+    let spoilt = spare::holding(&node).await?;
+    let ended = restored(&protected, &node, STACK, &wanted.index.backup_id).await?;
+    assert_eq!(ended.status, "Success", "{ended:?}");
+    assert!(is_same(&spare::holding(&node).await?, &held));
+    let before = protected.committed(STACK, 1).await?;
+    assert_eq!(before.index.purpose, Purpose::PreRestore);
+    let commands = protected.invocations(&node, "restore").await?.len();
+    // More sweeps find it done.
+    for _ in 0..3 {
+        protected.world.sweep();
+        protected.quiet().await?;
+    }
+    assert_eq!(
+        protected.invocations(&node, "restore").await?.len(),
+        commands
+    );
+
+    // The node goes on as the truth, and what it had can be brought back in the same way.
+    let after = protected.back_up(STACK).await?;
+    let backup_id = wanted.index.backup_id.clone();
+    let lineage = Lineage::Restored {
+        backup_id,
+        skipped: vec![],
+    };
+    assert_eq!(after.index.node.lineage, lineage);
+    let ended = restored(&protected, &node, STACK, &before.index.backup_id).await?;
+    assert_eq!(ended.status, "Success", "{ended:?}");
+    assert!(is_same(&spare::holding(&node).await?, &spoilt));
+    assert!(
+        protected.problems(STACK).is_empty(),
+        "{:#?}",
+        protected.problems(STACK)
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
+    const STACK: &str = "killed";
+    let (protected, node, wanted, held) = backed_up(STACK).await?;
+    spoil(&node).await?;
+    // The first download of a dump finds the agent's end.
+    let (killed, victim) = (Arc::new(AtomicBool::new(false)), Arc::clone(&node));
+    let once = Arc::clone(&killed);
+    protected.world.s3().on_request(move |call| {
+        let dump = call.key.ends_with(".dump.zst");
+        if call.operation == "GetObject" && dump && !once.load(Ordering::SeqCst) {
+            let found = spare::processes(&victim, &["rekindle-node"]);
+            let done = found.and_then(|found| spare::kill(&found));
+            once.store(done.is_ok(), Ordering::SeqCst);
+        }
+        None
+    });
+    let before = protected.invocations(&node, "restore").await?.len();
+    choose(&protected, STACK, &wanted.index.backup_id).await?;
+    let again = wait_for("the node to hold the chosen backup", PATIENCE, async || {
+        let all = protected.invocations(&node, "restore").await;
+        let all = all.map_err(|error| format!("{error:#}"))?;
+        let done = all.iter().filter(|one| one.status == "Success").count() == 2;
+        if done {
+            Ok(Some(()))
+        } else {
+            Err(format!("{all:?}"))
+        }
+    });
+    protected.sweeping(again).await?;
+    protected.world.s3().clear_hook();
+    assert!(spare::holding(&node).await? == held);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_in_place_that_fails_leaves_the_node_as_it_was() -> Result<()> {
+    const STACK: &str = "spared";
+    let (protected, node, wanted, _) = backed_up(STACK).await?;
+    spoil(&node).await?;
+    let spoilt = spare::holding(&node).await?;
+    // One of the chosen backup's dumps is damaged where only reading it to its end shows it.
+    let world = &protected.world;
+    let key = &wanted.index.databases[0].key;
+    let length = world.s3().read(world.bucket(), key)?.len() as u64;
+    world.s3().flip(world.bucket(), key, length / 2)?;
+    let ended = restored(&protected, &node, STACK, &wanted.index.backup_id).await?;
+    assert_eq!(ended.status, "Failed", "{ended:?}");
+    assert!(is_same(&spare::holding(&node).await?, &spoilt));
+    // It is backed up again as before.
+    let after = protected.back_up(STACK).await?;
+    assert_eq!(after.index.node.lineage, wanted.index.node.lineage);
+    Ok(())
+}

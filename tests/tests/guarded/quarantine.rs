@@ -1,0 +1,207 @@
+//! Backups that are whole, and would still be the wrong ones to go on from.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::bus::Mishap;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::Protected;
+use rekindle_tests::registry::{MAIN_DATABASE, NOTARY_DATABASE};
+use rekindle_tests::spare::{self, Holding};
+use serde_json::{Value, json};
+use shared::id::BackupId;
+
+use super::{is_same, newest, request};
+
+/// Empties most of a node's tables, as a mistake or an attack does.
+async fn wipe(node: &Node) -> Result<()> {
+    let cluster = node.cluster()?;
+    for database in [MAIN_DATABASE, NOTARY_DATABASE] {
+        let client = cluster.connect(database).await?;
+        let tables =
+            "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
+            WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+        let tables: Option<String> = client.query_one(tables, &[]).await?.get(0);
+        let tables = tables.context("the database has tables")?;
+        client
+            .batch_execute(&format!("TRUNCATE {tables} CASCADE"))
+            .await?;
+    }
+    Ok(())
+}
+
+/// A stack with a good backup, and a newer one that lost all rows and is kept aside.
+struct Wiped {
+    protected: Protected,
+    node: Arc<Node>,
+    good: BackupId,
+    held: Holding,
+    aside: BackupId,
+}
+
+impl Wiped {
+    async fn stack(stack: &str) -> Result<Self> {
+        let (protected, node) = Protected::one(stack).await?;
+        let good = protected.back_up(stack).await?.index.backup_id;
+        let held = spare::holding(&node).await?;
+        wipe(&node).await?;
+        protected.world.tick();
+        let message = protected.failure(stack, "QuarantinedLoss").await?;
+        assert!(message.contains(good.as_str()), "{message}");
+        assert_eq!(protected.backups(stack)?, [good.clone()]);
+        let newest = newest(&protected, stack).await?;
+        let why = newest["quarantined_for"].as_str().unwrap_or_default();
+        assert!(why.contains("it has 0 rows"), "{newest}");
+        let aside = serde_json::from_value(newest["backup_id"].clone())?;
+        Ok(Self {
+            protected,
+            node,
+            good,
+            held,
+            aside,
+        })
+    }
+
+    /// Loses the node, and returns what its replacement holds.
+    async fn after_its_loss(&self, stack: &str) -> Result<Holding> {
+        self.protected.world.kill_instance(self.node.id()).await?;
+        let node = self.protected.in_service(stack, Some(&self.node)).await?;
+        spare::holding(&node).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_accepted() -> Result<()>
+{
+    let wiped = Wiped::stack("wiped").await?;
+    let held = wiped.after_its_loss("wiped").await?;
+    assert!(
+        is_same(&held, &wiped.held),
+        "the wiped database was restored"
+    );
+
+    // The replacement continues the good one, so that its backups are committed again.
+    let manifest = wiped.protected.back_up("wiped").await?;
+    assert_eq!(
+        manifest.index.rows(),
+        wiped.protected.manifest("wiped", &wiped.good)?.index.rows()
+    );
+    // The alarm stays until somebody has decided about what was kept aside.
+    let alarms = || {
+        let lines = wiped.protected.lines(0);
+        lines
+            .iter()
+            .filter(|line| line["BackupsQuarantined"] == 1.0)
+            .count()
+    };
+    assert!(alarms() > 0);
+    let answer = request(
+        &wiped.protected,
+        "reject-quarantined",
+        "wiped",
+        &wiped.aside,
+    )
+    .await?;
+    assert_eq!(answer["outcome"], "curated", "{answer}");
+    let before = alarms();
+    wiped.protected.back_up("wiped").await?;
+    assert_eq!(alarms(), before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() -> Result<()> {
+    let wiped = Wiped::stack("meant").await?;
+    for decision in ["accepted", "it is committed already"] {
+        let answer = request(
+            &wiped.protected,
+            "accept-quarantined",
+            "meant",
+            &wiped.aside,
+        )
+        .await?;
+        let said = answer["decision"].as_str().unwrap_or_default();
+        assert!(said.starts_with(decision), "{answer}");
+    }
+    assert_eq!(
+        wiped.protected.backups("meant")?,
+        [wiped.good.clone(), wiped.aside.clone()]
+    );
+    let world = &wiped.protected.world;
+    assert!(
+        world
+            .s3()
+            .keys(world.bucket(), "quarantine/meant/")?
+            .is_empty()
+    );
+    assert!(world.s3().keys(world.bucket(), "pins/meant/")?.is_empty());
+    let held = wiped.after_its_loss("meant").await?;
+    let rows = |held: &Holding| {
+        held.databases[MAIN_DATABASE]
+            .values()
+            .map(Vec::len)
+            .sum::<usize>()
+    };
+    assert!(rows(&wiped.held) > 0);
+    assert_eq!(rows(&held), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_aside() -> Result<()> {
+    let (protected, node) = Protected::one("late").await?;
+    let first = protected.back_up("late").await?;
+    let held = spare::holding(&node).await?;
+    // The node's next backup is complete, and its event is still on its way when the node is lost.
+    let succeeded = |event: &Value| {
+        event["detail-type"] == "EC2 Command Invocation Status-change Notification"
+            && event["detail"]["status"] == "Success"
+            && event["detail"]["document-name"]
+                .as_str()
+                .is_some_and(|name| name.contains("backup"))
+    };
+    protected
+        .world
+        .bus()
+        .mishap_where(succeeded, Mishap::Hold, 1);
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    client
+        .batch_execute("CREATE TABLE late AS SELECT 1 AS one")
+        .await?;
+    drop(client);
+    protected.world.tick();
+    protected.ended(&node, "backup", 1).await?;
+    protected.world.kill_instance(node.id()).await?;
+    let successor = protected.in_service("late", Some(&node)).await?;
+    assert!(is_same(&spare::holding(&successor).await?, &held));
+
+    protected.world.bus().release();
+    protected.failure("late", "QuarantinedSuperseded").await?;
+    assert_eq!(protected.backups("late")?, [first.index.backup_id.clone()]);
+    // The successor goes on as the truth.
+    let next = protected.back_up("late").await?;
+    assert_eq!(next.index.node.instance_id.as_str(), successor.id());
+    assert_eq!(protected.backups("late")?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_about_backups_that_are_not_there_are_refused() -> Result<()> {
+    let (protected, _node) = Protected::one("nothing").await?;
+    let unheard_of = "20200101T000000.000Z".parse()?;
+    for one in [
+        "accept-quarantined",
+        "reject-quarantined",
+        "pin",
+        "restore-backup",
+    ] {
+        let answer = request(&protected, one, "nothing", &unheard_of).await?;
+        assert_eq!(answer["outcome"], "refused", "{one}: {answer}");
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(message.contains("has no backup"), "{one}: {answer}");
+    }
+    let both = json!({"rekindle": "restore-backup", "stack": "nothing"});
+    let function = protected.function("backup")?;
+    assert!(protected.world.invoke(&function, both).await.is_err());
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Old backups are taken away after a new one is committed, and only then.
+
+use anyhow::Result;
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::wait::wait_for;
+use shared::id::BackupId;
+use shared::layout;
+use shared::manifest::Manifest;
+use time::{Duration, OffsetDateTime};
+
+use super::request;
+
+const STACK: &str = "old";
+
+/// Puts a copy of a backup into the bucket, as if it had been taken at another time.
+fn age(protected: &Protected, genuine: &Manifest, id: &BackupId) -> Result<()> {
+    let world = &protected.world;
+    let (from, to) = (&genuine.index.backup_id, id);
+    let renamed = |text: &str| {
+        text.replace(from.as_str(), to.as_str())
+            .replace(&from.day(), &to.day())
+    };
+    for record in genuine.index.objects.iter().chain([&genuine.index_object]) {
+        let bytes = world.s3().read(world.bucket(), &record.key)?;
+        world
+            .s3()
+            .replace(world.bucket(), &renamed(&record.key), &bytes)?;
+    }
+    let mut manifest = genuine.clone();
+    manifest.index.backup_id = to.clone();
+    let key = layout::manifest(&STACK.parse()?, to);
+    world
+        .s3()
+        .replace(world.bucket(), &key, &serde_json::to_vec(&manifest)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and_the_first_of_a_day()
+-> Result<()> {
+    let (protected, node) = Protected::one(STACK).await?;
+    let genuine = protected.back_up(STACK).await?;
+    let now = OffsetDateTime::now_utc();
+    let day = |days: i64| now - Duration::days(days);
+    let noon = |days: i64| day(days).replace_time(time::macros::time!(12:00));
+    // Two on each of three old days, one of long ago, one that is pinned, and some that are young.
+    let mut ids = Vec::new();
+    for days in [10, 11, 12] {
+        ids.extend([noon(days), noon(days) + Duration::hours(1)]);
+    }
+    ids.extend([day(100), day(101)]);
+    ids.extend((1..=10).map(|hours| now - Duration::hours(hours)));
+    let ids: Vec<BackupId> = ids.into_iter().map(BackupId::at).collect();
+    for id in &ids {
+        age(&protected, &genuine, id)?;
+    }
+    let pinned = &ids[7];
+    let answer = request(&protected, "pin", STACK, pinned).await?;
+    assert_eq!(answer["outcome"], "curated", "{answer}");
+    let all = protected.backups(STACK)?;
+
+    // A backup that fails takes nothing away.
+    node.cluster()?.stop().await?;
+    protected.world.tick();
+    protected.failure(STACK, "PostgresUnreachable").await?;
+    protected.quiet().await?;
+    assert_eq!(protected.backups(STACK)?, all);
+    node.cluster()?.start().await?;
+
+    protected.world.tick();
+    let expected = |id: &&BackupId| [&ids[1], &ids[3], &ids[5], &ids[6]].contains(id);
+    let world = &protected.world;
+    wait_for("the old backups to be taken away", PATIENCE, async || {
+        let left = protected
+            .backups(STACK)
+            .map_err(|error| format!("{error:#}"))?;
+        let is_new = left.last() > all.last();
+        if !is_new || ids.iter().filter(expected).any(|id| left.contains(id)) {
+            return Err(format!("{left:?}"));
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    protected.quiet().await?;
+    let left = protected.backups(STACK)?;
+    for id in &ids {
+        let gone = expected(&id);
+        assert_eq!(left.contains(id), !gone, "{id} {left:?}");
+        let objects = world
+            .s3()
+            .keys(world.bucket(), &layout::backup(&STACK.parse()?, id))?;
+        assert_eq!(objects.is_empty(), gone, "{id} {objects:?}");
+    }
+    assert!(
+        protected
+            .problems(STACK)
+            .iter()
+            .all(|line| line["fields"]["kind"] != "Retention")
+    );
+    Ok(())
+}
