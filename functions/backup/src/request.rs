@@ -111,7 +111,7 @@ async fn restore_in_place(
     let before = BackupId::at(now);
     let command = BackupCommand {
         backup_id: before.clone(),
-        operation_id: InPlace { chosen, before }.operation()?,
+        operation_id: InPlace { chosen, before }.backup()?,
         purpose: Purpose::PreRestore,
     };
     back_up(function, stack, &command, now).await

@@ -52,8 +52,8 @@ pub(crate) async fn asked<'a>(
 }
 
 fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<Asked<'a>> {
-    let operation_id = command::operation(&record.parameters).ok()?;
-    let what = InPlace::of_operation(&operation_id)?;
+    let what = InPlace::after_backup(&command::operation(&record.parameters).ok()?)?;
+    let operation_id = what.restore().ok()?;
     let instance_id = record.instance_ids.first()?.clone();
     let group = groups.iter().find(|group| {
         let mut members = group.members.iter();
@@ -184,7 +184,7 @@ pub(crate) async fn tell(aws: &Aws, config: &Config, finished: &CommandStatus) -
     let operation = command::operation(&record.parameters);
     let Some((operation, what)) = operation
         .ok()
-        .and_then(|it| InPlace::of_operation(&it).map(|what| (it, what)))
+        .and_then(|it| InPlace::of_restore(&it).map(|what| (it, what)))
     else {
         return Ok(());
     };
