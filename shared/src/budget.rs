@@ -48,6 +48,18 @@ pub const RESTORE_EVENT_AGE: u32 = 900;
 /// bring a retired backup back.
 pub const COMMIT_WINDOW: u32 = 7_200;
 
+/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. A
+/// short outage is over by then, and the launch's own events are, too.
+pub const BREAKER_FIRST_WAIT: u32 = 900;
+/// The longest of these waits: a cause that goes away by itself is noticed six times a day.
+pub const BREAKER_LONGEST_WAIT: u32 = 14_400;
+/// How long after its launch an instance that failed is kept in its hook because the breaker's calls do not succeed.
+/// Then it is abandoned without them, so that its hook does not expire.
+pub const BREAKER_PATIENCE: u32 = 1_680;
+/// How long a suspension may still be on its way after it was recorded: a call takes a minute at the most, and the
+/// record's own is one.
+pub const BREAKER_SETTLE: u32 = 120;
+
 /// For what is not measured: an event's way, a cold start, a retry.
 pub const MARGIN: u32 = 60;
 
@@ -82,6 +94,26 @@ pub const INEQUALITIES: &[(&str, u32, u32)] = &[
         "a restore fits under the hard cap",
         SSM_READY + FENCE + DELIVERY + RESTORE_EXECUTION + MARGIN,
         HARD_CAP,
+    ),
+    (
+        "an instance is abandoned without its breaker before its hook expires",
+        BREAKER_PATIENCE + SWEEP + MARGIN,
+        LAUNCH_HEARTBEAT,
+    ),
+    (
+        "no event of a failed launch is left when the next one is tried",
+        RESTORE_EVENT_AGE,
+        BREAKER_FIRST_WAIT,
+    ),
+    (
+        "the breaker's waits grow",
+        2 * BREAKER_FIRST_WAIT,
+        BREAKER_LONGEST_WAIT,
+    ),
+    (
+        "a suspension is over or visible before its record is doubted",
+        2 * SWEEP,
+        BREAKER_SETTLE,
     ),
     ("heartbeats come often enough", 3 * SWEEP, LAUNCH_HEARTBEAT),
     (

@@ -115,6 +115,12 @@ pub fn state_parameter(stack: &StackName) -> String {
     format!("/rekindle/{stack}")
 }
 
+/// Returns the name of the SSM parameter that holds the breakers of a stack's groups. No stack's state can have this
+/// name, since a stack's own has no slash.
+pub fn breaker_parameter(stack: &StackName) -> String {
+    format!("{}/breaker", state_parameter(stack))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +151,7 @@ mod tests {
             backup_of_manifest("manifests/dtr/2026-11-23/notes.json"),
             None
         );
+        assert_eq!(state_parameter(&stack), "/rekindle/dtr");
+        assert_eq!(breaker_parameter(&stack), "/rekindle/dtr/breaker");
     }
 }

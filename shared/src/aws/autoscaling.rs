@@ -1,5 +1,7 @@
 //! EC2 Auto Scaling: protected groups, their members, and the answers to lifecycle hooks.
 
+pub mod launches;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -134,6 +136,11 @@ impl LifecycleState {
             self,
             Self::Terminating | Self::TerminatingWait | Self::TerminatingProceed
         )
+    }
+
+    /// Tells whether such a member waits for its restore, or on its way into the warm pool.
+    pub fn is_in_launch_hook(&self) -> bool {
+        matches!(self, Self::PendingWait | Self::WarmedPendingWait)
     }
 }
 
@@ -380,7 +387,7 @@ fn read_group(group: &AutoScalingGroup) -> Group {
         launches_suspended: group
             .suspended_processes()
             .iter()
-            .any(|process| process.process_name() == Some("Launch")),
+            .any(|process| process.process_name() == Some(launches::LAUNCH)),
     }
 }
 

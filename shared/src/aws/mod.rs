@@ -4,7 +4,9 @@
 //! (`AWS_ENDPOINT_URL_*`), so that what is tested is what is shipped.
 
 pub mod autoscaling;
+pub mod breaker;
 pub mod catalog;
+mod parameter;
 pub mod s3;
 pub mod ssm;
 pub mod state;

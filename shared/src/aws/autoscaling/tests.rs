@@ -6,6 +6,8 @@ use aws_sdk_autoscaling::operation::complete_lifecycle_action::{
 };
 use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoScalingGroupsOutput;
 use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;
+use aws_sdk_autoscaling::operation::resume_processes::ResumeProcessesOutput;
+use aws_sdk_autoscaling::operation::suspend_processes::SuspendProcessesOutput;
 use aws_sdk_autoscaling::primitives::DateTime;
 use aws_sdk_autoscaling::types::{
     Activity, InstanceLifecyclePolicy, RetentionTriggers, ScalingActivityStatusCode,
@@ -222,6 +224,100 @@ async fn the_newest_launch_of_an_instance_counts() {
     assert_eq!(launched.unix_timestamp(), 200);
     let other = "i-00000000".parse().unwrap();
     assert_eq!(launched_at(&client, "dtr", &other).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn launches_are_read_back_to_the_last_successful_one() {
+    use launches::{Launch, LaunchEnd};
+    let activity = |description: &str, status: &str, seconds: i64| {
+        Activity::builder()
+            .activity_id("a")
+            .auto_scaling_group_name("dtr")
+            .cause("c")
+            .description(description)
+            .start_time(DateTime::from_secs(seconds))
+            .status_code(status.into())
+            .build()
+    };
+    let abandoned = "Launching a new EC2 instance: i-04d1c8f7a2b3e6905.  Status Reason: Instance failed to complete \
+        user's Lifecycle Action: Lifecycle Action with token 0f3c was abandoned";
+    let page = move |more: bool| {
+        let page = DescribeScalingActivitiesOutput::builder();
+        if more {
+            return page
+                .activities(activity(
+                    "Launching a new EC2 instance: i-0b7e4c2a91d3f5068",
+                    "MidLifecycleAction",
+                    600,
+                ))
+                .activities(activity(
+                    "Terminating EC2 instance: i-04d1c8f7a2b3e6905",
+                    "Successful",
+                    500,
+                ))
+                .activities(activity(abandoned, "Cancelled", 400))
+                .activities(activity(
+                    "Launching a new EC2 instance.  Status Reason: no capacity",
+                    "Failed",
+                    300,
+                ))
+                .activities(activity(
+                    "Launching a new EC2 instance into warm pool: i-0123abcd",
+                    "Successful",
+                    200,
+                ))
+                .next_token("more")
+                .build();
+        }
+        page.activities(activity(
+            "Launching a new EC2 instance from warm pool: i-0123abcd",
+            "Successful",
+            100,
+        ))
+        .next_token("even more")
+        .build()
+    };
+    let first = mock!(Client::describe_scaling_activities)
+        .match_requests(|request| request.next_token().is_none())
+        .then_output(move || page(true));
+    let second = mock!(Client::describe_scaling_activities)
+        .match_requests(|request| request.next_token() == Some("more"))
+        .then_output(move || page(false));
+    let client = mock_client!(aws_sdk_autoscaling, RuleMode::Sequential, [&first, &second]);
+    let launch = |instance: Option<&str>, seconds, end| Launch {
+        instance_id: instance.map(|id| id.parse().unwrap()),
+        started_at: OffsetDateTime::from_unix_timestamp(seconds).unwrap(),
+        end,
+    };
+    let expected = [
+        launch(Some("i-0b7e4c2a91d3f5068"), 600, LaunchEnd::NotYet),
+        launch(Some("i-04d1c8f7a2b3e6905"), 400, LaunchEnd::Failed),
+        launch(None, 300, LaunchEnd::Failed),
+        launch(Some("i-0123abcd"), 100, LaunchEnd::Successful),
+    ];
+    assert_eq!(launches::recent(&client, "dtr").await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn the_process_launch_is_suspended_and_resumed_and_no_other() {
+    let launch = ["Launch".to_owned()];
+    let (to_suspend, to_resume) = (launch.clone(), launch);
+    let suspended = mock!(Client::suspend_processes)
+        .match_requests(move |request| {
+            request.auto_scaling_group_name() == Some("dtr")
+                && request.scaling_processes() == to_suspend
+        })
+        .then_output(|| SuspendProcessesOutput::builder().build());
+    let resumed = mock!(Client::resume_processes)
+        .match_requests(move |request| {
+            request.auto_scaling_group_name() == Some("dtr")
+                && request.scaling_processes() == to_resume
+        })
+        .then_output(|| ResumeProcessesOutput::builder().build());
+    let rules = [&suspended, &resumed];
+    let client = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules);
+    launches::suspend(&client, "dtr").await.unwrap();
+    launches::resume(&client, "dtr").await.unwrap();
 }
 
 #[test]

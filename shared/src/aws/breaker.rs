@@ -1,0 +1,146 @@
+//! What is remembered of the breakers of a stack's groups, in one SSM parameter: which launches Rekindle suspended.
+//!
+//! Auto Scaling does not say who suspended a process, so a suspension is Rekindle's own only where this record says
+//! so. It has a parameter to itself: the restore function must stay unable to say that a stack had backups.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_ssm::Client;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::parameter;
+use crate::error::Result;
+use crate::id::{InstanceId, StackName};
+use crate::layout;
+
+/// The schema that this version writes, and the newest that it reads.
+const SCHEMA_VERSION: u32 = 1;
+/// For how long Auto Scaling tells what a group launched: a breaker that was closed before says nothing any more.
+const ACTIVITIES_KEPT: Duration = Duration::from_hours(6 * 7 * 24);
+
+/// What is remembered of one group's breaker. A group that never needed it has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Breaker {
+    /// Rekindle suspended the group's launches, or is about to.
+    Open {
+        /// How often in a row, without a success in between.
+        trips: u32,
+        /// When.
+        #[serde(with = "time::serde::rfc3339")]
+        tripped_at: OffsetDateTime,
+        /// The instance whose failure was the last straw.
+        instance_id: InstanceId,
+    },
+    /// The launches were resumed to try one.
+    HalfOpen {
+        /// How often in a row the breaker had tripped.
+        trips: u32,
+        /// When it had tripped last.
+        #[serde(with = "time::serde::rfc3339")]
+        tripped_at: OffsetDateTime,
+    },
+    /// A launch succeeded, or the operator closed it: what failed before does not count any more.
+    Closed {
+        /// When.
+        #[serde(with = "time::serde::rfc3339")]
+        closed_at: OffsetDateTime,
+    },
+}
+
+/// The breakers of a stack's groups. A stack has one group, but for a mistake that trips the breaker of each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breakers {
+    /// The schema of the writer.
+    pub schema_version: u32,
+    /// By the group's name.
+    pub groups: BTreeMap<String, Breaker>,
+}
+
+/// Reads the breaker of a group; none where it never tripped.
+pub async fn read(client: &Client, stack: &StackName, group: &str) -> Result<Option<Breaker>> {
+    let mut breakers = of_stack(client, stack).await?;
+    Ok(breakers.groups.remove(group))
+}
+
+/// Writes the breaker of a group; those of the stack's other groups stay.
+pub async fn write(
+    client: &Client,
+    stack: &StackName,
+    group: &str,
+    breaker: &Breaker,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let mut breakers = of_stack(client, stack).await?;
+    breakers.set(group, breaker.clone(), now);
+    parameter::put(client, &layout::breaker_parameter(stack), &breakers, true).await
+}
+
+async fn of_stack(client: &Client, stack: &StackName) -> Result<Breakers> {
+    let name = layout::breaker_parameter(stack);
+    let breakers = parameter::read(client, &name, SCHEMA_VERSION).await?;
+    Ok(breakers.unwrap_or(Breakers {
+        schema_version: SCHEMA_VERSION,
+        groups: BTreeMap::new(),
+    }))
+}
+
+impl Breakers {
+    /// Sets one, and forgets what says nothing any more: a parameter holds no more than 4 KiB.
+    fn set(&mut self, group: &str, breaker: Breaker, now: OffsetDateTime) {
+        self.groups.retain(|_, known| match known {
+            Breaker::Closed { closed_at } => now - *closed_at <= ACTIVITIES_KEPT,
+            Breaker::Open { .. } | Breaker::HalfOpen { .. } => true,
+        });
+        self.groups.insert(group.to_owned(), breaker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use time::macros::datetime;
+
+    #[test]
+    fn the_parameter_is_as_documented() {
+        let text = json!({"schema_version": 1, "groups": {
+            "dtr": {"state": "open", "trips": 2, "tripped_at": "2026-11-23T02:15:00Z", "instance_id": "i-04d1c8f7a2b3e6905"},
+            "git": {"state": "half-open", "trips": 1, "tripped_at": "2026-11-23T02:15:00Z"},
+            "old": {"state": "closed", "closed_at": "2026-11-23T02:15:00Z"},
+        }});
+        let read: Breakers = serde_json::from_value(text.clone()).unwrap();
+        let open = Breaker::Open {
+            trips: 2,
+            tripped_at: datetime!(2026-11-23 02:15:00 UTC),
+            instance_id: "i-04d1c8f7a2b3e6905".parse().unwrap(),
+        };
+        assert_eq!(read.groups["dtr"], open);
+        assert_eq!(serde_json::to_value(read).unwrap(), text);
+    }
+
+    #[test]
+    fn one_groups_breaker_leaves_the_others_and_only_old_closings_are_forgotten() {
+        let now = datetime!(2026-11-23 02:15:00 UTC);
+        let closed = |days: u64| Breaker::Closed {
+            closed_at: now - Duration::from_hours(24 * days),
+        };
+        let half_open = Breaker::HalfOpen {
+            trips: 1,
+            tripped_at: now - Duration::from_hours(24 * 400),
+        };
+        let mut breakers = Breakers {
+            schema_version: SCHEMA_VERSION,
+            groups: BTreeMap::from([
+                ("recent".to_owned(), closed(41)),
+                ("old".to_owned(), closed(43)),
+                ("on-trial".to_owned(), half_open),
+            ]),
+        };
+        breakers.set("dtr", closed(0), now);
+        let names: Vec<&String> = breakers.groups.keys().collect();
+        assert_eq!(names, ["dtr", "on-trial", "recent"]);
+    }
+}

@@ -1,0 +1,100 @@
+//! What is remembered of a stack outside of its bucket: JSON in SSM parameters, with the schema of whoever wrote it.
+
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::types::ParameterType;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::failed;
+use crate::error::{Error, Result};
+
+/// Reads a parameter whose newest known schema is `schema_version`; none where there is no such parameter.
+pub(super) async fn read<T: DeserializeOwned>(
+    client: &Client,
+    name: &str,
+    schema_version: u32,
+) -> Result<Option<T>> {
+    let answer = match client
+        .get_parameter()
+        .name(name)
+        .send()
+        .await
+        .map_err(failed("ssm:GetParameter"))
+    {
+        Ok(answer) => answer,
+        Err(error) if error.aws_code() == Some("ParameterNotFound") => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let value = answer
+        .parameter()
+        .and_then(|parameter| parameter.value())
+        .unwrap_or_default();
+    parse(name, value, schema_version).map(Some)
+}
+
+fn parse<T: DeserializeOwned>(name: &str, value: &str, newest: u32) -> Result<T> {
+    let unreadable =
+        |error: serde_json::Error| Error::contract(object(name), format!("not readable: {error}"));
+    let value: Value = serde_json::from_str(value).map_err(unreadable)?;
+    // A newer schema may have any shape, so its version is looked at first.
+    let written = value["schema_version"].as_u64();
+    if let Some(newer) = written.filter(|written| *written > u64::from(newest)) {
+        let problem = format!(
+            "newer schema version {newer}, this Rekindle reads up to {newest}: deploy the newer version again"
+        );
+        return Err(Error::contract(object(name), problem));
+    }
+    serde_json::from_value(value).map_err(unreadable)
+}
+
+/// Writes a parameter; one that is there is an error of AWS unless it is to be overwritten.
+pub(super) async fn put(
+    client: &Client,
+    name: &str,
+    value: &impl Serialize,
+    overwrite: bool,
+) -> Result<()> {
+    let value = serde_json::to_string(value)
+        .map_err(|error| Error::contract(object(name), error.to_string()))?;
+    client
+        .put_parameter()
+        .name(name)
+        .value(value)
+        .r#type(ParameterType::String)
+        .overwrite(overwrite)
+        .send()
+        .await
+        .map_err(failed("ssm:PutParameter"))?;
+    Ok(())
+}
+
+fn object(name: &str) -> String {
+    format!("the SSM parameter {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::state::StackState;
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_a_newer_schema_is_not_guessed() {
+        let read = |value| parse::<StackState>("/rekindle/dtr", value, 1);
+        let good = r#"{"schema_version":1,"first_backup":"20261123T021500.000Z"}"#;
+        assert_eq!(read(good).unwrap().schema_version, 1);
+        let cases = [
+            ("", "not readable"),
+            (r#"{"schema_version":1}"#, "missing field `first_backup`"),
+            (
+                r#"{"schema_version":2,"since":"ever"}"#,
+                "newer schema version 2",
+            ),
+        ];
+        for (value, words) in cases {
+            let error = read(value).unwrap_err().chain();
+            assert!(error.starts_with("the SSM parameter /rekindle/dtr: "));
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
