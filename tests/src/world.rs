@@ -258,6 +258,13 @@ impl StandIn {
             .await
     }
 
+    /// Lets Auto Scaling do what it would do so much later, in AWS's seconds. For groups at rest: what began in that
+    /// future would be due in it.
+    pub fn leap(&self, seconds: f64) {
+        let later = self.state.clock.after(clock::now(), seconds);
+        machines::advance_groups(&self.state, later);
+    }
+
     /// Runs the schedules by themselves, in real time, until the stand-in is dropped. Where an interval is not
     /// given, the template's is taken, divided by the time scale.
     pub fn run_schedules(&mut self, tick: Option<Duration>, sweep: Option<Duration>) {

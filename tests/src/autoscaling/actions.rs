@@ -189,8 +189,11 @@ fn processes(query: &Query) -> Answer<Vec<String>> {
 
 pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
     let processes = processes(query)?;
+    let now = auto_scaling.now();
     with_group(auto_scaling, query, |group| {
-        group.suspended.extend(processes);
+        for process in processes {
+            group.suspended.entry(process).or_insert(now);
+        }
         Ok(Xml::default())
     })
 }
@@ -198,7 +201,7 @@ pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> 
 pub(super) fn resume(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
     let processes = processes(query)?;
     with_group(auto_scaling, query, |group| {
-        group.suspended.retain(|name| !processes.contains(name));
+        group.suspended.retain(|name, _| !processes.contains(name));
         Ok(Xml::default())
     })
 }

@@ -4,7 +4,7 @@ use super::model::{Activity, Group, Hook, Member, Tag};
 use super::query::Query;
 use super::xml::Xml;
 use super::{AutoScaling, actions};
-use crate::clock::milliseconds;
+use crate::clock::{milliseconds, whole_seconds};
 use crate::fault::{Answer, Fault, lock};
 
 pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
@@ -132,7 +132,7 @@ pub(super) fn tags(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
 }
 
 fn group_xml(group: &Group) -> Xml {
-    let processes: Vec<&String> = group.suspended.iter().collect();
+    let processes: Vec<_> = group.suspended.iter().collect();
     let policy = if group.retain_on_abandon {
         "retain"
     } else {
@@ -155,10 +155,11 @@ fn group_xml(group: &Group) -> Xml {
             member_xml(member, Xml::default(), group)
         })
         .text("CreatedTime", milliseconds(group.created))
-        .list("SuspendedProcesses", &processes, |process| {
+        .list("SuspendedProcesses", &processes, |(process, since)| {
+            let reason = format!("User suspended at {}", whole_seconds(**since));
             Xml::default()
                 .text("ProcessName", process)
-                .text("SuspensionReason", "User suspended")
+                .text("SuspensionReason", reason)
         })
         .list("Tags", &group.tags, |tag| tag_xml(tag, &group.name))
         .optional("Status", group.deleting.then_some("Delete in progress"))

@@ -13,7 +13,7 @@ mod model;
 mod query;
 mod xml;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use time::OffsetDateTime;
@@ -106,7 +106,7 @@ impl AutoScaling {
             created: clock::now(),
             tags: spec.tags,
             hooks: spec.hooks,
-            suspended: BTreeSet::new(),
+            suspended: BTreeMap::new(),
             retain_on_abandon: spec.retain_on_abandon,
             members: Vec::new(),
             activities: Vec::new(),

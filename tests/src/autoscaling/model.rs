@@ -1,6 +1,6 @@
 //! What Auto Scaling knows: groups, their members, hooks and activities.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use time::OffsetDateTime;
@@ -35,7 +35,8 @@ pub struct Group {
     pub(crate) created: OffsetDateTime,
     pub(crate) tags: Vec<Tag>,
     pub(crate) hooks: Vec<Hook>,
-    pub(crate) suspended: BTreeSet<String>,
+    /// The processes that are suspended, and since when.
+    pub(crate) suspended: BTreeMap<String, OffsetDateTime>,
     pub(crate) retain_on_abandon: bool,
     pub(crate) members: Vec<Member>,
     pub(crate) activities: Vec<Activity>,
@@ -231,7 +232,7 @@ pub(crate) struct Activity {
 impl Group {
     /// Returns whether this process of Auto Scaling is suspended.
     pub(crate) fn is_suspended(&self, process: &str) -> bool {
-        self.suspended.contains(process)
+        self.suspended.contains_key(process)
     }
 
     pub(crate) fn hooks_of(&self, transition: Transition) -> Vec<Hook> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use time::OffsetDateTime;
 
 use super::State;
 use crate::autoscaling::Effect;
@@ -18,19 +19,24 @@ const PULSE: Duration = Duration::from_millis(20);
 pub(super) async fn run(state: Arc<State>) {
     loop {
         let now = clock::now();
-        for effect in state.auto_scaling.advance(now) {
-            match effect {
-                Effect::Emit(event) => state.bus.put(event),
-                Effect::Boot { group, instance } => {
-                    tokio::spawn(boot(Arc::clone(&state), group, instance));
-                }
-                Effect::Discard { instance } => {
-                    tokio::spawn(discard(Arc::clone(&state), instance));
-                }
-            }
-        }
+        advance_groups(&state, now);
         state.ssm.advance(now);
         tokio::time::sleep(PULSE).await;
+    }
+}
+
+/// Moves Auto Scaling on to `now`, and does what it asks for.
+pub(super) fn advance_groups(state: &Arc<State>, now: OffsetDateTime) {
+    for effect in state.auto_scaling.advance(now) {
+        match effect {
+            Effect::Emit(event) => state.bus.put(event),
+            Effect::Boot { group, instance } => {
+                tokio::spawn(boot(Arc::clone(state), group, instance));
+            }
+            Effect::Discard { instance } => {
+                tokio::spawn(discard(Arc::clone(state), instance));
+            }
+        }
     }
 }
 
