@@ -150,6 +150,11 @@ pub enum Request {
         #[serde(default, with = "time::serde::rfc3339::option")]
         before: Option<OffsetDateTime>,
     },
+    /// Close the breaker of this stack's group, and let the group launch again what Rekindle kept it from launching.
+    Resume {
+        /// The stack.
+        stack: StackName,
+    },
 }
 
 fn default_limit() -> usize {
@@ -168,7 +173,8 @@ impl Event {
                 | Request::RejectQuarantined { stack, .. }
                 | Request::Pin { stack, .. }
                 | Request::Unpin { stack, .. }
-                | Request::RestoreBackup { stack, .. },
+                | Request::RestoreBackup { stack, .. }
+                | Request::Resume { stack },
             ) => Some(stack),
             _ => None,
         }
@@ -269,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_of_a_request_is_named() {
-        let error = Event::parse(json!({"rekindle": "backup-now", "stak": "dtr"})).unwrap_err();
-        assert!(error.chain().contains("stak"), "{error:?}");
+        for request in ["backup-now", "resume"] {
+            let error = Event::parse(json!({"rekindle": request, "stak": "dtr"})).unwrap_err();
+            assert!(error.chain().contains("stak"), "{error:?}");
+        }
     }
 }

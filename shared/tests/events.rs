@@ -140,6 +140,7 @@ mod tests {
                 "restore-timed-out",
                 "rekindle-restore of i-0b7e4c2a91d3f5068 ended TimedOut",
             ),
+            ("resume", r#"Resume { stack: StackName("dtr") }"#),
             ("schedule-rule", "tick at 2026-11-23 2:15:00.0 +00:00:00"),
             (
                 "schedule-scheduler",

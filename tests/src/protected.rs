@@ -138,6 +138,13 @@ impl Protected {
         }
     }
 
+    /// Sends the operator's request to resume; returns what it came to.
+    pub async fn resume(&self, stack: &str) -> Result<Value> {
+        let request = serde_json::json!({"rekindle": "resume", "stack": stack});
+        let answer = self.world.invoke(&self.function("restore")?, request).await;
+        answer.map_err(|error| anyhow::anyhow!("resume {stack}: {error}"))
+    }
+
     /// Returns the committed backups of a stack, oldest first.
     pub fn backups(&self, stack: &str) -> Result<Vec<BackupId>> {
         let prefix = Shelf::Committed.prefix(&stack.parse()?);

@@ -50,6 +50,9 @@ MAY = [
     ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-restore", {}),
     ("RestoreRole", "ssm:SendCommand", INSTANCE, TAGGED),
     ("RestoreRole", "autoscaling:RecordLifecycleActionHeartbeat", GROUP, TAGGED),
+    ("RestoreRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
+    ("RestoreRole", "autoscaling:ResumeProcesses", GROUP, TAGGED),
+    ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/dtr/breaker", {}),
     ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{ASIDE}", {}),
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
@@ -85,12 +88,14 @@ MAY_NOT = [
     ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-backup", {}),
     ("RestoreRole", "ssm:SendCommand", INSTANCE, {}),
     ("RestoreRole", "autoscaling:CompleteLifecycleAction", GROUP, {}),
-    ("RestoreRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
+    ("RestoreRole", "autoscaling:SuspendProcesses", GROUP, {}),
+    ("RestoreRole", "autoscaling:ResumeProcesses", GROUP, {}),
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("RestoreRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
     ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
     ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
+    ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/breaker", {}),
 ]
 
 

@@ -137,7 +137,7 @@ async fn a_bucket_that_cannot_be_right_is_never_an_empty_application() -> Result
     for stack in ["removed", "denied", "nowhere"] {
         assert!(!was_in_service(&protected, stack), "{stack}");
         let problems = protected.problems(stack);
-        let abandoned = "abandoned the launch; the group replaces the instance";
+        let abandoned = "abandoned the launch; the group launches nothing for now";
         assert_eq!(problems[0]["fields"]["message"], abandoned);
         let remedy = problems[0]["fields"]["remedy"].as_str();
         assert!(remedy.is_some_and(|remedy| !remedy.is_empty()));

@@ -69,6 +69,9 @@ pub(crate) async fn on_request(
             };
             restore_in_place(function, &stack, chosen, now).await
         }
+        Request::Resume { .. } => Err(Error::Event(
+            "launches are the restore function's; send this event there".to_owned(),
+        )),
         // `Event::parse` makes a sweep of it.
         Request::Sweep => Err(Error::Event("a sweep is no request".to_owned())),
     }

@@ -12,6 +12,7 @@ use shared::{Result, agent, budget};
 use tracing::{error, field, info};
 
 use crate::choose::{self, PassedOver, Source};
+use crate::circuit::{self, Next};
 use crate::decide::{self, Decision, Facts};
 use crate::gather;
 use crate::reason::Reason;
@@ -81,6 +82,7 @@ pub(crate) async fn on(
             Ok(Outcome::AlreadyRunning)
         }
         Decision::Continue { command_id, report } => {
+            circuit::before_continuing(aws, config, facts).await;
             // What the node has is told once, by whoever let it into service.
             if answer(aws, facts, LifecycleResult::Continue).await? == Completion::Done {
                 tell_restored(config, facts, &command_id, &report);
@@ -232,13 +234,17 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
 }
 
 async fn abandon(aws: &Aws, config: &Config, facts: &Facts, reason: &Reason) -> Result<Outcome> {
+    let next = match circuit::before_abandoning(aws, config, facts, reason).await? {
+        Next::Replaced => "the group replaces the instance",
+        Next::Nothing => "the group launches nothing for now",
+    };
     // Told once, by whoever abandons it. Should the answer fail, the next pass finds the same reason.
     if answer(aws, facts, LifecycleResult::Abandon).await? == Completion::Done {
         let kind = reason.kind();
         error!(
             kind, instance_id = %facts.instance_id, group = facts.group,
             stack = facts.stack.as_ref().ok().map(field::display), reason = %reason, remedy = reason.remedy(),
-            "abandoned the launch; the group replaces the instance"
+            "abandoned the launch; {next}"
         );
         count(config, facts, kind);
     }

@@ -1,5 +1,6 @@
 //! What to do about an instance in the launch hook: decided from facts, without doing anything.
 
+pub mod breaker;
 pub mod in_place;
 
 use shared::aws::autoscaling::LifecycleState;
@@ -268,6 +269,12 @@ impl Facts {
     /// Returns how long the instance has been waiting, in seconds.
     pub fn waited_seconds(&self) -> i64 {
         (self.now - self.launched_at).whole_seconds()
+    }
+
+    /// Tells whether the instance has to be abandoned now, even where the breaker's calls do not succeed: its hook
+    /// would expire before they are tried again often enough.
+    pub fn breaker_patience_is_over(&self) -> bool {
+        self.waited_longer_than(budget::BREAKER_PATIENCE)
     }
 
     fn waited_longer_than(&self, limit: u32) -> bool {

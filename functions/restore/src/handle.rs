@@ -2,16 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::{StreamExt as _, stream};
 use lambda_runtime::LambdaEvent;
 use serde::Serialize;
 use serde_json::Value;
 use shared::aws::Aws;
-use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState};
+use shared::aws::autoscaling::LAUNCH_HOOK;
 use shared::env::Config;
-use shared::event::{Event, LifecycleAction};
-use shared::id::InstanceId;
-use shared::metrics::{self, Metric};
+use shared::event::{Event, LifecycleAction, Request};
+use shared::id::{InstanceId, StackName};
+use shared::metrics;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -21,6 +20,8 @@ use crate::act::{self, Outcome};
 use crate::decide::{self, Decision, Facts};
 use crate::gather::{self, Launch};
 use crate::in_place;
+use crate::request::{self, Resumed};
+use crate::sweep;
 
 /// Between two looks at an instance that is not ready: nobody is served while it waits.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,14 +31,29 @@ const LONG_PAUSE: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_mins(5);
 /// What is left of the invocation when waiting ends, so that it ends by itself and not in the midst of a call.
 const RESERVE: Duration = Duration::from_secs(30);
-/// How many instances a sweep advances at once.
-const CONCURRENCY: usize = 8;
 
 /// What an invocation did for one instance.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Advanced {
-    instance_id: InstanceId,
-    outcome: Outcome,
+    pub(crate) instance_id: InstanceId,
+    pub(crate) outcome: Outcome,
+}
+
+/// What an invocation answers: a list for AWS' events, and an object for an operator's request.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Answer {
+    /// What was done for each instance.
+    Advanced(Vec<Advanced>),
+    /// What a request to resume came to.
+    Resumed(Resumed),
+    /// Nothing was done for the operator, for a reason that a retry does not change. It is in the log, too.
+    Refused {
+        /// The word of the failure metric.
+        kind: &'static str,
+        /// The reason.
+        message: String,
+    },
 }
 
 /// Handles one event. An error is one that a retry may cure, or an event that cannot be used; every other failure
@@ -46,14 +62,14 @@ pub(crate) async fn handle(
     aws: &Aws,
     config: &Config,
     event: LambdaEvent<Value>,
-) -> Result<Vec<Advanced>> {
+) -> Result<Answer> {
     let deadline = event.context.deadline();
-    let event = Event::parse(event.payload).inspect_err(|error| count(config, error))?;
-    let instance = concerned(&event).cloned();
+    let event = Event::parse(event.payload).inspect_err(|error| count(config, None, error))?;
+    let (instance, stack) = (concerned(&event).cloned(), event.stack().cloned());
     dispatch(aws, config, event, deadline)
         .await
         .or_else(|error| {
-            count(config, &error);
+            count(config, stack.as_ref(), &error);
             if error.retryable() || matches!(error, Error::Event(_)) {
                 // The runtime logs the error itself, and does not know of whom it speaks.
                 if let Some(instance_id) = instance {
@@ -61,8 +77,13 @@ pub(crate) async fn handle(
                 }
                 return Err(error);
             }
-            tell(&error, instance.as_ref());
-            Ok(Vec::new())
+            if let Some(stack) = stack {
+                let (kind, message) = (error.kind(), error.chain());
+                error!(kind, %stack, reason = message, "refused an operator's request");
+                return Ok(Answer::Refused { kind, message });
+            }
+            tell(&error, instance.as_ref(), None);
+            Ok(Answer::Advanced(Vec::new()))
         })
 }
 
@@ -81,15 +102,15 @@ async fn dispatch(
     config: &Config,
     event: Event,
     deadline: SystemTime,
-) -> Result<Vec<Advanced>> {
-    match event {
+) -> Result<Answer> {
+    let advanced = match event {
         Event::InstanceLaunching(action) => {
             expect_equal(
                 "LifecycleHookName",
                 &action.lifecycle_hook_name,
                 LAUNCH_HOOK,
             )?;
-            Ok(vec![launch(aws, config, &action, deadline).await?])
+            vec![launch(aws, config, &action, deadline).await?]
         }
         Event::CommandFinished(command) => {
             let document = &config.restore_document;
@@ -99,16 +120,22 @@ async fn dispatch(
             if advanced.outcome == Outcome::AlreadyResolved {
                 in_place::tell(aws, config, &command).await?;
             }
-            Ok(vec![advanced])
+            vec![advanced]
         }
-        Event::Sweep | Event::Tick { .. } => sweep(aws, config).await,
-        Event::InstanceTerminating(_) => Err(Error::Event(
-            "the terminate hook is the backup function's; send this event there".to_owned(),
-        )),
-        Event::Request(_) => Err(Error::Event(
-            "requests on backups are the backup function's; send this event there".to_owned(),
-        )),
-    }
+        Event::Sweep | Event::Tick { .. } => sweep::sweep(aws, config).await?,
+        Event::Request(Request::Resume { stack }) => {
+            return request::resume(aws, stack).await.map(Answer::Resumed);
+        }
+        Event::InstanceTerminating(_) => {
+            let message = "the terminate hook is the backup function's; send this event there";
+            return Err(Error::Event(message.to_owned()));
+        }
+        Event::Request(_) => {
+            let message = "requests on backups are the backup function's; send this event there";
+            return Err(Error::Event(message.to_owned()));
+        }
+    };
+    Ok(Answer::Advanced(advanced))
 }
 
 fn expect_equal(field: &str, found: &str, expected: &str) -> Result<()> {
@@ -154,82 +181,8 @@ async fn launch(
     }
 }
 
-/// Advances every instance that waits in the launch hook of a protected group, and every restore in place. One that
-/// fails keeps none of the others from being advanced.
-async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
-    let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
-    measure_suspensions(config, &groups);
-    let members = groups.iter().flat_map(|group| &group.members);
-    let waiting = members.filter(|member| {
-        matches!(
-            member.state,
-            LifecycleState::PendingWait | LifecycleState::WarmedPendingWait
-        )
-    });
-    let passes = waiting.map(async |member| {
-        let instance = member.instance_id.clone();
-        (Some(instance.clone()), once(aws, config, instance).await)
-    });
-    let mut passes: Vec<Pass> = stream::iter(passes)
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
-    passes.extend(restores_in_place(aws, config, &groups).await);
-    let mut advanced = Vec::new();
-    let mut to_retry = None;
-    for (instance, pass) in passes {
-        match pass {
-            Ok(pass) => advanced.push(pass),
-            // The first one is this invocation's error, which `handle` counts and the runtime logs.
-            Err(error) if error.retryable() && to_retry.is_none() => {
-                let instance_id = instance.as_ref().map(field::display);
-                warn!(instance_id, "not advanced; this sweep is tried again");
-                to_retry = Some(error);
-            }
-            Err(error) => {
-                count(config, &error);
-                tell(&error, instance.as_ref());
-            }
-        }
-    }
-    to_retry.map_or(Ok(advanced), Err)
-}
-
-/// What came of one instance in a sweep; none where it is not even known of which.
-type Pass = (Option<InstanceId>, Result<Advanced>);
-
-async fn restores_in_place(aws: &Aws, config: &Config, groups: &[Group]) -> Vec<Pass> {
-    let now = OffsetDateTime::now_utc();
-    let asked = match in_place::asked(aws, config, groups, now).await {
-        Ok(asked) => asked,
-        Err(error) => return vec![(None, Err(error))],
-    };
-    let mut passes = Vec::new();
-    for asked in asked {
-        let sent = in_place::follow(aws, config, &asked, now).await;
-        let instance_id = asked.instance_id;
-        let advanced = sent.map(|sent| {
-            sent.then(|| Advanced {
-                instance_id: instance_id.clone(),
-                outcome: Outcome::SentInPlace,
-            })
-        });
-        passes.extend(advanced.transpose().map(|it| (Some(instance_id), it)));
-    }
-    passes
-}
-
-/// Measures which stacks could not be given a new node now. An operator may suspend launches and forget it.
-fn measure_suspensions(config: &Config, groups: &[Group]) {
-    let (namespace, now) = (&config.metric_namespace, OffsetDateTime::now_utc());
-    for group in groups.iter().filter(|group| group.launches_suspended) {
-        if let Ok(Some(stack)) = group.stack() {
-            metrics::measured(namespace, now, &stack, &[(Metric::LaunchesSuspended, 1.0)]);
-        }
-    }
-}
-
-async fn once(aws: &Aws, config: &Config, instance_id: InstanceId) -> Result<Advanced> {
+/// Advances an instance by one look at it.
+pub(crate) async fn once(aws: &Aws, config: &Config, instance_id: InstanceId) -> Result<Advanced> {
     let outcome = advance(aws, config, &instance_id, false, &mut Seen::default()).await?;
     Ok(Advanced {
         instance_id,
@@ -278,18 +231,21 @@ fn log(facts: &Facts, decision: &Decision) {
     );
 }
 
-fn tell(error: &Error, instance: Option<&InstanceId>) {
+/// Says that something is given up, which no retry of the same event changes.
+pub(crate) fn tell(error: &Error, instance: Option<&InstanceId>, stack: Option<&StackName>) {
     error!(
         kind = error.kind(),
         instance_id = instance.map(field::display),
+        stack = stack.map(field::display),
         reason = error.chain(),
         "gave up; the next sweep looks again"
     );
 }
 
-fn count(config: &Config, error: &Error) {
+/// Counts a failure, where it is known of which stack.
+pub(crate) fn count(config: &Config, stack: Option<&StackName>, error: &Error) {
     let now = OffsetDateTime::now_utc();
-    metrics::failed(&config.metric_namespace, now, None, error.kind());
+    metrics::failed(&config.metric_namespace, now, stack, error.kind());
 }
 
 #[cfg(test)]

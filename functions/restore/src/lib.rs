@@ -4,11 +4,14 @@
 mod act;
 pub mod attempt;
 pub mod choose;
+mod circuit;
 pub mod decide;
 mod gather;
 mod handle;
 mod in_place;
 pub mod reason;
+mod request;
+mod sweep;
 
 use std::process::ExitCode;
 

@@ -81,6 +81,27 @@ impl Reason {
         }
     }
 
+    /// Tells whether the next instance would be abandoned for the same reason until somebody changes something.
+    pub fn permanent(&self) -> bool {
+        match self {
+            Self::StackShared { .. }
+            | Self::BackupsGone
+            | Self::BackupsUnknown { .. }
+            | Self::NewerSchema { .. }
+            | Self::NoReadableManifest { .. } => true,
+            Self::RestoreFailed { failure, .. } => match failure.cause {
+                Cause::Agent(exit_code) => exit_code.permanent(),
+                Cause::Command(_) | Cause::Contract => false,
+            },
+            // A fresh instance has a fresh volume, and may find a predecessor gone and an agent there.
+            Self::RootVolumeReplaced
+            | Self::AgentNeverCame
+            | Self::AgentLost
+            | Self::PredecessorActive { .. }
+            | Self::HardCap => false,
+        }
+    }
+
     /// Returns what an operator does about it.
     pub fn remedy(&self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ TRIGGERS = {
     "reject-quarantined": None,
     "restore-backup": None,
     "restore-before": None,
+    "resume": None,
     "unpin": None,
     "backup-": "BackupFunctionBackupFinished",
     "restore-": "RestoreFunctionRestoreFinished",

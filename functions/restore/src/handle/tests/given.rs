@@ -8,8 +8,11 @@ use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoSc
 use aws_sdk_autoscaling::operation::describe_auto_scaling_instances::DescribeAutoScalingInstancesOutput;
 use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;
 use aws_sdk_autoscaling::operation::record_lifecycle_action_heartbeat::RecordLifecycleActionHeartbeatOutput;
+use aws_sdk_autoscaling::operation::resume_processes::ResumeProcessesOutput;
+use aws_sdk_autoscaling::operation::suspend_processes::SuspendProcessesOutput;
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, AutoScalingInstanceDetails, Instance, TagDescription,
+    Activity, AutoScalingGroup, AutoScalingInstanceDetails, Instance, SuspendedProcess,
+    TagDescription,
 };
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -21,11 +24,12 @@ use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInfor
 use aws_sdk_ssm::operation::get_command_invocation::GetCommandInvocationOutput;
 use aws_sdk_ssm::operation::get_parameter::GetParameterOutput;
 use aws_sdk_ssm::operation::list_commands::ListCommandsOutput;
+use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
 use aws_sdk_ssm::operation::send_command::SendCommandOutput;
 use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::{Command, InstanceInformation, Parameter, PingStatus};
-use aws_smithy_mocks::{RuleMode, mock, mock_client};
-use serde_json::json;
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use serde_json::{Value, json};
 use shared::aws::Aws;
 use shared::aws::autoscaling::LAUNCH_HOOK;
 use shared::layout;
@@ -58,6 +62,15 @@ pub(super) struct Given {
     pub(super) parameter: bool,
     pub(super) refuses_command: bool,
     pub(super) answered_before: bool,
+    /// How many launches failed right before this one.
+    pub(super) failed_before: u8,
+    pub(super) suspended: bool,
+    /// The record of the group's breaker.
+    pub(super) breaker: Option<Value>,
+    /// The error code with which AWS refuses to suspend anything.
+    pub(super) refuses_to_suspend: Option<&'static str>,
+    /// How many minutes ago the launch began.
+    pub(super) minutes: u64,
 }
 
 /// A protected instance that is ready for its restore.
@@ -75,6 +88,11 @@ pub(super) fn ready() -> Given {
         parameter: true,
         refuses_command: false,
         answered_before: false,
+        failed_before: 0,
+        suspended: false,
+        breaker: None,
+        refuses_to_suspend: None,
+        minutes: 1,
     }
 }
 
@@ -89,6 +107,7 @@ fn group(
     tag: Option<&str>,
     health: &str,
     members: &[(&str, &str)],
+    suspended: bool,
 ) -> AutoScalingGroup {
     let tag = tag.map(|value| {
         TagDescription::builder()
@@ -103,8 +122,10 @@ fn group(
             .health_status(health)
             .build()
     });
+    let launch = SuspendedProcess::builder().process_name("Launch").build();
     AutoScalingGroup::builder()
         .auto_scaling_group_name(name)
+        .set_suspended_processes(Some(vec![launch; usize::from(suspended)]))
         .set_tags(tag.map(|tag| vec![tag]))
         .set_instances(Some(members.collect()))
         .build()
@@ -129,17 +150,32 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
         let other = [(OLD_INSTANCE, "InService")];
         let others = if known.other_group { &other[..] } else { &[] };
         DescribeAutoScalingGroupsOutput::builder()
-            .auto_scaling_groups(group("dtr", known.tag, known.health, &members))
-            .auto_scaling_groups(group("dtr-copy", known.tag, known.health, others))
+            .auto_scaling_groups(group(
+                "dtr",
+                known.tag,
+                known.health,
+                &members,
+                known.suspended,
+            ))
+            .auto_scaling_groups(group("dtr-copy", known.tag, known.health, others, false))
             .build()
     });
-    let activities = mock!(Client::describe_scaling_activities).then_output(|| {
-        let minute_ago = OffsetDateTime::now_utc() - Duration::from_mins(1);
-        let launch = Activity::builder()
-            .description(format!("Launching a new EC2 instance: {INSTANCE}"))
-            .start_time(DateTime::from_secs(minute_ago.unix_timestamp()));
+    let (failed_before, minutes) = (given.failed_before, given.minutes);
+    let activities = mock!(Client::describe_scaling_activities).then_output(move || {
+        let began = OffsetDateTime::now_utc() - Duration::from_mins(minutes);
+        let launch = |instance: &str, status: &str, earlier: u8| {
+            let began = began - Duration::from_mins(earlier.into());
+            Activity::builder()
+                .description(format!("Launching a new EC2 instance: {instance}"))
+                .start_time(DateTime::from_secs(began.unix_timestamp()))
+                .status_code(status.into())
+                .build()
+        };
+        let failed =
+            (1..=failed_before).map(|back| launch(&format!("i-{back:08x}"), "Cancelled", back));
+        let this = std::iter::once(launch(INSTANCE, "MidLifecycleAction", 0));
         DescribeScalingActivitiesOutput::builder()
-            .activities(launch.build())
+            .set_activities(Some(this.chain(failed).collect()))
             .build()
     });
     let complete = if given.answered_before {
@@ -159,12 +195,47 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
             CompleteLifecycleActionOutput::builder().build()
         })
     };
+    let suspend = if let Some(code) = given.refuses_to_suspend {
+        let words = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
+        mock!(Client::suspend_processes)
+            .sequence()
+            .http_status(400, Some(words))
+            .repeatedly()
+            .build()
+    } else {
+        let journal = Arc::clone(journal);
+        mock!(Client::suspend_processes).then_compute_output(move |request| {
+            assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
+            write(
+                &journal,
+                format!("suspend {}", request.scaling_processes().join(" ")),
+            );
+            SuspendProcessesOutput::builder().build()
+        })
+    };
+    let writes = Arc::clone(journal);
+    let resume = mock!(Client::resume_processes).then_compute_output(move |request| {
+        assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
+        write(
+            &writes,
+            format!("resume {}", request.scaling_processes().join(" ")),
+        );
+        ResumeProcessesOutput::builder().build()
+    });
     let journal = Arc::clone(journal);
     let heartbeat = mock!(Client::record_lifecycle_action_heartbeat).then_output(move || {
         write(&journal, "heartbeat");
         RecordLifecycleActionHeartbeatOutput::builder().build()
     });
-    let rules = [&instances, &groups, &activities, &complete, &heartbeat];
+    let rules = [
+        &instances,
+        &groups,
+        &activities,
+        &complete,
+        &heartbeat,
+        &suspend,
+        &resume,
+    ];
     mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules)
 }
 
@@ -200,23 +271,20 @@ fn ssm(given: &Given, journal: &Journal) -> aws_sdk_ssm::Client {
             .standard_output_content(&output)
             .build()
     });
-    let parameter = if given.parameter {
-        let value = json!({"schema_version": 1, "first_backup": BACKUP}).to_string();
-        mock!(Client::get_parameter).then_output(move || {
-            GetParameterOutput::builder()
-                .parameter(Parameter::builder().value(&value).build())
-                .build()
-        })
-    } else {
-        mock!(Client::get_parameter)
-            .sequence()
-            .http_status(
-                400,
-                Some(json!({"__type": "ParameterNotFound"}).to_string()),
-            )
-            .repeatedly()
-            .build()
-    };
+    let state = json!({"schema_version": 1, "first_backup": BACKUP});
+    let state = parameter("/rekindle/dtr", given.parameter.then_some(state));
+    let breaker = given.breaker.clone();
+    let breaker = breaker.map(|it| json!({"schema_version": 1, "groups": {"dtr": it}}));
+    let breaker = parameter("/rekindle/dtr/breaker", breaker);
+    let writes = Arc::clone(journal);
+    let put = mock!(Client::put_parameter).then_compute_output(move |request| {
+        assert_eq!(request.name(), Some("/rekindle/dtr/breaker"));
+        let value: Value = serde_json::from_str(request.value().unwrap()).unwrap();
+        let breaker = &value["groups"]["dtr"];
+        let entry = format!("record {} {}", breaker["state"], breaker["trips"]);
+        write(&writes, entry.replace('"', ""));
+        PutParameterOutput::builder().build()
+    });
     let send = if given.refuses_command {
         mock!(Client::send_command)
             .sequence()
@@ -239,8 +307,25 @@ fn ssm(given: &Given, journal: &Journal) -> aws_sdk_ssm::Client {
             SendCommandOutput::builder().command(command).build()
         })
     };
-    let rules = [&ping, &commands, &invocation, &parameter, &send];
+    let rules = [&ping, &commands, &invocation, &state, &breaker, &put, &send];
     mock_client!(aws_sdk_ssm, RuleMode::MatchAny, rules)
+}
+
+fn parameter(name: &'static str, value: Option<Value>) -> Rule {
+    let asked = mock!(aws_sdk_ssm::Client::get_parameter)
+        .match_requests(move |request| request.name() == Some(name));
+    let Some(value) = value else {
+        let missing = json!({"__type": "ParameterNotFound"}).to_string();
+        return asked
+            .sequence()
+            .http_status(400, Some(missing))
+            .repeatedly()
+            .build();
+    };
+    asked.then_output(move || {
+        let parameter = Parameter::builder().value(value.to_string()).build();
+        GetParameterOutput::builder().parameter(parameter).build()
+    })
 }
 
 fn manifest_of(backup: &str) -> String {

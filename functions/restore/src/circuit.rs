@@ -1,0 +1,209 @@
+//! What the rules of `decide::breaker` mean for AWS: the record first, then the suspension, then the answer.
+//!
+//! Each step may be repeated. What is cut off between two of them is taken up by the next pass over the instance, or
+//! by the next sweep.
+
+use futures_util::try_join;
+use shared::aws::Aws;
+use shared::aws::autoscaling::{self, Group, LifecycleState, launches};
+use shared::aws::breaker::{self, Breaker};
+use shared::env::Config;
+use shared::id::StackName;
+use shared::metrics::{self, Metric};
+use shared::{Error, Result};
+use time::OffsetDateTime;
+use tracing::{error, info, warn};
+
+use crate::decide::Facts;
+use crate::decide::breaker::{
+    FailedLaunch, OnFailure, OnSuccess, OnSweep, Watched, on_failure, on_success, on_sweep, wait,
+};
+use crate::reason::Reason;
+
+/// What comes after an abandoned launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The group launches another instance.
+    Replaced,
+    /// It may not.
+    Nothing,
+}
+
+/// Trips the breaker where a launch that is to be abandoned makes it necessary.
+///
+/// An error is one that a retry may cure while the instance waits, so that meanwhile nothing is launched. Any other is
+/// told, each time, and the instance is abandoned all the same: an expired hook would come to that, in silence.
+pub(crate) async fn before_abandoning(
+    aws: &Aws,
+    config: &Config,
+    facts: &Facts,
+    reason: &Reason,
+) -> Result<Next> {
+    // Nothing is abandoned in a group without a stack.
+    let Ok(stack) = &facts.stack else {
+        return Ok(Next::Replaced);
+    };
+    match try_to_trip(aws, config, facts, stack, reason).await {
+        Err(error) if error.retryable() && !facts.breaker_patience_is_over() => Err(error),
+        Err(error) => {
+            tell_failed(
+                config,
+                facts,
+                &error,
+                "the breaker failed, so the group launches again whatever fails",
+            );
+            Ok(Next::Replaced)
+        }
+        Ok(next) => Ok(next),
+    }
+}
+
+async fn try_to_trip(
+    aws: &Aws,
+    config: &Config,
+    facts: &Facts,
+    stack: &StackName,
+    reason: &Reason,
+) -> Result<Next> {
+    let (client, group) = (&aws.autoscaling, &facts.group);
+    let (described, launches) = try_join!(
+        autoscaling::group(client, group),
+        launches::recent(client, group),
+    )?;
+    let Some(described) = described else {
+        return Ok(Next::Replaced);
+    };
+    let failed = FailedLaunch {
+        now: facts.now,
+        instance_id: facts.instance_id.clone(),
+        permanent: reason.permanent(),
+        launches,
+        suspended: described.launches_suspended,
+        // Read last: a suspension of ours that is seen has its record.
+        breaker: breaker::read(&aws.ssm, stack, group).await?,
+    };
+    match on_failure(&failed) {
+        OnFailure::Relaunch { failures } => {
+            info!(decision = "relaunch", instance_id = %facts.instance_id, group, %stack, failures, "the breaker stays closed");
+            return Ok(Next::Replaced);
+        }
+        OnFailure::Trip { failures, breaker } => {
+            breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
+            launches::suspend(client, group).await?;
+            tell_tripped(config, facts, stack, Some(failures), &breaker);
+        }
+        OnFailure::Suspend => {
+            launches::suspend(client, group).await?;
+            if let Some(breaker) = &failed.breaker {
+                tell_tripped(config, facts, stack, None, breaker);
+            }
+        }
+        OnFailure::AlreadyTripped => {
+            info!(decision = "already-tripped", instance_id = %facts.instance_id, group, %stack, "Rekindle suspended the group's launches before");
+        }
+        OnFailure::SuspendedBySomebodyElse => {
+            info!(decision = "suspended-by-somebody-else", instance_id = %facts.instance_id, group, %stack, "the group's launches are suspended, and Rekindle will not resume them");
+        }
+    }
+    Ok(Next::Nothing)
+}
+
+/// Closes the breaker before a restored instance is let into service: what is cut off in between is done again by the
+/// next pass, since the instance still waits. Its service does not wait for a breaker that fails.
+pub(crate) async fn before_continuing(aws: &Aws, config: &Config, facts: &Facts) {
+    let Ok(stack) = &facts.stack else {
+        return;
+    };
+    if let Err(error) = try_to_close(aws, facts, stack).await {
+        tell_failed(
+            config,
+            facts,
+            &error,
+            "the breaker was not closed, so the next failure counts as one after a trial",
+        );
+    }
+}
+
+async fn try_to_close(aws: &Aws, facts: &Facts, stack: &StackName) -> Result<()> {
+    let group = &facts.group;
+    let known = breaker::read(&aws.ssm, stack, group).await?;
+    if let OnSuccess::Close { resume, breaker } = on_success(known.as_ref(), facts.now) {
+        if resume {
+            launches::resume(&aws.autoscaling, group).await?;
+        }
+        breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
+        info!(decision = "close-breaker", instance_id = %facts.instance_id, group, %stack, "a launch succeeded");
+    }
+    Ok(())
+}
+
+/// Tells whether a group's breaker is worth a look in every sweep: a group that serves and may launch has nothing
+/// that would have to be done now, and there may be a thousand of them.
+pub(crate) fn is_watched(group: &Group) -> bool {
+    let serves = |state: &LifecycleState| *state == LifecycleState::InService;
+    group.launches_suspended || !group.members.iter().any(|member| serves(&member.state))
+}
+
+/// Half-opens a group's breaker where it is time to.
+pub(crate) async fn watch(aws: &Aws, group: &Group, stack: &StackName) -> Result<()> {
+    let now = OffsetDateTime::now_utc();
+    let waiting = group
+        .members
+        .iter()
+        .filter(|it| it.state.is_in_launch_hook());
+    let watched = Watched {
+        now,
+        waiting: waiting.map(|it| it.instance_id.clone()).collect(),
+        suspended: group.launches_suspended,
+        breaker: breaker::read(&aws.ssm, stack, &group.name).await?,
+    };
+    let group = &group.name;
+    match on_sweep(&watched) {
+        OnSweep::Nothing => {}
+        OnSweep::HalfOpen(breaker) => {
+            launches::resume(&aws.autoscaling, group).await?;
+            breaker::write(&aws.ssm, stack, group, &breaker, now).await?;
+            info!(decision = "half-open-breaker", group, %stack, "resumed the group's launches, to try one");
+        }
+        OnSweep::NoteResumed(breaker) => {
+            breaker::write(&aws.ssm, stack, group, &breaker, now).await?;
+            info!(decision = "note-resumed", group, %stack, "the group's launches were resumed; the next one is on trial");
+        }
+    }
+    Ok(())
+}
+
+/// Says that launches are suspended now. Why, the line of the abandoned instance says.
+fn tell_tripped(
+    config: &Config,
+    facts: &Facts,
+    stack: &StackName,
+    failures: Option<u32>,
+    breaker: &Breaker,
+) {
+    if let Breaker::Open {
+        trips, tripped_at, ..
+    } = breaker
+    {
+        warn!(
+            decision = "trip-breaker", instance_id = %facts.instance_id, group = facts.group, %stack, failures, trips,
+            %tripped_at, wait_seconds = wait(*trips).as_secs(),
+            remedy = "Remedy why the launch failed, then send the resume event; without it a launch is tried when the wait is over.",
+            "suspended the group's launches"
+        );
+    }
+    let suspended = [(Metric::LaunchesSuspended, 1.0)];
+    metrics::measured(&config.metric_namespace, facts.now, stack, &suspended);
+}
+
+fn tell_failed(config: &Config, facts: &Facts, error: &Error, message: &str) {
+    let kind = "BreakerFailed";
+    let stack = facts.stack.as_ref().ok();
+    error!(
+        kind, instance_id = %facts.instance_id, group = facts.group, stack = stack.map(tracing::field::display),
+        reason = error.chain(),
+        remedy = "Look at the restore function's role, at the group's tag and at the parameter /rekindle/<stack>/breaker; suspend the group's process Launch by hand while launches fail.",
+        "{message}"
+    );
+    metrics::failed(&config.metric_namespace, facts.now, stack, kind);
+}

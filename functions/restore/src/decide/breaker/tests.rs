@@ -1,0 +1,522 @@
+//! The breaker's rules, one by one, and then through whole lives of a group.
+
+use proptest::prelude::*;
+use shared::aws::ssm::CommandEnd;
+use shared::report::ExitCode;
+use time::macros::datetime;
+
+use super::*;
+use crate::attempt::{Cause, Failure};
+use crate::reason::Reason;
+
+const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:00 UTC);
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn instance(number: u32) -> InstanceId {
+    format!("i-{number:08x}").parse().unwrap()
+}
+
+fn launch(number: u32, end: LaunchEnd) -> Launch {
+    Launch {
+        instance_id: Some(instance(number)),
+        started_at: NOW - MINUTE * (100 - number),
+        end,
+    }
+}
+
+/// A launch of the instance 50, before which nothing went wrong.
+fn failed() -> FailedLaunch {
+    FailedLaunch {
+        now: NOW,
+        instance_id: instance(50),
+        permanent: false,
+        launches: vec![launch(50, LaunchEnd::NotYet)],
+        suspended: false,
+        breaker: None,
+    }
+}
+
+fn open(trips: u32, tripped_at: OffsetDateTime, by: u32) -> Breaker {
+    Breaker::Open {
+        trips,
+        tripped_at,
+        instance_id: instance(by),
+    }
+}
+
+fn half_open(trips: u32, tripped_at: OffsetDateTime) -> Breaker {
+    Breaker::HalfOpen { trips, tripped_at }
+}
+
+fn tripped(trips: u32, failures: u32) -> OnFailure {
+    OnFailure::Trip {
+        failures,
+        breaker: open(trips, NOW, 50),
+    }
+}
+
+#[test]
+fn a_permanent_cause_trips_at_once_and_any_other_at_the_third_in_a_row() {
+    use LaunchEnd::{Failed, NotYet, Successful};
+    assert_eq!(on_failure(&failed()), OnFailure::Relaunch { failures: 1 });
+    let permanent = FailedLaunch {
+        permanent: true,
+        ..failed()
+    };
+    assert_eq!(on_failure(&permanent), tripped(1, 1));
+    let after = |ends: &[LaunchEnd]| {
+        let ends = (1..).zip(ends);
+        let earlier = ends.map(|(back, end)| launch(50 - back, *end));
+        let mut launches = failed().launches;
+        launches.extend(earlier);
+        let facts = FailedLaunch {
+            launches,
+            ..failed()
+        };
+        on_failure(&facts)
+    };
+    assert_eq!(after(&[Failed]), OnFailure::Relaunch { failures: 2 });
+    assert_eq!(after(&[Failed, Failed]), tripped(1, 3));
+    assert_eq!(
+        after(&[Failed, Successful, Failed]),
+        OnFailure::Relaunch { failures: 2 }
+    );
+    assert_eq!(
+        after(&[NotYet, Failed, NotYet, Failed, Failed]),
+        tripped(1, 4)
+    );
+}
+
+#[test]
+fn a_cause_is_permanent_where_a_fresh_instance_would_find_it_too() {
+    let failed = |cause| Reason::RestoreFailed {
+        command_id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
+        failure: Failure {
+            cause,
+            message: String::new(),
+        },
+    };
+    for code in ExitCode::ALL {
+        assert_eq!(failed(Cause::Agent(*code)).permanent(), code.permanent());
+    }
+    let problem = String::new();
+    let permanent = [
+        Reason::BackupsGone,
+        Reason::BackupsUnknown {
+            problem: problem.clone(),
+        },
+        Reason::NoReadableManifest {
+            looked_at: 1,
+            problem,
+        },
+        Reason::StackShared {
+            with: "dtr-copy".to_owned(),
+        },
+    ];
+    assert!(permanent.iter().all(Reason::permanent));
+    let transient = [
+        Reason::RootVolumeReplaced,
+        Reason::AgentNeverCame,
+        Reason::AgentLost,
+        Reason::PredecessorActive {
+            instance_id: instance(1),
+        },
+        Reason::HardCap,
+        failed(Cause::Command(CommandEnd::TimedOut)),
+        failed(Cause::Contract),
+    ];
+    assert!(!transient.iter().any(Reason::permanent));
+}
+
+#[test]
+fn this_launch_counts_once_and_one_without_an_instance_never() {
+    let mut launches = vec![launch(50, LaunchEnd::Failed), launch(49, LaunchEnd::Failed)];
+    launches.extend([48, 47].map(|number| Launch {
+        instance_id: None,
+        ..launch(number, LaunchEnd::Failed)
+    }));
+    assert_eq!(failures_in_row(&launches, &instance(50), None), 2);
+    assert_eq!(failures_in_row(&[], &instance(50), None), 1);
+}
+
+#[test]
+fn what_failed_before_the_breaker_was_closed_does_not_count() {
+    let launches = [50, 49, 48, 47].map(|number| launch(number, LaunchEnd::Failed));
+    let closed_at = |closed_at| FailedLaunch {
+        launches: launches.to_vec(),
+        breaker: Some(Breaker::Closed { closed_at }),
+        ..failed()
+    };
+    let between = launches[1].started_at - MINUTE / 2;
+    assert_eq!(
+        on_failure(&closed_at(between)),
+        OnFailure::Relaunch { failures: 2 }
+    );
+    let earlier = between - 2 * MINUTE;
+    assert_eq!(on_failure(&closed_at(earlier)), tripped(1, 4));
+}
+
+#[test]
+fn a_launch_on_trial_trips_whatever_its_cause_unless_one_has_succeeded_meanwhile() {
+    let tripped_at = NOW - 20 * MINUTE;
+    let on_trial = |breaker, launches| FailedLaunch {
+        breaker: Some(breaker),
+        launches,
+        ..failed()
+    };
+    for breaker in [half_open(1, tripped_at), open(1, tripped_at, 49)] {
+        assert_eq!(
+            on_failure(&on_trial(breaker.clone(), vec![])),
+            tripped(2, 1)
+        );
+        // An operator let one into service by hand, and it died an hour later.
+        let let_in = Launch {
+            started_at: tripped_at + MINUTE,
+            ..launch(49, LaunchEnd::Successful)
+        };
+        assert_eq!(
+            on_failure(&on_trial(breaker, vec![let_in])),
+            OnFailure::Relaunch { failures: 1 }
+        );
+    }
+}
+
+#[test]
+fn a_pass_that_was_cut_off_is_made_up_for_and_a_repeated_one_changes_nothing() {
+    let again = |suspended| FailedLaunch {
+        permanent: true,
+        suspended,
+        breaker: Some(open(3, NOW - MINUTE, 50)),
+        ..failed()
+    };
+    assert_eq!(on_failure(&again(false)), OnFailure::Suspend);
+    assert_eq!(on_failure(&again(true)), OnFailure::AlreadyTripped);
+}
+
+#[test]
+fn a_suspension_without_a_record_is_somebody_elses() {
+    let closed = Breaker::Closed { closed_at: NOW };
+    for breaker in [None, Some(closed), Some(half_open(1, NOW))] {
+        let facts = FailedLaunch {
+            permanent: true,
+            suspended: true,
+            breaker: breaker.clone(),
+            ..failed()
+        };
+        assert_eq!(on_failure(&facts), OnFailure::SuspendedBySomebodyElse);
+        let watched = Watched {
+            now: NOW + 10_000 * MINUTE,
+            waiting: vec![],
+            suspended: true,
+            breaker: breaker.clone(),
+        };
+        assert_eq!(on_sweep(&watched), OnSweep::Nothing);
+        let resumed = on_resume(breaker.as_ref(), true, NOW);
+        assert!(
+            matches!(resumed, OnResume::SuspendedBySomebodyElse(_)),
+            "{resumed:?}"
+        );
+    }
+}
+
+#[test]
+fn waits_double_up_to_the_longest() {
+    let minutes = [0, 1, 2, 3, 4, 5, 6, 7, u32::MAX].map(|trips| wait(trips).as_secs() / 60);
+    assert_eq!(minutes, [15, 15, 30, 60, 120, 240, 240, 240, 240]);
+}
+
+#[test]
+fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
+    let after = |trips, minutes| Watched {
+        now: NOW + MINUTE * minutes,
+        waiting: vec![],
+        suspended: true,
+        breaker: Some(open(trips, NOW, 50)),
+    };
+    for (trips, minutes) in [(1, 15), (2, 30), (3, 60)] {
+        assert_eq!(on_sweep(&after(trips, minutes - 1)), OnSweep::Nothing);
+        let due = after(trips, minutes);
+        assert_eq!(on_sweep(&due), OnSweep::HalfOpen(half_open(trips, NOW)));
+        // Its own failed instance is not away yet: a launch is tried after that.
+        let waiting = Watched {
+            waiting: vec![instance(50)],
+            ..due
+        };
+        assert_eq!(on_sweep(&waiting), OnSweep::Nothing);
+    }
+}
+
+#[test]
+fn launches_that_somebody_else_resumed_are_on_trial_and_no_longer_ours_to_resume() {
+    let resumed = |seconds, waiting: &[u32]| Watched {
+        now: NOW + Duration::from_secs(seconds),
+        waiting: waiting.iter().copied().map(instance).collect(),
+        suspended: false,
+        breaker: Some(open(2, NOW, 50)),
+    };
+    // The suspension may still be on its way.
+    assert_eq!(on_sweep(&resumed(119, &[])), OnSweep::Nothing);
+    assert_eq!(on_sweep(&resumed(10_000, &[50])), OnSweep::Nothing);
+    let noted = OnSweep::NoteResumed(half_open(2, NOW));
+    assert_eq!(on_sweep(&resumed(120, &[51])), noted);
+}
+
+#[test]
+fn a_success_closes_what_was_tripped_and_writes_nothing_otherwise() {
+    let closed = Breaker::Closed { closed_at: NOW };
+    assert_eq!(on_success(None, NOW), OnSuccess::Nothing);
+    assert_eq!(on_success(Some(&closed), NOW), OnSuccess::Nothing);
+    for (breaker, resume) in [(half_open(1, NOW), false), (open(1, NOW, 50), true)] {
+        let close = OnSuccess::Close {
+            resume,
+            breaker: closed.clone(),
+        };
+        assert_eq!(on_success(Some(&breaker), NOW), close);
+    }
+}
+
+#[test]
+fn the_operator_resumes_what_is_ours_and_is_told_of_what_is_not() {
+    let closed = Breaker::Closed { closed_at: NOW };
+    let (open, half_open) = (open(1, NOW, 50), half_open(1, NOW));
+    let cases = [
+        (None, false, OnResume::NothingToDo),
+        (Some(&closed), false, OnResume::NothingToDo),
+        (Some(&open), true, OnResume::Resume(closed.clone())),
+        (Some(&open), false, OnResume::Close(closed.clone())),
+        (Some(&half_open), false, OnResume::Close(closed.clone())),
+        (
+            Some(&half_open),
+            true,
+            OnResume::SuspendedBySomebodyElse(Some(closed.clone())),
+        ),
+        (None, true, OnResume::SuspendedBySomebodyElse(None)),
+    ];
+    for (breaker, suspended, expected) in cases {
+        assert_eq!(on_resume(breaker, suspended, NOW), expected);
+    }
+}
+
+/// A group as AWS has it, driven by the rules as `circuit` and `request` drive it.
+#[derive(Debug)]
+struct Life {
+    now: OffsetDateTime,
+    breaker: Option<Breaker>,
+    suspended: bool,
+    /// Whether the suspension that stands is an operator's.
+    by_operator: bool,
+    launches: Vec<Launch>,
+    instances: u32,
+    /// Launches that failed since the last success, resumption or suspension that let the group start anew.
+    in_row: u32,
+    on_trial: bool,
+}
+
+/// What happens to it.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// A launch fails; the function is cut off after so many of the steps at a trip.
+    Fails {
+        permanent: bool,
+        cut_off_after: Option<usize>,
+    },
+    /// A launch succeeds.
+    Succeeds,
+    /// Time passes, and a sweep comes.
+    Passes {
+        minutes: u32,
+    },
+    /// The operator suspends or resumes launches behind Rekindle's back, or asks it to resume.
+    Suspends,
+    ResumesByHand,
+    Asks,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let fails = (any::<bool>(), prop::option::of(0_usize..2)).prop_map(|(permanent, cut)| {
+        Happening::Fails {
+            permanent,
+            cut_off_after: cut,
+        }
+    });
+    prop_oneof![
+        6 => fails,
+        1 => Just(Happening::Succeeds),
+        6 => (0_u32..300).prop_map(|minutes| Happening::Passes { minutes }),
+        1 => Just(Happening::Suspends),
+        1 => Just(Happening::ResumesByHand),
+        1 => Just(Happening::Asks),
+    ]
+}
+
+impl Life {
+    fn begin() -> Self {
+        Self {
+            now: NOW,
+            breaker: None,
+            suspended: false,
+            by_operator: false,
+            launches: vec![],
+            instances: 0,
+            in_row: 0,
+            on_trial: false,
+        }
+    }
+
+    fn launch(&mut self) -> Option<InstanceId> {
+        if self.suspended {
+            return None;
+        }
+        self.instances += 1;
+        self.now += MINUTE;
+        Some(instance(self.instances))
+    }
+
+    fn record(&mut self, instance_id: InstanceId, end: LaunchEnd) {
+        let launch = Launch {
+            instance_id: Some(instance_id),
+            started_at: self.now,
+            end,
+        };
+        self.launches.insert(0, launch);
+        self.now += MINUTE;
+    }
+
+    fn resume(&mut self) {
+        assert!(
+            !self.by_operator,
+            "an operator's suspension was resumed: {self:?}"
+        );
+        self.suspended = false;
+    }
+
+    fn fail(&mut self, permanent: bool, cut_off_after: Option<usize>) {
+        let Some(instance_id) = self.launch() else {
+            return;
+        };
+        self.in_row += 1;
+        let must_trip = permanent || self.in_row >= MOST_FAILURES || self.on_trial;
+        // Cut off once at the most: the next pass over the instance, which still waits, goes on.
+        for cut_off_after in [cut_off_after, None] {
+            let decision = on_failure(&FailedLaunch {
+                now: self.now,
+                instance_id: instance_id.clone(),
+                permanent,
+                launches: self.launches.clone(),
+                suspended: self.suspended,
+                breaker: self.breaker.clone(),
+            });
+            if cut_off_after == Some(0) {
+                continue;
+            }
+            match decision {
+                OnFailure::Trip { breaker, .. } => {
+                    self.breaker = Some(breaker);
+                    if cut_off_after == Some(1) {
+                        continue;
+                    }
+                    self.suspended = true;
+                }
+                OnFailure::Suspend => self.suspended = true,
+                OnFailure::Relaunch { .. }
+                | OnFailure::AlreadyTripped
+                | OnFailure::SuspendedBySomebodyElse => {}
+            }
+        }
+        assert_eq!(self.suspended, must_trip, "{self:?}");
+        self.record(instance_id, LaunchEnd::Failed);
+    }
+
+    fn succeed(&mut self) {
+        let Some(instance_id) = self.launch() else {
+            return;
+        };
+        if let OnSuccess::Close { resume, breaker } = on_success(self.breaker.as_ref(), self.now) {
+            if resume {
+                self.resume();
+            }
+            self.breaker = Some(breaker);
+        }
+        self.record(instance_id, LaunchEnd::Successful);
+        (self.in_row, self.on_trial) = (0, false);
+    }
+
+    fn sweep(&mut self) {
+        let watched = Watched {
+            now: self.now,
+            waiting: vec![],
+            suspended: self.suspended,
+            breaker: self.breaker.clone(),
+        };
+        match on_sweep(&watched) {
+            OnSweep::Nothing => {}
+            OnSweep::HalfOpen(breaker) => {
+                self.resume();
+                self.breaker = Some(breaker);
+                self.on_trial = true;
+            }
+            OnSweep::NoteResumed(breaker) => self.breaker = Some(breaker),
+        }
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        match happening {
+            Happening::Fails {
+                permanent,
+                cut_off_after,
+            } => self.fail(*permanent, *cut_off_after),
+            Happening::Succeeds => self.succeed(),
+            Happening::Passes { minutes } => {
+                // A sweep comes each minute.
+                for _ in 0..*minutes {
+                    self.now += MINUTE;
+                    self.sweep();
+                }
+            }
+            Happening::Suspends => {
+                // Where launches are suspended, one cannot suspend them; where the hand was quicker than the sweep
+                // that would have noted it, the record is in the way.
+                self.settle();
+                self.by_operator |= !self.suspended;
+                self.suspended = true;
+            }
+            Happening::ResumesByHand => {
+                self.on_trial |= self.suspended && !self.by_operator;
+                (self.suspended, self.by_operator) = (false, false);
+            }
+            Happening::Asks => {
+                match on_resume(self.breaker.as_ref(), self.suspended, self.now) {
+                    OnResume::Resume(breaker) => {
+                        self.resume();
+                        self.breaker = Some(breaker);
+                    }
+                    OnResume::Close(breaker) | OnResume::SuspendedBySomebodyElse(Some(breaker)) => {
+                        self.breaker = Some(breaker);
+                    }
+                    OnResume::NothingToDo | OnResume::SuspendedBySomebodyElse(None) => return,
+                }
+                (self.in_row, self.on_trial) = (0, false);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.now += budget::seconds(budget::BREAKER_SETTLE);
+        self.sweep();
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: failures that repeat stop, an operator's suspension stays until the operator
+    /// ends it, and Rekindle's own ends by itself within the longest wait.
+    #[test]
+    fn a_group_neither_relaunches_for_ever_nor_stays_stopped(happenings in prop::collection::vec(happening(), 0..60)) {
+        let mut life = Life::begin();
+        for happening in &happenings {
+            life.happen(happening);
+        }
+        let minutes = budget::BREAKER_LONGEST_WAIT / 60;
+        life.happen(&Happening::Passes { minutes });
+        prop_assert_eq!(life.suspended, life.by_operator, "{:?}", life);
+    }
+}

@@ -1,0 +1,204 @@
+//! The order of the breaker's steps, what is done when one fails, and what the operator is told.
+
+use super::given::OLD_INSTANCE;
+use super::*;
+
+fn minutes_ago(minutes: u64) -> String {
+    use time::format_description::well_known::Rfc3339;
+    let then = OffsetDateTime::now_utc() - Duration::from_mins(minutes);
+    then.format(&Rfc3339).unwrap()
+}
+
+fn open(minutes: u64, by: &str) -> Option<Value> {
+    let tripped_at = minutes_ago(minutes);
+    Some(json!({"state": "open", "trips": 1, "tripped_at": tripped_at, "instance_id": by}))
+}
+
+fn half_open() -> Option<Value> {
+    Some(json!({"state": "half-open", "trips": 1, "tripped_at": minutes_ago(20)}))
+}
+
+/// An instance whose restore was ended by SSM, which may be bad luck.
+fn unlucky() -> Given {
+    Given {
+        sent_before: Some(("TimedOut", String::new())),
+        ..ready()
+    }
+}
+
+/// One whose restore can only fail again.
+fn hopeless() -> Given {
+    Given {
+        sent_before: Some(("Failed", failure())),
+        ..ready()
+    }
+}
+
+#[tokio::test]
+async fn bad_luck_trips_at_the_third_failure_in_a_row_and_on_trial_at_the_first() {
+    check(&unlucky(), "abandoned", "ABANDON").await;
+    let twice = Given {
+        failed_before: 1,
+        ..unlucky()
+    };
+    check(&twice, "abandoned", "ABANDON").await;
+    let thrice = Given {
+        failed_before: 2,
+        ..unlucky()
+    };
+    check(&thrice, "abandoned", TRIPPED).await;
+    let on_trial = Given {
+        breaker: half_open(),
+        ..unlucky()
+    };
+    let tripped_again = "record open 2; suspend Launch; ABANDON";
+    check(&on_trial, "abandoned", tripped_again).await;
+}
+
+#[tokio::test]
+async fn what_was_cut_off_is_taken_up_where_it_ended() {
+    let recorded = Given {
+        breaker: open(1, INSTANCE),
+        ..hopeless()
+    };
+    check(&recorded, "abandoned", "suspend Launch; ABANDON").await;
+    let suspended = Given {
+        suspended: true,
+        ..recorded
+    };
+    check(&suspended, "abandoned", "ABANDON").await;
+}
+
+#[tokio::test]
+async fn a_throttled_suspension_is_tried_again_while_the_instance_waits_and_a_denied_one_is_not() {
+    let throttled = Given {
+        refuses_to_suspend: Some("Throttling"),
+        ..hopeless()
+    };
+    for event in [launching(), sweep_request()] {
+        let (answer, done) = handled(&throttled, event).await;
+        assert!(
+            answer.starts_with("AwsUnavailable: autoscaling:SuspendProcesses"),
+            "{answer}"
+        );
+        assert_eq!(done, "record open 1");
+    }
+    // Its hook would expire soon.
+    let late = Given {
+        minutes: 29,
+        ..throttled
+    };
+    check(&late, "abandoned", "record open 1; ABANDON").await;
+    let denied = Given {
+        refuses_to_suspend: Some("AccessDenied"),
+        ..hopeless()
+    };
+    check(&denied, "abandoned", "record open 1; ABANDON").await;
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_keeps_nobody_from_an_answer() {
+    let unreadable = Some(json!("nonsense"));
+    let failed = Given {
+        breaker: unreadable.clone(),
+        ..hopeless()
+    };
+    check(&failed, "abandoned", "ABANDON").await;
+    let restored = Given {
+        sent_before: Some(("Success", success())),
+        breaker: unreadable,
+        ..ready()
+    };
+    for event in [launching(), finished("rekindle-restore")] {
+        let continued = ("continued".to_owned(), "CONTINUE".to_owned());
+        assert_eq!(handled(&restored, event).await, continued);
+    }
+}
+
+#[tokio::test]
+async fn a_success_closes_the_breaker_before_it_is_let_into_service() {
+    let restored = |breaker| Given {
+        sent_before: Some(("Success", success())),
+        breaker,
+        ..ready()
+    };
+    let closed = "record closed null; CONTINUE";
+    check(&restored(half_open()), "continued", closed).await;
+    let resumed = "resume Launch; record closed null; CONTINUE";
+    check(&restored(open(1, OLD_INSTANCE)), "continued", resumed).await;
+    let closed_before = json!({"state": "closed", "closed_at": minutes_ago(9)});
+    check(&restored(Some(closed_before)), "continued", "CONTINUE").await;
+}
+
+/// A group whose only instance is gone.
+fn empty(suspended: bool, breaker: Option<Value>) -> Given {
+    Given {
+        state: "Terminated",
+        suspended,
+        breaker,
+        ..ready()
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_half_opens_what_is_due_and_ours() {
+    let resumed = "resume Launch; record half-open 1";
+    let cases = [
+        (empty(true, open(16, INSTANCE)), resumed),
+        (empty(true, open(14, INSTANCE)), ""),
+        (empty(true, None), ""),
+        (empty(true, half_open()), ""),
+        (empty(false, open(14, INSTANCE)), "record half-open 1"),
+        (empty(false, open(1, INSTANCE)), ""),
+        (empty(false, half_open()), ""),
+    ];
+    for (given, done) in cases {
+        let came = handled(&given, sweep_request()).await;
+        assert_eq!(
+            came,
+            (String::new(), done.to_owned()),
+            "{:?}",
+            given.breaker
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_operator_is_told_what_a_request_to_resume_came_to() {
+    let resume = || json!({"rekindle": "resume", "stack": "dtr"});
+    let cases = [
+        (
+            empty(true, open(1, INSTANCE)),
+            "resumed",
+            "resume Launch; record closed null",
+        ),
+        (
+            empty(false, half_open()),
+            "no-longer-on-trial",
+            "record closed null",
+        ),
+        (empty(false, None), "were-not-suspended", ""),
+        (empty(true, None), "suspended-by-somebody-else", ""),
+        (
+            empty(true, half_open()),
+            "suspended-by-somebody-else",
+            "record closed null",
+        ),
+    ];
+    for (given, launches, done) in cases {
+        let (answer, did) = handled(&given, resume()).await;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["stack"], "dtr");
+        assert_eq!(answer["groups"][0]["group"], "dtr");
+        assert_eq!(answer["groups"][0]["launches"], launches);
+        assert_eq!(did, done);
+    }
+    let stranger = Given {
+        tag: Some("git"),
+        ..ready()
+    };
+    let (answer, _) = handled(&stranger, resume()).await;
+    let refused = json!({"kind": "Refused",
+        "message": "refused: no Auto Scaling group has the tag rekindle:stack=dtr"});
+    assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), refused);
+}

@@ -1,0 +1,106 @@
+//! What an operator asks for by hand; IAM alone says who may.
+
+use serde::Serialize;
+use shared::aws::autoscaling::{self, Group, launches};
+use shared::aws::{Aws, breaker};
+use shared::id::StackName;
+use shared::{Error, Result};
+use time::OffsetDateTime;
+use tracing::info;
+
+use crate::decide::breaker::{OnResume, on_resume};
+
+/// What a request to resume came to, as the function's answer has it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Resumed {
+    /// The stack.
+    pub(crate) stack: StackName,
+    /// Its group; more than one where somebody gave two the same tag.
+    pub(crate) groups: Vec<ResumedGroup>,
+}
+
+/// What a request to resume came to in one group.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ResumedGroup {
+    /// The group.
+    pub(crate) group: String,
+    /// What stands now.
+    pub(crate) launches: Launches,
+    /// In words.
+    pub(crate) message: &'static str,
+}
+
+/// Whether a group may launch, after a request to resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Launches {
+    /// It could not, and may again.
+    Resumed,
+    /// It could before, on trial, and may fail anew now before it is stopped.
+    NoLongerOnTrial,
+    /// It could before.
+    WereNotSuspended,
+    /// It cannot: that was not Rekindle's doing.
+    SuspendedBySomebodyElse,
+}
+
+impl Launches {
+    fn message(self) -> &'static str {
+        match self {
+            Self::Resumed => "Rekindle had suspended this group's launches, and has resumed them.",
+            Self::NoLongerOnTrial => {
+                "This group's launches were resumed before; failures are counted anew from now on."
+            }
+            Self::WereNotSuspended => "Rekindle has suspended nothing of this group.",
+            Self::SuspendedBySomebodyElse => {
+                "Not Rekindle has suspended this group's launches, so it does not resume them: \
+                 aws autoscaling resume-processes --scaling-processes Launch --auto-scaling-group-name <group>"
+            }
+        }
+    }
+}
+
+/// Closes the breaker of a stack, and resumes what it suspended. Asking again is harmless.
+pub(crate) async fn resume(aws: &Aws, stack: StackName) -> Result<Resumed> {
+    let protected = autoscaling::protected_groups(&aws.autoscaling).await?;
+    let mut groups = Vec::new();
+    for group in protected {
+        // Another group's malformed tag is not this stack's concern.
+        if group.stack().is_ok_and(|it| it.as_ref() == Some(&stack)) {
+            groups.push(resume_group(aws, &stack, group).await?);
+        }
+    }
+    if groups.is_empty() {
+        return Err(Error::Refused(format!(
+            "no Auto Scaling group has the tag {}={stack}",
+            autoscaling::STACK_TAG
+        )));
+    }
+    Ok(Resumed { stack, groups })
+}
+
+async fn resume_group(aws: &Aws, stack: &StackName, group: Group) -> Result<ResumedGroup> {
+    let now = OffsetDateTime::now_utc();
+    let suspended = group.launches_suspended;
+    let group = group.name;
+    let known = breaker::read(&aws.ssm, stack, &group).await?;
+    let (launches, record) = match on_resume(known.as_ref(), suspended, now) {
+        OnResume::Resume(record) => {
+            launches::resume(&aws.autoscaling, &group).await?;
+            (Launches::Resumed, Some(record))
+        }
+        OnResume::Close(record) => (Launches::NoLongerOnTrial, Some(record)),
+        OnResume::NothingToDo => (Launches::WereNotSuspended, None),
+        OnResume::SuspendedBySomebodyElse(record) => (Launches::SuspendedBySomebodyElse, record),
+    };
+    if let Some(record) = &record {
+        breaker::write(&aws.ssm, stack, &group, record, now).await?;
+    }
+    let message = launches.message();
+    info!(decision = "resume", group, %stack, closed = record.is_some(), message);
+    Ok(ResumedGroup {
+        group,
+        launches,
+        message,
+    })
+}
