@@ -88,9 +88,9 @@ fn read_launch(activity: &Activity) -> Option<Launch> {
     if !words.starts_with("Launching") || words.contains("into warm pool") {
         return None;
     }
-    let names = words.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-'));
+    let mut names = words.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-'));
     Some(Launch {
-        instance_id: names.filter_map(|name| name.parse().ok()).next(),
+        instance_id: names.find_map(|name| name.parse().ok()),
         started_at: activity.start_time().and_then(utc)?,
         end: match activity.status_code()? {
             ScalingActivityStatusCode::Successful => LaunchEnd::Successful,
