@@ -124,6 +124,12 @@ impl Protected {
         Ok(node)
     }
 
+    /// Takes the node's power away without a warning; returns its replacement once that is in service.
+    pub async fn lose(&self, node: &Node) -> Result<Arc<Node>> {
+        self.world.kill_instance(node.id()).await?;
+        self.in_service(node.group(), Some(node)).await
+    }
+
     /// Fires the minute sweep again and again, in the stand-in's time, until `work` is done.
     pub async fn sweeping<T>(&self, work: impl Future<Output = T>) -> T {
         let sweeps = async {

@@ -11,34 +11,28 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rekindle_tests::node::Node;
-use rekindle_tests::registry::{self, Load};
-use rekindle_tests::wait::wait_for;
-use rekindle_tests::world::{ProtectedGroup, StandIn};
-use rekindle_tests::{postgres, world::UserData};
-use shared::layout::{self, Shelf};
+use rekindle_tests::protected::Protected;
+use rekindle_tests::world::{ProtectedGroup, UserData};
+use rekindle_tests::{postgres, registry};
 use shared::manifest::Manifest;
 
-/// How long any step may take.
-const PATIENCE: Duration = Duration::from_mins(5);
 /// The name of every group and its stack.
 const STACK: &str = "awkward";
 
 /// A protected group with one node.
 struct Scene {
-    world: StandIn,
+    protected: Protected,
     node: Arc<Node>,
 }
 
 impl Scene {
     /// Starts a group; `prepare` changes every machine, and what its settings say, before the agent starts.
     async fn start(prepare: fn(&Node)) -> Self {
-        let world = StandIn::builder().start().await.unwrap();
-        let load = Load::in_directory(&world.directory());
-        let group = registry::protected_group(STACK, world.bucket(), &load);
+        let protected = Protected::start().await.unwrap();
+        let group = protected.description(STACK).unwrap();
         let inner = Arc::clone(&group.user_data);
         let user_data: UserData = Arc::new(move |node| {
             let inner = Arc::clone(&inner);
@@ -49,13 +43,11 @@ impl Scene {
             }
             .boxed()
         });
-        world
-            .create_group(ProtectedGroup { user_data, ..group })
-            .unwrap();
-        let node = world.wait_until_in_service(STACK, None, PATIENCE).await;
+        let group = ProtectedGroup { user_data, ..group };
+        protected.world.create_group(group).unwrap();
         Self {
-            node: node.unwrap(),
-            world,
+            node: protected.in_service(STACK, None).await.unwrap(),
+            protected,
         }
     }
 
@@ -64,58 +56,20 @@ impl Scene {
         let mut command = client(&self.node, "psql");
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
         command.env("PGCLIENTENCODING", "UTF8");
-        let path = self.world.directory().join("script.sql");
+        let path = self.protected.world.directory().join("script.sql");
         std::fs::write(&path, script).unwrap();
         let output = command.arg("-f").arg(path).output().await.unwrap();
         let problem = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{problem}");
     }
 
-    /// Backs up as the schedule does, and waits for the commit.
     async fn back_up(&self) -> Manifest {
-        let stack = STACK.parse().unwrap();
-        let committed = || {
-            let prefix = Shelf::Committed.prefix(&stack);
-            self.world.s3().keys(self.world.bucket(), &prefix).unwrap()
-        };
-        let before = committed().len();
-        self.world.tick();
-        let (key, bytes) = wait_for("a committed backup", PATIENCE, async || {
-            let keys = committed();
-            let new = keys.last().filter(|_| keys.len() > before);
-            // The stand-in may list an object a moment before it can be read.
-            let read = |key: &String| self.world.s3().read(self.world.bucket(), key).ok();
-            match new.and_then(|key| Some((key.clone(), read(key)?))) {
-                Some(read) => Ok(Some(read)),
-                None => Err(self.problems()),
-            }
-        })
-        .await
-        .unwrap();
-        let id = layout::backup_of_manifest(&key).unwrap();
-        Manifest::parse(&bytes, &stack, &id).unwrap()
+        self.protected.back_up(STACK).await.unwrap()
     }
 
     /// Takes the node's power, and waits for the replacement.
     async fn lose(&mut self) {
-        let lost = self.node.id().to_owned();
-        self.world.kill_instance(&lost).await.unwrap();
-        let next = self
-            .world
-            .wait_until_in_service(STACK, Some(&lost), PATIENCE);
-        match next.await {
-            Ok(node) => self.node = node,
-            Err(error) => panic!("{error:#}\n{}", self.problems()),
-        }
-    }
-
-    fn problems(&self) -> String {
-        let logs = self.world.logs();
-        let lines = logs.iter().map(|line| format!("{line:?}"));
-        lines
-            .filter(|line| line.contains("ERROR"))
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.node = self.protected.lose(&self.node).await.unwrap();
     }
 }
 

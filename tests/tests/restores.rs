@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::autoscaling::Lifecycle;
@@ -45,24 +44,6 @@ fn marker(node: &Node) -> Result<Value> {
     let path = node.root().join("var/lib/rekindle/restored.json");
     let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(serde_json::from_slice(&text)?)
-}
-
-/// Fires the minute sweep, as if minutes were half seconds, until somebody else is in service.
-async fn swept_into_service(
-    protected: &Protected,
-    stack: &str,
-    not: Option<&str>,
-) -> Result<Arc<Node>> {
-    let sweeping = async {
-        loop {
-            protected.world.sweep();
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    };
-    tokio::select! {
-        node = protected.world.wait_until_in_service(stack, not, PATIENCE) => node,
-        never = sweeping => never,
-    }
 }
 
 /// Waits until a condition holds.
@@ -156,8 +137,7 @@ async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
         Mishap::Drop,
         usize::MAX,
     );
-    protected.world.kill_instance(lost.id()).await?;
-    let node = swept_into_service(&protected, "unheard", Some(lost.id())).await?;
+    let node = protected.lose(&lost).await?;
     assert_restored(&spare::holding(&node).await?, &holding);
     let dropped = bus.records();
     let dropped: Vec<_> = dropped
@@ -185,8 +165,7 @@ async fn doubled_late_and_reordered_launch_events_restore_once() -> Result<()> {
     let bus = protected.world.bus();
     bus.mishap(LAUNCH, Mishap::Duplicate, 1);
     protected.world.lambda().duplicate_next(2);
-    protected.world.kill_instance(lost.id()).await?;
-    let node = swept_into_service(&protected, "again", Some(lost.id())).await?;
+    let node = protected.lose(&lost).await?;
     assert_restored(&spare::holding(&node).await?, &holding);
 
     // All of them come once more, the latest first, when the node has new data already.
@@ -248,7 +227,7 @@ async fn a_function_that_is_killed_while_it_waits_is_made_up_for() -> Result<()>
         .filter_map(|number| i32::try_from(number).ok())
         .collect();
     spare::kill(&processes)?;
-    let node = swept_into_service(&protected, "killed", None).await?;
+    let node = protected.in_service("killed", None).await?;
     let report = protected.restored(&node).await?;
     assert_eq!(report.outcome, RestoreOutcome::FirstBoot);
     Ok(())
@@ -285,7 +264,7 @@ async fn a_node_that_dies_in_the_middle_of_its_restore_is_replaced_by_one_that_i
     world.s3().clear_hook();
     world.kill_instance(unlucky.id()).await?;
     // The group finds out by the hook's expiry; the operator who reads the alarm need not wait for that.
-    let replaced = swept_into_service(&protected, "unlucky", Some(lost.id())).await?;
+    let replaced = protected.in_service("unlucky", Some(&lost)).await?;
     assert_ne!(replaced.id(), unlucky.id());
     assert_restored(&spare::holding(&replaced).await?, &holding);
     Ok(())
@@ -365,7 +344,7 @@ async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_servi
     event["detail"]["EC2InstanceId"] = node.id().into();
     event["detail"]["AutoScalingGroupName"] = "pool".into();
     world.bus().put(event);
-    let node = swept_into_service(&protected, "pool", Some(lost.id())).await?;
+    let node = protected.in_service("pool", Some(&lost)).await?;
     assert_restored(&spare::holding(&node).await?, &holding);
     assert_eq!(let_in(&protected, &node), 1);
     Ok(())

@@ -1,0 +1,80 @@
+//! Archives of somebody who may write to the bucket, and would like to write elsewhere.
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::spare::{self, Spare};
+use shared::layout;
+use shared::report::ExitCode;
+
+use super::{STACK, Scene, assert_refused};
+
+/// Makes an archive of one entry whose name the `tar` crate itself would refuse to write.
+fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Result<Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, kind, target) in entries {
+        let mut header = tar::Header::new_gnu();
+        let content: &[u8] = if kind.is_file() { b"evil\n" } else { b"" };
+        header.set_entry_type(*kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        let fields = header.as_gnu_mut().context("a GNU header")?;
+        fields.name[..name.len()].copy_from_slice(name.as_bytes());
+        fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
+        header.set_cksum();
+        builder.append(&header, content)?;
+    }
+    Ok(zstd::encode_all(&builder.into_inner()?[..], 3)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_hashes_say()
+-> Result<()> {
+    use tar::EntryType::{Directory, Link, Regular, Symlink};
+    let scene = Scene::set().await?;
+    let spare = Spare::with_data(&scene.protected, STACK).await?;
+    let before = spare.holding().await?;
+    let root = spare.node.root();
+    let absolute = root.join("escaped");
+    let (absolute, etc) = (
+        absolute.display().to_string(),
+        root.join("etc").display().to_string(),
+    );
+    let secret = root.join("etc/rekindle/node.toml").display().to_string();
+    let cases = [
+        ("..", archive(&[("0/../../../escaped", Regular, "")])?),
+        ("a leading ..", archive(&[("../escaped", Regular, "")])?),
+        (
+            "an absolute path",
+            archive(&[(absolute.as_str(), Regular, "")])?,
+        ),
+        (
+            "no configured path",
+            archive(&[("7/escaped", Regular, "")])?,
+        ),
+        (
+            "a symlink as a directory",
+            archive(&[
+                ("0", Directory, ""),
+                ("0/way", Symlink, etc.as_str()),
+                ("0/way/escaped", Regular, ""),
+            ])?,
+        ),
+        (
+            "a hard link to a file outside",
+            archive(&[("0", Directory, ""), ("0/escaped", Link, secret.as_str())])?,
+        ),
+    ];
+    for (number, (case, bytes)) in cases.iter().enumerate() {
+        let forged = spare::forge(&scene.protected, &scene.newer, |_, parts| {
+            parts.insert(layout::CONFIGURATION.to_owned(), bytes.clone());
+            Ok(())
+        })?;
+        let answer = spare
+            .restore(&format!("hostile-{number}"), &[forged.candidate()])
+            .await?;
+        assert_refused(&answer, ExitCode::Verification, "configuration", case)?;
+        assert_eq!(spare.holding().await?, before, "{case}: {}", answer.log);
+        let nodes = scene.protected.world.directory().join("nodes");
+        assert_eq!(spare::find(&nodes, "escaped")?, None, "{case}");
+    }
+    Ok(())
+}

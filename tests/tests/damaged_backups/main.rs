@@ -1,0 +1,152 @@
+//! A backup that is not what it was is never restored, and never in silence: the next older good one is, or
+//! nothing is and nothing changes.
+
+mod damages;
+mod hostile;
+mod replacements;
+mod unfit;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::spare::{self, Answer, Holding};
+use rekindle_tests::wait::wait_for;
+use serde_json::Value;
+use shared::layout;
+use shared::manifest::Manifest;
+use shared::report::{ExitCode, Report};
+
+const STACK: &str = "damaged";
+/// A backup's first dump.
+const DUMP: &str = "postgres/0.dump.zst";
+
+/// A group with two backups that differ.
+struct Scene {
+    protected: Protected,
+    node: Arc<Node>,
+    older: Manifest,
+    /// What the node had when the older backup was taken.
+    then: Holding,
+    newer: Manifest,
+    now: Holding,
+}
+
+impl Scene {
+    async fn set() -> Result<Self> {
+        let (protected, node) = Protected::one(STACK).await?;
+        let older = protected.back_up(STACK).await?;
+        let then = spare::holding(&node).await?;
+        let main = node.cluster()?.connect(MAIN_DATABASE).await?;
+        main.batch_execute("UPDATE registry.tag SET name = 'later ' || name")
+            .await?;
+        let newer = protected.back_up(STACK).await?;
+        let now = spare::holding(&node).await?;
+        ensure!(then != now, "the two backups are to differ");
+        Ok(Self {
+            protected,
+            node,
+            older,
+            then,
+            newer,
+            now,
+        })
+    }
+
+    fn key(&self, name: &str) -> String {
+        let index = &self.newer.index;
+        layout::object(&index.stack, &index.backup_id, &index.run_id, name)
+    }
+
+    fn manifest_key(&self) -> String {
+        layout::manifest(&self.newer.index.stack, &self.newer.index.backup_id)
+    }
+
+    fn bytes(&self, key: &str) -> Result<Vec<u8>> {
+        let world = &self.protected.world;
+        world.s3().read(world.bucket(), key)
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let world = &self.protected.world;
+        world.s3().replace(world.bucket(), key, bytes)
+    }
+
+    /// Inverts one byte in the middle of the newer backup's first dump.
+    fn flip_in_dump(&self) -> Result<()> {
+        let key = self.key(DUMP);
+        let length = self.bytes(&key)?.len() as u64;
+        let world = &self.protected.world;
+        world.s3().flip(world.bucket(), &key, length / 2)
+    }
+
+    /// Loses the node, and waits for its restored replacement.
+    async fn replace_node(&mut self) -> Result<()> {
+        self.node = self.protected.lose(&self.node).await?;
+        Ok(())
+    }
+
+    /// Returns an ERROR line of the functions about the newer backup on the present node, with its kind.
+    async fn told(&self, message: &str) -> Result<Value> {
+        let what = format!("the line {message:?}");
+        let id = self.newer.index.backup_id.to_string();
+        wait_for(&what, PATIENCE, async || {
+            let lines = self.protected.lines(0);
+            let found = lines.iter().find(|line| {
+                let fields = &line["fields"];
+                fields["message"] == message
+                    && fields["instance_id"] == self.node.id()
+                    && fields["backup_id"] == id.as_str()
+            });
+            found.map_or_else(|| Err("not told"), |line| Ok(Some(line["fields"].clone())))
+        })
+        .await
+    }
+}
+
+/// Everything small in S3, as it lies on the disk: objects and what is recorded of them.
+type Saved = Vec<(PathBuf, Vec<u8>)>;
+
+/// The agent's binary is larger, and nothing of a backup is.
+const SMALL: u64 = 1 << 20;
+
+fn save(scene: &Scene) -> Result<Saved> {
+    let mut saved = Vec::new();
+    collect(&scene.protected.world.directory().join("s3"), &mut saved)?;
+    Ok(saved)
+}
+
+fn collect(directory: &Path, saved: &mut Saved) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, saved)?;
+        } else if entry.metadata()?.len() < SMALL {
+            saved.push((path.clone(), std::fs::read(&path)?));
+        }
+    }
+    Ok(())
+}
+
+fn put_back(saved: &Saved) -> Result<()> {
+    for (path, bytes) in saved {
+        let parent = path.parent().context("a file has a directory")?;
+        std::fs::create_dir_all(parent)?;
+        std::fs::write(path, bytes).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn assert_refused(answer: &Answer, code: ExitCode, word: &str, case: &str) -> Result<()> {
+    assert_eq!(answer.code, Some(code.code().into()), "{case}: {answer:?}");
+    let Report::Failure(failure) = answer.report()? else {
+        anyhow::bail!("{case}: no report of a failure: {answer:?}");
+    };
+    assert_eq!(failure.exit_code, code, "{case}");
+    assert!(failure.message.contains(word), "{case}: {failure:?}");
+    Ok(())
+}
