@@ -261,6 +261,16 @@ pub async fn create_notary(notary: &Client) -> Result<()> {
         .context("create the notary's rows")
 }
 
+/// Lets dumps of a node's main database wait until the returned client is dropped.
+pub async fn hold_up_dumps(node: &Node) -> Result<Client> {
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    client
+        .batch_execute("BEGIN; LOCK TABLE registry.tag IN ACCESS EXCLUSIVE MODE")
+        .await
+        .context("lock a table of the registry")?;
+    Ok(client)
+}
+
 /// Writes a configuration tree below `root`: `var/local/dtr` and `usr/local/etc/dtr`.
 pub fn create_configuration(root: &Path, seed: u64) -> Result<()> {
     let [data, etc] = CONFIGURATION.map(|path| root.join(path));

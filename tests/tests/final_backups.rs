@@ -8,7 +8,7 @@ use rekindle_tests::autoscaling::Lifecycle;
 use rekindle_tests::bus::Mishap;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::registry::{MAIN_DATABASE, hold_up_dumps};
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::command::Purpose;
@@ -143,8 +143,7 @@ async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup
     );
 
     // SSM still calls this one online when its hook asks.
-    protected.world.kill_instance(powerless.id()).await?;
-    let next = protected.in_service("powerless", Some(&powerless)).await?;
+    let next = protected.lose(&powerless).await?;
     assert_eq!(source(&protected, &next).await?, before.0);
     protected.failure("powerless", "NoFinalBackup").await?;
 
@@ -226,11 +225,7 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> Result<()> {
     let (protected, node) = Protected::one("meets").await?;
-    let mut client = node.cluster()?.connect(MAIN_DATABASE).await?;
-    let transaction = client.transaction().await?;
-    transaction
-        .batch_execute("LOCK TABLE registry.tag IN ACCESS EXCLUSIVE MODE")
-        .await?;
+    let held_up = hold_up_dumps(&node).await?;
     protected.world.tick();
     protected.executing(&node, "backup", 1).await?;
     protected.world.terminate(node.id()).await?;
@@ -241,7 +236,7 @@ async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> R
         "{}",
         scheduled.output
     );
-    transaction.rollback().await?;
+    drop(held_up);
     let next = protected.in_service("meets", Some(&node)).await?;
     let purposes: Result<Vec<Purpose>> = protected
         .backups("meets")?

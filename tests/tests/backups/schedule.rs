@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use rekindle_tests::fault::Fault;
 use rekindle_tests::protected::Protected;
-use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::registry::{MAIN_DATABASE, hold_up_dumps};
 use time::{Duration, OffsetDateTime};
 use tokio::try_join;
 
@@ -109,12 +109,7 @@ async fn an_instance_that_ssm_refuses_costs_the_others_of_its_batch_nothing() ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_leaves_a_node_alone_while_a_command_executes_there() -> Result<()> {
     let (protected, node) = Protected::one("busy").await?;
-    // Holds pg_dump up for as long as the transaction is open.
-    let mut client = node.cluster()?.connect(MAIN_DATABASE).await?;
-    let transaction = client.transaction().await?;
-    transaction
-        .batch_execute("LOCK TABLE registry.tag IN ACCESS EXCLUSIVE MODE")
-        .await?;
+    let held_up = hold_up_dumps(&node).await?;
     let at = OffsetDateTime::now_utc();
     let first = ask(&protected, tick(at)?).await?;
     let command = first["started"][0]["command_id"]
@@ -136,7 +131,7 @@ async fn a_tick_leaves_a_node_alone_while_a_command_executes_there() -> Result<(
     });
     assert!(said, "{lines:#?}");
 
-    transaction.rollback().await?;
+    drop(held_up);
     protected.committed("busy", 0).await?;
     protected.quiet().await?;
     assert_eq!(attempts(&protected, "busy")?.len(), 1);
