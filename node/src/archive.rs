@@ -13,7 +13,7 @@ use crate::encoding;
 
 /// What a dump has in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Archive {
+pub struct Archive {
     /// Ordinary tables that no extension owns, with their rows.
     pub(crate) tables: Vec<TableRows>,
     /// All other relations.
@@ -22,7 +22,7 @@ pub(crate) struct Archive {
 
 /// Why a stream is not a whole archive.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ArchiveError {
+pub enum ArchiveError {
     /// The stream below failed.
     #[error("the archive cannot be read")]
     Read(#[source] io::Error),
@@ -53,7 +53,7 @@ const BLOCK_LARGE_OBJECTS: u8 = 3;
 type Version = (u8, u8);
 
 /// Reads a whole archive.
-pub(crate) fn read(reader: &mut dyn BufRead) -> Result<Archive> {
+pub fn read(reader: &mut dyn BufRead) -> Result<Archive> {
     let mut input = Input {
         reader,
         at: 0,

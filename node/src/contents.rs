@@ -17,7 +17,7 @@ const LEVEL: i32 = 9;
 
 /// Everything in `contents.json.zst`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Contents {
+pub struct Contents {
     /// The schema of the writer.
     pub(crate) schema_version: u32,
     /// The databases, in the order of their dumps' numbers.
@@ -96,7 +96,7 @@ impl Contents {
     }
 
     /// Writes the object's bytes.
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let doing = || "write the backup's contents";
         let json = serde_json::to_vec(self).or_fail(ExitCode::Internal, doing)?;
         if json.len() as u64 > MOST_BYTES {
@@ -116,7 +116,7 @@ impl Contents {
     }
 
     /// Reads the object's bytes, whose hash has been checked.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let doing = || "read the backup's contents";
         let decoder = zstd::Decoder::new(bytes).or_fail(ExitCode::Verification, doing)?;
         let mut json = Vec::new();

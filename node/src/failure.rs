@@ -5,15 +5,15 @@ use std::fmt;
 use shared::report::ExitCode;
 
 /// What the agent's own functions return.
-pub(crate) type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T> = std::result::Result<T, Failure>;
 
 /// A chain of causes and the documented exit code that it comes to.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// What the process exits with.
-    pub(crate) code: ExitCode,
+    pub code: ExitCode,
     /// Why.
-    pub(crate) cause: anyhow::Error,
+    pub cause: anyhow::Error,
 }
 
 impl Failure {

@@ -3,20 +3,20 @@
 //! Standard output is one line, the report; standard error is the log, one JSON object per line; the exit code
 //! says what kind of failure it was.
 
-mod archive;
+pub mod archive;
 mod attempt;
 mod backup;
 mod boot;
 mod capture;
 mod child;
 mod command_line;
-mod contents;
+pub mod contents;
 mod context;
 mod database;
 mod download;
 mod dump;
 mod encoding;
-mod failure;
+pub mod failure;
 mod fit;
 mod globals;
 mod health;
@@ -30,15 +30,15 @@ mod restore;
 mod s3;
 mod server;
 mod setting;
-mod settings;
+pub mod settings;
 mod state;
-mod statement;
+pub mod statement;
 mod stream;
 mod swap;
 #[cfg(test)]
 mod testing;
-mod tree;
-mod unpack;
+pub mod tree;
+pub mod unpack;
 mod upload;
 mod verify;
 mod watch;

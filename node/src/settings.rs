@@ -17,43 +17,43 @@ pub(crate) const PATH: &str = "etc/rekindle/node.toml";
 
 /// Everything the agent knows about the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// What the node's backups are filed under.
-    pub(crate) stack: StackName,
+    pub stack: StackName,
     /// The bucket of backups.
-    pub(crate) bucket: String,
+    pub bucket: String,
     /// The bucket's region; the instance's own where it is not set.
-    pub(crate) region: Option<String>,
+    pub region: Option<String>,
     /// Seconds without progress after which the agent ends itself.
-    pub(crate) stall_limit_seconds: u32,
+    pub stall_limit_seconds: u32,
     /// `[configuration] paths`: absolute paths of directories and files, none inside another.
-    pub(crate) configuration_paths: Vec<PathBuf>,
+    pub configuration_paths: Vec<PathBuf>,
     /// `[postgres]`.
-    pub(crate) postgres: PostgresSettings,
+    pub postgres: PostgresSettings,
     /// `[commands]`.
-    pub(crate) commands: Commands,
+    pub commands: Commands,
 }
 
 /// How to reach Postgres, and what to save of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PostgresSettings {
+pub struct PostgresSettings {
     /// The server.
-    pub(crate) server: Server,
+    pub server: Server,
     /// The superuser to connect as; `postgres` by default.
-    pub(crate) user: String,
+    pub user: String,
     /// The databases; every one that allows connections where it is not set.
-    pub(crate) databases: Option<Vec<String>>,
+    pub databases: Option<Vec<String>>,
     /// Whether the bootstrap superuser gets the password of the backup.
-    pub(crate) bootstrap_role_password: BootstrapRolePassword,
+    pub bootstrap_role_password: BootstrapRolePassword,
     /// What to do about tablespaces that the new node may not have.
-    pub(crate) tablespaces: Tablespaces,
+    pub tablespaces: Tablespaces,
     /// How long to wait for the server to accept connections.
-    pub(crate) ready_timeout_seconds: u32,
+    pub ready_timeout_seconds: u32,
 }
 
 /// Where the server's own tools are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Server {
+pub enum Server {
     /// Inside this container, by `docker exec -i`.
     Container(String),
     /// On the node, with its own client tools.
@@ -68,31 +68,31 @@ pub(crate) enum Server {
 /// `bootstrap_role_password = "restore" | "keep"`; restore by default, since the application's password
 /// travels with its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BootstrapRolePassword {
+pub enum BootstrapRolePassword {
     Restore,
     Keep,
 }
 
 /// `tablespaces = "fail" | "default"`; fail by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tablespaces {
+pub enum Tablespaces {
     Fail,
     Default,
 }
 
 /// The application's own commands, each a program and its arguments: no shell reads them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Commands {
+pub struct Commands {
     /// Starts Postgres, once its configuration is in place. None where it starts by itself.
-    pub(crate) start_postgres: Option<Vec<String>>,
+    pub start_postgres: Option<Vec<String>>,
     /// Starts the application.
-    pub(crate) start: Option<Vec<String>>,
+    pub start: Option<Vec<String>>,
     /// Stops the application, but not Postgres: before a final backup.
-    pub(crate) stop: Option<Vec<String>>,
+    pub stop: Option<Vec<String>>,
     /// Exits with 0 once the application serves.
-    pub(crate) health: Option<Vec<String>>,
+    pub health: Option<Vec<String>>,
     /// How long the application may take to become healthy; 300 by default.
-    pub(crate) health_timeout_seconds: u32,
+    pub health_timeout_seconds: u32,
 }
 
 impl Settings {
@@ -105,10 +105,15 @@ impl Settings {
                 path.display()
             )
         })?;
-        read::read(&text).map_err(|problems| {
+        Self::parse(&text).map_err(|problems| {
             let message = format!("{}:\n{}", path.display(), problems.join("\n"));
             Failure::new(ExitCode::Settings, message)
         })
+    }
+
+    /// Reads the settings' text; fails with one line per problem.
+    pub fn parse(text: &str) -> std::result::Result<Self, Vec<String>> {
+        read::read(text)
     }
 }
 

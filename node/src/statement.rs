@@ -2,20 +2,20 @@
 
 /// One statement, without its semicolon and without comments before it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Statement<'a> {
+pub struct Statement<'a> {
     /// As it stands in the script.
-    pub(crate) text: &'a str,
+    pub text: &'a str,
     /// Its names and key words, in order; literals and punctuation are left out.
-    pub(crate) words: Vec<Word>,
+    pub words: Vec<Word>,
 }
 
 /// A name or a key word.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Word {
+pub struct Word {
     /// What it says: unquoted.
-    pub(crate) text: String,
+    pub text: String,
     /// Whether it stood in quotation marks, so that it can be no key word.
-    pub(crate) quoted: bool,
+    pub quoted: bool,
 }
 
 impl Word {
@@ -41,7 +41,7 @@ const DROPPED: [&str; 3] = ["\\restrict ", "\\unrestrict ", "\\connect "];
 
 /// Splits a script. Any backslash outside of quotes and comments, but for the dropped commands, is a problem, and
 /// so is anything that does not end.
-pub(crate) fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
+pub fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
     let mut statements = Vec::new();
     let mut at = 0;
     // Where the statement begins, once anything of it was seen.

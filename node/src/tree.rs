@@ -13,7 +13,7 @@ use tar::{Builder, EntryType, Header};
 
 /// Why a tree could not be archived.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CaptureError {
+pub enum CaptureError {
     /// A file could not be read.
     #[error("archive {path}")]
     Read {
@@ -40,7 +40,7 @@ type Result<T> = std::result::Result<T, CaptureError>;
 const LONG_LINK: &[u8] = b"././@LongLink";
 
 /// Writes every path, numbered from 0, and everything below it. Returns the number of entries.
-pub(crate) fn write_tree(paths: &[PathBuf], writer: &mut dyn Write) -> Result<u64> {
+pub fn write_tree(paths: &[PathBuf], writer: &mut dyn Write) -> Result<u64> {
     let mut tree = Tree {
         tar: Builder::new(writer),
         links: HashMap::new(),

@@ -18,7 +18,7 @@ const ATTRIBUTE: &str = "SCHILY.xattr.";
 
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnpackError {
+pub enum UnpackError {
     /// The archive is not what the agent writes: another backup may be better.
     #[error("the configuration archive {0}")]
     Archive(String),
@@ -38,7 +38,7 @@ type Result<T> = std::result::Result<T, UnpackError>;
 
 /// Unpacks a tar: the entry `<n>` becomes `targets[n]`, and `<n>/…` what is in it. No target may exist before;
 /// each does afterwards. Reads to the archive's end.
-pub(crate) fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
+pub fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
     let mut archive = tar::Archive::new(reader);
     let mut unpacking = Unpacking {
         targets,

@@ -33,7 +33,8 @@ pub(super) async fn read<T: DeserializeOwned>(
     parse(name, value, schema_version).map(Some)
 }
 
-fn parse<T: DeserializeOwned>(name: &str, value: &str, newest: u32) -> Result<T> {
+/// Reads the value of a parameter.
+pub(super) fn parse<T: DeserializeOwned>(name: &str, value: &str, newest: u32) -> Result<T> {
     let unreadable =
         |error: serde_json::Error| Error::contract(object(name), format!("not readable: {error}"));
     let value: Value = serde_json::from_str(value).map_err(unreadable)?;

@@ -30,6 +30,11 @@ impl StackState {
             first_backup,
         }
     }
+
+    /// Reads a parameter's value.
+    pub fn parse(value: &str, stack: &StackName) -> Result<Self> {
+        parameter::parse(&layout::state_parameter(stack), value, SCHEMA_VERSION)
+    }
 }
 
 /// Reads a stack's state; none where the stack never had a backup.
