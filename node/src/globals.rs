@@ -187,8 +187,18 @@ fn role_is_skipped(
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
     use crate::testing::Cluster;
+
+    /// How many scripts psql judges.
+    const SCRIPTS: usize = 100;
 
     const NASTY: &str = "
         CREATE ROLE \"o'hara \"\"the; great\"\" -- $1\" LOGIN PASSWORD 'a;b''c\\d';
@@ -327,6 +337,68 @@ mod tests {
         let globals = "ALTER ROLE app IN DATABASE live SET work_mem TO '1MB';";
         let scripts = scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap();
         assert!(!scripts.roles.contains("work_mem"));
+    }
+
+    /// psql itself is the judge: in what is accepted, it finds no command of its own.
+    #[tokio::test]
+    async fn psql_runs_no_command_of_accepted_globals() {
+        const PIECES: [&str; 28] = [
+            "'",
+            "''",
+            "\"",
+            "$$",
+            "$a$",
+            "$1",
+            "$",
+            "1",
+            "1e",
+            "e",
+            "E'",
+            "U&'",
+            "B'",
+            "é",
+            "a",
+            " ",
+            "\n",
+            "\r",
+            "\0",
+            "--",
+            "/*",
+            "*/",
+            ";",
+            ":",
+            "(",
+            "\\",
+            "\\'",
+            "\\restrict x\n",
+        ];
+        let cluster = Cluster::start();
+        let hit = cluster.directory().join("hit");
+        // Its end is a comment to the shell, and the end of a line to psql.
+        let command = format!("\\! touch {} #\n", hit.display());
+        let piece = prop_oneof![
+            6 => prop::sample::select(&PIECES[..]).prop_map(str::to_owned),
+            1 => Just(command.clone()),
+        ];
+        let scripts = prop::collection::vec(piece, 2..16).prop_map(|pieces| pieces.concat());
+        let mut runner = TestRunner::deterministic();
+        let mut judged = 0;
+        while judged < SCRIPTS {
+            let script = scripts.new_tree(&mut runner).unwrap().current() + "\n;\n";
+            if statements(&script).is_err() || !script.contains(&command) {
+                continue;
+            }
+            judged += 1;
+            let mut psql = cluster.postgres().tool("psql");
+            psql.args(["-X", "-q", "-d", "postgres"]);
+            let streams = psql.stdin(Stdio::piped()).stdout(Stdio::null());
+            let mut psql = streams.stderr(Stdio::null()).spawn().unwrap();
+            let mut stdin = psql.stdin.take().unwrap();
+            stdin.write_all(script.as_bytes()).await.unwrap();
+            drop(stdin);
+            psql.wait().await.unwrap();
+            assert!(!hit.exists(), "psql found a command in {script:?}");
+        }
     }
 
     #[test]

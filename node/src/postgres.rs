@@ -99,6 +99,11 @@ impl Postgres {
         script: &str,
         code: ExitCode,
     ) -> Result<String> {
+        if script.contains('\0') {
+            // psql ends the line there, which may be within quotes: what follows would not be what was meant.
+            let message = format!("a script for database {database:?} has a zero byte");
+            return Err(Failure::new(ExitCode::Verification, message));
+        }
         let mut command = self.tool("psql");
         command
             .args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-d"])
@@ -173,6 +178,17 @@ pub(crate) fn literal(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::testing::Cluster;
+
+    #[tokio::test]
+    async fn no_text_brings_psql_to_a_command_of_its_own() {
+        let cluster = Cluster::start();
+        let hostile = "a\0\nb' \\! exit 3 \n";
+        let script = format!("SELECT {};\nSELECT {};\n", literal("a\0"), literal(hostile));
+        let postgres = cluster.postgres();
+        let refused = postgres.script("postgres", &script, ExitCode::Restore);
+        let failure = refused.await.unwrap_err();
+        assert_eq!(failure.code, ExitCode::Verification);
+    }
 
     #[tokio::test]
     async fn a_long_script_with_a_long_answer_comes_to_its_end() {

@@ -39,9 +39,15 @@ impl Statement<'_> {
 /// The commands of psql itself that `pg_dumpall` writes, each alone on a line. They are dropped.
 const DROPPED: [&str; 3] = ["\\restrict ", "\\unrestrict ", "\\connect "];
 
-/// Splits a script. Any backslash outside of quotes and comments, but for the dropped commands, is a problem, and
-/// so is anything that does not end.
+/// Splits a script. Any backslash outside of quotes and comments, but for the dropped commands, is a problem, and so are
+/// anything that does not end, and whatever psql might read otherwise than this does: psql would run the rest of such a
+/// line as a command of its own.
 pub fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
+    if let Some(at) = script.find('\0') {
+        return Err(format!(
+            "a zero byte, where psql ends the line (at byte {at})"
+        ));
+    }
     let mut statements = Vec::new();
     let mut at = 0;
     // Where the statement begins, once anything of it was seen.
@@ -118,7 +124,8 @@ fn piece(text: &str) -> Result<Piece, String> {
     let line = text.find('\n').unwrap_or(text.len());
     Ok(match (first, second) {
         (c, _) if c.is_ascii_whitespace() => Piece::Space(1),
-        ('-', Some('-')) => Piece::Space(line),
+        // To psql, a carriage return ends a comment, too.
+        ('-', Some('-')) => Piece::Space(text.find(['\n', '\r']).unwrap_or(text.len())),
         ('/', Some('*')) => Piece::Space(comment(text)?),
         ('\\', _) if DROPPED.iter().any(|command| text.starts_with(command)) => {
             Piece::Command(line)
@@ -145,10 +152,7 @@ fn piece(text: &str) -> Result<Piece, String> {
                 },
             )
         }
-        // A number's letters, as in 1e5, begin no name.
-        (c, _) if c.is_ascii_digit() => {
-            Piece::Other(text.find(|c| !continues_name(c)).unwrap_or(text.len()))
-        }
+        (c, _) if c.is_ascii_digit() => Piece::Other(number(text)?),
         (c, _) => Piece::Other(c.len_utf8()),
     })
 }
@@ -159,6 +163,17 @@ fn begins_name(c: char) -> bool {
 
 fn continues_name(c: char) -> bool {
     begins_name(c) || c == '$' || c.is_ascii_digit()
+}
+
+/// Returns the length of a number with its letters, which begin no name, as in 1e5.
+fn number(text: &str) -> Result<usize, String> {
+    let ends = |c| !continues_name(c) || c == '$';
+    let length = text.find(ends).unwrap_or(text.len());
+    // Whether the number's end or the quote's beginning takes the letters between depends on psql's version.
+    if text[length..].starts_with(['$', '\'']) {
+        return Err("a number that runs into a quote".to_owned());
+    }
+    Ok(length)
 }
 
 /// Returns the length of a comment; they nest.
@@ -262,6 +277,12 @@ mod tests {
             "SELECT \"a",
             "SELECT $a$ $b$",
             "/* ",
+            // psql 15 runs the commands of all but the last of these, and an older one may run that of the last.
+            "SELECT 1 -- \r \\! id\n;",
+            "SELECT 'a\0';\nSELECT ' \\! id '\n;",
+            "SELECT 1$a$ ' $a$ \\! id # '\n;",
+            "SELECT $1$a$ ' $a$ \\! id # '\n;",
+            "SELECT 1e'\\'' ; \\! id \n --';",
         ] {
             assert!(statements(script).is_err(), "{script:?}");
         }

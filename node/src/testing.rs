@@ -81,6 +81,11 @@ impl Cluster {
         command.arg(self.data()).arg("stop").status().ok();
     }
 
+    /// Returns a directory that is gone with the cluster.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Returns the cluster as the agent reaches it.
     pub(crate) fn postgres(&self) -> Postgres {
         Postgres::new(self.settings.clone())
