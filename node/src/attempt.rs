@@ -15,7 +15,6 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::capture::on_node;
 use crate::child::Child;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
@@ -29,7 +28,7 @@ use crate::server::Server;
 use crate::settings::Tablespaces;
 use crate::swap::{self, Pair, Swapped};
 use crate::unpack::{UnpackError, unpack};
-use crate::{fit, globals, health, verify};
+use crate::{configured, fit, globals, health, verify};
 
 /// The largest compressed contents and globals that are read.
 const MOST_DESCRIPTION_BYTES: u64 = 32 * 1024 * 1024;
@@ -58,6 +57,8 @@ const WORKING: &str = "SELECT to_json(count(*)) FROM (
 pub(crate) struct Attempt<'c> {
     context: &'c Context,
     index: Index,
+    /// Where the archived paths go on this node.
+    paths: Vec<PathBuf>,
     /// What tells the names that this attempt makes from those of others.
     tag: String,
     placement: Option<Placement>,
@@ -85,22 +86,12 @@ impl<'c> Attempt<'c> {
     ) -> Result<Self> {
         let index = download::index(context, candidate).await?;
         let configured = &context.settings.configuration_paths;
-        let archived = || index.configuration_paths.iter().map(PathBuf::from);
-        let alien: Vec<PathBuf> = archived()
-            .filter(|path| !configured.contains(path))
-            .collect();
-        if !alien.is_empty() {
-            let message = format!(
-                "the backup holds the configuration of {alien:?} too, and the settings name {configured:?} alone: add to \
-                 [configuration] paths what the application had when it was backed up"
-            );
-            return Err(Failure::new(ExitCode::ConfigurationRestore, message));
-        }
-        for path in configured
-            .iter()
-            .filter(|path| !archived().any(|one| one == **path))
-        {
-            tracing::warn!(path = %path.display(), "the backup has nothing of this configured path; it stays as it is");
+        let paths = configured::places(&context.root, configured, &index.configuration_paths)?;
+        for path in configured {
+            let archived = |one: &String| *path == Path::new(one);
+            if !index.configuration_paths.iter().any(archived) {
+                tracing::warn!(path = %path.display(), "the backup has nothing of this configured path; it stays as it is");
+            }
         }
         download::check_objects(context, &index).await?;
         let named = format!("{operation} {candidate}");
@@ -108,6 +99,7 @@ impl<'c> Attempt<'c> {
         Ok(Self {
             context,
             index,
+            paths,
             tag,
             placement: None,
             swapped: None,
@@ -267,12 +259,7 @@ impl<'c> Attempt<'c> {
     /// Unpacks the configuration to one side, and exchanges it for the live one once its hash has matched.
     async fn configuration(&mut self) -> Result<()> {
         let context = self.context;
-        // Only such as the settings name: see `prepare`.
-        let archived = self.index.configuration_paths.iter();
-        let paths: Vec<PathBuf> = archived
-            .map(|path| on_node(&context.root, Path::new(path)))
-            .collect();
-        let placement = self.placement.insert(Placement::prepare(&paths)?);
+        let placement = self.placement.insert(Placement::prepare(&self.paths)?);
         let targets = placement.targets();
         let record = self.record(layout::CONFIGURATION)?;
         let (downloading, reader) = download::stream(context, record);

@@ -10,6 +10,7 @@ mod boot;
 mod capture;
 mod child;
 mod command_line;
+pub mod configured;
 pub mod contents;
 mod context;
 mod database;
