@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
-use crate::id::{BackupId, OperationId, RunId, Sha256};
+use crate::id::{BackupId, OperationId, RunId, Sha256, is_version};
 
 /// The step of both documents that fetches the agent.
 pub const FETCH_STEP: &str = "fetchAgent";
@@ -109,20 +109,17 @@ impl FromStr for Candidate {
             ));
         };
         let malformed = |error: crate::id::MalformedName| format!("candidate {text:?}: {error}");
-        if version.is_empty()
-            || !version
-                .bytes()
-                .all(|b| matches!(b, b'.' | b'_' | b'-') || b.is_ascii_alphanumeric())
-        {
+        let version = Some(version).filter(|version| *version != "-");
+        if version.is_some_and(|version| !is_version(version)) {
             return Err(format!(
-                "candidate {text:?}: the version has characters that S3 does not use"
+                "candidate {text:?}: the version is too long, or has characters that S3 does not use"
             ));
         }
         Ok(Self {
             backup_id: backup_id.parse().map_err(malformed)?,
             run_id: run_id.parse().map_err(malformed)?,
             index_sha256: sha256.parse().map_err(malformed)?,
-            index_version: (version != "-").then(|| version.to_owned()),
+            index_version: version.map(str::to_owned),
         })
     }
 }
@@ -292,6 +289,12 @@ impl RestoreCommand {
         if text == NO_CANDIDATES {
             return Ok(Vec::new());
         }
+        let count = text.split(',').count();
+        if count > MOST_CANDIDATES {
+            return Err(format!(
+                "{count} candidates are more than {MOST_CANDIDATES}"
+            ));
+        }
         text.split(',').map(Candidate::from_str).collect()
     }
 }
@@ -352,6 +355,20 @@ mod tests {
             RestoreCommand::parse_candidates(&parameters[CANDIDATES][0]).unwrap(),
             candidates
         );
+    }
+
+    #[test]
+    fn what_the_document_refuses_is_refused() {
+        let (one, long) = (candidate(None).to_string(), "v".repeat(257));
+        let cases = [
+            vec![one.as_str(); 4].join(","),
+            candidate(Some(&long)).to_string(),
+            format!("{one}, {one}"),
+            format!("{one},none"),
+        ];
+        for text in cases {
+            assert!(RestoreCommand::parse_candidates(&text).is_err(), "{text}");
+        }
     }
 
     #[test]

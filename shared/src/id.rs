@@ -144,6 +144,16 @@ name!(
     |text| parse_backup_time(text).is_some()
 );
 
+/// Tells whether a text can be the version id of an S3 object, as the restore document takes it. There, a hyphen alone
+/// stands for none.
+pub fn is_version(text: &str) -> bool {
+    (1..=256).contains(&text.len())
+        && text != "-"
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'.' | b'_' | b'-') || b.is_ascii_alphanumeric())
+}
+
 const BACKUP_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second].[subsecond digits:3]Z");
 

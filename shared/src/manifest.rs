@@ -1,11 +1,15 @@
 //! What a backup is: the index that the node writes, and the manifest by which the function commits it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::command::{Candidate, Purpose};
 use crate::error::{Error, Result};
-use crate::id::{BackupId, CommandId, Crc64, InstanceId, OperationId, RunId, Sha256, StackName};
+use crate::id::{
+    BackupId, CommandId, Crc64, InstanceId, OperationId, RunId, Sha256, StackName, is_version,
+};
 use crate::layout;
 
 /// The schema that this version writes, and the newest that it reads.
@@ -154,13 +158,34 @@ pub struct Manifest {
     pub index: Index,
 }
 
+impl ObjectRecord {
+    /// Checks that the object lies under the prefix of its attempt, and can be asked for; says what is wrong.
+    fn check(&self, prefix: &str) -> std::result::Result<(), String> {
+        let key = &self.key;
+        let name = key.strip_prefix(prefix);
+        let climbs = |name: &str| name.split('/').any(|part| matches!(part, "" | "." | ".."));
+        if name.is_none_or(climbs) {
+            return Err(format!("the object {key} lies outside the backup"));
+        }
+        if self.size == 0 {
+            return Err(format!("the object {key} is empty"));
+        }
+        match &self.version_id {
+            Some(version) if !is_version(version) => Err(format!(
+                "the object {key} has the impossible version {version:?}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Index {
     /// Reads an index, and checks that it is the one of this stack, backup and attempt, that every object lies
-    /// under its own prefix, and that none which a restore needs is missing.
+    /// under its own prefix, and that it lists whatever a restore needs, once, and nothing else.
     pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId, run: &RunId) -> Result<Self> {
         let object = layout::object(stack, backup, run, layout::INDEX);
         let index: Self = parse_versioned(bytes, &object)?;
-        let wrong = |problem: String| Err(Error::contract(object.clone(), problem));
+        let wrong = |problem: String| Err(Error::contract(object.as_str(), problem));
         if (&index.stack, &index.backup_id, &index.run_id) != (stack, backup, run) {
             return wrong(format!(
                 "it describes {}/{}/{}",
@@ -168,12 +193,12 @@ impl Index {
             ));
         }
         let prefix = layout::run_prefix(stack, backup, run);
-        if let Some(record) = index
-            .objects
-            .iter()
-            .find(|record| !record.key.starts_with(&prefix))
-        {
-            return wrong(format!("the object {} lies outside the backup", record.key));
+        let mut listed: BTreeMap<&str, usize> = BTreeMap::new();
+        for record in &index.objects {
+            if let Err(problem) = record.check(&prefix) {
+                return wrong(problem);
+            }
+            *listed.entry(&record.key[prefix.len()..]).or_default() += 1;
         }
         let dumps = (0..index.databases.len()).map(layout::dump);
         let needed = [layout::GLOBALS, layout::CONTENTS, layout::CONFIGURATION]
@@ -181,14 +206,14 @@ impl Index {
             .into_iter()
             .chain(dumps);
         for name in needed {
-            let count = index
-                .objects
-                .iter()
-                .filter(|record| record.key[prefix.len()..] == *name)
-                .count();
+            let count = listed.remove(name.as_str()).unwrap_or(0);
             if count != 1 {
                 return wrong(format!("it lists {name} {count} times instead of once"));
             }
+        }
+        // A function looks at every object that is listed: there may be no more than a restore reads.
+        if let Some((name, _)) = listed.first_key_value() {
+            return wrong(format!("it lists {name:?}, which is no part of a backup"));
         }
         for (number, database) in index.databases.iter().enumerate() {
             if database.key != format!("{prefix}{}", layout::dump(number)) {
@@ -197,9 +222,6 @@ impl Index {
                     database.key
                 ));
             }
-        }
-        if let Some(record) = index.objects.iter().find(|record| record.size == 0) {
-            return wrong(format!("the object {} is empty", record.key));
         }
         Ok(index)
     }
@@ -237,7 +259,7 @@ impl Index {
 }
 
 impl Manifest {
-    /// Reads a manifest and checks that it commits this stack's backup of this id.
+    /// Reads a manifest and checks that it commits this stack's backup of this id, and names no object of another.
     pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId) -> Result<Self> {
         let key = layout::manifest(stack, backup);
         let manifest: Self = parse_versioned(bytes, &key)?;
@@ -247,6 +269,18 @@ impl Manifest {
                 key,
                 format!("it belongs to {other_stack}/{other_backup}"),
             ));
+        }
+        let prefix = layout::run_prefix(stack, backup, &manifest.index.run_id);
+        let own = &manifest.index_object;
+        if own.key.strip_prefix(&prefix) != Some(layout::INDEX) {
+            return Err(Error::contract(
+                key,
+                format!("{} is not its index", own.key),
+            ));
+        }
+        for record in manifest.index.objects.iter().chain([own]) {
+            let checked = record.check(&prefix);
+            checked.map_err(|problem| Error::contract(key.as_str(), problem))?;
         }
         Ok(manifest)
     }

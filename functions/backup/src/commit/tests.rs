@@ -256,6 +256,11 @@ async fn an_index_that_is_not_the_reported_one_is_never_committed() {
 
 #[tokio::test]
 async fn an_index_of_something_else_is_never_committed() {
+    let mut scene = Scene::new("0a1b2c3d");
+    scene.index["objects"][0]["version_id"] = json!("a,b");
+    scene.write_index();
+    refused(scene, "impossible version").await;
+
     let table = [
         ("/stack", json!("other"), "it describes other/"),
         (
@@ -280,6 +285,17 @@ async fn an_index_of_something_else_is_never_committed() {
             json!("backups/other/x"),
             "outside the backup",
         ),
+        (
+            "/objects/0/key",
+            json!(format!("backups/dtr/2026-11-23/{BACKUP}/0a1b2c3d/../x")),
+            "outside the backup",
+        ),
+        (
+            "/objects/0/key",
+            json!(format!("backups/dtr/2026-11-23/{BACKUP}/0a1b2c3d/more")),
+            "0 times instead of once",
+        ),
+        ("/databases", json!([]), "is no part of a backup"),
         ("/objects/3/size", json!(0), "is empty"),
     ];
     for (field, value, words) in table {

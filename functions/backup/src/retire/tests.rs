@@ -37,7 +37,7 @@ fn index_of(backup: &BackupId, run: &str) -> String {
 
 fn manifest(backup: &BackupId) -> String {
     let object = serde_json::json!({
-        "key": "k", "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="
+        "key": index_of(backup, RUN), "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="
     });
     serde_json::json!({
         "schema_version": 1, "committed_at": "2026-11-23T02:15:09Z",
