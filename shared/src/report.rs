@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::id::{BackupId, OperationId, RunId, Sha256};
@@ -137,6 +138,7 @@ pub struct BackupReport {
     /// Bytes put into S3.
     pub bytes: u64,
     /// Wall-clock seconds.
+    #[serde(deserialize_with = "duration")]
     pub seconds: f64,
     /// The agent's peak resident memory in KiB.
     pub peak_memory_kib: u64,
@@ -153,8 +155,10 @@ pub struct RestoreReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedBackup>,
     /// Wall-clock seconds.
+    #[serde(deserialize_with = "duration")]
     pub seconds: f64,
     /// Seconds in which the live databases could not be reached because of the swap.
+    #[serde(deserialize_with = "duration")]
     pub swap_seconds: f64,
     /// The agent's peak resident memory in KiB.
     pub peak_memory_kib: u64,
@@ -248,6 +252,20 @@ impl Report {
             Self::Failure(failure) => shorten(&mut failure.message, most),
         }
     }
+}
+
+/// Reads seconds that a command can have taken. They become a metric, and CloudWatch refuses a line of metrics for one
+/// number that is too large.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    /// More than 30 years.
+    const MOST: f64 = 1e9;
+    let seconds = f64::deserialize(deserializer)?;
+    if (0.0..=MOST).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(D::Error::custom(format!(
+        "{seconds} seconds are no duration"
+    )))
 }
 
 /// Cuts a text to at most `most` bytes, at a character's boundary, and marks the cut.
