@@ -198,9 +198,9 @@ impl Unpacking<'_> {
     /// Returns where an entry goes.
     fn place(&self, name: &Path) -> Result<PathBuf> {
         let mut components = name.components();
-        let number: Option<usize> = components
+        let number = components
             .next()
-            .and_then(|first| first.as_os_str().to_str()?.parse().ok());
+            .and_then(|first| number_of(first.as_os_str()));
         let target = number.and_then(|number| self.targets.get(number));
         let target = target.ok_or_else(|| refuse(name, "belongs to no configured path"))?;
         let below = components.as_path();
@@ -216,7 +216,7 @@ impl Unpacking<'_> {
             .made
             .keys()
             .filter(|name| name.components().count() == 1)
-            .filter_map(|name| name.to_str()?.parse().ok())
+            .filter_map(|name| number_of(name.as_os_str()))
             .collect();
         if let Some(number) = (0..self.targets.len()).find(|number| !there.contains(number)) {
             let problem = format!("has nothing of the configured path {number}");
@@ -321,6 +321,12 @@ fn id(number: u64) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| io::Error::other(format!("{number} is no user or group id")))
 }
 
+/// Reads the number of a configured path as it is written: no path has a second name, such as `00`.
+fn number_of(name: &OsStr) -> Option<usize> {
+    let number: usize = name.to_str()?.parse().ok()?;
+    (number.to_string().as_str() == name).then_some(number)
+}
+
 fn refuse(name: &Path, problem: &str) -> UnpackError {
     let name = name.to_string_lossy();
     UnpackError::Archive(format!("is refused: the entry {name:?} {problem}"))
@@ -382,7 +388,9 @@ fn timestamp(text: &str) -> Option<Timespec> {
         .chain("000000000".chars())
         .take(9)
         .collect();
-    let total = seconds.parse::<i128>().ok()? * 1_000_000_000 + digits.parse::<i128>().ok()?;
+    // As 64 bits first: whatever an archive says, nothing below overflows.
+    let (seconds, nanoseconds) = (seconds.parse::<u64>().ok()?, digits.parse::<u32>().ok()?);
+    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let total = if negative { -total } else { total };
     Some(Timespec {
         tv_sec: i64::try_from(total.div_euclid(1_000_000_000)).ok()?,

@@ -103,6 +103,8 @@ fn an_archive_that_leads_elsewhere_is_refused() {
         ("no configured path", &[root, ("", Regular, "")]),
         ("no configured path", &[root, ("1/x", Regular, "")]),
         ("no configured path", &[root, ("etc/passwd", Regular, "")]),
+        ("no configured path", &[root, ("00", Symlink, path)]),
+        ("no configured path", &[root, ("+0/x", Regular, "")]),
         (
             "not in a directory",
             &[root, ("0/l", Symlink, path), ("0/l/x", Regular, "")],
@@ -149,6 +151,26 @@ fn an_archive_that_leads_elsewhere_is_refused() {
             "{entries:?}"
         );
     }
+}
+
+#[test]
+fn no_time_is_too_far_away_to_be_read() {
+    let far = [
+        "170141183460469231731687303715884105727",
+        "-9223372036854775809.5",
+        "9223372036854775808",
+        "1.-5",
+        "--1",
+        "",
+    ];
+    for text in far {
+        assert_eq!(timestamp(text), None, "{text}");
+    }
+    let read = timestamp("-9223372036854775807.25").unwrap();
+    assert_eq!(
+        (read.tv_sec, read.tv_nsec),
+        (-9_223_372_036_854_775_808, 750_000_000)
+    );
 }
 
 #[test]
