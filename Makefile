@@ -32,6 +32,11 @@ test: build venv ## Run every test: the shipped binaries on real Postgres, and t
 	  / passed in / { for (i = 2; i <= NF; i++) if ($$i ~ /^passed/) passed += $$(i - 1) } \
 	  END { printf "%d passed, %d failed\n", passed, failed }' target/test.log target/test-template.log
 
+.PHONY: fuzz
+fuzz: ## Search for inputs that break a promise, guided by coverage (ARGS=seconds for each target; 60)
+	@command -v c++ >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends build-essential; }
+	tests/fuzz.sh $(ARGS)
+
 .PHONY: lint
 lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
 	cargo fmt --all --check

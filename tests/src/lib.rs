@@ -8,6 +8,7 @@ pub mod bus;
 pub mod clock;
 mod endpoint;
 pub mod fault;
+pub mod fuzz;
 pub mod imds;
 pub mod interruption;
 pub mod lambda;

@@ -1,0 +1,125 @@
+//! What describes a backup, and what remembers that there are any.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rekindle_node::configured;
+use shared::aws::state::StackState;
+use shared::command::RestoreCommand;
+use shared::id::StackName;
+use shared::layout::{self, Shelf};
+use shared::manifest::{Index, Manifest, ObjectRecord};
+
+use super::commands::accepts;
+use super::{BACKUP, RUN, STACK, assert_harmless, name};
+
+/// The paths that the settings of the reading node name.
+const CONFIGURED: [&str; 2] = ["/etc/app", "/srv/app"];
+
+/// An accepted index names the objects of its own attempt, each once and no other, its dumps in their order, and
+/// nothing of it goes elsewhere than to a configured path below the root.
+pub(super) fn index(input: &[u8]) {
+    let (stack, backup, run) = (name(STACK), name(BACKUP), name(RUN));
+    let Ok(index) = Index::parse(input, &stack, &backup, &run) else {
+        return;
+    };
+    let prefix = layout::run_prefix(&stack, &backup, &run);
+    let expected: BTreeSet<String> = [layout::GLOBALS, layout::CONTENTS, layout::CONFIGURATION]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((0..index.databases.len()).map(layout::dump))
+        .map(|name| format!("{prefix}{name}"))
+        .collect();
+    let listed: BTreeSet<String> = index.objects.iter().map(|it| it.key.clone()).collect();
+    assert_eq!(listed, expected, "an index of other objects was taken");
+    assert_eq!(index.objects.len(), expected.len(), "one is there twice");
+    for (number, database) in index.databases.iter().enumerate() {
+        assert_eq!(database.key, format!("{prefix}{}", layout::dump(number)));
+    }
+    index.objects.iter().for_each(assert_record);
+    assert!(index.bytes() > 0);
+    (index.rows(), index.tables());
+
+    let written = serde_json::to_vec(&index).unwrap_or_default();
+    let again = Index::parse(&written, &stack, &backup, &run);
+    assert_eq!(again.ok().as_ref(), Some(&index));
+
+    let root = Path::new("/mnt/rescued");
+    let settings = CONFIGURED.map(PathBuf::from);
+    if let Ok(places) = configured::places(root, &settings, &index.configuration_paths) {
+        let allowed = ["/mnt/rescued/etc/app", "/mnt/rescued/srv/app"].map(PathBuf::from);
+        assert!(
+            places.iter().all(|place| allowed.contains(place)),
+            "{places:?}"
+        );
+        let different: BTreeSet<&PathBuf> = places.iter().collect();
+        assert_eq!(different.len(), places.len(), "{places:?}");
+    }
+}
+
+/// An accepted manifest names its own stack's objects, and what a restore command says of it is what the document takes
+/// and the node reads.
+pub(super) fn manifest(input: &[u8]) {
+    let (stack, backup): (StackName, _) = (name(STACK), name(BACKUP));
+    let Ok(manifest) = Manifest::parse(input, &stack, &backup) else {
+        return;
+    };
+    let (index, own) = (&manifest.index, &manifest.index_object);
+    let prefix = layout::run_prefix(&stack, &backup, &index.run_id);
+    assert_eq!(own.key, format!("{prefix}{}", layout::INDEX));
+    assert_record(own);
+    for record in &index.objects {
+        assert!(record.key.starts_with(&prefix), "{record:?}");
+        assert!(!record.key.contains("/../"), "{record:?}");
+        assert_record(record);
+    }
+    let candidate = manifest.candidate();
+    let text = candidate.to_string();
+    assert!(accepts("Candidates", &text), "the document refuses {text}");
+    assert_eq!(RestoreCommand::parse_candidates(&text), Ok(vec![candidate]));
+
+    let written = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
+    let again = Manifest::parse(&written, &stack, &backup);
+    assert_eq!(again.ok().as_ref(), Some(&manifest));
+}
+
+fn assert_record(record: &ObjectRecord) {
+    assert!(record.size > 0, "{record:?}");
+    if let Some(version) = &record.version_id {
+        assert_harmless(version.trim_start_matches(['.', '-', '_']));
+        assert!(version.len() <= 256, "{record:?}");
+    }
+}
+
+/// Whatever key is listed: one that belongs to an attempt lies below that attempt's prefix, and one that is a manifest's
+/// is built from its backup again.
+pub(super) fn key(input: &[u8]) {
+    let (stack, key): (StackName, _) = (name(STACK), &*String::from_utf8_lossy(input));
+    if let Some((backup, run)) = layout::attempt_of_object(&stack, key) {
+        assert!(
+            key.starts_with(&layout::run_prefix(&stack, &backup, &run)),
+            "{key:?}"
+        );
+        assert!(key.starts_with(&layout::backup(&stack, &backup)), "{key:?}");
+        assert!(key.starts_with("backups/dtr/"), "{key:?}");
+    }
+    if let Some(backup) = layout::backup_of_manifest(key) {
+        assert_harmless(backup.as_str());
+        for shelf in [Shelf::Committed, Shelf::Quarantined] {
+            let built = shelf.manifest(&stack, &backup);
+            assert_eq!(layout::backup_of_manifest(&built).as_ref(), Some(&backup));
+            assert!(built.starts_with(&shelf.prefix_of_day(&stack, &backup.day())));
+        }
+    }
+}
+
+/// An accepted state is written and read back as it is.
+pub(super) fn state(input: &[u8]) {
+    let stack = name(STACK);
+    let Ok(state) = StackState::parse(&String::from_utf8_lossy(input), &stack) else {
+        return;
+    };
+    assert_harmless(state.first_backup.as_str());
+    let written = serde_json::to_string(&state).unwrap_or_default();
+    assert_eq!(StackState::parse(&written, &stack).ok(), Some(state));
+}

@@ -1,0 +1,61 @@
+//! What the functions are invoked with.
+
+use backup::decide;
+use serde_json::Value;
+use shared::event::{Event, Request};
+use shared::id::BackupId;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+use super::assert_harmless;
+
+const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:30 UTC);
+
+/// Whatever comes, an accepted event names instances, commands and stacks that are names, and whatever its times are, a
+/// backup can be named after them.
+pub(super) fn event(input: &[u8]) {
+    // The runtime parses the JSON before the function sees it.
+    let Ok(payload) = serde_json::from_slice::<Value>(input) else {
+        return;
+    };
+    let Ok(event) = Event::parse(payload) else {
+        return;
+    };
+    if let Some(stack) = event.stack() {
+        assert_harmless(stack.as_str());
+    }
+    match event {
+        Event::Tick { scheduled } => {
+            let backup = named_after(scheduled);
+            if decide::late(scheduled, NOW).is_none() {
+                assert!((backup.time() - NOW).abs() < time::Duration::HOUR);
+            }
+        }
+        Event::CommandFinished(status) => {
+            assert_harmless(status.command_id.as_str().trim_start_matches('-'));
+            assert_harmless(status.instance_id.as_str());
+        }
+        Event::InstanceLaunching(action) | Event::InstanceTerminating(action) => {
+            assert_harmless(action.instance_id.as_str());
+            let operation = decide::final_operation(&action.instance_id);
+            assert!(operation.is_some(), "{action:?} has no final backup");
+        }
+        Event::Request(Request::Sweep) => unreachable!("a sweep is an event of its own"),
+        Event::Request(Request::RestoreBackup {
+            backup_id, before, ..
+        }) => {
+            let named = before.map(named_after).or(backup_id);
+            named
+                .iter()
+                .for_each(|backup| assert_harmless(backup.as_str()));
+        }
+        Event::Request(_) | Event::Sweep => {}
+    }
+}
+
+/// Names a backup after a time that came from outside, as the functions do.
+fn named_after(time: OffsetDateTime) -> BackupId {
+    let backup = BackupId::at(time);
+    assert_eq!(backup.as_str().parse(), Ok(backup.clone()));
+    backup
+}
