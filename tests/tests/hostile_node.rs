@@ -1,0 +1,411 @@
+//! A node that somebody has taken over answers its commands with whatever it likes. Other stacks lose nothing by it, no
+//! manifest is forged by it, and no function fails over it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::FutureExt as _;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::spare;
+use rekindle_tests::wait::wait_for;
+use serde_json::json;
+use shared::checksum::digests;
+use shared::command::Purpose;
+use shared::id::BackupId;
+use shared::layout;
+use shared::manifest::{Index, MOST_INDEX_BYTES, Manifest, ObjectRecord};
+use shared::report::{BackupReport, MOST_REPORT_BYTES, Report};
+
+const LIAR: &str = "liar";
+const VICTIM: &str = "victim";
+
+/// Takes a node over: what runs in the agent's place says what is in the file `lie`, once that is there.
+fn take_over(root: &Path) -> Result<()> {
+    let programs = root.join("usr/local/bin");
+    let says = "#!/bin/sh\nuntil [ -e \"$REKINDLE_ROOT/lie\" ]; do sleep 0.05; done\ncat \"$REKINDLE_ROOT/lie\"\n";
+    // The document ends with `mv -f <what was fetched> <the agent>` and runs the agent.
+    let puts = "#!/bin/sh\ncp \"$REKINDLE_ROOT/usr/local/bin/liar\" \"$3\"\n";
+    for (name, text) in [("liar", says), ("mv", puts)] {
+        let path = programs.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Says a lie: written aside, so that no half of it is read.
+fn say(root: &Path, lie: &str) -> Result<()> {
+    std::fs::write(root.join("lie.new"), lie)?;
+    std::fs::rename(root.join("lie.new"), root.join("lie")).context("say a lie")
+}
+
+/// Two stacks with a backup each; the node of one is not what it was.
+struct Scene {
+    protected: Protected,
+    node: Arc<Node>,
+    own: Manifest,
+    theirs: Manifest,
+}
+
+/// A lie: what the node says when it is asked for a backup of this id.
+type Lie = fn(&Scene, &BackupId) -> Result<String>;
+
+impl Scene {
+    async fn set() -> Result<Self> {
+        let (protected, node) = Protected::one(LIAR).await?;
+        protected.filled(VICTIM).await?;
+        protected.world.tick();
+        let own = protected.committed(LIAR, 0).await?;
+        let theirs = protected.committed(VICTIM, 0).await?;
+        take_over(&node.root())?;
+        Ok(Self {
+            protected,
+            node,
+            own,
+            theirs,
+        })
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) -> Result<ObjectRecord> {
+        let world = &self.protected.world;
+        world.s3().replace(world.bucket(), key, bytes)?;
+        let found = digests(bytes);
+        Ok(ObjectRecord {
+            key: key.to_owned(),
+            version_id: None,
+            size: found.size,
+            sha256: found.sha256,
+            crc64: found.crc64,
+        })
+    }
+
+    /// Puts a backup of this id that is good in everything but in what `change` does to its index; returns its report.
+    fn backup(
+        &self,
+        backup: &BackupId,
+        change: impl FnOnce(&mut Index) -> Result<()>,
+    ) -> Result<BackupReport> {
+        let world = &self.protected.world;
+        let mut index = self.own.index.clone();
+        index.backup_id = backup.clone();
+        index.operation_id = backup.as_str().parse()?;
+        index.purpose = Purpose::Manual;
+        let old = layout::run_prefix(&index.stack, &self.own.index.backup_id, &index.run_id);
+        let new = layout::run_prefix(&index.stack, backup, &index.run_id);
+        for record in &mut index.objects {
+            let bytes = world.s3().read(world.bucket(), &record.key)?;
+            *record = self.put(&record.key.replace(&old, &new), &bytes)?;
+        }
+        for database in &mut index.databases {
+            database.key = database.key.replace(&old, &new);
+        }
+        let run_id = index.run_id.clone();
+        change(&mut index)?;
+        let key = format!("{new}{}", layout::INDEX);
+        let put = self.put(&key, &serde_json::to_vec(&index)?)?;
+        Ok(BackupReport {
+            operation_id: backup.as_str().parse()?,
+            backup_id: backup.clone(),
+            run_id,
+            index_sha256: put.sha256,
+            index_size: put.size,
+            databases: 2,
+            tables: 1,
+            rows: 1,
+            bytes: 1,
+            seconds: 1.0,
+            peak_memory_kib: 1,
+        })
+    }
+
+    /// Reads everything that no lie may change: the victim's objects and state, and every manifest.
+    async fn untouchable(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let world = &self.protected.world;
+        let mut all = BTreeMap::new();
+        for prefix in ["backups/victim/", "manifests/"] {
+            for key in world.s3().keys(world.bucket(), prefix)? {
+                let bytes = world.s3().read(world.bucket(), &key)?;
+                all.insert(key, bytes);
+            }
+        }
+        let ssm = aws_sdk_ssm::Client::new(world.aws());
+        for stack in [LIAR, VICTIM] {
+            let name = layout::state_parameter(&stack.parse()?);
+            let found = ssm.get_parameter().name(&name).send().await?;
+            let value = found.parameter().and_then(|found| found.value());
+            all.insert(name, value.unwrap_or_default().into());
+        }
+        Ok(all)
+    }
+
+    /// Asks the node for a backup; returns the backup's id.
+    async fn ask(&self) -> Result<BackupId> {
+        let function = self.protected.function("backup")?;
+        let request = json!({"rekindle": "backup-now", "stack": LIAR});
+        let answer = self.protected.world.invoke(&function, request).await?;
+        let backup = answer["backup_id"].as_str();
+        let backup = backup.with_context(|| format!("no backup was asked for: {answer}"))?;
+        Ok(backup.parse()?)
+    }
+
+    /// Asks for a backup, lets the node lie, and returns what the function says of it.
+    async fn lied_to(&self, lie: Lie) -> Result<String> {
+        let root = self.node.root();
+        let (before, commands) = (
+            self.protected.problems(LIAR).len(),
+            self.protected
+                .invocations(&self.node, "backup")
+                .await?
+                .len(),
+        );
+        let backup = self.ask().await?;
+        say(&root, &lie(self, &backup)?)?;
+        let ended = self.protected.ended(&self.node, "backup", commands).await?;
+        ensure!(ended.status == "Success", "{ended:?}");
+        let told = wait_for("an ERROR line about it", PATIENCE, async || {
+            let problems = self.protected.problems(LIAR);
+            match problems.get(before) {
+                Some(line) => Ok(Some(line["fields"].clone())),
+                None => Err(format!("{problems:?}")),
+            }
+        });
+        let told = told.await?;
+        self.protected.quiet().await?;
+        std::fs::remove_file(root.join("lie"))?;
+        ensure!(told["kind"] == "Contract", "{told}");
+        Ok(told["message"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn line(report: BackupReport) -> String {
+    Report::Backup(report).to_line() + "\n"
+}
+
+/// Every lie, with words of the refusal.
+const LIES: [(&str, &str, Lie); 15] = [
+    ("nothing", "holds no report", |_, _| Ok("done\n".to_owned())),
+    (
+        "a report that is too long",
+        "bytes, at most",
+        |scene, backup| {
+            let report = line(scene.backup(backup, |_| Ok(()))?);
+            let padding = " ".repeat(MOST_REPORT_BYTES);
+            Ok(report.replacen(':', &format!(":{padding}"), 1))
+        },
+    ),
+    ("a duration that is none", "no duration", |scene, backup| {
+        let mut report = scene.backup(backup, |_| Ok(()))?;
+        report.seconds = 1e308;
+        Ok(line(report))
+    }),
+    (
+        "a stack's name for a run",
+        "not readable",
+        |scene, backup| {
+            let report = scene.backup(backup, |_| Ok(()))?;
+            let run = report.run_id.to_string();
+            Ok(line(report).replace(&run, "../../../victim"))
+        },
+    ),
+    ("an older report", "answers the operation", |scene, _| {
+        // As it was when it was good, and committed.
+        let own = &scene.own;
+        let report = scene.backup(&own.index.backup_id, |_| Ok(()))?;
+        Ok(line(report))
+    }),
+    ("an older backup", "names the backup", |scene, backup| {
+        let mut report = scene.backup(backup, |_| Ok(()))?;
+        report.backup_id = scene.own.index.backup_id.clone();
+        Ok(line(report))
+    }),
+    ("another backup's index", "it describes", |scene, backup| {
+        let older = scene.own.index.backup_id.clone();
+        let report = scene.backup(backup, |index| {
+            index.backup_id = older;
+            Ok(())
+        });
+        Ok(line(report?))
+    }),
+    (
+        "the victim's own index",
+        "it describes victim/",
+        |scene, backup| {
+            let theirs = scene.theirs.index.clone();
+            let report = scene.backup(backup, |index| {
+                *index = theirs;
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    (
+        "the victim's objects",
+        "lies outside the backup",
+        |scene, backup| {
+            let theirs = scene.theirs.index.objects.clone();
+            let report = scene.backup(backup, |index| {
+                index.objects = theirs;
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    (
+        "the victim's objects besides",
+        "lies outside the backup",
+        |scene, backup| {
+            let theirs = scene.theirs.index.objects.clone();
+            let report = scene.backup(backup, |index| {
+                for mut record in theirs {
+                    let own = &index.objects[0].key;
+                    let prefix = own.strip_suffix(layout::GLOBALS).unwrap_or(own);
+                    record.key = format!("{prefix}../../../../../{}", record.key);
+                    index.objects.push(record);
+                }
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    (
+        "one object ten thousand times",
+        "is no part of a backup",
+        |scene, backup| {
+            let report = scene.backup(backup, |index| {
+                let mut more = index.objects[0].clone();
+                let end = more.key.rfind('/').map_or(0, |slash| slash + 1);
+                more.key.replace_range(end.., "more");
+                index.objects.extend(vec![more; 10_000]);
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    ("an index that is too large", "at most", |scene, backup| {
+        let mut report = scene.backup(backup, |_| Ok(()))?;
+        report.index_size = MOST_INDEX_BYTES + 1;
+        Ok(line(report))
+    }),
+    (
+        "an index larger than reported",
+        "bytes that are read",
+        |scene, backup| {
+            let mut report = scene.backup(backup, |index| {
+                index.versions.pg_dump = "x".repeat(100_000);
+                Ok(())
+            })?;
+            report.index_size = 1_000;
+            Ok(line(report))
+        },
+    ),
+    (
+        "the victim's instance",
+        "its instance is",
+        |scene, backup| {
+            let theirs = scene.theirs.index.node.clone();
+            let report = scene.backup(backup, |index| {
+                index.node = theirs;
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    ("another purpose", "its purpose is", |scene, backup| {
+        let report = scene.backup(backup, |index| {
+            index.purpose = Purpose::Adopt;
+            Ok(())
+        });
+        Ok(line(report?))
+    }),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_stack_is_touched() -> Result<()>
+{
+    let scene = Scene::set().await?;
+    let before = scene.untouchable().await?;
+    assert!(before.len() >= 10, "{:?}", before.keys());
+    for (lie, word, told) in LIES {
+        let message = scene.lied_to(told).await.context(lie)?;
+        assert!(message.contains("is not committed"), "{lie}: {message}");
+        assert!(message.contains(word), "{lie}: {message}");
+        assert!(
+            scene.untouchable().await? == before,
+            "{lie} changed something"
+        );
+    }
+    // Nor does what looks for lost events take any of them.
+    scene.protected.world.sweep();
+    scene.protected.quiet().await?;
+    assert!(scene.untouchable().await? == before);
+    let logs = scene.protected.world.logs();
+    let panic = logs.iter().find(|line| line.line.contains("panicked"));
+    assert!(panic.is_none(), "{panic:?}");
+
+    // It was the lies: the same answer without one is committed, and the node's own agent is still heard.
+    let good = scene.ask().await?;
+    say(&scene.node.root(), &line(scene.backup(&good, |_| Ok(()))?))?;
+    let manifest = scene.protected.committed(LIAR, 1).await?;
+    assert_eq!(manifest.index.backup_id, good);
+    std::fs::remove_file(scene.node.root().join("usr/local/bin/mv"))?;
+    let own = scene.ask().await?;
+    let manifest = scene.protected.committed(LIAR, 2).await?;
+    assert_eq!(manifest.index.backup_id, own);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_repeats_another_ones_restore_does_not_come_into_service() -> Result<()> {
+    let protected = Protected::start().await?;
+    // Whether the machines that boot are taken over from their first moment, and what they say then.
+    let hostile = Arc::new(AtomicBool::new(false));
+    let lie = protected.world.directory().join("lie");
+    let mut group = protected.description(LIAR)?;
+    let (prepare, flag, said) = (
+        Arc::clone(&group.user_data),
+        Arc::clone(&hostile),
+        lie.clone(),
+    );
+    group.user_data = Arc::new(move |node| {
+        let (prepare, flag, said) = (Arc::clone(&prepare), Arc::clone(&flag), said.clone());
+        async move {
+            if flag.load(Ordering::SeqCst) {
+                take_over(&node.root())?;
+                say(&node.root(), &std::fs::read_to_string(said)?)?;
+            }
+            prepare(node).await
+        }
+        .boxed()
+    });
+    protected.world.create_group(group)?;
+    let first = protected.in_service(LIAR, None).await?;
+    rekindle_tests::protected::fill(&first).await?;
+    protected.back_up(LIAR).await?;
+    let then = spare::holding(&first).await?;
+    let genuine = protected.invocations(&first, "restore").await?;
+    let genuine = genuine.into_iter().find(|one| one.status == "Success");
+    std::fs::write(&lie, genuine.context("no restore succeeded")?.output)?;
+
+    hostile.store(true, Ordering::SeqCst);
+    protected.world.kill_instance(first.id()).await?;
+    let refused = protected
+        .sweeping(protected.failure(LIAR, "Contract"))
+        .await?;
+    assert!(refused.contains("abandoned"), "{refused}");
+    hostile.store(false, Ordering::SeqCst);
+    let good = protected.in_service(LIAR, Some(&first)).await?;
+    assert_eq!(spare::holding(&good).await?.databases, then.databases);
+    let lines = protected.lines(0);
+    let let_in = lines.iter().filter(|line| {
+        let message = line["fields"]["message"].as_str().unwrap_or_default();
+        message.ends_with("let into service") && line["fields"]["instance_id"] != first.id()
+    });
+    let let_in: Vec<_> = let_in.map(|line| &line["fields"]["instance_id"]).collect();
+    assert_eq!(let_in, [&json!(good.id())]);
+    Ok(())
+}
