@@ -6,9 +6,9 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use time::macros::{datetime, format_description};
+use time::{OffsetDateTime, UtcOffset};
 
 /// Says which name did not have its shape, and what the shape is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,6 +157,10 @@ pub fn is_version(text: &str) -> bool {
 const BACKUP_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second].[subsecond digits:3]Z");
 
+/// The first and the last time that a backup can be named after.
+const FIRST: OffsetDateTime = datetime!(0000-01-01 00:00:00 UTC);
+const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999 UTC);
+
 fn parse_backup_time(text: &str) -> Option<OffsetDateTime> {
     // The parser is lenient about a year's sign; the length is what keeps ids sortable as text.
     if text.len() != 20 || !text.is_ascii() || !text.starts_with(|c: char| c.is_ascii_digit()) {
@@ -189,9 +193,12 @@ impl Crc64 {
 }
 
 impl BackupId {
-    /// Names the backup that was asked for at `time`, to the millisecond.
+    /// Names the backup that was asked for at `time`, to the millisecond. A time that has no name, since it lies in no
+    /// year of four digits in UTC, has the nearest one.
     pub fn at(time: OffsetDateTime) -> Self {
-        let utc = time.to_offset(time::UtcOffset::UTC);
+        let nearest = if time.year() > 0 { LAST } else { FIRST };
+        let utc = time.checked_to_offset(UtcOffset::UTC);
+        let utc = utc.filter(|utc| utc.year() >= 0).unwrap_or(nearest);
         let (date, clock) = (utc.date(), utc.time());
         Self(format!(
             "{:04}{:02}{:02}T{:02}{:02}{:02}.{:03}Z",
@@ -230,6 +237,14 @@ mod tests {
             id.time(),
             time::macros::datetime!(2026-11-23 02:15:00.25 UTC)
         );
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_has_the_nearest_name() {
+        let after = datetime!(9999-12-31 23:59:59 -23:59);
+        assert_eq!(BackupId::at(after).as_str(), "99991231T235959.999Z");
+        let before = datetime!(0000-01-01 00:00:00 +23:59);
+        assert_eq!(BackupId::at(before).as_str(), "00000101T000000.000Z");
     }
 
     #[test]
