@@ -69,10 +69,13 @@ pub(super) fn parameter(input: &[u8]) {
         let written: Vec<String> = candidates.iter().map(ToString::to_string).collect();
         assert_eq!(written.join(","), text.strip_prefix("none").unwrap_or(text));
     }
-    if let Ok(operation) = text.parse::<OperationId>()
-        && let Some(asked) = InPlace::of_operation(&operation)
-    {
-        assert_eq!(asked.operation().ok(), Some(operation));
+    if let Ok(operation) = text.parse::<OperationId>() {
+        if let Some(asked) = InPlace::after_backup(&operation) {
+            assert_eq!(asked.backup().ok().as_ref(), Some(&operation));
+        }
+        if let Some(asked) = InPlace::of_restore(&operation) {
+            assert_eq!(asked.restore().ok(), Some(operation));
+        }
     }
     recorded(text);
 }
