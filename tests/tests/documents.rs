@@ -241,8 +241,10 @@ async fn the_shipped_functions_understand_every_event() -> Result<()> {
         let mut event: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         let stem = stem.with_context(|| name.clone())?;
-        let to_restore =
-            stem.starts_with("launch") || stem.starts_with("restore-") || stem == "resume";
+        let of_command = event.get("detail").is_some();
+        let to_restore = stem.starts_with("launch")
+            || (stem.starts_with("restore-") && of_command)
+            || stem == "resume";
         // The documents' names depend on the deployment.
         if let Some(document) = event.pointer_mut("/detail/document-name") {
             let word = if to_restore { "restore" } else { "backup" };

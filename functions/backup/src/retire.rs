@@ -150,7 +150,7 @@ async fn collect(
     let attempts = old_attempts(function, stack, now).await?;
     let mut owned: BTreeMap<BackupId, Option<RunId>> =
         owners.iter().map(|backup| (backup.clone(), None)).collect();
-    for ((backup, _), (next, _)) in attempts.iter().zip(attempts.iter().skip(1)) {
+    for ((backup, _), (next, _)) in attempts.keys().zip(attempts.keys().skip(1)) {
         // Of a single attempt there is nothing to choose.
         if backup == next
             && let Some(owner) = owned.get_mut(backup)
@@ -169,31 +169,32 @@ async fn collect(
     Ok(orphans.len())
 }
 
-/// Lists the attempts that are old enough to be looked at.
+/// Lists the attempts that are old enough to be looked at, each with the time of its newest object.
 async fn old_attempts(
     function: &Function,
     stack: &StackName,
     now: OffsetDateTime,
-) -> Result<BTreeSet<(BackupId, RunId)>> {
+) -> Result<BTreeMap<(BackupId, RunId), OffsetDateTime>> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let mut attempts = BTreeSet::new();
+    let mut attempts = BTreeMap::new();
     let mut after: Option<String> = None;
     loop {
         let page = catalog::objects_after(client, bucket, stack, after.as_deref()).await?;
-        let Some(last) = page.last() else {
+        let Some((last, _)) = page.last() else {
             return Ok(attempts);
         };
         after = Some(last.clone());
-        for key in &page {
+        for (key, put_at) in &page {
             // What is none of ours is left alone.
-            let Some((backup, run)) = layout::attempt_of_object(stack, key) else {
+            let Some(attempt) = layout::attempt_of_object(stack, key) else {
                 continue;
             };
             // Keys come in the order of time.
-            if now - backup.time() < retention::UNTOUCHED {
+            if now - attempt.0.time() < retention::UNTOUCHED {
                 return Ok(attempts);
             }
-            attempts.insert((backup, run));
+            let newest = attempts.entry(attempt).or_insert(*put_at);
+            *newest = (*newest).max(*put_at);
         }
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use shared::aws::Aws;
@@ -148,6 +148,7 @@ fn list(bucket: &Bucket) -> Rule {
     let objects = Arc::clone(bucket);
     mock!(aws_sdk_s3::Client::list_objects_v2).then_compute_output(move |request| {
         let (prefix, after) = (request.prefix().unwrap(), request.start_after());
+        let long_ago = DateTime::from_secs(0);
         let objects = objects.lock().unwrap();
         let found = objects.keys().filter(|key| {
             key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
@@ -160,7 +161,7 @@ fn list(bucket: &Bucket) -> Rule {
                 .and_then(|it| key[prefix.len()..].find(it))
             {
                 Some(end) => drop(prefixes.insert(key[..=prefix.len() + end].to_owned())),
-                None => keys.push(Object::builder().key(key).build()),
+                None => keys.push(Object::builder().key(key).last_modified(long_ago).build()),
             }
         }
         let prefixes = prefixes.into_iter();

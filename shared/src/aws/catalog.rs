@@ -7,8 +7,8 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use time::{Duration, OffsetDateTime};
 
-use super::failed;
 use super::s3::advise;
+use super::{failed, utc};
 use crate::error::Result;
 use crate::id::{BackupId, StackName};
 use crate::layout::{self, Shelf};
@@ -80,13 +80,14 @@ pub async fn objects_of(
     listed(bucket, request, keys).await
 }
 
-/// Returns at most a page of the keys of a stack's backups that follow `after`, in ascending order.
+/// Returns at most a page of the keys of a stack's backups that follow `after`, in ascending order, each with the time
+/// when it was put.
 pub async fn objects_after(
     client: &Client,
     bucket: &str,
     stack: &StackName,
     after: Option<&str>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<(String, OffsetDateTime)>> {
     let page = client
         .list_objects_v2()
         .bucket(bucket)
@@ -96,7 +97,11 @@ pub async fn objects_after(
         .await
         .map_err(failed("s3:ListObjectsV2"))
         .map_err(advise(bucket))?;
-    Ok(keys(&page))
+    let objects = page.contents().iter().filter_map(|object| {
+        let put_at = object.last_modified().and_then(utc)?;
+        Some((object.key()?.to_owned(), put_at))
+    });
+    Ok(objects.collect())
 }
 
 /// Lists the days, ascending, on which a stack has manifests; from one day on, if that is given.

@@ -71,12 +71,13 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     scene.protected.world.kill_instance(scene.node.id()).await?;
     scene.protected.failure(STACK, "NewerSchema").await?;
 
-    // No good backup at all.
+    // No good backup at all. What failed for good is not launched again before the operator says so.
     scene.put(&scene.manifest_key(), &manifest)?;
     scene.flip_in_dump()?;
     let world = &scene.protected.world;
     let key = &scene.older.index.databases[0].key;
     world.s3().truncate(world.bucket(), key, 10)?;
+    scene.protected.resume(STACK).await?;
     scene.protected.failure(STACK, "NoUsableBackup").await?;
     let problems = scene.protected.problems(STACK);
     let line = problems

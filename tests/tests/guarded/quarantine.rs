@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use rekindle_tests::bus::Mishap;
 use rekindle_tests::node::Node;
-use rekindle_tests::protected::Protected;
+use rekindle_tests::protected::{PATIENCE, Protected};
 use rekindle_tests::registry::{MAIN_DATABASE, NOTARY_DATABASE};
 use rekindle_tests::spare::{self, Holding};
 use serde_json::{Value, json};
 use shared::id::BackupId;
+use shared::manifest::Lineage;
 
 use super::{is_same, newest, request};
 
@@ -172,7 +173,11 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
     protected.world.tick();
     protected.ended(&node, "backup", 1).await?;
     protected.world.kill_instance(node.id()).await?;
-    let successor = protected.in_service("late", Some(&node)).await?;
+    // Without a sweep, which would commit the backup as long as the node is a member.
+    let arrival = protected
+        .world
+        .wait_until_in_service("late", Some(node.id()), PATIENCE);
+    let successor = arrival.await?;
     assert!(is_same(&spare::holding(&successor).await?, &held));
 
     protected.world.bus().release();
@@ -182,6 +187,32 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
     let next = protected.back_up("late").await?;
     assert_eq!(next.index.node.instance_id.as_str(), successor.id());
     assert_eq!(protected.backups("late")?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_had_to_pass_over_the_newest_backup_goes_on_as_the_truth() -> Result<()> {
+    let (protected, node) = Protected::one("fallen").await?;
+    let older = protected.back_up("fallen").await?;
+    let newest = protected.back_up("fallen").await?;
+    let world = &protected.world;
+    let key = &newest.index.databases[0].key;
+    let length = world.s3().read(world.bucket(), key)?.len() as u64;
+    world.s3().flip(world.bucket(), key, length / 2)?;
+    world.kill_instance(node.id()).await?;
+    protected.in_service("fallen", Some(&node)).await?;
+    let next = protected.back_up("fallen").await?;
+    let lineage = Lineage::Restored {
+        backup_id: older.index.backup_id,
+        skipped: vec![newest.index.backup_id],
+    };
+    assert_eq!(next.index.node.lineage, lineage);
+    assert!(
+        world
+            .s3()
+            .keys(world.bucket(), "quarantine/fallen/")?
+            .is_empty()
+    );
     Ok(())
 }
 

@@ -41,22 +41,26 @@ pub fn expired(
     expired
 }
 
-/// Returns which attempts at backups left objects that no manifest names and none will.
+/// Returns which attempts at backups left objects that no manifest names and none will. Each attempt comes with the time
+/// of its newest object: what was copied here just now may be named by a manifest that is copied next.
 ///
 /// `owners` are the backups that have a manifest, committed or under quarantine, with the attempt that it names; where
 /// that is not known, all of them may be.
 pub fn orphans(
-    attempts: &BTreeSet<(BackupId, RunId)>,
+    attempts: &BTreeMap<(BackupId, RunId), OffsetDateTime>,
     owners: &BTreeMap<BackupId, Option<RunId>>,
     now: OffsetDateTime,
 ) -> Vec<(BackupId, RunId)> {
-    let is_orphan = |(backup, run): &&(BackupId, RunId)| {
+    let is_orphan = |(backup, run): &(BackupId, RunId), newest: OffsetDateTime| {
         let owned = match owners.get(backup) {
             None => false,
             Some(None) => true,
             Some(Some(owner)) => owner == run,
         };
-        now - backup.time() >= UNTOUCHED && !owned
+        now - backup.time().max(newest) >= UNTOUCHED && !owned
     };
-    attempts.iter().filter(is_orphan).cloned().collect()
+    let orphans = attempts
+        .iter()
+        .filter(|(attempt, newest)| is_orphan(attempt, **newest));
+    orphans.map(|(attempt, _)| attempt.clone()).collect()
 }

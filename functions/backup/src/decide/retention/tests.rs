@@ -82,18 +82,21 @@ proptest! {
 
     #[test]
     fn only_old_attempts_without_a_manifest_are_orphans(
-        attempts in prop::collection::vec((0i64..10_000, 0u32..3, 0u8..3), 0..50),
+        attempts in prop::collection::vec((0i64..10_000, 0u32..3, 0u8..3, 0i64..10_000), 0..50),
     ) {
         let run = |number: u32| -> RunId { format!("{number:08x}").parse().unwrap() };
-        let all = attempts.iter().map(|(age, number, _)| (backup(*age), run(*number))).collect();
-        let owned = attempts.iter().filter(|(_, _, owner)| *owner > 0);
+        let all: BTreeMap<(BackupId, RunId), OffsetDateTime> = attempts
+            .iter()
+            .map(|(age, number, _, put)| ((backup(*age), run(*number)), NOW - Duration::minutes(*put)))
+            .collect();
+        let owned = attempts.iter().filter(|(_, _, owner, _)| *owner > 0);
         let owners: BTreeMap<BackupId, Option<RunId>> = owned
-            .map(|(age, number, owner)| (backup(*age), (*owner == 1).then(|| run(*number))))
+            .map(|(age, number, owner, _)| (backup(*age), (*owner == 1).then(|| run(*number))))
             .collect();
         let orphans = orphans(&all, &owners, NOW);
-        for attempt in &all {
+        for (attempt, put) in &all {
             let (id, number) = attempt;
-            let young = NOW - id.time() < UNTOUCHED;
+            let young = NOW - id.time() < UNTOUCHED || NOW - *put < UNTOUCHED;
             let owned = owners.get(id).is_some_and(|owner| owner.as_ref().is_none_or(|owner| owner == number));
             prop_assert_eq!(orphans.contains(attempt), !young && !owned);
         }
