@@ -132,6 +132,10 @@ fn piece(text: &str) -> Result<Piece, String> {
         }
         ('\\', _) => return Err("a backslash outside of quotes".to_owned()),
         (';', _) => Piece::End,
+        (':', Some(':')) => Piece::Other(2),
+        (':', Some(c)) if continues_name(c) || matches!(c, '\'' | '"' | '{') => {
+            return Err("a variable of psql".to_owned());
+        }
         ('"', _) => {
             let length = quoted(text, '"', false)?;
             let text = text[1..length - 1].replace("\"\"", "\"");
@@ -169,9 +173,12 @@ fn continues_name(c: char) -> bool {
 fn number(text: &str) -> Result<usize, String> {
     let ends = |c| !continues_name(c) || c == '$';
     let length = text.find(ends).unwrap_or(text.len());
-    // Whether the number's end or the quote's beginning takes the letters between depends on psql's version.
-    if text[length..].starts_with(['$', '\'']) {
-        return Err("a number that runs into a quote".to_owned());
+    // Which of the letters psql takes for the number depends on its version, and of 1e--, all but the last hyphen.
+    if ["$", "'", "--"]
+        .iter()
+        .any(|next| text[length..].starts_with(next))
+    {
+        return Err("a number that runs into a quote or a comment".to_owned());
     }
     Ok(length)
 }
@@ -282,6 +289,9 @@ mod tests {
             "SELECT 'a\0';\nSELECT ' \\! id '\n;",
             "SELECT 1$a$ ' $a$ \\! id # '\n;",
             "SELECT $1$a$ ' $a$ \\! id # '\n;",
+            "SELECT 1e--'(e'\\! id\n;",
+            "SELECT :E'--\\'\\! id\n1\\'';",
+            "SELECT :USER;",
             "SELECT 1e'\\'' ; \\! id \n --';",
         ] {
             assert!(statements(script).is_err(), "{script:?}");
