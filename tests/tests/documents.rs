@@ -278,6 +278,36 @@ async fn the_shipped_functions_understand_every_event() -> Result<()> {
     Ok(())
 }
 
+/// A statement, a parameter, a file or a name of the code that a "cannot" rests on is there.
+#[test]
+fn the_security_review_names_only_what_there_is() -> Result<()> {
+    let mut files = vec![project().join("template.yaml")];
+    for room in ["shared", "functions", "node", "tests/src", "tests/tests"] {
+        files.extend(sources(&project().join(room))?);
+    }
+    files.extend(["tests/template/test_iam.py", "template.yaml"].map(|file| project().join(file)));
+    let mut texts = String::new();
+    for file in &files {
+        texts += &std::fs::read_to_string(file)?;
+    }
+    let name = regex::Regex::new("^[A-Za-z_]+(::[a-z_]+)?$")?;
+    let mut seen = 0;
+    for word in quoted(&read("SECURITY.md")?) {
+        let there = if word.ends_with(".rs") || word.ends_with(".py") {
+            files.iter().any(|file| file.ends_with(&word))
+        } else if name.is_match(&word) {
+            let own = word.rsplit("::").next().unwrap_or(&word);
+            texts.contains(own)
+        } else {
+            continue;
+        };
+        assert!(there, "SECURITY.md names {word}, which is not there");
+        seen += 1;
+    }
+    assert!(seen > 30, "only {seen} names were looked up");
+    Ok(())
+}
+
 #[test]
 fn the_architecture_fits_on_a_page() -> Result<()> {
     let lines = read("ARCHITECTURE.md")?.lines().count();
