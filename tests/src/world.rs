@@ -258,6 +258,12 @@ impl StandIn {
             .await
     }
 
+    /// Lets everything that a group ever did have happened so many minutes earlier.
+    pub fn age(&self, group: &str, minutes: u64) {
+        let by = Duration::from_secs(60 * minutes);
+        self.state.auto_scaling.age(group, by);
+    }
+
     /// Lets Auto Scaling do what it would do so much later, in AWS's seconds. For groups at rest: what began in that
     /// future would be due in it.
     pub fn leap(&self, seconds: f64) {

@@ -80,20 +80,20 @@ async fn restores_in_place(aws: &Aws, config: &Config, groups: &[Group]) -> Vec<
 /// Half-opens what is due. Returns the first error that a retry may cure, and tells every other.
 async fn watch_breakers(aws: &Aws, config: &Config, groups: &[Group]) -> Option<Error> {
     let watched = groups.iter().filter(|group| circuit::is_watched(group));
-    let watches = watched.filter_map(|group| {
+    let looks = watched.filter_map(|group| {
         let stack = group.stack().ok()??;
         Some(async move {
-            let watched = circuit::watch(aws, group, &stack).await;
-            (stack, watched)
+            let look = circuit::watch(aws, group, &stack).await;
+            (stack, look)
         })
     });
-    let watches: Vec<(StackName, Result<()>)> = stream::iter(watches)
+    let looks: Vec<(StackName, Result<()>)> = stream::iter(looks)
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
     let mut to_retry = None;
-    for (stack, watched) in watches {
-        match watched {
+    for (stack, look) in looks {
+        match look {
             Ok(()) => {}
             Err(error) if error.retryable() && to_retry.is_none() => {
                 warn!(%stack, "its breaker was not looked after; this sweep is tried again");
