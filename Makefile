@@ -37,6 +37,10 @@ fuzz: ## Search for inputs that break a promise, guided by coverage (ARGS=second
 	@command -v c++ >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends build-essential; }
 	tests/fuzz.sh $(ARGS)
 
+.PHONY: model
+model: build ## Look at every state of the protocol's model that a bound allows (ARGS="--size N --only NAME")
+	target/debug/model $(ARGS)
+
 .PHONY: lint
 lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
 	cargo fmt --all --check

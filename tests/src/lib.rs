@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod imds;
 pub mod interruption;
 pub mod lambda;
+pub mod model;
 pub mod node;
 pub mod pattern;
 pub mod postgres;

@@ -1,0 +1,98 @@
+//! Checks the promises against the model of the protocol, and prints what it found.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rekindle_tests::model::check::{Findings, check};
+use rekindle_tests::model::configurations;
+use rekindle_tests::model::promises::Promise;
+use rekindle_tests::model::situations::Situation;
+
+/// Looks at every state of the protocol's model that can be reached, and holds the promises against each.
+#[derive(Debug, Parser)]
+struct CommandLine {
+    /// How much may go wrong: 0 is what the tests look at, 2 takes hours.
+    #[arg(long, default_value_t = 1)]
+    size: u8,
+    /// Only the beginnings whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// How many threads look. With one, a counterexample is a shortest one.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    println!(
+        "{:<30}{:>12}{:>14}{:>7}{:>9}",
+        "beginning", "states", "come to", "depth", "seconds"
+    );
+    let mut all = Vec::new();
+    for configuration in configurations::all(line.size) {
+        if configuration.name.contains(&line.only) {
+            let findings = check(&configuration, line.threads, None);
+            println!("{}", row(&findings));
+            all.push(findings);
+        }
+    }
+    println!(
+        "{:<30}{:>12}",
+        "together",
+        all.iter().map(|one| one.states).sum::<usize>()
+    );
+    println!("\npromises");
+    let mut held = true;
+    for promise in Promise::ALL {
+        let breaks =
+            |findings: &&Findings| findings.broken.iter().any(|(broken, _)| broken == promise);
+        let breaking: Vec<&Findings> = all.iter().filter(breaks).collect();
+        println!(
+            "  {:<8}{}",
+            if breaking.is_empty() {
+                "held"
+            } else {
+                "BROKEN"
+            },
+            promise.name()
+        );
+        for findings in breaking {
+            held = false;
+            let steps = findings.broken.iter().find(|(broken, _)| broken == promise);
+            for (number, step) in (1..).zip(steps.iter().flat_map(|(_, steps)| steps)) {
+                println!(
+                    "      {:<24}{number:>4} {step}",
+                    if number == 1 { findings.name } else { "" }
+                );
+            }
+        }
+    }
+    println!("\nsituations");
+    for situation in Situation::ALL {
+        let met = all
+            .iter()
+            .any(|findings| findings.situations.contains(situation));
+        println!(
+            "  {:<8}{}",
+            if met { "met" } else { "not met" },
+            situation.name()
+        );
+    }
+    if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn row(findings: &Findings) -> String {
+    format!(
+        "{:<30}{:>12}{:>14}{:>7}{:>9.1}",
+        findings.name,
+        findings.states,
+        findings.come_to,
+        findings.depth,
+        findings.took.as_secs_f64()
+    )
+}

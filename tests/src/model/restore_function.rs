@@ -1,0 +1,182 @@
+//! The restore function: facts gathered from the model's world as `gather` gathers them from AWS, the shipped
+//! decisions, and one call after the other.
+
+use super::calls::Call;
+use super::decide::{self, Fence, Launch, LaunchQuestion, Source, SourceQuestion};
+use super::plants::Plant;
+use super::promises::Promise;
+use super::situations::Situation;
+use super::ssm::{self, Sent};
+use super::world::{Ask, BackupNumber, Data, Node, NodeNumber, Standing, World};
+use super::{Protocol, circuit, group};
+
+/// Handles a launch hook's or a finished command's event, or finds the instance in a sweep.
+pub(super) fn look_at_launching(
+    protocol: &Protocol,
+    world: &World,
+    node: NodeNumber,
+) -> Option<Call> {
+    match decide::launch(&question(protocol, world, node)) {
+        Launch::Nothing => None,
+        Launch::Choose { fence_broken_by } => Some(Call::ChooseBackup {
+            node,
+            fence_broken_by,
+        }),
+        Launch::Admit { tells_skipped } => {
+            Some(circuit::before_admitting(world, node, tells_skipped))
+        }
+        Launch::Abandon { because, permanent } => {
+            if because == "PredecessorActive" {
+                protocol.reach(Situation::PredecessorActive);
+            }
+            Some(circuit::before_abandoning(protocol, world, node, permanent))
+        }
+    }
+}
+
+fn question(protocol: &Protocol, world: &World, node: NodeNumber) -> LaunchQuestion {
+    let attempts = world
+        .numbered_commands()
+        .filter(|(_, command)| command.node == node && matches!(command.ask, Ask::Restore(_)));
+    let launching = world.node(node);
+    LaunchQuestion {
+        node,
+        standing: launching.standing,
+        waited: launching.waited,
+        predecessor: predecessor(world, node).filter(|_| !protocol.has(Plant::IgnoresFence)),
+        agent: launching.agent,
+        attempts: attempts
+            .map(|(number, command)| (number, command.status))
+            .collect(),
+    }
+}
+
+/// Finds the member that the restore has to wait for, as `gather::predecessor` does.
+fn predecessor(world: &World, node: NodeNumber) -> Option<Fence> {
+    let others = || world.numbered_nodes().filter(|(number, _)| *number != node);
+    let active = others().find(|(_, it)| it.standing == Standing::Serving && it.healthy);
+    let leaving =
+        || others().find(|(_, it)| matches!(it.standing, Standing::Leaving | Standing::Left));
+    let active = active.map(|(number, _)| Fence::Active(number));
+    active.or_else(|| leaving().map(|(number, _)| Fence::Leaving(number)))
+}
+
+/// Lists the backups, reads their manifests, and chooses.
+pub(super) fn choose_backup(
+    protocol: &Protocol,
+    world: &mut World,
+    node: NodeNumber,
+    fence_broken_by: Option<NodeNumber>,
+) -> Option<Call> {
+    let hidden = usize::from(protocol.has(Plant::HidesNewest) && world.manifests.len() > 1);
+    let newest_first = world.manifests.iter().rev().skip(hidden);
+    let question = SourceQuestion {
+        manifests: newest_first
+            .map(|(backup, manifest)| (*backup, manifest.run, manifest.readable))
+            .collect(),
+        parameter: world.parameter && !protocol.has(Plant::IgnoresParameter),
+    };
+    if fence_broken_by.is_some() {
+        protocol.reach(Situation::FenceBroken);
+    }
+    match decide::source(&question) {
+        Source::FirstBoot => {
+            if world.parameter || !world.manifests.is_empty() {
+                world.broken = Some(Promise::RestoredBeforeService);
+            }
+            Some(Call::SendRestore {
+                node,
+                candidates: Vec::new(),
+                concedes: fence_broken_by.is_some(),
+            })
+        }
+        Source::Restore {
+            candidates,
+            passed_over,
+        } => {
+            if passed_over {
+                protocol.reach(Situation::ManifestPassedOver);
+            }
+            let readable =
+                |(_, manifest): &(&BackupNumber, &super::world::Manifest)| manifest.readable;
+            let newest = world.manifests.iter().rev().find(readable);
+            if newest.map(|(backup, _)| backup) != candidates.first() {
+                world.broken = Some(Promise::NewestGoodRestored);
+            }
+            Some(Call::SendRestore {
+                node,
+                candidates,
+                concedes: passed_over || fence_broken_by.is_some(),
+            })
+        }
+        Source::Abandon { because, permanent } => {
+            if because == "BackupsGone" {
+                protocol.reach(Situation::BackupsGone);
+            }
+            Some(circuit::before_abandoning(protocol, world, node, permanent))
+        }
+    }
+}
+
+/// Sends the restore document.
+pub(super) fn send_restore(
+    protocol: &Protocol,
+    world: &mut World,
+    node: NodeNumber,
+    candidates: Vec<BackupNumber>,
+    concedes: bool,
+) -> Option<Call> {
+    match ssm::send(world, node, Ask::Restore(candidates)) {
+        Sent::Yes => concedes.then_some(Call::TellConcessions { node }),
+        Sent::Refused => decide::agent_is_lost(&question(protocol, world, node))
+            .then(|| circuit::before_abandoning(protocol, world, node, false)),
+        Sent::Throttled => None,
+    }
+}
+
+/// Answers the launch hook: into service.
+pub(super) fn admit(
+    protocol: &Protocol,
+    world: &mut World,
+    number: NodeNumber,
+    tells_skipped: bool,
+) -> Option<Call> {
+    if world.node(number).standing != Standing::Waiting {
+        protocol.reach(Situation::AnsweredTwice);
+        return None;
+    }
+    if let Some(promise) = broken_by_admission(world.node(number), tells_skipped) {
+        world.broken = Some(promise);
+    }
+    if tells_skipped {
+        tell_lacks(world, number);
+    }
+    let node = world.node_mut(number);
+    node.standing = Standing::Serving;
+    (node.served, node.admitted) = (true, true);
+    world.launches_in_row = 0;
+    None
+}
+
+/// Says that a restore lacks what instances before it held.
+pub(super) fn tell_lacks(world: &mut World, restored: NodeNumber) {
+    let before = world.nodes.iter_mut().take(usize::from(restored));
+    before.for_each(|node| node.told = true);
+}
+
+fn broken_by_admission(node: &Node, tells_skipped: bool) -> Option<Promise> {
+    let restored = matches!(node.data, Data::FirstBoot | Data::Of(_));
+    if !restored || node.marker != Some(node.data) {
+        return Some(Promise::RestoredBeforeService);
+    }
+    (!node.skipped.is_empty() && !tells_skipped).then_some(Promise::NewestGoodRestored)
+}
+
+/// Answers the launch hook: to be replaced.
+pub(super) fn abandon(protocol: &Protocol, world: &mut World, node: NodeNumber) -> Option<Call> {
+    if !group::abandon_launch(world, node) {
+        protocol.reach(Situation::AnsweredTwice);
+        return None;
+    }
+    Some(Call::TellAbandoned { node })
+}

@@ -1,0 +1,488 @@
+//! Everything that can happen next, one small step at a time.
+
+use shared::report::ExitCode;
+
+use super::calls::{Call, take_up};
+use super::plants::Plant;
+use super::situations::Situation;
+use super::world::{
+    Agent, Ask, BackupNumber, Breaker, CommandNumber, NodeNumber, Outcome, Purpose, RunNumber,
+    Stage, Standing, Status, Waited, World,
+};
+use super::{
+    Protocol, agent, backup_function, circuit, commit, group, restore_function, retention, ssm,
+};
+
+/// A step. An event is a hint: once it has a cause it may come at any time, any number of times, or never, and so may
+/// the sweep that looks at the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The schedule names the next backup.
+    ScheduleFires,
+    /// The tick's event, or one more delivery of it.
+    Tick,
+    /// A tick looks after the stack's parameter.
+    LookAfter,
+    /// An operator adopts the running node.
+    Adopt,
+    /// An operator accepts a backup that is kept aside.
+    Accept(BackupNumber),
+    /// A sweep looks at the breaker.
+    WatchBreaker,
+    /// Time passes since the breaker tripped.
+    AgeBreaker,
+    /// A launch event, a finished restore's event, or a sweep.
+    LookAtLaunching(NodeNumber),
+    /// A terminate event, or a sweep.
+    LookAtLeaving(NodeNumber),
+    /// A finished backup's event, or a sweep.
+    Settle(CommandNumber),
+    /// An invocation makes its next call.
+    Call(usize),
+    /// An invocation ends before its next call.
+    Crash(usize),
+    /// An agent registers, or is heard of again.
+    Hear(NodeNumber),
+    /// An agent's ping fails.
+    Lose(NodeNumber),
+    /// SSM delivers a command.
+    Deliver(CommandNumber),
+    /// SSM delivers a command again whose process died.
+    Redeliver(CommandNumber),
+    /// SSM gives a command up.
+    TimeOut(CommandNumber),
+    /// The time for an agent to take a command passes.
+    GrowOverdue(CommandNumber),
+    /// The commit window passes.
+    GrowLate(CommandNumber),
+    /// A process of the agent goes one step further.
+    Work(NodeNumber, usize),
+    /// It fails by itself.
+    Fail(NodeNumber, usize, ExitCode),
+    /// It is killed.
+    Kill(NodeNumber, usize),
+    /// It has waited for the lock for too long.
+    GiveUpWaiting(NodeNumber, usize),
+    /// A scheduled backup ends for the final one.
+    GiveWay(NodeNumber),
+    /// The machine is gone.
+    Die(NodeNumber),
+    /// The group launches an instance.
+    Launch,
+    /// The group terminates a member.
+    Terminate(NodeNumber),
+    /// Most rows of a serving node are deleted.
+    Empty(NodeNumber),
+    /// The group finds a living member unhealthy.
+    Sicken(NodeNumber),
+    /// A member whose hook is answered leaves the group.
+    Remove(NodeNumber),
+    /// A hook's time runs out.
+    Expire(NodeNumber),
+    /// Time passes in the launch hook.
+    Wait(NodeNumber, Waited),
+    /// An object of a run is damaged.
+    Damage(RunNumber),
+    /// A manifest is damaged.
+    DamageManifest(BackupNumber),
+}
+
+/// Lists the steps that may be possible.
+pub(super) fn possible(protocol: &Protocol, world: &World, steps: &mut Vec<Step>) {
+    if world.broken.is_some() {
+        return;
+    }
+    if world.calls.len() < protocol.most_calls {
+        hints(protocol, world, steps);
+    }
+    for call in 0..world.calls.len() {
+        steps.push(Step::Call(call));
+        if world.left.crashes > 0 {
+            steps.push(Step::Crash(call));
+        }
+    }
+    of_commands(world, steps);
+    for (number, node) in world.numbered_nodes() {
+        of_node(world, number, steps);
+        for index in 0..node.processes.len() {
+            of_process(world, number, index, steps);
+        }
+    }
+    if matches!(world.breaker, Some(Breaker::Open { .. })) {
+        steps.push(Step::AgeBreaker);
+    }
+    if world.left.launches > 0 {
+        steps.push(Step::Launch);
+    }
+    if world.left.ticks > 0 {
+        steps.push(Step::ScheduleFires);
+    }
+    if world.left.damages > 0 {
+        let sound = (0..)
+            .zip(&world.runs)
+            .filter(|(_, run)| run.complete && run.sound);
+        steps.extend(sound.map(|(run, _)| Step::Damage(run)));
+        let readable = world
+            .manifests
+            .iter()
+            .filter(|(_, manifest)| manifest.readable);
+        steps.extend(readable.map(|(backup, _)| Step::DamageManifest(*backup)));
+    }
+}
+
+fn hints(protocol: &Protocol, world: &World, steps: &mut Vec<Step>) {
+    if world.tick.is_some() {
+        steps.push(Step::Tick);
+    }
+    if !world.parameter && !world.manifests.is_empty() {
+        steps.push(Step::LookAfter);
+    }
+    if matches!(world.breaker, Some(Breaker::Open { .. })) {
+        steps.push(Step::WatchBreaker);
+    }
+    if world.left.adoptions > 0 {
+        steps.push(Step::Adopt);
+    }
+    if world.left.acceptances > 0 {
+        steps.extend(world.aside.keys().map(|backup| Step::Accept(*backup)));
+    }
+    for (number, node) in world.numbered_nodes() {
+        match node.standing {
+            Standing::Waiting => {
+                let commanded = world.commands.iter().any(|command| command.node == number);
+                if !commanded || !protocol.has(Plant::NeverLooksAgain) {
+                    steps.push(Step::LookAtLaunching(number));
+                }
+            }
+            Standing::Leaving => steps.push(Step::LookAtLeaving(number)),
+            Standing::Serving | Standing::Left | Standing::Gone => {}
+        }
+    }
+    let finished = world.numbered_commands().filter(|(_, command)| {
+        matches!(command.ask, Ask::Backup { .. }) && command.status.is_finished()
+    });
+    steps.extend(finished.map(|(number, _)| Step::Settle(number)));
+}
+
+fn of_commands(world: &World, steps: &mut Vec<Step>) {
+    for (number, command) in world.numbered_commands() {
+        match command.status {
+            Status::Pending => {
+                let deliver = [Step::Deliver(number), Step::TimeOut(number)];
+                steps.extend(deliver);
+                steps.push(Step::GrowOverdue(number));
+            }
+            Status::Running => {
+                steps.push(Step::TimeOut(number));
+                if world.left.redeliveries > 0 && !ssm::has_process(world, number) {
+                    steps.push(Step::Redeliver(number));
+                }
+            }
+            Status::Ended(Outcome::BackedUp(_)) if world.left.delays > 0 => {
+                steps.push(Step::GrowLate(number));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn of_node(world: &World, number: NodeNumber, steps: &mut Vec<Step>) {
+    let node = world.node(number);
+    if node.standing == Standing::Gone {
+        if node.alive {
+            steps.push(Step::Die(number));
+        }
+        return;
+    }
+    match node.agent {
+        Agent::Online => steps.push(Step::Lose(number)),
+        _ => steps.push(Step::Hear(number)),
+    }
+    if node.alive && world.left.deaths > 0 {
+        steps.push(Step::Die(number));
+    }
+    steps.push(Step::GiveWay(number));
+    match node.standing {
+        Standing::Waiting => {
+            let limits = [
+                Waited::PastReady,
+                Waited::PastFence,
+                Waited::PastBoth,
+                Waited::PastCap,
+            ];
+            steps.extend(limits.map(|waited| Step::Wait(number, waited)));
+            steps.extend([Step::Terminate(number), Step::Expire(number)]);
+        }
+        Standing::Serving => {
+            steps.extend([Step::Terminate(number), Step::Sicken(number)]);
+            if world.left.emptyings > 0 && !node.emptied {
+                steps.push(Step::Empty(number));
+            }
+        }
+        Standing::Leaving => steps.push(Step::Expire(number)),
+        Standing::Left => steps.push(Step::Remove(number)),
+        Standing::Gone => {}
+    }
+}
+
+fn of_process(world: &World, node: NodeNumber, index: usize, steps: &mut Vec<Step>) {
+    steps.push(Step::Work(node, index));
+    if world.left.kills > 0 {
+        steps.push(Step::Kill(node, index));
+    }
+    if world.left.delays > 0 {
+        steps.push(Step::GiveUpWaiting(node, index));
+    }
+    if world.left.failures > 0 {
+        let codes = [
+            ExitCode::Dump,
+            ExitCode::StartCommand,
+            ExitCode::DiskTooSmall,
+        ];
+        steps.extend(codes.map(|code| Step::Fail(node, index, code)));
+    }
+}
+
+/// Takes a step; `false` where nothing comes of it.
+pub(super) fn take(protocol: &Protocol, world: &mut World, step: &Step) -> bool {
+    let taken = match *step {
+        Step::ScheduleFires => {
+            world.left.ticks -= 1;
+            world.tick = Some(world.next_backup);
+            world.next_backup += 1;
+            true
+        }
+        Step::Tick
+        | Step::LookAfter
+        | Step::Adopt
+        | Step::WatchBreaker
+        | Step::Accept(_)
+        | Step::LookAtLaunching(_)
+        | Step::LookAtLeaving(_)
+        | Step::Settle(_) => hint(protocol, world, step),
+        Step::Call(index) => {
+            let call = world.calls.remove(index);
+            let next = make(protocol, world, call);
+            take_up(world, next);
+            true
+        }
+        Step::Crash(index) => crash(protocol, world, index),
+        Step::Hear(node) => ssm::hear(world, node),
+        Step::Lose(node) => ssm::lose(world, node),
+        Step::Deliver(command) => {
+            let delivered = ssm::deliver(world, command);
+            if delivered {
+                agent::start(protocol, world, command);
+            }
+            delivered
+        }
+        Step::Redeliver(command) => {
+            let alive = world.node(world.command(command).node).alive;
+            if alive {
+                world.left.redeliveries -= 1;
+                agent::start(protocol, world, command);
+            }
+            alive
+        }
+        Step::TimeOut(command) => ssm::time_out(world, command),
+        Step::GrowOverdue(command) => ssm::grow_overdue(world, command),
+        Step::GrowLate(command) => ssm::grow_late(world, command),
+        Step::Work(node, index) => agent::work(protocol, world, node, index),
+        Step::Fail(node, index, code) => {
+            world.left.failures -= 1;
+            agent::fail(world, node, index, code)
+        }
+        Step::Kill(node, index) => kill(protocol, world, node, index),
+        Step::GiveUpWaiting(node, index) => {
+            world.left.delays -= 1;
+            agent::give_up_waiting(protocol, world, node, index)
+        }
+        Step::GiveWay(node) => agent::give_way(protocol, world, node),
+        Step::Die(node) => die(world, node),
+        Step::AgeBreaker => circuit::age(world),
+        Step::Launch => group::launch(world),
+        Step::Terminate(node) => group::terminate(world, node),
+        Step::Empty(node) => {
+            world.left.emptyings -= 1;
+            world.node_mut(node).emptied = true;
+            true
+        }
+        Step::Sicken(node) => group::sicken(world, node),
+        Step::Remove(node) => group::remove(world, node),
+        Step::Expire(node) => group::expire(world, node),
+        Step::Wait(node, waited) => group::wait(world, node, waited),
+        Step::Damage(run) => {
+            world.left.damages -= 1;
+            world.runs[usize::from(run)].sound = false;
+            // Between the look at the objects and the manifest it is as good as after it.
+            !world
+                .calls
+                .iter()
+                .any(|call| matches!(call, Call::PutManifest { run: put, .. } if *put == run))
+        }
+        Step::DamageManifest(backup) => {
+            world.left.damages -= 1;
+            let manifest = world.manifests.get_mut(&backup);
+            manifest.map(|manifest| manifest.readable = false).is_some()
+        }
+    };
+    if taken {
+        forget_the_gone(world);
+    }
+    taken
+}
+
+/// Delivers an event, or sweeps; `false` where it finds nothing to do.
+fn hint(protocol: &Protocol, world: &mut World, step: &Step) -> bool {
+    let before = (world.calls.len(), told(world));
+    let call = match *step {
+        Step::Tick => world
+            .tick
+            .and_then(|backup| backup_function::start(protocol, world, backup, Purpose::Scheduled)),
+        Step::LookAfter => backup_function::look_after(world),
+        Step::WatchBreaker => circuit::watch(world),
+        Step::Adopt => {
+            let named = world.next_backup;
+            let call = backup_function::adopt(protocol, world, named);
+            if call.is_some() {
+                world.left.adoptions -= 1;
+                world.next_backup += 1;
+            }
+            call
+        }
+        Step::Accept(backup) => {
+            world.left.acceptances -= 1;
+            Some(Call::PutAccepted { backup })
+        }
+        Step::LookAtLaunching(node) => restore_function::look_at_launching(protocol, world, node),
+        Step::LookAtLeaving(node) => backup_function::look_at_leaving(protocol, world, node),
+        Step::Settle(command) => backup_function::settle(protocol, world, command),
+        _ => None,
+    };
+    take_up(world, call);
+    before != (world.calls.len(), told(world))
+}
+
+fn told(world: &World) -> usize {
+    world.nodes.iter().filter(|node| node.told).count()
+}
+
+/// Makes a call; returns the next one of its invocation.
+fn make(protocol: &Protocol, world: &mut World, call: Call) -> Option<Call> {
+    match call {
+        Call::SendBackup {
+            node,
+            backup,
+            purpose,
+        } => backup_function::send_backup(world, node, backup, purpose),
+        Call::CheckObjects { command, run } => commit::check_objects(protocol, world, command, run),
+        Call::PutManifest {
+            command,
+            run,
+            aside,
+        } => commit::put_manifest(protocol, world, command, run, aside),
+        Call::PutAccepted { backup } => commit::put_accepted(protocol, world, backup),
+        Call::DropAside { backup } => {
+            world.aside.remove(&backup);
+            None
+        }
+        Call::PutParameter { command } => commit::put_parameter(protocol, world, command),
+        Call::ListExpired => retention::list(protocol, world),
+        Call::DeleteManifests { backups } => retention::delete_manifests(protocol, world, backups),
+        Call::DeleteObjects { backups } => retention::delete_objects(world, &backups),
+        Call::AnswerLeaving { node, last } => {
+            backup_function::answer_leaving(protocol, world, node, last)
+        }
+        Call::TellLoss { node } | Call::TellAbandoned { node } => {
+            world.node_mut(node).told = true;
+            None
+        }
+        Call::TellConcessions { node } => {
+            restore_function::tell_lacks(world, node);
+            None
+        }
+        Call::SendFinal { node } => backup_function::send_final(world, node),
+        Call::CancelFinal { command } => backup_function::cancel_final(protocol, world, command),
+        Call::ChooseBackup {
+            node,
+            fence_broken_by,
+        } => restore_function::choose_backup(protocol, world, node, fence_broken_by),
+        Call::SendRestore {
+            node,
+            candidates,
+            concedes,
+        } => restore_function::send_restore(protocol, world, node, candidates, concedes),
+        Call::Admit {
+            node,
+            tells_skipped,
+        } => restore_function::admit(protocol, world, node, tells_skipped),
+        Call::Abandon { node } => restore_function::abandon(protocol, world, node),
+        Call::TripBreaker { node, trips } => circuit::trip(protocol, world, node, trips),
+        Call::SuspendLaunches { node } => circuit::suspend(world, node),
+        Call::ResumeLaunches { resumption } => circuit::resume(world, resumption),
+        Call::RecordBreaker { resumption } => circuit::record(protocol, world, resumption),
+    }
+}
+
+fn crash(protocol: &Protocol, world: &mut World, index: usize) -> bool {
+    world.left.crashes -= 1;
+    match world.calls.remove(index) {
+        Call::PutParameter { command: Some(_) } => protocol.reach(Situation::CrashBeforeParameter),
+        Call::AnswerLeaving {
+            last: super::calls::Last::Committed,
+            ..
+        } => protocol.reach(Situation::CrashBeforeHook),
+        // Lambda counts the invocation as an error, and the alarm on errors tells that something was not said.
+        Call::TellLoss { node } | Call::TellAbandoned { node } => {
+            world.node_mut(node).told = true;
+            protocol.reach(Situation::CrashBeforeTelling);
+        }
+        Call::TellConcessions { node } => restore_function::tell_lacks(world, node),
+        _ => {}
+    }
+    true
+}
+
+fn kill(protocol: &Protocol, world: &mut World, node: NodeNumber, index: usize) -> bool {
+    world.left.kills -= 1;
+    let process = world.node_mut(node).processes.remove(index);
+    match process.stage {
+        Stage::Marking(_) => protocol.reach(Situation::KilledBeforeMarker),
+        Stage::Recording(Outcome::BackedUp(_)) => protocol.reach(Situation::KilledBeforeRecord),
+        _ => {}
+    }
+    true
+}
+
+fn die(world: &mut World, number: NodeNumber) -> bool {
+    if world.node(number).is_member() {
+        world.left.deaths -= 1;
+    }
+    let node = world.node_mut(number);
+    node.alive = false;
+    node.processes.clear();
+    true
+}
+
+/// What an instance holds that is gone for good means nothing any more.
+fn forget_the_gone(world: &mut World) {
+    for number in 0..world.nodes.len() {
+        let number = u8::try_from(number).unwrap_or(u8::MAX);
+        let node = world.node(number);
+        if node.standing != Standing::Gone {
+            continue;
+        }
+        let busy = node.alive && !node.processes.is_empty();
+        let (served, told) = (node.served, node.told);
+        if !busy {
+            let blank = super::world::Node {
+                standing: Standing::Gone,
+                alive: false,
+                served,
+                told,
+                ..super::world::Node::launched()
+            };
+            *world.node_mut(number) = blank;
+        }
+    }
+}
