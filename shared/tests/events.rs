@@ -68,94 +68,96 @@ mod tests {
         }
     }
 
+    /// Each file's name, and what is read of it.
+    const EXPECTED: &[(&str, &str)] = &[
+        (
+            "accept-quarantined",
+            r#"AcceptQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+        ),
+        (
+            "adopt",
+            r#"Adopt { stack: StackName("dtr"), over_existing_backups: false }"#,
+        ),
+        (
+            "backup-failed",
+            "rekindle-backup of i-04d1c8f7a2b3e6905 ended Failed",
+        ),
+        ("backup-now", r#"BackupNow { stack: StackName("dtr") }"#),
+        (
+            "backup-succeeded",
+            "rekindle-backup of i-04d1c8f7a2b3e6905 ended Success",
+        ),
+        (
+            "backup-timed-out",
+            "rekindle-backup of i-04d1c8f7a2b3e6905 ended TimedOut",
+        ),
+        (
+            "launch",
+            "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> AutoScalingGroup",
+        ),
+        (
+            "launch-from-warm-pool",
+            "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: WarmPool -> AutoScalingGroup",
+        ),
+        (
+            "launch-into-warm-pool",
+            "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> WarmPool",
+        ),
+        (
+            "launch-root-volume-replacement",
+            "launching i-04d1c8f7a2b3e6905 in rekindle-launch of dtr: AutoScalingGroup -> AutoScalingGroup, root volume",
+        ),
+        (
+            "list-backups",
+            r#"ListBackups { stack: StackName("dtr"), limit: 5 }"#,
+        ),
+        (
+            "pin",
+            r#"Pin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+        ),
+        (
+            "reject-quarantined",
+            r#"RejectQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+        ),
+        (
+            "restore-backup",
+            r#"RestoreBackup { stack: StackName("dtr"), backup_id: Some(BackupId("20261123T021500.000Z")), before: None }"#,
+        ),
+        (
+            "restore-before",
+            r#"RestoreBackup { stack: StackName("dtr"), backup_id: None, before: Some(2026-11-23 2:00:00.0 +00:00:00) }"#,
+        ),
+        (
+            "restore-failed",
+            "rekindle-restore of i-0b7e4c2a91d3f5068 ended Failed",
+        ),
+        (
+            "restore-succeeded",
+            "rekindle-restore of i-0b7e4c2a91d3f5068 ended Success",
+        ),
+        (
+            "restore-timed-out",
+            "rekindle-restore of i-0b7e4c2a91d3f5068 ended TimedOut",
+        ),
+        ("resume", r#"Resume { stack: StackName("dtr") }"#),
+        ("schedule-rule", "tick at 2026-11-23 2:15:00.0 +00:00:00"),
+        (
+            "schedule-scheduler",
+            "tick at 2026-11-23 2:15:00.0 +00:00:00",
+        ),
+        ("sweep", "sweep"),
+        (
+            "terminate",
+            "terminating i-04d1c8f7a2b3e6905 in rekindle-terminate of dtr: AutoScalingGroup -> Ec2",
+        ),
+        (
+            "unpin",
+            r#"Unpin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+        ),
+    ];
+
     #[test]
     fn every_event_file_is_the_event_that_its_name_says() {
-        let expected = [
-            (
-                "accept-quarantined",
-                r#"AcceptQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
-            ),
-            (
-                "adopt",
-                r#"Adopt { stack: StackName("dtr"), over_existing_backups: false }"#,
-            ),
-            (
-                "backup-failed",
-                "rekindle-backup of i-04d1c8f7a2b3e6905 ended Failed",
-            ),
-            ("backup-now", r#"BackupNow { stack: StackName("dtr") }"#),
-            (
-                "backup-succeeded",
-                "rekindle-backup of i-04d1c8f7a2b3e6905 ended Success",
-            ),
-            (
-                "backup-timed-out",
-                "rekindle-backup of i-04d1c8f7a2b3e6905 ended TimedOut",
-            ),
-            (
-                "launch",
-                "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> AutoScalingGroup",
-            ),
-            (
-                "launch-from-warm-pool",
-                "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: WarmPool -> AutoScalingGroup",
-            ),
-            (
-                "launch-into-warm-pool",
-                "launching i-0b7e4c2a91d3f5068 in rekindle-launch of dtr: Ec2 -> WarmPool",
-            ),
-            (
-                "launch-root-volume-replacement",
-                "launching i-04d1c8f7a2b3e6905 in rekindle-launch of dtr: AutoScalingGroup -> AutoScalingGroup, root volume",
-            ),
-            (
-                "list-backups",
-                r#"ListBackups { stack: StackName("dtr"), limit: 5 }"#,
-            ),
-            (
-                "pin",
-                r#"Pin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
-            ),
-            (
-                "reject-quarantined",
-                r#"RejectQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
-            ),
-            (
-                "restore-backup",
-                r#"RestoreBackup { stack: StackName("dtr"), backup_id: Some(BackupId("20261123T021500.000Z")), before: None }"#,
-            ),
-            (
-                "restore-before",
-                r#"RestoreBackup { stack: StackName("dtr"), backup_id: None, before: Some(2026-11-23 2:00:00.0 +00:00:00) }"#,
-            ),
-            (
-                "restore-failed",
-                "rekindle-restore of i-0b7e4c2a91d3f5068 ended Failed",
-            ),
-            (
-                "restore-succeeded",
-                "rekindle-restore of i-0b7e4c2a91d3f5068 ended Success",
-            ),
-            (
-                "restore-timed-out",
-                "rekindle-restore of i-0b7e4c2a91d3f5068 ended TimedOut",
-            ),
-            ("resume", r#"Resume { stack: StackName("dtr") }"#),
-            ("schedule-rule", "tick at 2026-11-23 2:15:00.0 +00:00:00"),
-            (
-                "schedule-scheduler",
-                "tick at 2026-11-23 2:15:00.0 +00:00:00",
-            ),
-            ("sweep", "sweep"),
-            (
-                "terminate",
-                "terminating i-04d1c8f7a2b3e6905 in rekindle-terminate of dtr: AutoScalingGroup -> Ec2",
-            ),
-            (
-                "unpin",
-                r#"Unpin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
-            ),
-        ];
         let read: BTreeMap<String, String> = events()
             .into_iter()
             .map(|(name, payload)| {
@@ -164,9 +166,10 @@ mod tests {
                 (name, summary(&event))
             })
             .collect();
-        let expected = expected
-            .map(|(name, summary)| (name.to_owned(), summary.to_owned()))
-            .into();
+        let expected = EXPECTED
+            .iter()
+            .map(|(name, summary)| ((*name).to_owned(), (*summary).to_owned()))
+            .collect();
         assert_eq!(
             read, expected,
             "each file in events/ has one line here, and each line a file"

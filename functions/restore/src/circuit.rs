@@ -90,13 +90,7 @@ async fn try_to_trip(
         OnFailure::Trip { failures, breaker } => {
             breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
             launches::suspend(client, group).await?;
-            tell_tripped(config, facts, stack, Some(failures), &breaker);
-        }
-        OnFailure::Suspend => {
-            launches::suspend(client, group).await?;
-            if let Some(breaker) = &failed.breaker {
-                tell_tripped(config, facts, stack, None, breaker);
-            }
+            tell_tripped(config, facts, stack, failures, &breaker);
         }
         OnFailure::AlreadyTripped => {
             info!(decision = "already-tripped", instance_id = %facts.instance_id, group, %stack, "Rekindle suspended the group's launches before");
@@ -178,7 +172,7 @@ fn tell_tripped(
     config: &Config,
     facts: &Facts,
     stack: &StackName,
-    failures: Option<u32>,
+    failures: u32,
     breaker: &Breaker,
 ) {
     if let Breaker::Open {

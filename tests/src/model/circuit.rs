@@ -29,7 +29,6 @@ pub(super) fn before_abandoning(
     match decide::on_failure(&question) {
         _ if protocol.has(Plant::NeverTrips) => Call::Abandon { node },
         OnFailure::Trip { trips } => Call::TripBreaker { node, trips },
-        OnFailure::Suspend => Call::SuspendLaunches { node },
         OnFailure::Nothing => Call::Abandon { node },
     }
 }

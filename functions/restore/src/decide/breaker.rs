@@ -46,8 +46,6 @@ pub enum OnFailure {
         /// The record.
         breaker: Breaker,
     },
-    /// Suspend the group's launches: this launch tripped the breaker before, and the suspension is missing.
-    Suspend,
     /// Nothing: Rekindle suspended the group's launches before.
     AlreadyTripped,
     /// Nothing: somebody else suspended the group's launches, which is not Rekindle's to undo.
@@ -57,10 +55,12 @@ pub enum OnFailure {
 /// Decides about a launch that is to be abandoned.
 pub fn on_failure(facts: &FailedLaunch) -> OnFailure {
     match &facts.breaker {
-        Some(Breaker::Open { instance_id, .. })
-            if *instance_id == facts.instance_id && !facts.suspended =>
-        {
-            OnFailure::Suspend
+        // This launch tripped the breaker, and was cut off before the suspension. The wait begins anew with it: counted
+        // from the first record, a trial might be due before another pass over this instance has suspended for good.
+        Some(Breaker::Open {
+            trips, instance_id, ..
+        }) if *instance_id == facts.instance_id && !facts.suspended => {
+            facts.trip(*trips, facts.failures_since(None))
         }
         Some(Breaker::Open { .. }) if facts.suspended => OnFailure::AlreadyTripped,
         _ if facts.suspended => OnFailure::SuspendedBySomebodyElse,

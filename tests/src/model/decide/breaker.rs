@@ -39,7 +39,6 @@ pub(in crate::model) struct FailedLaunch {
 pub(in crate::model) enum OnFailure {
     Nothing,
     Trip { trips: u8 },
-    Suspend,
 }
 
 /// Asks what is done about the breaker before a launch is abandoned.
@@ -74,7 +73,6 @@ pub(in crate::model) fn on_failure(question: &FailedLaunch) -> OnFailure {
                 } => OnFailure::Trip {
                     trips: u8::try_from(trips).unwrap_or(u8::MAX),
                 },
-                shipped::OnFailure::Suspend => OnFailure::Suspend,
                 _ => OnFailure::Nothing,
             }
         })

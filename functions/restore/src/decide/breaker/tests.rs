@@ -189,7 +189,7 @@ fn a_pass_that_was_cut_off_is_made_up_for_and_a_repeated_one_changes_nothing() {
         breaker: Some(open(3, NOW - MINUTE, 50)),
         ..failed()
     };
-    assert_eq!(on_failure(&again(false)), OnFailure::Suspend);
+    assert_eq!(on_failure(&again(false)), tripped(3, 1));
     assert_eq!(on_failure(&again(true)), OnFailure::AlreadyTripped);
 }
 
@@ -417,7 +417,6 @@ impl Life {
                     }
                     self.suspended = true;
                 }
-                OnFailure::Suspend => self.suspended = true,
                 OnFailure::Relaunch { .. }
                 | OnFailure::AlreadyTripped
                 | OnFailure::SuspendedBySomebodyElse => {}
