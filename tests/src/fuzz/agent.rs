@@ -43,19 +43,26 @@ pub(super) fn settings(input: &[u8]) {
         let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         assert!(
             path.is_absolute() && path.components().all(plain),
-            "{path:?}"
+            "{}",
+            path.display()
         );
-        assert!(path.components().count() > 1, "{path:?}");
+        assert!(path.components().count() > 1, "{}", path.display());
         assert!(
             !path.starts_with(OWN) && !Path::new(OWN).starts_with(path),
-            "{path:?}"
+            "{}",
+            path.display()
         );
         let others = paths
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != number);
         for (_, other) in others {
-            assert!(!path.starts_with(other), "{path:?} lies in {other:?}");
+            assert!(
+                !path.starts_with(other),
+                "{} lies in {}",
+                path.display(),
+                other.display()
+            );
         }
     }
     let (postgres, commands) = (&settings.postgres, &settings.commands);

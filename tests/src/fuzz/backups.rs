@@ -38,7 +38,7 @@ pub(super) fn index(input: &[u8]) {
     }
     index.objects.iter().for_each(assert_record);
     assert!(index.bytes() > 0);
-    (index.rows(), index.tables());
+    assert!(index.rows() >= index.databases.iter().map(|it| it.rows).max().unwrap_or(0));
 
     let written = serde_json::to_vec(&index).unwrap_or_default();
     let again = Index::parse(&written, &stack, &backup, &run);
