@@ -9,10 +9,6 @@ use rekindle_tests::model::situations::Situation;
 const SIZE: u8 = 0;
 
 #[test]
-#[expect(
-    clippy::print_stdout,
-    reason = "the number of states is part of the result"
-)]
 fn every_promise_holds_in_every_state_and_every_situation_is_met() {
     let (mut states, mut met, mut broken) = (0, Vec::new(), Vec::new());
     for configuration in configurations::all(SIZE) {
@@ -39,7 +35,6 @@ fn every_promise_holds_in_every_state_and_every_situation_is_met() {
 
 /// The length of a shortest counterexample says how much of the protocol it takes to come to a defect.
 #[test]
-#[expect(clippy::print_stdout, reason = "the lengths are part of the result")]
 fn every_planted_defect_is_found_and_breaks_its_promise() {
     for plant in Plant::ALL {
         let mut shortest: Option<(usize, &str)> = None;

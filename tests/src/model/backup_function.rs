@@ -77,7 +77,6 @@ pub(super) fn settle(
     let (node, is_final) = (world.command(command).node, is_final(world, command));
     let answer = |last| is_final.then_some(Call::AnswerLeaving { node, last });
     match ending {
-        Ending::StillRunning => None,
         Ending::Commit(run) if protocol.has(Plant::CommitsUnchecked) => Some(Call::PutManifest {
             command,
             run,
@@ -90,7 +89,7 @@ pub(super) fn settle(
             fail(world, command)
         }
         Ending::Busy if protocol.has(Plant::AnswersUnsaved) => answer(Last::NothingToSave),
-        Ending::Busy => None,
+        Ending::StillRunning | Ending::Busy => None,
         Ending::NotRestored if is_final => answer(Last::NothingToSave),
         Ending::Cancelled if is_final => answer(Last::Cancelled),
         Ending::NotRestored | Ending::Cancelled | Ending::Failed => fail(world, command),

@@ -81,35 +81,30 @@ pub(super) fn watch(world: &World) -> Option<Call> {
 }
 
 /// Records that the breaker trips.
-pub(super) fn trip(
-    protocol: &Protocol,
-    world: &mut World,
-    node: NodeNumber,
-    trips: u8,
-) -> Option<Call> {
+pub(super) fn trip(protocol: &Protocol, world: &mut World, node: NodeNumber, trips: u8) -> Call {
     world.breaker = Some(Breaker::Open { trips, node });
     world.tripped = Tripped::JustNow;
     protocol.reach(Situation::BreakerTripped);
     if trips > 1 {
         protocol.reach(Situation::BreakerTrippedAgain);
     }
-    Some(Call::SuspendLaunches { node })
+    Call::SuspendLaunches { node }
 }
 
 /// Suspends the group's launches.
-pub(super) fn suspend(world: &mut World, node: NodeNumber) -> Option<Call> {
+pub(super) fn suspend(world: &mut World, node: NodeNumber) -> Call {
     world.suspended = true;
-    Some(Call::Abandon { node })
+    Call::Abandon { node }
 }
 
 /// Resumes them.
-pub(super) fn resume(world: &mut World, resumption: Resumption) -> Option<Call> {
+pub(super) fn resume(world: &mut World, resumption: Resumption) -> Call {
     world.suspended = false;
     if resumption == Resumption::Trial {
         // The one on trial, and one more that was launched before the suspension and fails only now.
         world.launches_in_row = world.launches_in_row.min(MOST_LAUNCHES - 2);
     }
-    Some(Call::RecordBreaker { resumption })
+    Call::RecordBreaker { resumption }
 }
 
 /// Records that the breaker is half open, or closed.

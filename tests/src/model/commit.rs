@@ -33,10 +33,10 @@ pub(super) fn check_objects(
         return fail(world, command);
     }
     let left = world.node(world.run(run).node).standing > Standing::Serving;
-    let asks = !protocol.has(Plant::SkipsGuard)
-        && !protocol.has(Plant::OverwritesManifests)
-        && !(protocol.has(Plant::ForgetsTheLeft) && left);
-    let aside = asks && is_doubtful(protocol, world, run);
+    let planted = protocol.has(Plant::SkipsGuard)
+        || protocol.has(Plant::OverwritesManifests)
+        || (protocol.has(Plant::ForgetsTheLeft) && left);
+    let aside = !planted && is_doubtful(protocol, world, run);
     Some(Call::PutManifest {
         command,
         run,

@@ -20,6 +20,14 @@ pub struct Configuration {
 
 /// Returns the beginnings. With each further size more may go wrong in each.
 pub fn all(size: u8) -> Vec<Configuration> {
+    let mut all = of_nodes(size);
+    all.extend(of_failures(size));
+    all.extend(of_mistakes(size));
+    all
+}
+
+/// Returns those in which nodes come and go.
+fn of_nodes(size: u8) -> Vec<Configuration> {
     let one = Left {
         launches: 1,
         commands: 2 + size,
@@ -111,6 +119,19 @@ pub fn all(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
+    ]
+}
+
+/// Returns those in which backups, restores and launches fail.
+fn of_failures(size: u8) -> Vec<Configuration> {
+    let one = Left {
+        launches: 1,
+        commands: 2 + size,
+        ..Left::default()
+    };
+    // How many invocations are under way at once is what costs most.
+    let calls = |few: usize| few + usize::from(size.min(1));
+    vec![
         configuration(
             "damaged backups",
             1,
@@ -120,7 +141,7 @@ pub fn all(size: u8) -> Vec<Configuration> {
                     launches: 2,
                     ticks: 1,
                     terminations: 1,
-                    damages: 2 + size,
+                    damages: 2,
                     commands: 4,
                     ..one
                 },
@@ -168,6 +189,19 @@ pub fn all(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
+    ]
+}
+
+/// Returns those that somebody has brought about.
+fn of_mistakes(size: u8) -> Vec<Configuration> {
+    let one = Left {
+        launches: 1,
+        commands: 2 + size,
+        ..Left::default()
+    };
+    // How many invocations are under way at once is what costs most.
+    let calls = |few: usize| few + usize::from(size.min(1));
+    vec![
         configuration(
             "a group that launches early",
             1,

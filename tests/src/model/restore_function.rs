@@ -67,7 +67,7 @@ pub(super) fn choose_backup(
     world: &mut World,
     node: NodeNumber,
     fence_broken_by: Option<NodeNumber>,
-) -> Option<Call> {
+) -> Call {
     let hidden = usize::from(protocol.has(Plant::HidesNewest) && world.manifests.len() > 1);
     let newest_first = world.manifests.iter().rev().skip(hidden);
     let question = SourceQuestion {
@@ -84,11 +84,11 @@ pub(super) fn choose_backup(
             if world.parameter || !world.manifests.is_empty() {
                 world.broken = Some(Promise::RestoredBeforeService);
             }
-            Some(Call::SendRestore {
+            Call::SendRestore {
                 node,
                 candidates: Vec::new(),
                 concedes: fence_broken_by.is_some(),
-            })
+            }
         }
         Source::Restore {
             candidates,
@@ -103,17 +103,17 @@ pub(super) fn choose_backup(
             if newest.map(|(backup, _)| backup) != candidates.first() {
                 world.broken = Some(Promise::NewestGoodRestored);
             }
-            Some(Call::SendRestore {
+            Call::SendRestore {
                 node,
                 candidates,
                 concedes: passed_over || fence_broken_by.is_some(),
-            })
+            }
         }
         Source::Abandon { because, permanent } => {
             if because == "BackupsGone" {
                 protocol.reach(Situation::BackupsGone);
             }
-            Some(circuit::before_abandoning(protocol, world, node, permanent))
+            circuit::before_abandoning(protocol, world, node, permanent)
         }
     }
 }

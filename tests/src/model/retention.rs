@@ -45,16 +45,16 @@ pub(super) fn delete_manifests(
     protocol: &Protocol,
     world: &mut World,
     backups: Vec<BackupNumber>,
-) -> Option<Call> {
+) -> Call {
     protocol.reach(Situation::Retired);
     world
         .manifests
         .retain(|backup, _| !backups.contains(backup));
-    Some(Call::DeleteObjects { backups })
+    Call::DeleteObjects { backups }
 }
 
 /// Takes their objects away, unless they have got a manifest again.
-pub(super) fn delete_objects(world: &mut World, backups: &[BackupNumber]) -> Option<Call> {
+pub(super) fn delete_objects(world: &mut World, backups: &[BackupNumber]) {
     let unnamed = |backup: BackupNumber| {
         backups.contains(&backup)
             && !world.manifests.contains_key(&backup)
@@ -64,5 +64,4 @@ pub(super) fn delete_objects(world: &mut World, backups: &[BackupNumber]) -> Opt
     for (run, gone) in world.runs.iter_mut().zip(gone) {
         run.sound &= !gone;
     }
-    None
 }

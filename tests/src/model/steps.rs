@@ -388,8 +388,13 @@ fn make(protocol: &Protocol, world: &mut World, call: Call) -> Option<Call> {
         }
         Call::PutParameter { command } => commit::put_parameter(protocol, world, command),
         Call::ListExpired => retention::list(protocol, world),
-        Call::DeleteManifests { backups } => retention::delete_manifests(protocol, world, backups),
-        Call::DeleteObjects { backups } => retention::delete_objects(world, &backups),
+        Call::DeleteManifests { backups } => {
+            Some(retention::delete_manifests(protocol, world, backups))
+        }
+        Call::DeleteObjects { backups } => {
+            retention::delete_objects(world, &backups);
+            None
+        }
         Call::AnswerLeaving { node, last } => {
             backup_function::answer_leaving(protocol, world, node, last)
         }
@@ -406,7 +411,12 @@ fn make(protocol: &Protocol, world: &mut World, call: Call) -> Option<Call> {
         Call::ChooseBackup {
             node,
             fence_broken_by,
-        } => restore_function::choose_backup(protocol, world, node, fence_broken_by),
+        } => Some(restore_function::choose_backup(
+            protocol,
+            world,
+            node,
+            fence_broken_by,
+        )),
         Call::SendRestore {
             node,
             candidates,
@@ -417,9 +427,9 @@ fn make(protocol: &Protocol, world: &mut World, call: Call) -> Option<Call> {
             tells_skipped,
         } => restore_function::admit(protocol, world, node, tells_skipped),
         Call::Abandon { node } => restore_function::abandon(protocol, world, node),
-        Call::TripBreaker { node, trips } => circuit::trip(protocol, world, node, trips),
-        Call::SuspendLaunches { node } => circuit::suspend(world, node),
-        Call::ResumeLaunches { resumption } => circuit::resume(world, resumption),
+        Call::TripBreaker { node, trips } => Some(circuit::trip(protocol, world, node, trips)),
+        Call::SuspendLaunches { node } => Some(circuit::suspend(world, node)),
+        Call::ResumeLaunches { resumption } => Some(circuit::resume(world, resumption)),
         Call::RecordBreaker { resumption } => circuit::record(protocol, world, resumption),
     }
 }

@@ -90,6 +90,10 @@ pub struct Left {
 
 /// One instance: where it stands in its group, what SSM says of it, and its disk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and every combination occurs"
+)]
 pub struct Node {
     /// Where it stands in its group.
     pub standing: Standing,
@@ -303,6 +307,10 @@ impl Status {
 
 /// What one attempt at a backup put into S3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and every combination occurs"
+)]
 pub struct Run {
     /// The backup.
     pub backup: BackupNumber,
