@@ -361,7 +361,7 @@ mod tests {
     fn what_the_document_refuses_is_refused() {
         let (one, long) = (candidate(None).to_string(), "v".repeat(257));
         let cases = [
-            vec![one.as_str(); 4].join(","),
+            [one.as_str(); 4].join(","),
             candidate(Some(&long)).to_string(),
             format!("{one}, {one}"),
             format!("{one},none"),

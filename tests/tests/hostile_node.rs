@@ -170,7 +170,7 @@ impl Scene {
         let told = wait_for("an ERROR line about it", PATIENCE, async || {
             let problems = self.protected.problems(LIAR);
             match problems.get(before) {
-                Some(line) => Ok(Some(line["fields"].clone())),
+                Some(problem) => Ok(Some(problem["fields"].clone())),
                 None => Err(format!("{problems:?}")),
             }
         });

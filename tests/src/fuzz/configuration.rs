@@ -83,7 +83,7 @@ fn no_devices(folder: &Path) {
         let entry = prepared(entry);
         let kind = prepared(entry.file_type());
         let device = kind.is_block_device() || kind.is_char_device() || kind.is_socket();
-        assert!(!device, "{:?} is a device", entry.path());
+        assert!(!device, "{} is a device", entry.path().display());
         if kind.is_dir() {
             no_devices(&entry.path());
         }

@@ -45,9 +45,9 @@ pub(super) fn event(input: &[u8]) {
             backup_id, before, ..
         }) => {
             let named = before.map(named_after).or(backup_id);
-            named
-                .iter()
-                .for_each(|backup| assert_harmless(backup.as_str()));
+            if let Some(backup) = named {
+                assert_harmless(backup.as_str());
+            }
         }
         Event::Request(_) | Event::Sweep => {}
     }

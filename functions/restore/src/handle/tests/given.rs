@@ -195,24 +195,7 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
             CompleteLifecycleActionOutput::builder().build()
         })
     };
-    let suspend = if let Some(code) = given.refuses_to_suspend {
-        let words = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
-        mock!(Client::suspend_processes)
-            .sequence()
-            .http_status(400, Some(words))
-            .repeatedly()
-            .build()
-    } else {
-        let journal = Arc::clone(journal);
-        mock!(Client::suspend_processes).then_compute_output(move |request| {
-            assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
-            write(
-                &journal,
-                format!("suspend {}", request.scaling_processes().join(" ")),
-            );
-            SuspendProcessesOutput::builder().build()
-        })
-    };
+    let suspend = suspension(given, journal);
     let writes = Arc::clone(journal);
     let resume = mock!(Client::resume_processes).then_compute_output(move |request| {
         assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
@@ -237,6 +220,28 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
         &resume,
     ];
     mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules)
+}
+
+fn suspension(given: &Given, journal: &Journal) -> Rule {
+    use aws_sdk_autoscaling::Client;
+    if let Some(code) = given.refuses_to_suspend {
+        let words = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
+        mock!(Client::suspend_processes)
+            .sequence()
+            .http_status(400, Some(words))
+            .repeatedly()
+            .build()
+    } else {
+        let journal = Arc::clone(journal);
+        mock!(Client::suspend_processes).then_compute_output(move |request| {
+            assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
+            write(
+                &journal,
+                format!("suspend {}", request.scaling_processes().join(" ")),
+            );
+            SuspendProcessesOutput::builder().build()
+        })
+    }
 }
 
 fn ssm(given: &Given, journal: &Journal) -> aws_sdk_ssm::Client {
