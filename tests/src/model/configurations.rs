@@ -199,8 +199,6 @@ fn of_mistakes(size: u8) -> Vec<Configuration> {
         commands: 2 + size,
         ..Left::default()
     };
-    // How many invocations are under way at once is what costs most.
-    let calls = |few: usize| few + usize::from(size.min(1));
     vec![
         configuration(
             "a group that launches early",
@@ -258,7 +256,7 @@ fn of_mistakes(size: u8) -> Vec<Configuration> {
         ),
         configuration(
             "an adopted node",
-            calls(1),
+            1,
             hand_made(Left {
                 ticks: 1,
                 adoptions: 1,

@@ -1,5 +1,6 @@
 //! The Auto Scaling group of one: it launches, it terminates, and it waits for its hooks' answers.
 
+use super::calls::{Call, Resumption};
 use super::promises::Promise;
 use super::world::{Agent, Command, Node, NodeNumber, Standing, Status, Waited, World};
 use super::{circuit, ssm};
@@ -7,7 +8,11 @@ use super::{circuit, ssm};
 /// Launches an instance where none serves or is about to.
 pub(super) fn launch(world: &mut World) -> bool {
     let standing = |standing| world.nodes.iter().any(|node| node.standing == standing);
-    if standing(Standing::Waiting) || world.left.launches == 0 || world.suspended {
+    // A record is written before an instance has booted.
+    let resuming = world.calls.contains(&Call::RecordBreaker {
+        resumption: Resumption::Trial,
+    });
+    if standing(Standing::Waiting) || world.left.launches == 0 || world.suspended || resuming {
         return false;
     }
     if standing(Standing::Serving) {
