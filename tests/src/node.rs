@@ -13,6 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -36,6 +38,21 @@ pub struct Surroundings {
     pub reboot: Duration,
     /// The credentials that the node's instance role hands out.
     pub credentials: (String, String),
+}
+
+impl Surroundings {
+    /// Returns an SDK configuration for the stand-in, with these credentials.
+    pub fn aws(&self) -> SdkConfig {
+        let (access_key, secret_key) = &self.credentials;
+        let credentials = Credentials::new(access_key, secret_key, None, None, "stand-in");
+        SdkConfig::builder()
+            .http_client(shared::aws::http_client())
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .endpoint_url(&self.endpoint)
+            .region(Region::new(self.region.clone()))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
+    }
 }
 
 /// A simulated instance.
@@ -67,7 +84,6 @@ impl Node {
         id: &str,
         group: &str,
         surroundings: &Surroundings,
-        s3: aws_sdk_s3::Client,
         target_state: TargetState,
     ) -> Result<Arc<Self>> {
         let directory = surroundings.directory.join(id);
@@ -76,7 +92,7 @@ impl Node {
             id: id.to_owned(),
             group: group.to_owned(),
             surroundings: surroundings.clone(),
-            s3,
+            s3: aws_sdk_s3::Client::new(&surroundings.aws()),
             directory,
             workers: Arc::new(Semaphore::new(WORKERS)),
             cluster: OnceLock::new(),
@@ -237,6 +253,11 @@ impl Node {
             .with_context(|| format!("replace {}", path.display()))
     }
 
+    /// Returns an SDK configuration with the credentials of the node's role.
+    pub fn aws(&self) -> SdkConfig {
+        self.surroundings.aws()
+    }
+
     /// Returns the whole environment of the node's processes.
     pub fn environment(&self) -> Result<BTreeMap<String, String>> {
         let tools = postgres::bin_directory()?;
@@ -315,7 +336,7 @@ impl Drop for Node {
 }
 
 /// Writes an executable file.
-pub(crate) fn write_program(path: &Path, text: &str) -> Result<()> {
+pub fn write_program(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
         .with_context(|| format!("make {} executable", path.display()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::FutureExt as _;
 use serde_json::Value;
 use shared::command::AGENT_STEP;
 use shared::env;
@@ -16,7 +17,7 @@ use shared::report::{Report, RestoreReport};
 use crate::node::Node;
 use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
 use crate::wait::wait_for;
-use crate::world::{ProtectedGroup, StandIn, StandInBuilder};
+use crate::world::{ProtectedGroup, StandIn, StandInBuilder, UserData};
 
 /// How long a test waits for anything: machines are slow and loaded.
 pub const PATIENCE: Duration = Duration::from_mins(3);
@@ -94,6 +95,26 @@ impl Protected {
     pub fn description(&self, stack: &str) -> Result<ProtectedGroup> {
         let load = self.load(stack)?;
         Ok(registry::protected_group(stack, self.world.bucket(), &load))
+    }
+
+    /// Creates a group whose machines are changed by `prepare`, too, before their agent starts.
+    pub fn create_changed(
+        &self,
+        stack: &str,
+        prepare: impl Fn(&Node) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<()> {
+        let group = self.description(stack)?;
+        let (inner, prepare) = (group.user_data, Arc::new(prepare));
+        let user_data: UserData = Arc::new(move |node| {
+            let (inner, prepare) = (Arc::clone(&inner), Arc::clone(&prepare));
+            async move {
+                inner(Arc::clone(&node)).await?;
+                prepare(&node)
+            }
+            .boxed()
+        });
+        self.world
+            .create_group(ProtectedGroup { user_data, ..group })
     }
 
     /// Creates a group and waits until its first, still empty, node is in service.
@@ -183,6 +204,14 @@ impl Protected {
         })
         .await?;
         self.manifest(stack, &newest)
+    }
+
+    /// Counts the uploads to the bucket of backups that were begun and neither completed nor aborted, as S3 lists them.
+    pub async fn open_uploads(&self) -> Result<usize> {
+        let s3 = aws_sdk_s3::Client::new(self.world.aws());
+        let uploads = s3.list_multipart_uploads().bucket(self.world.bucket());
+        let listed = uploads.send().await.context("list the open uploads")?;
+        Ok(listed.uploads().len())
     }
 
     /// Fires the schedule and waits until the stack has one backup more.
@@ -302,6 +331,22 @@ impl Protected {
                 _ => None,
             });
         report.with_context(|| format!("{} reports no restore: {all:?}", node.id()))
+    }
+
+    /// Returns how the launches of a group ended, or what they are at, the oldest first, as Auto Scaling tells an
+    /// operator: `Successful`, `Cancelled`, `MidLifecycleAction` and so on.
+    pub async fn launches(&self, group: &str) -> Result<Vec<String>> {
+        let auto_scaling = aws_sdk_autoscaling::Client::new(self.world.aws());
+        let asked = auto_scaling
+            .describe_scaling_activities()
+            .auto_scaling_group_name(group);
+        let told = asked.send().await.context("ask for the activities")?;
+        let launches = told.activities().iter().rev().filter(|activity| {
+            let description = activity.description().unwrap_or_default();
+            description.starts_with("Launching")
+        });
+        let status = launches.filter_map(|activity| activity.status_code());
+        Ok(status.map(|status| status.as_str().to_owned()).collect())
     }
 
     /// Returns every JSON line that the functions wrote since the first `after` lines.

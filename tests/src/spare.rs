@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -17,10 +16,9 @@ use shared::manifest::{Index, Manifest, ObjectRecord};
 use shared::report::Report;
 use tokio::process::{Child, Command};
 
-use crate::node::{Node, Surroundings};
+use crate::node::Node;
 use crate::protected::Protected;
 use crate::registry::{self, Files, Rows};
-use crate::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::world::Binaries;
 
 /// A prepared machine that no group knows.
@@ -62,16 +60,9 @@ impl Spare {
     /// Boots a machine with the settings of `stack` and an empty Postgres that is not started yet.
     pub async fn boot(protected: &Protected, stack: &str) -> Result<Self> {
         let world = &protected.world;
-        let surroundings = Surroundings {
-            directory: world.directory().join("nodes"),
-            endpoint: world.endpoint().to_owned(),
-            region: world.region().to_owned(),
-            reboot: Duration::ZERO,
-            credentials: (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
-        };
+        let surroundings = world.surroundings(stack)?;
         let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
-        let s3 = aws_sdk_s3::Client::new(world.aws());
-        let node = Node::boot(&id, "none", &surroundings, s3, Arc::new(|| None)).await?;
+        let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
         registry::prepare(&node, stack, world.bucket(), &protected.load(stack)?).await?;
         node.finish_boot()?;
         Ok(Self { node })

@@ -25,6 +25,7 @@ use crate::lambda::{FunctionError, Lambda, LogLine};
 use crate::node::{Node, Surroundings};
 use crate::s3::S3;
 use crate::ssm::Ssm;
+use crate::template::Template;
 use crate::wait::wait_for;
 pub use builder::StandInBuilder;
 pub use deploy::Binaries;
@@ -70,12 +71,20 @@ struct State {
     lambda: Lambda,
     planned: Arc<PlannedFaults>,
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
-    user_data: Mutex<BTreeMap<String, UserData>>,
+    launches: Mutex<BTreeMap<String, Launch>>,
+    template: PathBuf,
+    parameters: BTreeMap<String, String>,
     hooks: Vec<crate::autoscaling::Hook>,
     surroundings: Surroundings,
-    node_s3: aws_sdk_s3::Client,
     registration: Duration,
     clock: Clock,
+}
+
+/// What the machines of a group are launched with.
+#[derive(Clone)]
+struct Launch {
+    user_data: UserData,
+    surroundings: Surroundings,
 }
 
 impl StandIn {
@@ -151,8 +160,11 @@ impl StandIn {
 
     /// Creates a group of 1/1/1 with the template's hooks; its first instance launches at once.
     pub fn create_group(&self, group: ProtectedGroup) -> Result<()> {
-        let user_data = &self.state.user_data;
-        lock(user_data).insert(group.name.clone(), group.user_data);
+        let launch = Launch {
+            user_data: group.user_data,
+            surroundings: self.surroundings(&group.stack)?,
+        };
+        lock(&self.state.launches).insert(group.name.clone(), launch);
         let tags = group.tagged.then(|| Tag {
             key: STACK_TAG.to_owned(),
             value: group.stack.clone(),
@@ -168,6 +180,17 @@ impl StandIn {
             retain_on_abandon: group.retain_on_abandon,
         });
         created.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.message))
+    }
+
+    /// Returns what surrounds the nodes of a stack. They have the role that the template gives to such nodes.
+    pub fn surroundings(&self, stack: &str) -> Result<Surroundings> {
+        let mut parameters = self.state.parameters.clone();
+        parameters.insert("ProtectedStack".to_owned(), stack.to_owned());
+        let template = Template::load(&self.state.template, &parameters)?;
+        let access_key = deploy::restrict_nodes(&self.state.s3, &template, stack)?;
+        let mut surroundings = self.state.surroundings.clone();
+        surroundings.credentials.0 = access_key;
+        Ok(surroundings)
     }
 
     /// Returns the instances of a group, the oldest first.

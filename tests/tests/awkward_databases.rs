@@ -12,10 +12,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
-use rekindle_tests::world::{ProtectedGroup, UserData};
 use rekindle_tests::{postgres, registry};
 use shared::manifest::Manifest;
 
@@ -32,19 +30,11 @@ impl Scene {
     /// Starts a group; `prepare` changes every machine, and what its settings say, before the agent starts.
     async fn start(prepare: fn(&Node)) -> Self {
         let protected = Protected::start().await.unwrap();
-        let group = protected.description(STACK).unwrap();
-        let inner = Arc::clone(&group.user_data);
-        let user_data: UserData = Arc::new(move |node| {
-            let inner = Arc::clone(&inner);
-            async move {
-                inner(Arc::clone(&node)).await?;
-                prepare(&node);
-                Ok(())
-            }
-            .boxed()
-        });
-        let group = ProtectedGroup { user_data, ..group };
-        protected.world.create_group(group).unwrap();
+        let prepare = move |node: &Node| {
+            prepare(node);
+            Ok(())
+        };
+        protected.create_changed(STACK, prepare).unwrap();
         Self {
             node: protected.in_service(STACK, None).await.unwrap(),
             protected,

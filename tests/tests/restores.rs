@@ -84,49 +84,6 @@ async fn a_stack_without_backups_starts_empty_and_is_backed_up_from_then_on() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_cannot_be_right_is_never_an_empty_application() -> Result<()> {
-    let protected = Protected::start().await?;
-    let world = &protected.world;
-    // The stack had backups, and somebody removed them all.
-    let ssm = aws_sdk_ssm::Client::new(world.aws());
-    ssm.put_parameter()
-        .name("/rekindle/removed")
-        .value(r#"{"first_backup":"20261123T021500.000Z"}"#)
-        .r#type(aws_sdk_ssm::types::ParameterType::String)
-        .send()
-        .await?;
-    world.create_group(protected.description("removed")?)?;
-    protected.failure("removed", "BackupsGone").await?;
-
-    world
-        .s3()
-        .deny("ListObjectsV2", world.bucket(), "manifests/denied/");
-    world.create_group(protected.description("denied")?)?;
-    protected.failure("denied", "BackupsUnknown").await?;
-    let problems = protected.problems("denied");
-    let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("AccessDenied"), "{problems:?}");
-
-    let bucket = world.directory().join("s3").join(world.bucket());
-    std::fs::rename(&bucket, world.directory().join("elsewhere"))?;
-    world.create_group(protected.description("nowhere")?)?;
-    protected.failure("nowhere", "BackupsUnknown").await?;
-    let problems = protected.problems("nowhere");
-    let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("NoSuchBucket"), "{problems:?}");
-
-    for stack in ["removed", "denied", "nowhere"] {
-        assert!(!was_in_service(&protected, stack), "{stack}");
-        let problems = protected.problems(stack);
-        let abandoned = "abandoned the launch; the group launches nothing for now";
-        assert_eq!(problems[0]["fields"]["message"], abandoned);
-        let remedy = problems[0]["fields"]["remedy"].as_str();
-        assert!(remedy.is_some_and(|remedy| !remedy.is_empty()));
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
     let (protected, lost, _, holding) = backed_up("unheard").await?;
     let bus = protected.world.bus();
@@ -347,60 +304,5 @@ async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_servi
     let node = protected.in_service("pool", Some(&lost)).await?;
     assert_restored(&spare::holding(&node).await?, &holding);
     assert_eq!(let_in(&protected, &node), 1);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_that_reconnect_without_a_pause_see_the_old_or_the_new_and_nothing_between()
--> Result<()> {
-    let (protected, _node, manifest, holding) = backed_up("busy").await?;
-    let spare = Spare::with_data(&protected, "busy").await?;
-    let restored = Arc::new(AtomicBool::new(false));
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        let (restored, node) = (Arc::clone(&restored), Arc::clone(&spare.node));
-        clients.push(tokio::spawn(async move {
-            let (mut old, mut new) = (0_usize, 0_usize);
-            let mut looks_after = 0;
-            while looks_after < 3 {
-                looks_after += usize::from(restored.load(Ordering::SeqCst));
-                let Ok(cluster) = node.cluster() else {
-                    continue;
-                };
-                // While the databases change places, nobody gets in.
-                let Ok(client) = cluster.connect(MAIN_DATABASE).await else {
-                    continue;
-                };
-                let query = "SELECT to_regclass('public.precious') IS NOT NULL,
-                    to_regclass('registry.pushes') IS NOT NULL";
-                if let Ok(row) = client.query_one(query, &[]).await {
-                    let (precious, registry): (bool, bool) = (row.get(0), row.get(1));
-                    assert_ne!(
-                        precious, registry,
-                        "neither the old database nor the new one"
-                    );
-                    old += usize::from(precious);
-                    new += usize::from(registry);
-                }
-            }
-            (old, new)
-        }));
-    }
-    let answer = spare
-        .restore("launch-busy", &[manifest.candidate()])
-        .await?;
-    restored.store(true, Ordering::SeqCst);
-    assert_eq!(answer.code, Some(0), "{answer:?}");
-    for client in clients {
-        let (old, new) = client.await?;
-        assert!(
-            old > 0 && new > 0,
-            "{old} looks at the old one, {new} at the new one"
-        );
-    }
-    let after = spare.holding().await?;
-    for (name, rows) in &holding.databases {
-        assert!(after.databases.get(name) == Some(rows), "{name} differs");
-    }
     Ok(())
 }

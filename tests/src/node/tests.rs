@@ -15,13 +15,8 @@ async fn node(directory: &Path) -> Arc<Node> {
         reboot: Duration::ZERO,
         credentials: ("key".to_owned(), "secret".to_owned()),
     };
-    let s3 = aws_sdk_s3::Config::builder()
-        .behavior_version(aws_config::BehaviorVersion::v2026_01_12())
-        .http_client(shared::aws::http_client())
-        .build();
-    let s3 = aws_sdk_s3::Client::from_conf(s3);
     let target: TargetState = Arc::new(|| None);
-    Node::boot("i-0123456789abcdef0", "demo", &surroundings, s3, target)
+    Node::boot("i-0123456789abcdef0", "demo", &surroundings, target)
         .await
         .unwrap()
 }

@@ -9,6 +9,7 @@ mod checksums;
 mod damage;
 mod multipart;
 mod objects;
+mod permissions;
 mod service;
 mod store;
 
@@ -23,10 +24,11 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 
 pub use call::{Call, Fault};
 use call::{broken_response, error_response};
+pub use permissions::Permissions;
 use service::{OneSecret, Service, SignedOnly};
 use store::Store;
 
-/// An access key to sign with; any other does as well, and is what policies see.
+/// The access key of somebody who may do everything; so may whoever signs with one that nobody has restricted.
 pub const ACCESS_KEY: &str = "AKIASTANDIN";
 /// The one secret key.
 pub const SECRET_KEY: &str = "stand-in";
@@ -46,8 +48,15 @@ pub struct S3 {
 struct Control {
     no_overwrite: BTreeSet<String>,
     denied: Vec<Denial>,
+    permissions: BTreeMap<String, Permissions>,
     hook: Option<Hook>,
     counts: BTreeMap<String, u64>,
+}
+
+impl Control {
+    fn permissions_of(&self, call: &Call) -> Option<&Permissions> {
+        self.permissions.get(call.access_key.as_deref()?)
+    }
 }
 
 struct Denial {
@@ -96,7 +105,10 @@ impl S3 {
 
     async fn answer(&self, call: &Call, request: Request<Body>) -> Response<Body> {
         match self.decide(call) {
-            None => self.serve(request).await,
+            None => {
+                let response = self.serve(request).await;
+                self.hide_absence(call, response)
+            }
             Some(Fault::Error(status, code)) => {
                 error_response(status, &code, "as the test asked for")
             }
@@ -122,7 +134,13 @@ impl S3 {
             let mut control = self.control();
             *control.counts.entry(call.operation.clone()).or_default() += 1;
             let overwrites = control.no_overwrite.contains(&call.bucket) && call.may_overwrite();
-            if overwrites || control.denied.iter().any(|denial| denial.covers(call)) {
+            let denied = control.denied.iter().any(|denial| denial.covers(call));
+            // Of a bucket that is not there, S3 says so to everybody.
+            let permitted = !self.has_bucket(&call.bucket)
+                || control
+                    .permissions_of(call)
+                    .is_none_or(|permissions| permissions.allow(call));
+            if overwrites || denied || !permitted {
                 return Some(Fault::Error(
                     StatusCode::FORBIDDEN,
                     "AccessDenied".to_owned(),
@@ -132,6 +150,28 @@ impl S3 {
         };
         // Called without the lock, since it may well ask this stand-in for something.
         hook.and_then(|hook| hook(call))
+    }
+
+    /// Denies whoever may not list to learn that an object is not there. Of a version that is not there AWS documents
+    /// nothing.
+    fn hide_absence(&self, call: &Call, response: Response<Body>) -> Response<Body> {
+        let reads = ["GetObject", "HeadObject"].contains(&call.operation.as_str());
+        let exists = matches!(self.store.record(&call.bucket, &call.key), Ok(Some(_)));
+        let absent = response.status() == StatusCode::NOT_FOUND && !exists;
+        if !reads || !absent || !self.has_bucket(&call.bucket) {
+            return response;
+        }
+        let control = self.control();
+        match control.permissions_of(call) {
+            Some(permissions) if !permissions.tell_of_absence(&call.bucket) => {
+                error_response(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied")
+            }
+            _ => response,
+        }
+    }
+
+    fn has_bucket(&self, bucket: &str) -> bool {
+        self.store.root().join(bucket).is_dir()
     }
 
     async fn serve(&self, request: Request<Body>) -> Response<Body> {
@@ -163,6 +203,12 @@ impl S3 {
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
         });
+    }
+
+    /// Restricts whoever signs with this access key to what a role may do.
+    pub fn restrict(&self, access_key: &str, permissions: Permissions) {
+        let known = &mut self.control().permissions;
+        known.insert(access_key.to_owned(), permissions);
     }
 
     /// Takes back every [`Self::deny`].

@@ -49,6 +49,8 @@ pub struct FunctionSpec {
     pub timeout: Duration,
     /// Memory in MB.
     pub memory_mb: u32,
+    /// Its role, by the logical id; none where SAM makes one.
+    pub role: Option<String>,
     /// What invokes it.
     pub rules: Vec<Rule>,
     /// How often a failed asynchronous invocation is tried again.
@@ -195,6 +197,7 @@ fn function(
         // Lambda's own defaults.
         timeout: Duration::from_secs(number(&property("Timeout"))?.unwrap_or(3)),
         memory_mb: u32::try_from(number(&property("MemorySize"))?.unwrap_or(128))?,
+        role: text(&property("Role")).and_then(|role| role.strip_suffix(".Arn").map(str::to_owned)),
         rules,
         retries: u32::try_from(number(&asynchronous["MaximumRetryAttempts"])?.unwrap_or(2))?,
         max_event_age: Duration::from_secs(

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_s3::config::Credentials;
 use axum::Router;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::deploy::{Binaries, function, hooks, publish_layer};
+use super::deploy::{Binaries, function, hooks, publish_layer, restrict_functions};
 use super::{StandIn, State, machines};
 use crate::autoscaling::{self, AutoScaling, Ends};
 use crate::bus::Bus;
@@ -211,7 +209,13 @@ impl StandInBuilder {
         let address = listener.local_addr().context("the listener's address")?;
         let endpoint = format!("http://{address}");
         let clock = Clock::scaled(self.time_scale);
-        let aws = sdk_config(&endpoint, &self.region);
+        let surroundings = Surroundings {
+            directory: directory.path().join("nodes"),
+            endpoint: endpoint.clone(),
+            region: self.region.clone(),
+            reboot: clock.wait(30.0),
+            credentials: (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
+        };
 
         let s3 = S3::new(&directory.path().join("s3"))?;
         s3.create_bucket(&self.bucket)?;
@@ -220,6 +224,7 @@ impl StandInBuilder {
         }
         let parameters = self.template_parameters();
         let template = Template::load(&self.template, &parameters)?;
+        restrict_functions(&s3, &template)?;
         let bus = Arc::new(Bus::new(&template, &self.region)?);
         let documents = template.documents.iter();
         let documents = documents.map(|one| (&one.name, &one.content));
@@ -258,9 +263,10 @@ impl StandInBuilder {
         let lambda = Lambda::start(settings, functions).await?;
         bus.connect(lambda.clone());
 
-        let nodes = directory.path().join("nodes");
-        std::fs::create_dir_all(&nodes).context("create the nodes' directory")?;
-        open_to_all(&nodes)?;
+        let nodes = &surroundings.directory;
+        std::fs::create_dir_all(nodes).context("create the nodes' directory")?;
+        open_to_all(nodes)?;
+        let aws = surroundings.aws();
         let state = Arc::new(State {
             auto_scaling: Arc::new(AutoScaling::new(pace)),
             ssm: Arc::new(ssm),
@@ -269,16 +275,11 @@ impl StandInBuilder {
             lambda,
             planned: Arc::default(),
             nodes: Mutex::default(),
-            user_data: Mutex::default(),
+            launches: Mutex::default(),
+            template: self.template,
+            parameters,
             hooks: hooks(&template.hooks)?,
-            surroundings: Surroundings {
-                directory: nodes,
-                endpoint,
-                region: self.region.clone(),
-                reboot: clock.wait(30.0),
-                credentials: (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
-            },
-            node_s3: aws_sdk_s3::Client::new(&aws),
+            surroundings,
             registration: clock.wait(self.registration_delay),
             clock,
         });
@@ -337,19 +338,6 @@ async fn serve(listener: TcpListener, services: Services) {
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the stand-in's listener ended");
     }
-}
-
-fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
-    let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "stand-in");
-    SdkConfig::builder()
-        .http_client(shared::aws::http_client())
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .endpoint_url(endpoint)
-        .region(Region::new(region.to_owned()))
-        .credentials_provider(aws_sdk_s3::config::SharedCredentialsProvider::new(
-            credentials,
-        ))
-        .build()
 }
 
 /// Postgres runs as a user of its own and has to get through.

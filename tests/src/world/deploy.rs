@@ -7,8 +7,8 @@ use shared::checksum::digests;
 
 use crate::autoscaling::{Hook, HookResult, Transition};
 use crate::lambda::Function;
-use crate::s3::{ACCESS_KEY, SECRET_KEY};
-use crate::template::{FunctionSpec, HookSpec};
+use crate::s3::{Permissions, S3, SECRET_KEY};
+use crate::template::{FunctionSpec, HookSpec, Template};
 
 /// How many copies of a function run at a time.
 const CONCURRENCY: usize = 10;
@@ -110,7 +110,7 @@ pub(super) fn function(
         (shared::env::AGENT, agent.display().to_string()),
         ("AWS_ENDPOINT_URL", endpoint.to_owned()),
         ("AWS_REGION", region.to_owned()),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_ACCESS_KEY_ID", spec.logical_id.clone()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
     ] {
         environment.insert(name.to_owned(), value);
@@ -125,6 +125,29 @@ pub(super) fn function(
         retries: spec.retries,
         max_event_age: spec.max_event_age,
     })
+}
+
+/// Restricts the functions, which sign with their logical ids, to what their roles may do.
+pub(super) fn restrict_functions(s3: &S3, template: &Template) -> Result<()> {
+    for function in &template.functions {
+        if let Some(role) = &function.role {
+            s3.restrict(&function.logical_id, permissions(template, role)?);
+        }
+    }
+    Ok(())
+}
+
+/// Restricts the nodes of a stack to what their role may do; returns the access key that they sign with.
+pub(super) fn restrict_nodes(s3: &S3, template: &Template, stack: &str) -> Result<String> {
+    let access_key = format!("NODE-{stack}");
+    s3.restrict(&access_key, permissions(template, "NodeRole")?);
+    Ok(access_key)
+}
+
+fn permissions(template: &Template, role: &str) -> Result<Permissions> {
+    let resource = template.resources.get(role);
+    let resource = resource.with_context(|| format!("the template has no role {role}"))?;
+    Permissions::of_role(resource).with_context(|| format!("in {role}"))
 }
 
 /// Takes the template's hooks; the budget's where the template has none yet.

@@ -47,18 +47,22 @@ async fn boot(state: Arc<State>, group: String, instance: String) {
 }
 
 async fn try_boot(state: &Arc<State>, group: &str, instance: &str) -> Result<()> {
+    let launch = lock(&state.launches).get(group).cloned();
+    // A group that was created through the API has no user data, and nobody restricts its nodes.
+    let (user_data, surroundings) = match launch {
+        Some(launch) => (Some(launch.user_data), launch.surroundings),
+        None => (None, state.surroundings.clone()),
+    };
     let auto_scaling = Arc::clone(&state.auto_scaling);
     let id = instance.to_owned();
     let node = Node::boot(
         instance,
         group,
-        &state.surroundings,
-        state.node_s3.clone(),
+        &surroundings,
         Arc::new(move || auto_scaling.target_state(&id)),
     )
     .await?;
     lock(&state.nodes).insert(instance.to_owned(), Arc::clone(&node));
-    let user_data = lock(&state.user_data).get(group).cloned();
     // As on EC2, the SSM agent does not wait for the user data.
     let register = async {
         tokio::time::sleep(state.registration).await;

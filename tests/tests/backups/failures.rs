@@ -9,17 +9,6 @@ use tokio::try_join;
 
 use super::{ask, tick};
 
-/// Asks S3 which uploads are open in the bucket of backups.
-pub(crate) async fn open_uploads(protected: &Protected) -> Result<usize> {
-    let s3 = aws_sdk_s3::Client::new(protected.world.aws());
-    let listed = s3
-        .list_multipart_uploads()
-        .bucket(protected.world.bucket())
-        .send()
-        .await?;
-    Ok(listed.uploads().len())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again() -> Result<()> {
     let protected = Protected::start().await?;
@@ -98,7 +87,7 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
         );
         assert!(protected.backups(stack)?.is_empty(), "{stack}");
     }
-    assert_eq!(open_uploads(&protected).await?, 0);
+    assert_eq!(protected.open_uploads().await?, 0);
 
     std::fs::rename(&aside, &configured)?;
     server.cluster()?.start().await?;

@@ -6,7 +6,6 @@ mod damage;
 mod delivery;
 mod failures;
 mod inputs;
-mod killed;
 mod requests;
 mod schedule;
 

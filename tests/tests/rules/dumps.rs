@@ -1,17 +1,16 @@
-//! Processes that are killed in the middle of a large dump.
+//! A dump that is not whole is no backup.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use rekindle_tests::node::Node;
+use rekindle_tests::node::{Node, write_program};
+use rekindle_tests::postgres::bin_directory;
 use rekindle_tests::protected::Protected;
 use rekindle_tests::registry::MAIN_DATABASE;
 use rekindle_tests::spare;
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
-
-use super::failures::open_uploads;
 
 /// Enough for several parts, and more than the agent holds in memory: 64 MiB that cannot be compressed.
 const LARGE: &str = "CREATE TABLE large AS SELECT i, (SELECT string_agg(sha256((i * 1000 + j)::text::bytea), ''::bytea)
@@ -36,7 +35,7 @@ fn kill_at_first_part(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_is_cut_short_is_never_committed_and_the_next_one_succeeds() -> Result<()> {
+async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
     let protected = Protected::start().await?;
     let node = protected.empty("cut").await?;
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
@@ -53,7 +52,7 @@ async fn a_backup_that_is_cut_short_is_never_committed_and_the_next_one_succeeds
     assert_eq!(report.exit_code, ExitCode::Dump, "{report:?}");
     let message = protected.failure("cut", ExitCode::Dump.word()).await?;
     assert!(message.contains("pg_dump"), "{message}");
-    assert_eq!(open_uploads(&protected).await?, 0);
+    assert_eq!(protected.open_uploads().await?, 0);
     world.s3().clear_hook();
 
     // S3 refuses to make the parts an object.
@@ -63,7 +62,7 @@ async fn a_backup_that_is_cut_short_is_never_committed_and_the_next_one_succeeds
     world.bus().tick(at + Duration::seconds(5));
     let ended = protected.ended(&node, "backup", 1).await?;
     assert_eq!(ended.code, i32::from(ExitCode::Upload.code()), "{ended:?}");
-    assert_eq!(open_uploads(&protected).await?, 0);
+    assert_eq!(protected.open_uploads().await?, 0);
     world.s3().allow_all();
     protected.quiet().await?;
 
@@ -86,5 +85,33 @@ async fn a_backup_that_is_cut_short_is_never_committed_and_the_next_one_succeeds
     world.bus().tick(at + Duration::seconds(15));
     let manifest = protected.committed("cut", 0).await?;
     assert!(manifest.index.bytes() > 64 * 1024 * 1024);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_that_ends_early_is_no_backup_even_if_pg_dump_calls_it_good() -> Result<()> {
+    let (protected, node) = Protected::one("early").await?;
+    let genuine = bin_directory()?.join("pg_dump");
+    let genuine = genuine.display();
+    let program = node.root().join("usr/local/bin/pg_dump");
+    let at = OffsetDateTime::now_utc();
+    // Half of one, and nothing at all; the exit status is 0 in both cases.
+    for (number, bytes) in [2_000, 0].into_iter().enumerate() {
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" != --version ] || exec {genuine} \"$@\"\n\
+             {genuine} \"$@\" 2>/dev/null | head -c {bytes}\nexit 0\n"
+        );
+        write_program(&program, &script)?;
+        let tick = at + Duration::seconds(5) * i32::try_from(number)?;
+        protected.world.bus().tick(tick);
+        let ended = protected.ended(&node, "backup", number).await?;
+        assert_eq!(ended.status, "Failed", "{bytes} bytes: {ended:?}");
+        protected.quiet().await?;
+        assert!(protected.backups("early")?.is_empty(), "{bytes} bytes");
+        assert_eq!(protected.open_uploads().await?, 0, "{bytes} bytes");
+    }
+    std::fs::remove_file(&program)?;
+    protected.world.bus().tick(at + Duration::seconds(15));
+    protected.committed("early", 0).await?;
     Ok(())
 }

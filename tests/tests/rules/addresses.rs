@@ -1,0 +1,170 @@
+//! A server in a container is found by the container's name, each time anew.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::node::{Node, write_program};
+use rekindle_tests::protected::{PATIENCE, Protected, change_settings, fill};
+use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::spare;
+use rekindle_tests::wait::wait_for;
+use serde_json::json;
+
+use super::template;
+
+const CONTAINER: &str = "registry_postgres";
+
+/// A `docker` that can do nothing but execute programs in containers that it knows by their names. What it knows of
+/// one is where its server listens at the moment.
+const DOCKER: &str = r#"#!/bin/sh -eu
+echo "$*" >> "$REKINDLE_ROOT/run/docker.log"
+[ "$1 $2" = "exec -i" ] || { echo "docker: '$1 $2' is not a docker command" >&2; exit 1; }
+shift 2
+while [ "$1" = --env ]; do export "$2"; shift 2; done
+address="$REKINDLE_ROOT/run/containers/$1"
+[ -e "$address" ] || { echo "Error response from daemon: No such container: $1" >&2; exit 1; }
+shift
+PGHOST=$(cat "$address")
+export PGHOST
+exec "$@"
+"#;
+
+/// Puts a node's Postgres into a container.
+fn contain(node: &Node) -> Result<()> {
+    let cluster = node.cluster()?;
+    let (socket, port) = (cluster.socket_directory(), cluster.port());
+    let direct = format!("host = \"{}\"\nport = {port}", socket.display());
+    change_settings(node, &direct, &format!("container = \"{CONTAINER}\""))?;
+    let docker = DOCKER.replace("PGHOST=", &format!("PGPORT={port}\nexport PGPORT\nPGHOST="));
+    write_program(&node.root().join("usr/local/bin/docker"), &docker)?;
+    std::fs::create_dir_all(node.root().join("run/containers"))?;
+    listens_at(node, Some(&socket))
+}
+
+/// Tells the node's docker where the container's server listens; nowhere, where there is no container.
+fn listens_at(node: &Node, address: Option<&Path>) -> Result<()> {
+    let path = node.root().join("run/containers").join(CONTAINER);
+    match address {
+        Some(address) => std::fs::write(&path, address.display().to_string()),
+        None => std::fs::remove_file(&path),
+    }
+    .with_context(|| format!("change {}", path.display()))
+}
+
+/// Restarts the container: its server has another address then.
+async fn restart(node: &Node, name: &str) -> Result<()> {
+    let cluster = node.cluster()?;
+    cluster.stop().await?;
+    let address = cluster.directory().join(name);
+    std::fs::create_dir(&address)?;
+    let owner = cluster.socket_directory().metadata()?;
+    std::os::unix::fs::chown(&address, Some(owner.uid()), Some(owner.gid()))?;
+    let settings = cluster.directory().join("data/postgresql.conf");
+    let mut text = std::fs::read_to_string(&settings)?;
+    text += &format!("unix_socket_directories = '{}'\n", address.display());
+    std::fs::write(&settings, text)?;
+    cluster.start().await?;
+    listens_at(node, Some(&address))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_silence()
+-> Result<()> {
+    let protected = Protected::start().await?;
+    protected.create_changed("moved", contain)?;
+    let node = protected.in_service("moved", None).await?;
+    fill(&node).await?;
+    let first = protected.back_up("moved").await?;
+    restart(&node, "elsewhere").await?;
+    let main = node.cluster()?.connect(MAIN_DATABASE).await?;
+    main.batch_execute("CREATE TABLE public.later AS SELECT generate_series(1, 7)")
+        .await?;
+    drop(main);
+    let second = protected.back_up("moved").await?;
+    assert_eq!(second.index.rows(), first.index.rows() + 7);
+
+    // Gone for good: no backup, and the alarm of the template goes off by the filter of the template.
+    listens_at(&node, None)?;
+    let template = template("moved", protected.world.bucket())?;
+    let filter = &template.resources["BackupFailures"]["Properties"]["MetricTransformations"][0];
+    let alarm = &template.resources["BackupFailed"]["Properties"];
+    assert_eq!(alarm["Namespace"], filter["MetricNamespace"]);
+    assert_eq!(alarm["MetricName"], filter["MetricName"]);
+    assert_eq!(
+        alarm["Dimensions"],
+        json!([{"Name": "Stack", "Value": "moved"}])
+    );
+    assert_eq!(
+        filter["Dimensions"],
+        json!([{"Key": "Stack", "Value": "$.Stack"}])
+    );
+    let field = filter["MetricValue"]
+        .as_str()
+        .and_then(|path| path.strip_prefix("$."));
+    let field = field.context("the filter takes no field")?;
+    let raised = || {
+        let lines = protected.lines(0).into_iter();
+        let lines = lines.filter(|line| line["Stack"] == "moved");
+        lines.filter_map(|line| line[field].as_f64()).sum::<f64>()
+    };
+    assert!(raised() < 1.0, "the alarm is raised already");
+    protected.world.tick();
+    let ended = protected.ended(&node, "backup", 2).await?;
+    assert_eq!(ended.status, "Failed", "{ended:?}");
+    wait_for("the alarm", PATIENCE, async || {
+        let threshold = alarm["Threshold"].as_f64().ok_or("no threshold")?;
+        Ok::<_, &str>((raised() >= threshold).then_some(()))
+    })
+    .await?;
+    assert_eq!(protected.backups("moved")?.len(), 2);
+    // And should even the failures fall silent, the age does not.
+    let age = &template.resources["BackupTooOld"]["Properties"];
+    assert_eq!(
+        (&age["MetricName"], &age["TreatMissingData"]),
+        (&json!("BackupAge"), &json!("breaching"))
+    );
+
+    restart(&node, "back").await?;
+    protected.back_up("moved").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_reached_by_its_name_and_never_by_an_address() -> Result<()> {
+    let protected = Protected::start().await?;
+    protected.create_changed("named", contain)?;
+    let node = protected.in_service("named", None).await?;
+    fill(&node).await?;
+    protected.back_up("named").await?;
+    let held = spare::holding(&node).await?;
+    let next = protected.lose(&node).await?;
+    assert!(spare::holding(&next).await?.databases == held.databases);
+    protected.back_up("named").await?;
+
+    // Restore and backup have called docker for everything, and this is all that they have told it.
+    let log = std::fs::read_to_string(next.root().join("run/docker.log"))?;
+    let socket = next.cluster()?.socket_directory().display().to_string();
+    let port = next.cluster()?.port().to_string();
+    for program in ["psql", "pg_dump", "pg_restore"] {
+        let called = format!(" {CONTAINER} {program}");
+        assert!(
+            log.lines().any(|line| line.contains(&called)),
+            "{program}: {log}"
+        );
+    }
+    for line in log.lines() {
+        assert!(line.starts_with("exec -i --env "), "{line}");
+        assert!(line.contains(&format!(" {CONTAINER} ")), "{line}");
+        for address in [
+            socket.as_str(),
+            port.as_str(),
+            "127.0.0.1",
+            "PGHOST",
+            "host=",
+        ] {
+            assert!(!line.contains(address), "{address}: {line}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Nothing is given up because it takes its time.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::node::write_program;
+use rekindle_tests::protected::{PATIENCE, Protected, change_settings, fill};
+use rekindle_tests::spare;
+use rekindle_tests::wait::wait_for;
+use shared::budget::LAUNCH_HEARTBEAT;
+use tokio::net::UnixListener;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_waits_for_postgres() -> Result<()> {
+    let protected = Protected::start().await?;
+    let world = &protected.world;
+    // From a moment on, the command that starts Postgres returns before there is any.
+    let late = world.directory().join("late");
+    let is_late = late.display().to_string();
+    protected.create_changed("late", move |node| {
+        let start = node.cluster()?.start_script().display().to_string();
+        let program = node.root().join("usr/local/bin/start-postgres");
+        write_program(
+            &program,
+            &format!("#!/bin/sh\n[ -e {is_late} ] || exec {start}\n"),
+        )?;
+        change_settings(node, &start, &program.display().to_string())
+    })?;
+    let lost = protected.in_service("late", None).await?;
+    fill(&lost).await?;
+    protected.back_up("late").await?;
+    let held = spare::holding(&lost).await?;
+    std::fs::write(&late, "")?;
+    world.kill_instance(lost.id()).await?;
+    let node = world
+        .wait_until("late", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+        .await?;
+    let cluster = wait_for("the node to have a cluster", PATIENCE, async || {
+        node.cluster()
+            .map(Some)
+            .map_err(|error| format!("{error:#}"))
+    });
+    let cluster = cluster.await?;
+
+    // In the place of the server somebody hangs up on each who asks for it.
+    let socket = cluster.socket_directory();
+    let socket = socket.join(format!(".s.PGSQL.{}", cluster.port()));
+    let listener = UnixListener::bind(&socket).context("listen in the place of Postgres")?;
+    let asking = async {
+        for _ in 0..4 {
+            listener.accept().await?;
+        }
+        anyhow::Ok(())
+    };
+    protected.sweeping(asking).await?;
+    let restores = protected.invocations(&node, "restore").await?;
+    assert!(
+        restores.iter().any(|one| one.status == "InProgress"),
+        "{restores:?}"
+    );
+    let states = world.group("late").into_iter();
+    let states: Vec<_> = states.filter(|one| one.id == node.id()).collect();
+    assert_eq!(states[0].state, Lifecycle::PendingWait, "{states:?}");
+
+    drop(listener);
+    std::fs::remove_file(&socket)?;
+    cluster.start().await?;
+    let restored = protected.in_service("late", Some(&lost)).await?;
+    assert_eq!(restored.id(), node.id());
+    assert!(spare::holding(&node).await?.databases == held.databases);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_restore_is_not_relaunched() -> Result<()> {
+    // The half hour for which the launch hook waits by itself is nine seconds here.
+    let protected = Protected::with(Protected::builder().time_scale(200.0)).await?;
+    let world = &protected.world;
+    let hook = world.clock().wait(f64::from(LAUNCH_HEARTBEAT));
+    let gate = world.directory().join("gate");
+    std::fs::write(&gate, "")?;
+    let may_start = gate.display().to_string();
+    protected.create_changed("slow", move |node| {
+        let programs = node.root().join("usr/local/bin");
+        let start = programs.join("registry-start").display().to_string();
+        let program = programs.join("slow-start");
+        let script =
+            format!("#!/bin/sh\nuntil [ -e {may_start} ]; do sleep 0.05; done\nexec {start}\n");
+        write_program(&program, &script)?;
+        change_settings(node, &start, &program.display().to_string())
+    })?;
+    let lost = protected.in_service("slow", None).await?;
+    fill(&lost).await?;
+    protected.back_up("slow").await?;
+    let held = spare::holding(&lost).await?;
+
+    std::fs::remove_file(&gate)?;
+    world.kill_instance(lost.id()).await?;
+    let slow = world
+        .wait_until("slow", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+        .await?;
+    let since = Instant::now();
+    let waiting = wait_for("the hook's own time to be over", PATIENCE, async || {
+        let group = world.group("slow").into_iter();
+        let group: Vec<_> = group.filter(|one| one.id != lost.id()).collect();
+        assert_eq!(group.len(), 1, "{group:?}");
+        // What is not in service has no load balancer that could find it sick.
+        assert_eq!(group[0].state, Lifecycle::PendingWait, "{group:?}");
+        assert_eq!(group[0].id, slow.id());
+        Ok::<_, String>((since.elapsed() > hook.mul_f64(1.5)).then_some(()))
+    });
+    protected.sweeping(waiting).await?;
+
+    std::fs::write(&gate, "")?;
+    let restored = protected.in_service("slow", Some(&lost)).await?;
+    assert_eq!(restored.id(), slow.id());
+    assert_eq!(
+        protected.launches("slow").await?,
+        ["Successful", "Successful"]
+    );
+    assert!(spare::holding(&slow).await?.databases == held.databases);
+    Ok(())
+}

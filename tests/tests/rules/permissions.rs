@@ -1,0 +1,141 @@
+//! A node that somebody has taken over cannot take the backups away.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, BucketVersioningStatus, Delete, ExpirationStatus,
+    LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectIdentifier,
+    VersioningConfiguration,
+};
+use rekindle_tests::protected::Protected;
+use serde_json::Value;
+
+use super::template;
+
+/// Checks that S3 refused a request.
+fn assert_refused<T, E: ProvideErrorMetadata>(answer: Result<T, E>, word: &str, what: &str) {
+    let code = answer.err().map(|error| error.code().map(str::to_owned));
+    assert_eq!(code, Some(Some(word.to_owned())), "{what}");
+}
+
+/// Tries everything that would take an object away, as the node.
+async fn attack(node: &Client, bucket: &str, key: &str, version: &str) {
+    const DENIED: &str = "AccessDenied";
+    let delete = node.delete_object().bucket(bucket).key(key);
+    assert_refused(delete.clone().send().await, DENIED, key);
+    assert_refused(delete.version_id(version).send().await, DENIED, key);
+    let put = || {
+        let put = node.put_object().bucket(bucket).key(key);
+        put.body(ByteStream::from_static(b"nothing"))
+    };
+    assert_refused(put().send().await, DENIED, key);
+    // What a node may create at all, it may create once.
+    let word = match key.starts_with("backups/modest/") {
+        true => "PreconditionFailed",
+        false => DENIED,
+    };
+    assert_refused(put().if_none_match("*").send().await, word, key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
+    let protected = Protected::start().await?;
+    let (world, bucket) = (&protected.world, protected.world.bucket());
+    let (node, _neighbour) =
+        tokio::try_join!(protected.filled("modest"), protected.empty("neighbour"))?;
+    world.tick();
+    protected.committed("modest", 0).await?;
+    protected.committed("neighbour", 0).await?;
+    let objects = || -> Result<BTreeMap<String, Vec<u8>>> {
+        let keys = world.s3().keys(bucket, "")?.into_iter();
+        keys.map(|key| Ok((key.clone(), world.s3().read(bucket, &key)?)))
+            .collect()
+    };
+    let before = objects()?;
+    for prefix in [
+        "backups/modest/",
+        "backups/neighbour/",
+        "manifests/",
+        "agent/",
+    ] {
+        assert!(before.keys().any(|key| key.starts_with(prefix)), "{prefix}");
+    }
+
+    let (node, owner) = (Client::new(&node.aws()), Client::new(world.aws()));
+    for key in before.keys() {
+        let head = owner.head_object().bucket(bucket).key(key).send().await?;
+        let version = head.version_id().context("a version")?;
+        attack(&node, bucket, key, version).await;
+    }
+    let everything: Result<Vec<ObjectIdentifier>, _> = before
+        .keys()
+        .map(|key| ObjectIdentifier::builder().key(key).build())
+        .collect();
+    let everything = Delete::builder().set_objects(Some(everything?)).build()?;
+    let deleted = node.delete_objects().bucket(bucket).delete(everything);
+    assert_refused(deleted.send().await, "AccessDenied", "DeleteObjects");
+    let expire = LifecycleRule::builder()
+        .status(ExpirationStatus::Enabled)
+        .filter(LifecycleRuleFilter::builder().prefix("").build())
+        .expiration(LifecycleExpiration::builder().days(1).build())
+        .build()?;
+    let expire = BucketLifecycleConfiguration::builder()
+        .rules(expire)
+        .build()?;
+    let expired = node
+        .put_bucket_lifecycle_configuration()
+        .bucket(bucket)
+        .lifecycle_configuration(expire);
+    assert_refused(expired.send().await, "AccessDenied", "a lifecycle");
+    let suspend = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Suspended)
+        .build();
+    let suspended = node
+        .put_bucket_versioning()
+        .bucket(bucket)
+        .versioning_configuration(suspend);
+    assert_refused(suspended.send().await, "AccessDenied", "versioning");
+    let gone = node.delete_bucket().bucket(bucket).send().await;
+    assert_refused(gone, "AccessDenied", "DeleteBucket");
+    assert!(objects()? == before, "an object has changed");
+
+    // With the same role, its backups go on.
+    protected.back_up("modest").await?;
+    Ok(())
+}
+
+#[test]
+fn the_template_lets_no_backup_be_deleted_by_anybody_it_makes() -> Result<()> {
+    let template = template("modest", "backups")?;
+    let mut seen = 0;
+    for (name, resource) in &template.resources {
+        let policies = resource["Properties"]["Policies"].as_array();
+        for policy in policies.into_iter().flatten() {
+            let statements = policy["PolicyDocument"]["Statement"].as_array();
+            for statement in statements.context("a policy without statements")? {
+                let text = statement.to_string();
+                let deletes = text.contains("s3:Delete") || text.contains("s3:*");
+                let widens = text.contains("s3:PutBucket") || text.contains("s3:PutLifecycle");
+                assert!(!deletes && !widens, "{name}: {text}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} statements were looked at");
+
+    let bucket = &template.resources["BackupBucket"];
+    assert_eq!(bucket["DeletionPolicy"], "Retain");
+    let properties = &bucket["Properties"];
+    assert_eq!(properties["VersioningConfiguration"]["Status"], "Enabled");
+    let rules = properties["LifecycleConfiguration"]["Rules"].as_array();
+    for rule in rules.context("a lifecycle")? {
+        for expiry in ["Expiration", "ExpirationInDays", "ExpirationDate"] {
+            assert_eq!(rule[expiry], Value::Null, "{rule}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! A node serves what its stack's newest backup holds, or it does not serve.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::bus::Mishap;
+use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::registry::MAIN_DATABASE;
+use rekindle_tests::spare;
+use rekindle_tests::wait::wait_for;
+use shared::layout;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_newest_backup()
+-> Result<()> {
+    let (protected, lost) = Protected::one("gated").await?;
+    let (world, bus) = (&protected.world, protected.world.bus());
+    let manifest = protected.back_up("gated").await?;
+    let held = spare::holding(&lost).await?;
+    let objects = world.s3().keys(world.bucket(), "")?;
+    // One byte of the only backup is not what it was, so every restore fails.
+    let dump = &manifest.index.databases[0];
+    let middle = world.s3().read(world.bucket(), &dump.key)?.len() as u64 / 2;
+    world.s3().flip(world.bucket(), &dump.key, middle)?;
+
+    // The worst case first: nobody hears of the failure, and somebody lets the instance into service by hand.
+    let failed = |event: &serde_json::Value| event["detail"]["status"] == "Failed";
+    bus.mishap_where(failed, Mishap::Drop, 1);
+    world.kill_instance(lost.id()).await?;
+    let empty = world
+        .wait_until("gated", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+        .await?;
+    let ended = protected.ended(&empty, "restore", 0).await?;
+    assert_eq!(ended.status, "Failed", "{ended:?}");
+    aws_sdk_autoscaling::Client::new(world.aws())
+        .complete_lifecycle_action()
+        .auto_scaling_group_name("gated")
+        .lifecycle_hook_name("rekindle-launch")
+        .instance_id(empty.id())
+        .lifecycle_action_result("CONTINUE")
+        .send()
+        .await?;
+    world
+        .wait_until_in_service("gated", Some(lost.id()), PATIENCE)
+        .await?;
+    empty.cluster()?.start().await?;
+    let holding = spare::holding(&empty).await?;
+    assert!(holding.databases.values().all(|rows| rows.is_empty()));
+    world.tick();
+    let refused = protected.ended(&empty, "backup", 0).await?;
+    assert_eq!(refused.status, "Failed", "{refused:?}");
+    protected.quiet().await?;
+    assert_eq!(world.s3().keys(world.bucket(), "")?, objects);
+
+    // And when the failures are heard of, no instance gets that far, however often the schedule fires.
+    let before = protected.launches("gated").await?.len();
+    world.kill_instance(empty.id()).await?;
+    let mut ticked = BTreeSet::new();
+    let given_up = wait_for("two launches to be given up", PATIENCE, async || {
+        let waiting = world.group("gated").into_iter();
+        let waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
+        for instance in waiting {
+            if ticked.insert(instance.id) {
+                world.tick();
+            }
+        }
+        let launches = protected.launches("gated").await;
+        let launches = launches.map_err(|error| format!("{error:#}"))?;
+        let since = launches.get(before..).unwrap_or_default();
+        assert!(
+            !since.iter().any(|status| status == "Successful"),
+            "{since:?}"
+        );
+        let cancelled = since.iter().filter(|status| *status == "Cancelled");
+        if cancelled.count() >= 2 {
+            Ok(Some(()))
+        } else {
+            Err(format!("{since:?}"))
+        }
+    });
+    protected.sweeping(given_up).await?;
+    assert!(ticked.len() >= 2, "{ticked:?}");
+    assert_eq!(world.s3().keys(world.bucket(), "")?, objects);
+
+    // The backup was the newest all the time, and is restored as soon as it can be.
+    world.s3().flip(world.bucket(), &dump.key, middle)?;
+    let node = protected.in_service("gated", Some(&empty)).await?;
+    assert!(spare::holding(&node).await?.databases == held.databases);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_without_a_backup_it_should_have_is_never_started_empty() -> Result<()> {
+    let protected = Protected::start().await?;
+    let world = &protected.world;
+    // The stack had backups, and somebody removed them all.
+    let ssm = aws_sdk_ssm::Client::new(world.aws());
+    ssm.put_parameter()
+        .name("/rekindle/removed")
+        .value(r#"{"first_backup":"20261123T021500.000Z"}"#)
+        .r#type(aws_sdk_ssm::types::ParameterType::String)
+        .send()
+        .await?;
+    world.create_group(protected.description("removed")?)?;
+    protected.failure("removed", "BackupsGone").await?;
+
+    world
+        .s3()
+        .deny("ListObjectsV2", world.bucket(), "manifests/denied/");
+    world.create_group(protected.description("denied")?)?;
+    protected.failure("denied", "BackupsUnknown").await?;
+    let problems = protected.problems("denied");
+    let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("AccessDenied"), "{problems:?}");
+
+    let bucket = world.directory().join("s3").join(world.bucket());
+    std::fs::rename(&bucket, world.directory().join("elsewhere"))?;
+    world.create_group(protected.description("nowhere")?)?;
+    protected.failure("nowhere", "BackupsUnknown").await?;
+    let problems = protected.problems("nowhere");
+    let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("NoSuchBucket"), "{problems:?}");
+
+    for stack in ["removed", "denied", "nowhere"] {
+        let launches = protected.launches(stack).await?;
+        assert!(
+            launches.iter().any(|status| status == "Cancelled"),
+            "{launches:?}"
+        );
+        assert!(
+            !launches.iter().any(|status| status == "Successful"),
+            "{launches:?}"
+        );
+        let problems = protected.problems(stack);
+        let abandoned = "abandoned the launch; the group launches nothing for now";
+        assert_eq!(problems[0]["fields"]["message"], abandoned);
+        let remedy = problems[0]["fields"]["remedy"].as_str();
+        assert!(remedy.is_some_and(|remedy| !remedy.is_empty()));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_backup_is_the_one_taken_last_whatever_was_uploaded_last() -> Result<()> {
+    let (protected, node) = Protected::one("order").await?;
+    let older = protected.back_up("order").await?;
+    let main = node.cluster()?.connect(MAIN_DATABASE).await?;
+    main.batch_execute("DELETE FROM registry.tag WHERE id % 2 = 0")
+        .await?;
+    protected.back_up("order").await?;
+    let newest = spare::holding(&node).await?;
+
+    // As after a copy of the bucket, the older one has the later times.
+    let (s3, bucket) = (protected.world.s3(), protected.world.bucket());
+    let manifest = layout::manifest(&older.index.stack, &older.index.backup_id);
+    s3.replace(bucket, &manifest, &s3.read(bucket, &manifest)?)?;
+    let listed = aws_sdk_s3::Client::new(protected.world.aws())
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix("manifests/order/")
+        .send()
+        .await?;
+    let last = listed.contents().iter().max_by_key(|one| {
+        let modified = one.last_modified();
+        modified.map(aws_sdk_s3::primitives::DateTime::as_nanos)
+    });
+    assert_eq!(last.and_then(|one| one.key()), Some(&*manifest));
+
+    let next = protected.lose(&node).await?;
+    assert!(spare::holding(&next).await?.databases == newest.databases);
+    Ok(())
+}
