@@ -61,9 +61,9 @@ async fn restart(node: &Node, name: &str) -> Result<()> {
     let owner = cluster.socket_directory().metadata()?;
     std::os::unix::fs::chown(&address, Some(owner.uid()), Some(owner.gid()))?;
     let settings = cluster.directory().join("data/postgresql.conf");
-    let mut text = std::fs::read_to_string(&settings)?;
-    text += &format!("unix_socket_directories = '{}'\n", address.display());
-    std::fs::write(&settings, text)?;
+    let text = std::fs::read_to_string(&settings)?;
+    let address_line = format!("unix_socket_directories = '{}'\n", address.display());
+    std::fs::write(&settings, text + &address_line)?;
     cluster.start().await?;
     listens_at(node, Some(&address))
 }

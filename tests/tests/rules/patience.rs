@@ -66,8 +66,8 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
     drop(listener);
     std::fs::remove_file(&socket)?;
     cluster.start().await?;
-    let restored = protected.in_service("late", Some(&lost)).await?;
-    assert_eq!(restored.id(), node.id());
+    let ready = protected.in_service("late", Some(&lost)).await?;
+    assert_eq!(ready.id(), node.id());
     assert!(spare::holding(&node).await?.databases == held.databases);
     Ok(())
 }

@@ -34,9 +34,10 @@ async fn attack(node: &Client, bucket: &str, key: &str, version: &str) {
     };
     assert_refused(put().send().await, DENIED, key);
     // What a node may create at all, it may create once.
-    let word = match key.starts_with("backups/modest/") {
-        true => "PreconditionFailed",
-        false => DENIED,
+    let word = if key.starts_with("backups/modest/") {
+        "PreconditionFailed"
+    } else {
+        DENIED
     };
     assert_refused(put().if_none_match("*").send().await, word, key);
 }

@@ -46,7 +46,12 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
         .await?;
     empty.cluster()?.start().await?;
     let holding = spare::holding(&empty).await?;
-    assert!(holding.databases.values().all(|rows| rows.is_empty()));
+    assert!(
+        holding
+            .databases
+            .values()
+            .all(std::collections::BTreeMap::is_empty)
+    );
     world.tick();
     let refused = protected.ended(&empty, "backup", 0).await?;
     assert_eq!(refused.status, "Failed", "{refused:?}");
