@@ -79,16 +79,18 @@ impl S3 {
         let files = s3s_fs::FileSystem::new(root)
             .map_err(|error| anyhow!("open {}: {error:?}", root.display()))?;
         let store = Arc::new(store);
+        let control = Arc::<Mutex<Control>>::default();
         let mut builder = S3ServiceBuilder::new(Service {
             store: Arc::clone(&store),
             files,
+            control: Arc::clone(&control),
         });
         builder.set_auth(OneSecret);
         builder.set_access(SignedOnly);
         Ok(Self {
             store,
             service: builder.build(),
-            control: Arc::default(),
+            control,
         })
     }
 

@@ -60,7 +60,9 @@ impl Permissions {
             "GetObject" | "HeadObject" if versioned => ("s3:GetObjectVersion", object),
             "GetObject" | "HeadObject" => ("s3:GetObject", object),
             "DeleteObject" if versioned => ("s3:DeleteObjectVersion", object),
-            "DeleteObject" | "DeleteObjects" => ("s3:DeleteObject", object),
+            "DeleteObject" => ("s3:DeleteObject", object),
+            // Its keys are in its body, and S3 answers for each of them: see `allow_deletion`.
+            "DeleteObjects" => return true,
             "AbortMultipartUpload" => ("s3:AbortMultipartUpload", object),
             "ListParts" => ("s3:ListMultipartUploadParts", object),
             "PutObject"
@@ -74,6 +76,16 @@ impl Permissions {
         };
         let prefix = call.query.contains("prefix=").then_some(&*call.key);
         self.decide(action, &resource, prefix)
+    }
+
+    /// Tells whether the role may delete an object, or a version of it, that it names in the body of `DeleteObjects`.
+    pub(super) fn allow_deletion(&self, bucket: &str, key: &str, versioned: bool) -> bool {
+        let action = if versioned {
+            "s3:DeleteObjectVersion"
+        } else {
+            "s3:DeleteObject"
+        };
+        self.decide(action, &format!("arn:aws:s3:::{bucket}/{key}"), None)
     }
 
     /// Tells whether the role learns that an object is not there: others than those who may list are denied.
@@ -162,6 +174,7 @@ mod tests {
             {"Effect": "Deny", "Action": "s3:*", "Resource": ["arn:aws:s3:::b/own/secret"]},
             {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::b",
              "Condition": {"StringLike": {"s3:prefix": "own/*"}}},
+            {"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::b/old/*"},
             {"Effect": "Allow", "Action": "ec2:DescribeTags", "Resource": "*", "Condition": {"Bool": {"x": "true"}}},
         ]);
         let policy = json!({"PolicyDocument": {"Statement": statements}});
@@ -182,7 +195,6 @@ mod tests {
             ("GET", "/c/own/x", false),
             ("DELETE", "/b/own/x", false),
             ("DELETE", "/b/own/x?versionId=1", false),
-            ("POST", "/b?delete", false),
             ("GET", "/b?list-type=2&prefix=own%2Fa", true),
             ("GET", "/b?list-type=2&prefix=other", false),
             ("GET", "/b?list-type=2", false),
@@ -195,6 +207,15 @@ mod tests {
             assert_eq!(permissions.allow(&call), expected, "{method} {uri}");
         }
         assert!(!permissions.tell_of_absence("b"));
+    }
+
+    #[test]
+    fn each_object_of_a_deletion_is_decided_by_itself() {
+        let permissions = permissions();
+        assert!(permissions.allow_deletion("b", "old/x", false));
+        assert!(!permissions.allow_deletion("b", "old/x", true));
+        assert!(!permissions.allow_deletion("b", "own/x", false));
+        assert!(!permissions.allow_deletion("c", "old/x", false));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The wire protocol: s3s reads and writes it, s3s-fs keeps the buckets and lists them, the store does the rest.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -8,7 +8,7 @@ use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CreateBucketInput,
     CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
-    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag,
+    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, Error,
     GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput,
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
     ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
@@ -18,13 +18,15 @@ use s3s::dto::{
 use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
 
-use super::SECRET_KEY;
+use super::permissions::Permissions;
 use super::store::Store;
+use super::{Control, SECRET_KEY};
 
 /// The S3 implementation that s3s serves.
 pub(super) struct Service {
     pub(super) store: Arc<Store>,
     pub(super) files: FileSystem,
+    pub(super) control: Arc<Mutex<Control>>,
 }
 
 /// Takes every access key, as long as requests are signed with the one secret key.
@@ -37,7 +39,7 @@ impl S3Auth for OneSecret {
     }
 }
 
-/// Who may do what was decided before the request came here.
+/// Who may do what was decided before the request came here, but for the objects that `DeleteObjects` names.
 pub(super) struct SignedOnly;
 
 #[async_trait::async_trait]
@@ -53,6 +55,11 @@ impl S3Access for SignedOnly {
 type Answer<T> = S3Result<S3Response<T>>;
 
 impl Service {
+    fn permissions_of(&self, access_key: &str) -> Option<Permissions> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.permissions.get(access_key).cloned()
+    }
+
     /// Adds what s3s-fs does not know of the objects it lists.
     fn complete_listing(&self, bucket: &str, contents: Option<&mut ObjectList>) -> S3Result<()> {
         for object in contents.into_iter().flatten() {
@@ -152,9 +159,24 @@ impl S3 for Service {
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> Answer<DeleteObjectsOutput> {
+        let signer = request.credentials.as_ref().map(|one| &*one.access_key);
+        let permissions = signer.and_then(|access_key| self.permissions_of(access_key));
         let input = request.input;
-        let mut deleted = Vec::new();
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in input.delete.objects {
+            let versioned = object.version_id.is_some();
+            let allowed = permissions.as_ref().is_none_or(|permissions| {
+                permissions.allow_deletion(&input.bucket, &object.key, versioned)
+            });
+            if !allowed {
+                errors.push(Error {
+                    code: Some("AccessDenied".to_owned()),
+                    key: Some(object.key),
+                    message: Some("Access Denied".to_owned()),
+                    version_id: object.version_id,
+                });
+                continue;
+            }
             self.store.remove(&input.bucket, &object.key).await?;
             deleted.push(DeletedObject {
                 key: Some(object.key),
@@ -163,6 +185,7 @@ impl S3 for Service {
         }
         Ok(S3Response::new(DeleteObjectsOutput {
             deleted: Some(deleted),
+            errors: Some(errors),
             ..Default::default()
         }))
     }
