@@ -223,7 +223,14 @@ async fn get(
         .send()
         .await;
     match answer.map_err(failed("s3:GetObject")) {
-        Ok(output) => Ok(Some(output)),
+        Ok(output) => match s3::of_s3("s3:GetObject", output.e_tag()) {
+            Ok(()) => Ok(Some(output)),
+            // Its bytes are not the object's, and prove nothing about them.
+            Err(error) => {
+                tracing::warn!(key, problem = error.chain(), "S3 did not answer");
+                Ok(None)
+            }
+        },
         Err(error) if error.retryable() => {
             tracing::warn!(key, problem = error.chain(), "S3 did not answer");
             Ok(None)

@@ -100,7 +100,12 @@ mod tests {
             .match_requests(|request| {
                 request.key() == Some(&format!("agent/{AGENT_SHA256}/rekindle-node"))
             })
-            .then_output(|| HeadObjectOutput::builder().content_length(5).build());
+            .then_output(|| {
+                HeadObjectOutput::builder()
+                    .e_tag("\"1\"")
+                    .content_length(5)
+                    .build()
+            });
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&there]);
         let (_directory, binary) = layer(Some(&format!("{AGENT_SHA256}  rekindle-node\n")));
         let sha256 = publish_to(&client, "bucket", &binary).await.unwrap();
@@ -120,7 +125,7 @@ mod tests {
                 request.key() == Some(&format!("agent/{AGENT_SHA256}/rekindle-node"))
                     && request.if_none_match() == Some("*")
             })
-            .then_output(|| PutObjectOutput::builder().build());
+            .then_output(|| PutObjectOutput::builder().e_tag("\"1\"").build());
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&missing, &put]);
         let (_directory, binary) = layer(Some(AGENT_SHA256));
         publish_to(&client, "bucket", &binary).await.unwrap();

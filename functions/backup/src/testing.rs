@@ -105,6 +105,7 @@ fn rules(bucket: &Bucket) -> (Rule, Rule, Rule) {
             None => MockResponse::Error(HeadObjectError::generic(code("NotFound"))),
             Some(stored) => MockResponse::Output(
                 HeadObjectOutput::builder()
+                    .e_tag("\"1\"")
                     .content_length(i64::try_from(stored.bytes.len()).unwrap())
                     .checksum_crc64_nvme(digests(&stored.bytes).crc64.as_str())
                     .checksum_type(stored.checksum_type.clone())
@@ -118,7 +119,7 @@ fn rules(bucket: &Bucket) -> (Rule, Rule, Rule) {
             None => MockResponse::Error(GetObjectError::generic(code("NoSuchKey"))),
             Some(stored) => {
                 let body = ByteStream::from(stored.bytes.clone());
-                MockResponse::Output(GetObjectOutput::builder().body(body).build())
+                MockResponse::Output(GetObjectOutput::builder().e_tag("\"1\"").body(body).build())
             }
         }
     });
@@ -138,7 +139,7 @@ fn rules(bucket: &Bucket) -> (Rule, Rule, Rule) {
                 checksum_type: ChecksumType::FullObject,
             },
         );
-        MockResponse::Output(PutObjectOutput::builder().build())
+        MockResponse::Output(PutObjectOutput::builder().e_tag("\"1\"").build())
     });
     (head, get, put)
 }
@@ -167,6 +168,7 @@ fn list(bucket: &Bucket) -> Rule {
         let prefixes = prefixes.into_iter();
         let prefixes = prefixes.map(|prefix| CommonPrefix::builder().prefix(prefix).build());
         ListObjectsV2Output::builder()
+            .name("bucket")
             .set_common_prefixes(Some(prefixes.collect()))
             .set_contents(Some(keys))
             .build()

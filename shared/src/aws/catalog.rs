@@ -7,11 +7,13 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use time::{Duration, OffsetDateTime};
 
-use super::s3::advise;
+use super::s3::{advise, of_s3};
 use super::{failed, utc};
 use crate::error::Result;
 use crate::id::{BackupId, StackName};
 use crate::layout::{self, Shelf};
+
+const LIST_OBJECTS: &str = "s3:ListObjectsV2";
 
 /// How far back the days of backups are listed at first. A stack that is alive has backups there.
 const RECENT: Duration = Duration::days(31);
@@ -95,8 +97,9 @@ pub async fn objects_after(
         .set_start_after(after.map(str::to_owned))
         .send()
         .await
-        .map_err(failed("s3:ListObjectsV2"))
+        .map_err(failed(LIST_OBJECTS))
         .map_err(advise(bucket))?;
+    of_s3(LIST_OBJECTS, page.name())?;
     let objects = page.contents().iter().filter_map(|object| {
         let put_at = object.last_modified().and_then(utc)?;
         Some((object.key()?.to_owned(), put_at))
@@ -185,9 +188,9 @@ async fn listed<T>(
     let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
-        let page = page
-            .map_err(failed("s3:ListObjectsV2"))
-            .map_err(advise(bucket))?;
+        let page = page.map_err(failed(LIST_OBJECTS)).map_err(advise(bucket))?;
+        // An empty bucket is one that says its name.
+        of_s3(LIST_OBJECTS, page.name())?;
         found.extend(find(&page));
     }
     Ok(found)

@@ -14,9 +14,13 @@ use crate::checksum::digests;
 use crate::error::{Error, Result};
 use crate::id::Crc64;
 
-/// How often an object is read whose bytes do not come through.
+/// How often an object is read whose bytes do not come through, or asked for where the answer is not S3's.
 const READ_TRIES: u32 = 3;
 const GET_OBJECT: &str = "s3:GetObject";
+const HEAD_OBJECT: &str = "s3:HeadObject";
+const PUT_OBJECT: &str = "s3:PutObject";
+/// The code of an answer that does not name what S3 always names.
+const NOT_OF_S3: &str = "NotOfS3";
 /// How often a write is tried again while another write to the same key is under way.
 const CONFLICT_TRIES: u32 = 5;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
@@ -31,14 +35,34 @@ pub async fn read(
 ) -> Result<Vec<u8>> {
     let mut tries = 1;
     loop {
-        match read_once(client, bucket, key, version, limit).await? {
-            Ok(bytes) => return Ok(bytes),
+        match read_once(client, bucket, key, version, limit).await {
+            Ok(Ok(bytes)) => return Ok(bytes),
             // Whether the connection broke or the checksum differs: the next read may be whole. The SDK repeats
             // requests, not bodies.
-            Err(_) if tries < READ_TRIES => tries += 1,
-            Err(error) => return Err(unread(key, error)),
+            Ok(Err(_)) if tries < READ_TRIES => tries += 1,
+            Err(error) if is_not_of_s3(&error) && tries < READ_TRIES => tries += 1,
+            Ok(Err(error)) => return Err(unread(key, error)),
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// Refuses an answer without what S3 always says: the `ETag` of an object, the name of a listed bucket. It is one of a
+/// proxy, or of an error under the status 200, and says nothing about what is in the bucket.
+pub fn of_s3(operation: &'static str, word: Option<&str>) -> Result<()> {
+    if word.is_some_and(|word| !word.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::Aws {
+        operation,
+        code: NOT_OF_S3.to_owned(),
+        retryable: true,
+        source: "the answer lacks what every answer of S3 has".into(),
+    })
+}
+
+fn is_not_of_s3(error: &Error) -> bool {
+    error.aws_code() == Some(NOT_OF_S3)
 }
 
 /// Says why the bytes of an object that is there did not come through.
@@ -93,6 +117,7 @@ async fn read_once(
         .await
         .map_err(failed(GET_OBJECT))
         .map_err(advise(bucket))?;
+    of_s3(GET_OBJECT, answer.e_tag())?;
     if answer
         .content_length()
         .is_some_and(|length| u64::try_from(length).is_ok_and(|length| length > limit))
@@ -141,19 +166,26 @@ pub async fn head(
     key: &str,
     version: Option<&str>,
 ) -> Result<Option<Head>> {
-    let sent = client
-        .head_object()
-        .bucket(bucket)
-        .key(key)
-        .set_version_id(version.map(str::to_owned))
-        .checksum_mode(ChecksumMode::Enabled)
-        .send()
-        .await
-        .map_err(failed("s3:HeadObject"));
-    let answer = match sent {
-        Ok(answer) => answer,
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(advise(bucket)(error)),
+    let mut tries = 1;
+    let answer = loop {
+        let sent = client
+            .head_object()
+            .bucket(bucket)
+            .key(key)
+            .set_version_id(version.map(str::to_owned))
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await
+            .map_err(failed(HEAD_OBJECT));
+        match sent {
+            Ok(answer) => match of_s3(HEAD_OBJECT, answer.e_tag()) {
+                Ok(()) => break answer,
+                Err(_) if tries < READ_TRIES => tries += 1,
+                Err(error) => return Err(error),
+            },
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(advise(bucket)(error)),
+        }
     };
     Ok(Some(Head {
         size: answer
@@ -203,6 +235,7 @@ pub async fn create(
             .await;
         match sent {
             Ok(answer) => {
+                of_s3(PUT_OBJECT, answer.e_tag())?;
                 let version_id = answer.version_id().map(str::to_owned);
                 return Ok(Created::Now { version_id });
             }
@@ -215,7 +248,7 @@ pub async fn create(
                 tokio::time::sleep(CONFLICT_PAUSE * tries).await;
                 tries += 1;
             }
-            Err(error) => return Err(advise(bucket)(failed("s3:PutObject")(error))),
+            Err(error) => return Err(advise(bucket)(failed(PUT_OBJECT)(error))),
         }
     }
 }

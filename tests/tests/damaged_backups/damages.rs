@@ -1,6 +1,9 @@
 //! Every kind of damage to an object of a backup.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context as _, Result};
+use rekindle_tests::s3::Fault;
 use rekindle_tests::spare::{Answer, Holding, Spare};
 use shared::layout;
 use shared::manifest::Manifest;
@@ -114,6 +117,36 @@ async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_nothing_
     let answer = spare.restore("undamaged", &both).await?;
     assert_eq!(assert_restored(&answer, &scene.newer, "none")?, []);
     assert!(restored_to(&spare.holding().await?, &scene.now));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_answer_of_s3_is_no_damage_and_costs_no_backup() -> Result<()> {
+    let scene = Scene::set().await?;
+    let spare = Spare::with_data(&scene.protected, STACK).await?;
+    let both = [scene.newer.candidate(), scene.older.candidate()];
+    let s3 = scene.protected.world.s3();
+    for (number, (operation, object)) in [
+        ("GetObject", layout::INDEX),
+        ("HeadObject", layout::GLOBALS),
+        ("GetObject", layout::CONFIGURATION),
+        ("GetObject", DUMP),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = format!("{operation} {object}");
+        let once = AtomicBool::new(false);
+        s3.on_request(move |call| {
+            let due = call.operation == operation && call.key.ends_with(object);
+            let due = due && !once.swap(true, Ordering::SeqCst);
+            due.then(|| Fault::OkWithError("InternalError".to_owned()))
+        });
+        let answer = spare.restore(&format!("answer-{number}"), &both).await?;
+        assert_eq!(assert_restored(&answer, &scene.newer, &case)?, [], "{case}");
+        spare.forget_restore()?;
+    }
+    s3.clear_hook();
     Ok(())
 }
 

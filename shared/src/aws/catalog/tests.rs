@@ -51,6 +51,7 @@ fn bucket(keys: BTreeSet<String>) -> (Rule, Arc<AtomicUsize>) {
             let (prefixes, objects): (Vec<String>, Vec<String>) =
                 page.iter().cloned().partition(|entry| entry.ends_with('/'));
             ListObjectsV2Output::builder()
+                .name("bucket")
                 .is_truncated(truncated)
                 .set_next_continuation_token(truncated.then(|| page.last().cloned()).flatten())
                 .set_common_prefixes(Some(

@@ -12,12 +12,14 @@ use super::*;
 async fn an_object_larger_than_agreed_is_not_read() {
     let body = || {
         GetObjectOutput::builder()
+            .e_tag("\"1\"")
             .body(ByteStream::from_static(b"12345"))
             .build()
     };
     let unsized_rule = mock!(Client::get_object).then_output(body);
     let sized_rule = mock!(Client::get_object).then_output(|| {
         GetObjectOutput::builder()
+            .e_tag("\"1\"")
             .content_length(5)
             .body(ByteStream::from_static(b"12345"))
             .build()
@@ -42,6 +44,7 @@ async fn a_head_tells_what_s3_verified() {
         .match_requests(|request| request.checksum_mode() == Some(&ChecksumMode::Enabled))
         .then_output(|| {
             HeadObjectOutput::builder()
+                .e_tag("\"1\"")
                 .content_length(9)
                 .checksum_crc64_nvme("rosUhgp5mIg=")
                 .checksum_type(ChecksumType::FullObject)
@@ -70,6 +73,30 @@ async fn a_head_tells_what_s3_verified() {
         .build();
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&missing]);
     assert_eq!(head(&client, "bucket", "key", None).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_without_an_etag_is_asked_for_again_and_never_believed() {
+    let head_rule = mock!(Client::head_object)
+        .then_output(|| HeadObjectOutput::builder().content_length(9).build());
+    let get_rule = mock!(Client::get_object).then_output(|| {
+        let body = ByteStream::from_static(b"<Error><Code>InternalError</Code></Error>");
+        GetObjectOutput::builder().body(body).build()
+    });
+    let put_rule = mock!(Client::put_object).then_output(|| PutObjectOutput::builder().build());
+    let rules = [&head_rule, &get_rule, &put_rule];
+    let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules);
+    let headed = head(&client, "bucket", "key", None).await.map(|_| ());
+    let got = read(&client, "bucket", "key", None, 100).await.map(|_| ());
+    let put = create(&client, "bucket", "key", vec![1], "text/plain").await;
+    for refused in [headed, got, put.map(|_| ())] {
+        let error = refused.unwrap_err();
+        assert_eq!(
+            (error.aws_code(), error.retryable()),
+            (Some(NOT_OF_S3), true)
+        );
+    }
+    assert_eq!((head_rule.num_calls(), get_rule.num_calls()), (3, 3));
 }
 
 #[tokio::test]
@@ -102,7 +129,12 @@ async fn a_write_never_overwrites_and_waits_for_another() {
         .sequence()
         .http_status(409, error("ConditionalRequestConflict"))
         .times(2)
-        .output(|| PutObjectOutput::builder().version_id("v1").build())
+        .output(|| {
+            PutObjectOutput::builder()
+                .e_tag("\"1\"")
+                .version_id("v1")
+                .build()
+        })
         .http_status(412, error("PreconditionFailed"))
         .build();
     let client = mock_client!(aws_sdk_s3, RuleMode::Sequential, [&put]);

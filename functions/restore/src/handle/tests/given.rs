@@ -369,6 +369,7 @@ fn s3(given: &Given) -> aws_sdk_s3::Client {
                 Object::builder().key(key).build()
             });
             ListObjectsV2Output::builder()
+                .name("bucket")
                 .set_common_prefixes(of_days.map(|days| vec![days]))
                 .set_contents(Some(objects.collect()))
                 .build()
@@ -377,10 +378,15 @@ fn s3(given: &Given) -> aws_sdk_s3::Client {
     let get = mock!(Client::get_object).then_compute_output(|request| {
         let backup = layout::backup_of_manifest(request.key().unwrap()).unwrap();
         let manifest = ByteStream::from(manifest_of(backup.as_str()).into_bytes());
-        GetObjectOutput::builder().body(manifest).build()
+        GetObjectOutput::builder()
+            .e_tag("\"1\"")
+            .body(manifest)
+            .build()
     });
-    let head = mock!(Client::head_object).then_output(|| HeadObjectOutput::builder().build());
-    let put = mock!(Client::put_object).then_output(|| PutObjectOutput::builder().build());
+    let head = mock!(Client::head_object)
+        .then_output(|| HeadObjectOutput::builder().e_tag("\"1\"").build());
+    let put =
+        mock!(Client::put_object).then_output(|| PutObjectOutput::builder().e_tag("\"1\"").build());
     mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&list, &get, &head, &put])
 }
 
