@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
 use crate::autoscaling::{self, ACCOUNT, AutoScaling};
-use crate::fault::{Answer, Fault, PlannedFaults};
+use crate::fault::{Answer, ApiCall, Fault, PlannedFaults};
 use crate::lambda::Lambda;
 use crate::s3::S3;
 use crate::ssm::{self, Ssm};
@@ -30,7 +30,11 @@ pub(crate) struct Services {
 
 /// Answers one request.
 pub(crate) async fn handle(State(services): State<Services>, request: Request<Body>) -> Response {
-    let service = signed_for(&request);
+    let scope = scope(&request);
+    let service = scope.as_deref().and_then(|scope| scope.split('/').nth(3));
+    let service = service.map(str::to_owned);
+    let access_key = scope.as_deref().and_then(|scope| scope.split('/').next());
+    let access_key = access_key.unwrap_or_default().to_owned();
     if service.as_deref().is_none_or(|service| service == "s3") {
         // Unsigned requests are S3's too: it says what it thinks of them.
         return services.s3.handle(request).await;
@@ -39,6 +43,17 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
     let Ok(body) = to_bytes(body, MOST_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
+    let call = ApiCall {
+        service: service.clone().unwrap_or_default(),
+        operation: operation(&parts.headers, &body),
+        access_key,
+    };
+    if let Err(fault) = services.planned.ask(&call) {
+        return match service.as_deref() {
+            Some("autoscaling") => xml(Err(fault)),
+            _ => json(Err(fault)),
+        };
+    }
     match service.as_deref() {
         Some("autoscaling") => xml(autoscaling::answer(
             &services.auto_scaling,
@@ -69,8 +84,8 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
     }
 }
 
-/// Returns the service in the credential scope of a request's signature.
-fn signed_for(request: &Request<Body>) -> Option<String> {
+/// Returns the credential scope of a request's signature: `<access key>/<date>/<region>/<service>/aws4_request`.
+fn scope(request: &Request<Body>) -> Option<String> {
     let header = request.headers().get(header::AUTHORIZATION);
     let header = header.and_then(|value| value.to_str().ok());
     let scope = header.and_then(|value| {
@@ -78,13 +93,25 @@ fn signed_for(request: &Request<Body>) -> Option<String> {
         rest.split([',', ' ']).next().map(str::to_owned)
     });
     let query = request.uri().query().unwrap_or_default();
-    let scope = scope.or_else(|| {
+    scope.or_else(|| {
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());
         let credential = pairs.find(|(name, _)| name == "X-Amz-Credential");
         credential.map(|(_, value)| value.into_owned())
-    })?;
-    // <access key>/<date>/<region>/<service>/aws4_request
-    scope.split('/').nth(3).map(str::to_owned)
+    })
+}
+
+/// Returns what a request asks for, in either protocol.
+fn operation(headers: &HeaderMap, body: &[u8]) -> String {
+    let target = headers.get("x-amz-target");
+    if let Some((_, operation)) = target
+        .and_then(|target| target.to_str().ok())
+        .and_then(|target| target.split_once('.'))
+    {
+        return operation.to_owned();
+    }
+    let mut pairs = url::form_urlencoded::parse(body);
+    let action = pairs.find(|(name, _)| name == "Action");
+    action.map_or_else(String::new, |(_, value)| value.into_owned())
 }
 
 fn xml(answer: Answer<String>) -> Response {

@@ -1,6 +1,7 @@
 //! An error as AWS answers it: a code, a message and an HTTP status.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An error answer of an AWS API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +56,32 @@ struct Planned {
     times: usize,
 }
 
+/// One call of an API other than S3's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiCall {
+    /// The service, such as `ssm`.
+    pub service: String,
+    /// The operation, such as `SendCommand`; empty where the request names none.
+    pub operation: String,
+    /// The access key that the request is signed with.
+    pub access_key: String,
+}
+
+type Hook = Arc<dyn Fn(&ApiCall) -> Option<Fault> + Send + Sync>;
+
 /// The errors that a test has planned, by operation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PlannedFaults {
     planned: Mutex<Vec<Planned>>,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl fmt::Debug for PlannedFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlannedFaults")
+            .field("planned", &self.planned)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PlannedFaults {
@@ -69,6 +92,26 @@ impl PlannedFaults {
             fault,
             times,
         });
+    }
+
+    /// Asks this hook before each call, whether it is to fail.
+    pub fn on_call(&self, hook: impl Fn(&ApiCall) -> Option<Fault> + Send + Sync + 'static) {
+        *lock(&self.hook) = Some(Arc::new(hook));
+    }
+
+    /// Lets every call be answered again, as far as nothing else is planned.
+    pub fn clear_hook(&self) {
+        *lock(&self.hook) = None;
+    }
+
+    /// Asks the hook about a call.
+    pub(crate) fn ask(&self, call: &ApiCall) -> Answer<()> {
+        let hook = lock(&self.hook).clone();
+        // Called without the lock, since it may well ask this stand-in for something.
+        match hook.and_then(|hook| hook(call)) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
     }
 
     /// Returns the error that this call is to answer with, if one is planned, and counts it.

@@ -138,8 +138,18 @@ impl Cluster {
             }
         })
         .await?;
-        // A boot would have ended every process for good. Here the dead postmaster may remain as a zombie that nobody
-        // reaps, for which Postgres would refuse to start again.
+        self.remove_locks()
+    }
+
+    /// Kills the whole server without waiting for its end.
+    pub fn strike(&self) -> Result<()> {
+        self.kill_processes()?;
+        self.remove_locks()
+    }
+
+    /// A boot would have ended every process for good. Here the dead postmaster may remain as a zombie that nobody
+    /// reaps, for which Postgres would refuse to start again.
+    fn remove_locks(&self) -> Result<()> {
         let socket = format!(".s.PGSQL.{}.lock", self.port);
         for lock in [
             self.data().join("postmaster.pid"),

@@ -350,6 +350,21 @@ impl Protected {
         Ok(status.map(|status| status.as_str().to_owned()).collect())
     }
 
+    /// Returns what of Auto Scaling's processes is suspended for a group.
+    pub async fn suspended(&self, group: &str) -> Result<Vec<String>> {
+        let auto_scaling = aws_sdk_autoscaling::Client::new(self.world.aws());
+        let described = auto_scaling
+            .describe_auto_scaling_groups()
+            .auto_scaling_group_names(group);
+        let described = described.send().await.context("describe the group")?;
+        let group = described.auto_scaling_groups().first();
+        let suspended = group.context("the group is gone")?.suspended_processes();
+        let names = suspended
+            .iter()
+            .filter_map(|process| process.process_name());
+        Ok(names.map(str::to_owned).collect())
+    }
+
     /// Returns every JSON line that the functions wrote since the first `after` lines.
     pub fn lines(&self, after: usize) -> Vec<Value> {
         let lines = self.world.logs().into_iter().skip(after);

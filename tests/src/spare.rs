@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use shared::checksum::digests;
 use shared::command::Candidate;
-use shared::id::{RunId, StackName};
+use shared::id::{BackupId, RunId, StackName};
 use shared::layout;
 use shared::manifest::{Index, Manifest, ObjectRecord};
 use shared::report::Report;
@@ -231,6 +231,32 @@ pub fn forge(
         index_object,
         ..genuine.clone()
     })
+}
+
+/// Puts a copy of a backup into the bucket, as if it had been taken at another time.
+pub fn age(protected: &Protected, genuine: &Manifest, to: &BackupId) -> Result<()> {
+    let (s3, bucket) = (protected.world.s3(), protected.world.bucket());
+    let from = &genuine.index.backup_id;
+    let renamed = |text: &str| {
+        text.replace(from.as_str(), to.as_str())
+            .replace(&from.day(), &to.day())
+    };
+    for record in genuine.index.objects.iter().chain([&genuine.index_object]) {
+        let bytes = s3.read(bucket, &record.key)?;
+        s3.replace(bucket, &renamed(&record.key), &bytes)?;
+    }
+    let mut manifest = genuine.clone();
+    manifest.index.backup_id = to.clone();
+    let key = layout::manifest(&manifest.index.stack, to);
+    s3.replace(bucket, &key, &serde_json::to_vec(&manifest)?)
+}
+
+/// Rewrites the part of a backup that says what is in its databases.
+pub fn edit_contents(part: &mut Vec<u8>, change: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut contents: Value = serde_json::from_slice(&zstd::decode_all(&part[..])?)?;
+    change(&mut contents);
+    *part = zstd::encode_all(&serde_json::to_vec(&contents)?[..], 3)?;
+    Ok(())
 }
 
 /// Puts a forged manifest in the place of the genuine one.

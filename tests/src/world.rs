@@ -15,6 +15,7 @@ use aws_config::SdkConfig;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::autoscaling::{AutoScaling, GroupSpec, InstanceView, Lifecycle, Tag};
@@ -77,6 +78,7 @@ struct State {
     hooks: Vec<crate::autoscaling::Hook>,
     surroundings: Surroundings,
     registration: Duration,
+    agents_held: watch::Sender<bool>,
     clock: Clock,
 }
 
@@ -285,6 +287,16 @@ impl StandIn {
     pub fn age(&self, group: &str, minutes: u64) {
         let by = Duration::from_secs(60 * minutes);
         self.state.auto_scaling.age(group, by);
+    }
+
+    /// Lets the time of every hook that holds this instance be over.
+    pub fn expire_hooks(&self, instance: &str) {
+        self.state.auto_scaling.expire_hooks(instance);
+    }
+
+    /// Keeps the SSM agents of machines that boot from registering, until it is said otherwise.
+    pub fn hold_agents(&self, held: bool) {
+        self.state.agents_held.send_replace(held);
     }
 
     /// Lets Auto Scaling do what it would do so much later, in AWS's seconds. For groups at rest: what began in that

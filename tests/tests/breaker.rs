@@ -77,15 +77,8 @@ impl Scene {
 
     /// Tells whether the group's launches are suspended, and checks that nothing else is.
     async fn is_suspended(&self) -> Result<bool> {
-        let client = self.auto_scaling();
-        let described = client
-            .describe_auto_scaling_groups()
-            .auto_scaling_group_names(self.stack);
-        let described = described.send().await?;
-        let group = described.auto_scaling_groups().first();
-        let suspended = group.context("the group is gone")?.suspended_processes();
-        let names: Vec<_> = suspended.iter().map(|it| it.process_name()).collect();
-        assert!(names.iter().all(|it| *it == Some("Launch")), "{names:?}");
+        let names = self.protected.suspended(self.stack).await?;
+        assert!(names.iter().all(|it| it == "Launch"), "{names:?}");
         Ok(!names.is_empty())
     }
 

@@ -143,6 +143,16 @@ impl AutoScaling {
         }
     }
 
+    /// Lets the time of every hook that holds this instance be over.
+    pub fn expire_hooks(&self, instance: &str) {
+        let mut groups = lock(&self.groups);
+        if let Some((_, member)) = member_mut(&mut groups, instance) {
+            for wait in &mut member.waits {
+                wait.deadline = wait.deadline.min(clock::now());
+            }
+        }
+    }
+
     /// Lets everything that a group ever did have happened so much earlier.
     pub fn age(&self, group: &str, by: Duration) {
         let mut groups = lock(&self.groups);

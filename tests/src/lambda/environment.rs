@@ -40,6 +40,7 @@ pub(super) struct Environment {
     /// How the process ended, once it has.
     ended: watch::Sender<Option<String>>,
     killed: AtomicBool,
+    timed_out: AtomicBool,
     kill: Notify,
 }
 
@@ -118,6 +119,7 @@ impl Environment {
             ready: watch::Sender::new(false),
             ended: watch::Sender::new(None),
             killed: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
             kill: Notify::new(),
         });
         locked(&lambda.environments).insert(id, Arc::clone(&environment));
@@ -164,12 +166,18 @@ impl Environment {
             answered = answer => answered.ok(),
             _ = ended.wait_for(Option::is_some) => None,
             () = tokio::time::sleep(timeout) => {
-                self.kill();
-                let message = format!("RequestId: {id} Error: Task timed out after {:.2} seconds", timeout.as_secs_f64());
-                Some(Err(failure("Sandbox.Timedout", &message)))
+                self.time_out();
+                None
             }
         };
         result.unwrap_or_else(|| {
+            if self.timed_out.load(Ordering::SeqCst) {
+                let message = format!(
+                    "RequestId: {id} Error: Task timed out after {:.2} seconds",
+                    timeout.as_secs_f64()
+                );
+                return Err(failure("Sandbox.Timedout", &message));
+            }
             let status = self.ended.borrow().clone().unwrap_or_default();
             let message = format!("RequestId: {id} Error: Runtime exited: {status}");
             Err(failure("Runtime.ExitError", &message))
@@ -231,6 +239,12 @@ impl Environment {
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.kill.notify_one();
+    }
+
+    /// Ends the process because an invocation's time is over.
+    pub(super) fn time_out(&self) {
+        self.timed_out.store(true, Ordering::SeqCst);
+        self.kill();
     }
 
     /// Returns the process id; none once it has ended.

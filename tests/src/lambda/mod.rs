@@ -227,6 +227,16 @@ impl Lambda {
             .collect()
     }
 
+    /// Ends whatever a function works on as Lambda does where its time is over, however long it has run.
+    pub fn time_out(&self, function: &str) {
+        let environments = locked(&self.inner.environments);
+        for environment in environments.values() {
+            if environment.function == function {
+                environment.time_out();
+            }
+        }
+    }
+
     /// Returns `http://127.0.0.1:<port>`, for `aws lambda invoke --endpoint-url` and `cargo lambda invoke`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.inner.address)

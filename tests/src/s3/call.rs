@@ -2,9 +2,22 @@
 
 use std::time::Duration;
 
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
 use axum::body::{Body, Bytes};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+
+/// The most that is read of an answer in order to change it.
+const MOST_TEXT: usize = 1 << 20;
+
+/// By how much a request's time may differ from S3's.
+const MOST_SKEW: time::Duration = time::Duration::minutes(15);
+
+const SIGNED_AT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// One request: which operation of S3's API on which object.
 #[derive(Debug, Clone)]
@@ -36,6 +49,8 @@ pub enum Fault {
     Reset,
     /// The request is served, but the connection breaks within the answer.
     LoseReply,
+    /// The request is served, but the answer names another `ETag`, where it names one.
+    WrongETag,
 }
 
 impl Call {
@@ -93,6 +108,15 @@ impl Call {
         }
     }
 
+    /// Whether the request was signed by a clock that S3 does not put up with.
+    pub(super) fn is_skewed(&self, now: OffsetDateTime) -> bool {
+        let signed_at = self.headers.get("x-amz-date");
+        let signed_at = signed_at.and_then(|value| value.to_str().ok());
+        signed_at
+            .and_then(|text| PrimitiveDateTime::parse(text, SIGNED_AT).ok())
+            .is_some_and(|at| (at.assume_utc() - now).abs() > MOST_SKEW)
+    }
+
     /// Whether the request would create an object, replacing whatever has its key.
     pub(super) fn may_overwrite(&self) -> bool {
         let creates = ["PutObject", "CopyObject", "CompleteMultipartUpload"];
@@ -115,6 +139,30 @@ fn decoded(text: &str) -> String {
     decoded
         .map(|(_, value)| value.into_owned())
         .unwrap_or_default()
+}
+
+/// Names another `ETag` than that of the object or the part.
+pub(super) async fn with_wrong_etag(response: Response<Body>) -> Response<Body> {
+    const WRONG: &str = "\"00000000000000000000000000000000\"";
+    let (mut parts, body) = response.into_parts();
+    if parts.headers.contains_key(ETAG) {
+        parts.headers.insert(ETAG, HeaderValue::from_static(WRONG));
+        return Response::from_parts(parts, body);
+    }
+    // `CompleteMultipartUpload` names it in its answer's text, which is short.
+    let Ok(bytes) = axum::body::to_bytes(body, MOST_TEXT).await else {
+        return broken_response();
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let changed = match (text.find("<ETag>"), text.find("</ETag>")) {
+        (Some(start), Some(end)) if start < end => {
+            let escaped = WRONG.replace('"', "&quot;");
+            format!("{}<ETag>{escaped}{}", &text[..start], &text[end..])
+        }
+        _ => text.into_owned(),
+    };
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(changed))
 }
 
 /// Builds S3's error answer.

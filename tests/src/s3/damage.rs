@@ -52,6 +52,17 @@ impl S3 {
         std::fs::read(&path).with_context(|| format!("read {}", path.display()))
     }
 
+    /// Returns the files that hold an object, its bytes and what is recorded of it, with what is in them.
+    pub fn save(&self, bucket: &str, key: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let paths = [self.path(bucket, key)?, self.store.record_path(bucket, key)];
+        let read = |path: PathBuf| {
+            let bytes = std::fs::read(&path);
+            let bytes = bytes.with_context(|| format!("read {}", path.display()))?;
+            Ok((path, bytes))
+        };
+        paths.into_iter().map(read).collect()
+    }
+
     /// Cuts an object off at a length in bytes, at rest: HEAD still reports the old size and checksum.
     pub fn truncate(&self, bucket: &str, key: &str, length: u64) -> Result<()> {
         let file = OpenOptions::new()

@@ -23,7 +23,7 @@ use axum::http::{HeaderValue, Request, Response, StatusCode};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 pub use call::{Call, Fault};
-use call::{broken_response, error_response};
+use call::{broken_response, error_response, with_wrong_etag};
 pub use permissions::Permissions;
 use service::{OneSecret, Service, SignedOnly};
 use store::Store;
@@ -122,6 +122,7 @@ impl S3 {
                 self.serve(request).await
             }
             Some(Fault::Reset) => broken_response(),
+            Some(Fault::WrongETag) => with_wrong_etag(self.serve(request).await).await,
             Some(Fault::LoseReply) => {
                 let response = self.serve(request).await;
                 tracing::debug!(status = %response.status(), "the answer is lost, as the test asked for");
@@ -132,6 +133,10 @@ impl S3 {
 
     /// Counts the request, and applies policies, then faults.
     fn decide(&self, call: &Call) -> Option<Fault> {
+        if call.is_skewed(crate::clock::now()) {
+            let code = "RequestTimeTooSkewed".to_owned();
+            return Some(Fault::Error(StatusCode::FORBIDDEN, code));
+        }
         let hook = {
             let mut control = self.control();
             *control.counts.entry(call.operation.clone()).or_default() += 1;

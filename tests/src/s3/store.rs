@@ -112,7 +112,7 @@ impl Store {
         Ok(self.root.join(bucket).join(key))
     }
 
-    fn record_path(&self, bucket: &str, key: &str) -> PathBuf {
+    pub(super) fn record_path(&self, bucket: &str, key: &str) -> PathBuf {
         let name = hex(&Sha256::digest(key));
         self.root.join(".records").join(bucket).join(name)
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::deploy::{Binaries, function, hooks, publish_layer, restrict_functions};
 use super::{StandIn, State, machines};
@@ -281,6 +282,7 @@ impl StandInBuilder {
             hooks: hooks(&template.hooks)?,
             surroundings,
             registration: clock.wait(self.registration_delay),
+            agents_held: watch::Sender::new(false),
             clock,
         });
         let tasks = vec![

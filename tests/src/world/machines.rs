@@ -66,6 +66,9 @@ async fn try_boot(state: &Arc<State>, group: &str, instance: &str) -> Result<()>
     // As on EC2, the SSM agent does not wait for the user data.
     let register = async {
         tokio::time::sleep(state.registration).await;
+        let mut held = state.agents_held.subscribe();
+        // The sender lives as long as the stand-in.
+        held.wait_for(|held| !held).await.ok();
         if node.has_power() {
             node.start_agent();
             let tags = state.auto_scaling.instance_tags(instance);

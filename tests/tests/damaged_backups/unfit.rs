@@ -2,20 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::spare::{self, Spare};
-use serde_json::Value;
 use shared::command::Candidate;
 use shared::layout;
 use shared::report::ExitCode;
 
 use super::{STACK, Scene, assert_refused};
-
-/// Rewrites the part of a backup that says what is in its databases.
-fn edit_contents(part: &mut Vec<u8>, change: impl FnOnce(&mut Value)) -> Result<()> {
-    let mut contents: Value = serde_json::from_slice(&zstd::decode_all(&part[..])?)?;
-    change(&mut contents);
-    *part = zstd::encode_all(&serde_json::to_vec(&contents)?[..], 3)?;
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Result<()> {
@@ -30,7 +21,7 @@ async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Resul
     })?;
     let extended = spare::forge(protected, newer, |_, parts| {
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
-        edit_contents(part, |contents| {
+        spare::edit_contents(part, |contents| {
             contents["databases"][0]["properties"]["extensions"] = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
         })
     })?;

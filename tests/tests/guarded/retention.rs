@@ -2,37 +2,15 @@
 
 use anyhow::Result;
 use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::spare;
 use rekindle_tests::wait::wait_for;
 use shared::id::BackupId;
 use shared::layout;
-use shared::manifest::Manifest;
 use time::{Duration, OffsetDateTime};
 
 use super::request;
 
 const STACK: &str = "old";
-
-/// Puts a copy of a backup into the bucket, as if it had been taken at another time.
-fn age(protected: &Protected, genuine: &Manifest, id: &BackupId) -> Result<()> {
-    let world = &protected.world;
-    let (from, to) = (&genuine.index.backup_id, id);
-    let renamed = |text: &str| {
-        text.replace(from.as_str(), to.as_str())
-            .replace(&from.day(), &to.day())
-    };
-    for record in genuine.index.objects.iter().chain([&genuine.index_object]) {
-        let bytes = world.s3().read(world.bucket(), &record.key)?;
-        world
-            .s3()
-            .replace(world.bucket(), &renamed(&record.key), &bytes)?;
-    }
-    let mut manifest = genuine.clone();
-    manifest.index.backup_id = to.clone();
-    let key = layout::manifest(&STACK.parse()?, to);
-    world
-        .s3()
-        .replace(world.bucket(), &key, &serde_json::to_vec(&manifest)?)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and_the_first_of_a_day()
@@ -51,7 +29,7 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     ids.extend((1..=10).map(|hours| now - Duration::hours(hours)));
     let ids: Vec<BackupId> = ids.into_iter().map(BackupId::at).collect();
     for id in &ids {
-        age(&protected, &genuine, id)?;
+        spare::age(&protected, &genuine, id)?;
     }
     let pinned = &ids[7];
     let answer = request(&protected, "pin", STACK, pinned).await?;
