@@ -41,6 +41,16 @@ fuzz: ## Search for inputs that break a promise, guided by coverage (ARGS=second
 model: build ## Look at every state of the protocol's model that a bound allows (ARGS="--size N --only NAME")
 	target/debug/model $(ARGS)
 
+# Without any network but this machine's own, where that can be had: recovery needs nothing else.
+.PHONY: chaos
+chaos: build ## Let everything of a list go wrong, one thing at a time (ARGS="--seed N --runs N --only NAME")
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends faketime; }
+	@if [ "$$(id -u)" = 0 ] && unshare --net ip link set lo up 2>/dev/null; then \
+	  exec unshare --net sh -c 'ip link set lo up && exec target/debug/chaos "$$@"' chaos $(ARGS); \
+	else \
+	  exec target/debug/chaos $(ARGS); \
+	fi
+
 .PHONY: lint
 lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
 	cargo fmt --all --check

@@ -5,6 +5,7 @@
 
 pub mod autoscaling;
 pub mod bus;
+pub mod chaos;
 pub mod clock;
 mod endpoint;
 pub mod fault;

@@ -1,0 +1,209 @@
+//! Gates on a node, around the shipped agent and the programs that it runs: shell scripts in front of the path, which
+//! cut the agent off where a run has asked for it. The binaries themselves are the shipped ones.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::node::{Node, write_program};
+use crate::postgres::bin_directory;
+use crate::protected::change_settings;
+
+/// The programs of Postgres that the agent runs.
+const TOOLS: [&str; 4] = ["psql", "pg_dump", "pg_dumpall", "pg_restore"];
+
+/// The application's commands.
+const COMMANDS: [&str; 3] = ["registry-start", "registry-stop", "registry-health"];
+
+/// Where libfaketime is on a Debian machine, which also knows of threads.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// Whether the agent is cut off when a program starts, or when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// Before the program runs; it then runs without the agent.
+    Start,
+    /// After its end, of which the agent never learns.
+    Exit,
+}
+
+impl Edge {
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Exit => "exit",
+        }
+    }
+}
+
+/// What a run tells the gates of all nodes of a stack: files in one directory.
+#[derive(Debug, Clone)]
+pub struct Gates {
+    directory: PathBuf,
+}
+
+impl Gates {
+    /// Keeps its files in a directory.
+    pub fn new(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Cuts the agent off at the `nth` start or exit of a program from now on.
+    pub fn at_child(&self, program: &str, edge: Edge, nth: u32) -> Result<()> {
+        self.put("child", &format!("{program} {} {nth}\n", edge.word()))
+    }
+
+    /// Cuts the agent off at its next log line with these words.
+    pub fn at_line(&self, words: &str) -> Result<()> {
+        self.put("line", words)
+    }
+
+    /// Runs a shell command before the next start of a program.
+    pub fn before(&self, program: &str, command: &str) -> Result<()> {
+        self.put(&format!("before-{program}"), command)
+    }
+
+    /// Kills the next start of a program in the middle of its work.
+    pub fn kill(&self, program: &str) -> Result<()> {
+        self.put(&format!("kill-{program}"), "")
+    }
+
+    /// Lets the agent's clock differ by so many minutes.
+    pub fn skew(&self, minutes: i64) -> Result<()> {
+        self.put("skew", &format!("{minutes:+}m"))
+    }
+
+    /// Tells whether the machine has what a clock is changed with.
+    pub fn can_skew() -> bool {
+        Path::new(FAKETIME).exists()
+    }
+
+    /// Opens all gates, and returns whether one was hit.
+    pub fn open(&self) -> Result<bool> {
+        let hit = self.directory.join("hit").exists();
+        for entry in std::fs::read_dir(&self.directory)? {
+            std::fs::remove_file(entry?.path()).context("open a gate")?;
+        }
+        Ok(hit)
+    }
+
+    fn put(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.directory.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Puts the gates on a prepared node.
+    pub fn install(&self, node: &Node) -> Result<()> {
+        let programs = node.root().join("usr/local/bin");
+        let tools = bin_directory()?;
+        for tool in TOOLS {
+            write_program(&programs.join(tool), &self.gate(tool, &tools.join(tool)))?;
+        }
+        for command in COMMANDS {
+            let (path, real) = (
+                programs.join(command),
+                programs.join(format!("{command}.real")),
+            );
+            std::fs::rename(&path, &real).with_context(|| format!("move {}", path.display()))?;
+            write_program(&path, &self.gate(command, &real))?;
+        }
+        let start = node.cluster()?.start_script();
+        let path = programs.join("start-postgres");
+        write_program(&path, &self.gate("start-postgres", &start))?;
+        change_settings(
+            node,
+            &format!("[\"{}\"]", start.display()),
+            &format!("[\"{}\"]", path.display()),
+        )?;
+        write_program(&programs.join("mv"), &self.mover())?;
+        write_program(&programs.join("cut-at-line"), &self.cutter())
+    }
+
+    fn gate(&self, program: &str, real: &Path) -> String {
+        format!(
+            r#"#!/bin/sh
+# Generated. Runs the real program, and kills whoever started it where the run asks for that.
+gates='{gates}'
+cut() {{
+  [ -e "$gates/child" ] || return 0
+  read -r program edge nth < "$gates/child" || return 0
+  [ "$program $edge" = "{program} $1" ] || return 0
+  if [ "$nth" -gt 1 ]; then
+    echo "$program $edge $((nth - 1))" > "$gates/child"
+    return 0
+  fi
+  /bin/mv "$gates/child" "$gates/hit" 2>/dev/null && kill -KILL "$PPID"
+}}
+if [ -e "$gates/before-{program}" ] && [ "$*" != --version ]; then
+  /bin/mv "$gates/before-{program}" "$gates/hit" 2>/dev/null && . "$gates/hit" >/dev/null 2>&1
+fi
+if [ -e "$gates/kill-{program}" ] && [ "$*" != --version ] && /bin/mv "$gates/kill-{program}" "$gates/hit"; then
+  '{real}' "$@" <&0 &
+  kill -KILL $!
+  wait $!
+  exit 137
+fi
+cut start
+'{real}' "$@"
+status=$?
+cut exit
+exit $status
+"#,
+            gates = self.directory.display(),
+            real = real.display(),
+        )
+    }
+
+    /// What the document moves the fetched agent with: it puts a gate in front of the agent.
+    fn mover(&self) -> String {
+        format!(
+            r#"#!/bin/sh
+# Generated. Moves as always, and puts a gate in front of the agent.
+/bin/mv "$@" || exit
+for target; do :; done
+case "$target" in
+*/rekindle-node) ;;
+*) exit 0 ;;
+esac
+/bin/mv -f "$target" "$target.real"
+cat > "$target.new" <<'END'
+#!/bin/bash
+gates='{gates}'
+if [ -e "$gates/skew" ]; then
+  export LD_PRELOAD={FAKETIME} FAKETIME="$(cat "$gates/skew")" DONT_FAKE_MONOTONIC=1
+  : > "$gates/hit"
+fi
+[ -e "$gates/line" ] || exec "$0.real" "$@"
+exec 3>&2
+exec "$0.real" "$@" 2> >(exec cut-at-line "$$" >&3)
+END
+chmod 0755 "$target.new"
+/bin/mv -f "$target.new" "$target"
+"#,
+            gates = self.directory.display()
+        )
+    }
+
+    /// Reads the agent's log from a pipe, and ends the agent behind a line.
+    fn cutter(&self) -> String {
+        format!(
+            r#"#!/bin/bash
+# Generated. Passes the agent's log on, and kills the agent behind the line that the run asks for.
+gates='{gates}'
+while IFS= read -r line; do
+  printf '%s\n' "$line"
+  [ -e "$gates/line" ] || continue
+  if [[ "$line" == *"$(cat "$gates/line")"* ]]; then
+    /bin/mv "$gates/line" "$gates/hit" 2>/dev/null && kill -KILL "$1"
+  fi
+done
+"#,
+            gates = self.directory.display()
+        )
+    }
+}

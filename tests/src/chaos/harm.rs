@@ -1,0 +1,187 @@
+//! Backups that are damaged behind everybody's back, and nodes that lack what a backup needs.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use shared::id::BackupId;
+use shared::layout;
+use time::OffsetDateTime;
+
+use super::catalogue::Deed;
+use super::dice::Dice;
+use super::lane::Lane;
+use super::tap::object;
+use crate::protected::Protected;
+use crate::registry::MAIN_DATABASE;
+use crate::spare;
+
+/// How a fault is taken back.
+pub enum Undo {
+    /// Files of the bucket become what they were.
+    PutBack(Vec<(PathBuf, Vec<u8>)>),
+    /// The directory of the tablespace is there, and empty.
+    GiveTablespace(PathBuf),
+}
+
+impl Undo {
+    pub(super) fn run(self, lane: &Lane) -> Result<()> {
+        match self {
+            Self::PutBack(files) => {
+                for (path, bytes) in files {
+                    std::fs::write(&path, bytes)
+                        .with_context(|| format!("write {}", path.display()))?;
+                }
+                Ok(())
+            }
+            Self::GiveTablespace(path) => {
+                std::fs::remove_file(&path).ok();
+                give(lane, &path)
+            }
+        }
+    }
+}
+
+/// Makes an empty directory that belongs to whom the server runs as.
+fn give(lane: &Lane, path: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+    let owner = lane.node.cluster()?.socket_directory();
+    let owner = owner.metadata().context("whose is the cluster")?;
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
+        .context("give the tablespace to Postgres")
+}
+
+/// Returns the key of an object of a backup.
+fn key_of(lane: &Lane, id: &str, kind: &str) -> Result<String> {
+    let committed = lane.record.committed.get(id);
+    let objects = &committed.context("no such backup")?.objects;
+    let found = objects.keys().find(|key| object(key) == kind);
+    Ok(found
+        .with_context(|| format!("{id} has no {kind}"))?
+        .clone())
+}
+
+/// Damages one object of the newest backup that is good; returns whose object is not what it was, and the way back.
+pub(super) fn damage(lane: &Lane, deed: Deed, dice: &mut Dice) -> Result<(Vec<String>, Undo)> {
+    let world = &lane.protected.world;
+    let (s3, bucket) = (world.s3(), world.bucket());
+    let good = lane.record.committed.keys().rev();
+    let mut good = good.filter(|id| !lane.record.spoilt.contains(*id));
+    let newest = good.next().context("there is no backup")?.clone();
+    let (mut saved, mut spoilt) = (Vec::new(), Vec::new());
+    let mut save = |key: &str| -> Result<u64> {
+        let path = s3.path(bucket, key)?;
+        let bytes = std::fs::read(&path)?;
+        let length = bytes.len() as u64;
+        saved.push((path, bytes));
+        Ok(length)
+    };
+    match deed {
+        Deed::Truncate(kind) => {
+            let key = key_of(lane, &newest, kind)?;
+            let length = save(&key)?;
+            s3.truncate(bucket, &key, length * dice.below(100) as u64 / 100)?;
+        }
+        Deed::Flip(kind) => {
+            let key = key_of(lane, &newest, kind)?;
+            save(&key)?;
+            let (path, mut bytes) = saved[0].clone();
+            let bit = dice.below(8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(path, bytes)?;
+        }
+        Deed::Swap(kind) => {
+            let older = good.next().context("there is one backup only")?.clone();
+            let (one, other) = (key_of(lane, &newest, kind)?, key_of(lane, &older, kind)?);
+            save(&one)?;
+            save(&other)?;
+            s3.swap(bucket, &one, &other)?;
+            spoilt.push(older);
+        }
+        _ => {}
+    }
+    spoilt.push(newest);
+    Ok((spoilt, Undo::PutBack(saved)))
+}
+
+/// Takes a backup whose globals do not know a role any more that its dumps do.
+pub(super) async fn back_up_without_a_role(lane: &mut Lane, dice: &mut Dice) -> Result<()> {
+    let rename = "psql -X -q -d template1 -c 'ALTER ROLE notary RENAME TO somebody'";
+    lane.gates.before("pg_dumpall", rename)?;
+    Box::pin(lane.back_up(None, dice)).await?;
+    lane.gates.open()?;
+    let client = lane.node.cluster()?.connect(MAIN_DATABASE).await?;
+    client
+        .batch_execute("ALTER ROLE somebody RENAME TO notary")
+        .await
+        .context("was the role renamed")?;
+    // Whatever comes later, this one cannot be restored.
+    let newest = lane.record.committed.keys().next_back();
+    lane.record.spoilt.extend(newest.cloned());
+    Ok(())
+}
+
+/// Puts copies of the newest backup, as if they had been taken long ago, more than are kept whatever their age.
+pub(super) fn put_old_backups(lane: &mut Lane) -> Result<()> {
+    let protected = std::sync::Arc::clone(&lane.protected);
+    let newest = protected.backups(&lane.stack)?;
+    let genuine = protected.manifest(&lane.stack, newest.last().context("no backup")?)?;
+    for days in 100..112 {
+        let id = BackupId::at(OffsetDateTime::now_utc() - time::Duration::days(days));
+        spare::age(&protected, &genuine, &id)?;
+        lane.record.expendable.insert(id.to_string());
+    }
+    Ok(())
+}
+
+fn tablespace(lane: &Lane) -> PathBuf {
+    lane.protected.world.directory().join("tablespace")
+}
+
+/// Puts a table into a tablespace, and takes a backup.
+pub(super) async fn create_tablespace(lane: &mut Lane, dice: &mut Dice) -> Result<()> {
+    let path = tablespace(lane);
+    give(lane, &path)?;
+    let client = lane.node.cluster()?.connect(MAIN_DATABASE).await?;
+    let create = format!("CREATE TABLESPACE fast LOCATION '{}'", path.display());
+    client
+        .batch_execute(&create)
+        .await
+        .context("create a tablespace")?;
+    let table =
+        "CREATE TABLE public.quick TABLESPACE fast AS SELECT i FROM generate_series(1, 100) i";
+    client.batch_execute(table).await.context("fill it")?;
+    drop(client);
+    Box::pin(lane.back_up(None, dice)).await?;
+    // The directory cannot be two nodes' one after the other without being emptied in between.
+    lane.spent = true;
+    Ok(())
+}
+
+/// Lets the next node that starts its Postgres have no directory for the tablespace.
+pub(super) fn take_tablespace(lane: &Lane) -> Result<Undo> {
+    let path = tablespace(lane);
+    let take = format!("rm -rf '{0}'; : > '{0}'", path.display());
+    lane.gates.before("start-postgres", &take)?;
+    Ok(Undo::GiveTablespace(path))
+}
+
+/// Lets the newest backup need an extension that no node has: its description says so, and every hash fits.
+pub(super) fn need_extension(lane: &Lane) -> Result<Undo> {
+    let protected: &Protected = &lane.protected;
+    let newest = protected.backups(&lane.stack)?;
+    let newest = newest.last().context("there is no backup")?;
+    let genuine = protected.manifest(&lane.stack, newest)?;
+    let key = layout::manifest(&lane.stack.parse()?, newest);
+    let saved = protected.world.s3().save(protected.world.bucket(), &key)?;
+    let forged = spare::forge(protected, &genuine, |_, parts| {
+        let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
+        spare::edit_contents(part, |contents: &mut Value| {
+            let extension = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
+            contents["databases"][0]["properties"]["extensions"] = extension;
+        })
+    })?;
+    spare::commit(protected, &forged)?;
+    Ok(Undo::PutBack(saved))
+}

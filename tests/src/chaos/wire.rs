@@ -1,0 +1,333 @@
+//! Faults that strike when a certain request is made.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::Result;
+use axum::http::StatusCode;
+
+use super::arm::Hits;
+use super::catalogue::{Answer, Deed, End, Fault, Story};
+use super::dice::Dice;
+use super::disks;
+use super::harm::{self, Undo};
+use super::lane::{Lane, STALL_LIMIT};
+use super::points::Point;
+use super::tap::{Act, Caller, Seen};
+use crate::fault;
+use crate::node::Node;
+use crate::protected::Protected;
+use crate::s3;
+use crate::spare;
+
+/// What keeps an instance in its hook.
+const HEARTBEAT: &str = "RecordLifecycleActionHeartbeat";
+
+/// How long S3 says nothing, where the client is to put up with it.
+const SHORT_STALL: Duration = Duration::from_secs(1);
+
+impl Point {
+    fn is(&self, seen: &Seen) -> bool {
+        self.caller == seen.caller && self.operation == seen.operation && self.object == seen.object
+    }
+}
+
+/// What rules may reach: they are part of what they reach, so that they must not keep it.
+#[derive(Clone)]
+struct Reach {
+    protected: Weak<Protected>,
+    stack: String,
+    lost: String,
+    /// Whether the node that leaves is the one that works.
+    leaving: bool,
+}
+
+impl Reach {
+    fn of(lane: &Lane, story: Story) -> Self {
+        Self {
+            leaving: story == Story::Planned,
+            protected: Arc::downgrade(&lane.protected),
+            stack: lane.stack.clone(),
+            lost: lane.node.id().to_owned(),
+        }
+    }
+
+    /// Returns the nodes of the stack that have power.
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        let nodes = self.protected.upgrade().map(|it| it.world.nodes());
+        let nodes = nodes.unwrap_or_default().into_iter();
+        nodes
+            .filter(|node| node.group() == self.stack && node.has_power())
+            .collect()
+    }
+
+    /// Kills the processes of the nodes with this word in their command line.
+    fn kill(&self, word: &str) -> bool {
+        let mut killed = false;
+        for node in self.nodes() {
+            let found = spare::processes(&node, &[word]).unwrap_or_default();
+            killed |= !found.is_empty() && spare::kill(&found).is_ok();
+        }
+        killed
+    }
+
+    /// Ends whoever calls.
+    fn end(&self, caller: Caller, end: End) -> bool {
+        let word = match caller {
+            Caller::Agent => return self.kill("rekindle-node"),
+            Caller::Backup => "backup",
+            Caller::Restore => "restore",
+        };
+        let Some(protected) = self.protected.upgrade() else {
+            return false;
+        };
+        let Ok(function) = protected.function(word) else {
+            return false;
+        };
+        let lambda = protected.world.lambda();
+        if end == End::TimedOut {
+            lambda.time_out(&function);
+            return true;
+        }
+        let processes = lambda.processes(&function).into_iter();
+        let processes: Vec<i32> = processes.filter_map(|id| i32::try_from(id).ok()).collect();
+        spare::kill(&processes).is_ok()
+    }
+
+    /// Returns the node on which the agent is at work: in a planned replacement the one that leaves.
+    fn working(&self) -> Option<Arc<Node>> {
+        let mut nodes = self.nodes();
+        if nodes.len() > 1 {
+            nodes.retain(|node| (node.id() == self.lost) == self.leaving);
+        }
+        nodes.pop()
+    }
+}
+
+/// Sets a fault to work that strikes at a request.
+pub(super) async fn arm(
+    lane: &Lane,
+    fault: &Fault,
+    hits: Hits,
+    dice: &mut Dice,
+) -> Result<Vec<Undo>> {
+    let reach = Reach::of(lane, fault.story);
+    let mut undo = Vec::new();
+    if let Deed::Answer(point, _) | Deed::Throttle(point) | Deed::End(point, _) = fault.deed {
+        undo.extend(occasion(lane, &reach, &point).await?);
+    }
+    match fault.deed {
+        Deed::Answer(point, answer) => {
+            let last = last_strike(point, answer, fault.story, dice);
+            let stall = stall(point, last);
+            lane.tap.rule(move |seen| {
+                let aborts = point.operation == "AbortMultipartUpload";
+                if aborts && seen.operation == "CompleteMultipartUpload" {
+                    // Only an upload that fails is aborted.
+                    let refused =
+                        s3::Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
+                    return Some(Act::Storage(refused));
+                }
+                let due = point.is(seen) && hits.load(Ordering::SeqCst) < last;
+                due.then(|| {
+                    hits.fetch_add(1, Ordering::SeqCst);
+                    Act::Storage(storage(answer, stall))
+                })
+            });
+        }
+        Deed::Throttle(point) => {
+            let last = dice.pick(&[1, 5]);
+            lane.tap.rule(move |seen| {
+                if let Some(slow) = slow(&point, seen) {
+                    return Some(slow);
+                }
+                let due = point.is(seen) && hits.load(Ordering::SeqCst) < last;
+                due.then(|| {
+                    hits.fetch_add(1, Ordering::SeqCst);
+                    Act::Refusal(fault::Fault::throttled(service(&seen.operation)))
+                })
+            });
+        }
+        Deed::End(point, end) => {
+            let served = dice.below(2) == 0;
+            strike_once(lane, point, hits, move |seen| {
+                let ended = reach.end(seen.caller, end);
+                ended.then(|| (!served).then(|| unanswered(seen)))
+            });
+        }
+        Deed::Server(point) => strike_once(lane, point, hits, move |_| {
+            let node = reach.working()?;
+            node.cluster().ok()?.strike().ok()?;
+            Some(None)
+        }),
+        Deed::Power(point) => strike_once(lane, point, hits, move |seen| {
+            let protected = reach.protected.upgrade()?;
+            let node = reach.working()?;
+            tokio::spawn(async move {
+                let world = &protected.world;
+                if let Err(problem) = world.kill_instance(node.id()).await {
+                    tracing::warn!("take the power: {problem:#}");
+                }
+                // Of an instance that waits in its hook, Auto Scaling learns nothing until the hook expires.
+                world.expire_hooks(node.id());
+            });
+            Some(Some(unanswered(seen)))
+        }),
+        Deed::HookExpired(point) => strike_once(lane, point, hits, move |_| {
+            let protected = reach.protected.upgrade()?;
+            protected.world.expire_hooks(reach.working()?.id());
+            Some(None)
+        }),
+        Deed::CutBeforeCommit(object) => {
+            let percent = dice.below(100) as u64;
+            let point = Point {
+                caller: Caller::Backup,
+                operation: "GetObject",
+                object: "index",
+            };
+            strike_once(lane, point, hits, move |_| {
+                let protected = reach.protected.upgrade()?;
+                cut_newest(&protected, &reach.stack, object, percent).ok()?;
+                Some(None)
+            });
+        }
+        _ => {}
+    }
+    Ok(undo)
+}
+
+/// Fills the disk of a part of the node when a request is made.
+pub(super) fn fill(lane: &Lane, point: Point, part: &'static str, hits: Hits) {
+    let reach = Reach::of(lane, Story::Loss);
+    strike_once(lane, point, hits, move |_| {
+        let node = reach.working()?;
+        disks::fill(&node.root().join(part)).ok()?;
+        Some(None)
+    });
+}
+
+/// Strikes at the first request of this kind at which `strike` does what it is to do.
+fn strike_once(
+    lane: &Lane,
+    point: Point,
+    hits: Hits,
+    mut strike: impl FnMut(&Seen) -> Option<Option<Act>> + Send + 'static,
+) {
+    lane.tap.rule(move |seen| {
+        if let Some(slow) = slow(&point, seen) {
+            return Some(slow);
+        }
+        if !point.is(seen) || hits.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        let struck = strike(seen)?;
+        hits.fetch_add(1, Ordering::SeqCst);
+        struck
+    });
+}
+
+/// A heartbeat is due only while a restore takes its time.
+fn slow(point: &Point, seen: &Seen) -> Option<Act> {
+    let restores = seen.operation == "GetObject" && seen.object == "dump 1";
+    let slow = point.operation == HEARTBEAT && restores;
+    slow.then(|| Act::Storage(s3::Fault::Stall(4 * SHORT_STALL)))
+}
+
+/// Sees to it that a request is made which is not made every time.
+async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>> {
+    let world = &lane.protected.world;
+    match (point.caller, point.operation, point.object) {
+        // A function asks for the agent only once, and puts it only where it is not.
+        (Caller::Backup | Caller::Restore, operation, "agent") => {
+            reach.end(point.caller, End::Killed);
+            if operation == "PutObject" {
+                for key in world.s3().keys(world.bucket(), "agent/")? {
+                    world.s3().remove(world.bucket(), &key).await?;
+                }
+            }
+        }
+        // The stack's state is written where it is missing.
+        (Caller::Backup, "PutParameter", _) => {
+            let name = shared::layout::state_parameter(&lane.stack.parse()?);
+            let ssm = aws_sdk_ssm::Client::new(world.aws());
+            ssm.delete_parameter().name(name).send().await?;
+        }
+        // The breaker trips at the first failure that can only repeat.
+        (Caller::Restore, "SuspendProcesses" | "PutParameter" | "ResumeProcesses", _) => {
+            return Ok(vec![harm::need_extension(lane)?]);
+        }
+        _ => {}
+    }
+    Ok(Vec::new())
+}
+
+/// After how many answers S3 is as it should be.
+fn last_strike(point: Point, answer: Answer, story: Story, dice: &mut Dice) -> u64 {
+    match (answer, point.caller, story) {
+        (Answer::WrongETag, ..) => u64::MAX,
+        (Answer::Stall, Caller::Agent, _) => dice.pick(&[1, 2]),
+        (Answer::Stall, ..) => 1,
+        (_, Caller::Agent, Story::Backup) => dice.pick(&[1, 1, 3, u64::MAX]),
+        // More than one call's attempts: a launch or an invocation fails, and the next one does not.
+        _ => dice.pick(&[1, 3, 6]),
+    }
+}
+
+/// One stall of two is longer than the agent puts up with.
+fn stall(point: Point, last: u64) -> Duration {
+    if point.caller == Caller::Agent && last > 1 {
+        Duration::from_secs(STALL_LIMIT + 3)
+    } else {
+        SHORT_STALL
+    }
+}
+
+fn storage(answer: Answer, stall: Duration) -> s3::Fault {
+    let error = |status, code: &str| s3::Fault::Error(status, code.to_owned());
+    match answer {
+        Answer::Internal => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        Answer::SlowDown => error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
+        Answer::OkWithError => s3::Fault::OkWithError("InternalError".to_owned()),
+        Answer::Stall => s3::Fault::Stall(stall),
+        Answer::Reset => s3::Fault::Reset,
+        Answer::WrongETag => s3::Fault::WrongETag,
+    }
+}
+
+/// What happens to the request of somebody who is gone, where nothing is to be done about it.
+fn unanswered(seen: &Seen) -> Act {
+    if seen.storage {
+        Act::Storage(s3::Fault::Reset)
+    } else {
+        let nobody = fault::Fault::with_status(500, "InternalFailure", "nobody hears this");
+        Act::Refusal(nobody)
+    }
+}
+
+fn service(operation: &str) -> &'static str {
+    let scaling = ["AutoScaling", "Scaling", "Lifecycle", "Processes"];
+    if scaling.iter().any(|word| operation.contains(word)) {
+        "autoscaling"
+    } else {
+        "ssm"
+    }
+}
+
+/// Puts what is left of an object of the newest attempt in its place.
+fn cut_newest(protected: &Protected, stack: &str, object: &str, percent: u64) -> Result<()> {
+    let world = &protected.world;
+    let (s3, bucket) = (world.s3(), world.bucket());
+    let keys = s3.keys(bucket, &format!("backups/{stack}/"))?;
+    let newest = keys
+        .iter()
+        .rev()
+        .find(|key| super::tap::object(key) == object);
+    let Some(newest) = newest else {
+        anyhow::bail!("there is no {object}");
+    };
+    let mut bytes = s3.read(bucket, newest)?;
+    let left = bytes.len() as u64 * percent / 100;
+    bytes.truncate(usize::try_from(left)?);
+    s3.replace(bucket, newest, &bytes)
+}
