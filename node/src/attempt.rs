@@ -28,7 +28,7 @@ use crate::server::Server;
 use crate::settings::Tablespaces;
 use crate::swap::{self, Pair, Swapped};
 use crate::unpack::{UnpackError, unpack};
-use crate::{configured, fit, globals, health, verify};
+use crate::{configured, container, fit, globals, health, images, verify};
 
 /// The largest compressed contents and globals that are read.
 const MOST_DESCRIPTION_BYTES: u64 = 32 * 1024 * 1024;
@@ -64,6 +64,8 @@ pub(crate) struct Attempt<'c> {
     placement: Option<Placement>,
     swapped: Option<Swapped>,
     application_started: bool,
+    /// What kept images from being loaded.
+    unloaded_images: Vec<String>,
 }
 
 /// What an attempt brought.
@@ -104,6 +106,7 @@ impl<'c> Attempt<'c> {
             placement: None,
             swapped: None,
             application_started: false,
+            unloaded_images: Vec::new(),
         })
     }
 
@@ -124,6 +127,7 @@ impl<'c> Attempt<'c> {
         let progress = &context.progress;
         let contents = self.contents().await?;
         self.configuration().await?;
+        self.unloaded_images = images::load(context, &self.index).await;
         if !*postgres_started {
             let starting = health::start_postgres(&settings.commands, &context.root);
             progress.patiently(starting).await?;
@@ -131,6 +135,7 @@ impl<'c> Attempt<'c> {
         }
         let waiting = health::wait_for_postgres(postgres, &settings.postgres);
         progress.patiently(waiting).await?;
+        container::end_leftovers(postgres).await?;
         let server = Server::ask(postgres).await?;
         fit::check(postgres, &server, &self.index, &contents).await?;
         swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await?;
@@ -159,6 +164,17 @@ impl<'c> Attempt<'c> {
         let waiting = health::wait_healthy(&settings.commands, &context.root);
         progress.patiently(waiting).await?;
         Ok(Outcome { rows, swap, server })
+    }
+
+    /// Adds to what did not start the images that it may have missed.
+    pub(crate) fn explained(&self, failure: Failure) -> Failure {
+        let code = failure.code;
+        let may_miss = [ExitCode::StartCommand, ExitCode::PostgresUnreachable, ExitCode::HealthCheck];
+        if self.unloaded_images.is_empty() || !may_miss.contains(&code) {
+            return failure;
+        }
+        let unloaded = self.unloaded_images.join("; ");
+        Failure::new(code, format!("{}; images that were not loaded: {unloaded}", failure.chain()))
     }
 
     /// Removes what the restored node does not need any more. It is in good order whatever happens here.
@@ -346,7 +362,7 @@ impl<'c> Attempt<'c> {
 }
 
 /// Decodes to the end, or until nobody takes the bytes any more.
-fn decode(reader: download::PieceReader, sender: &mpsc::Sender<Bytes>) -> std::io::Result<()> {
+pub(crate) fn decode(reader: download::PieceReader, sender: &mpsc::Sender<Bytes>) -> std::io::Result<()> {
     let mut decoder = zstd::Decoder::new(reader)?;
     let mut chunk = vec![0; CHUNK];
     loop {

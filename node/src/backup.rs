@@ -15,37 +15,34 @@ use shared::report::{BackupReport, ExitCode};
 use time::OffsetDateTime;
 
 use crate::capture;
+use crate::container;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
 use crate::database::{self, OLD_PREFIX, RESTORE_PREFIX};
 use crate::dump;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::health;
+use crate::images;
 use crate::marker::Marker;
 use crate::placement;
-use crate::postgres::ADMIN_DATABASE;
 use crate::server::Server;
 use crate::state::LAUNCH_PREFIX;
 use crate::swap;
 use crate::upload::Upload;
 use crate::watch::peak_memory_kib;
 
-/// Ends what an agent that was killed has left running in a container: the kill reaches only its own processes.
-const END_LEFTOVERS: &str = "SELECT to_json(count(pg_terminate_backend(pid))) FROM pg_stat_activity
-  WHERE application_name = 'rekindle' AND pid <> pg_backend_pid()";
-
 /// Takes the backup and returns what a function needs to commit it.
 pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<BackupReport> {
-    let started = Instant::now();
+    let (started, began) = (Instant::now(), tokio::time::Instant::now());
     // A node that was never restored may have no server yet, and has nothing to save either.
     let marker = marker(context, command.purpose)?;
     let server = Server::ask(&context.postgres).await?;
     let lineage = lineage(context, command.purpose, marker, &server)?;
     capture::check(&context.settings, &context.root)?;
-    end_leftovers(context).await?;
+    container::end_leftovers(&context.postgres).await?;
     remove_leftovers(context).await;
 
-    let mut attempt = Attempt::begin(context, command)?;
+    let mut attempt = Attempt::begin(context, command, began)?;
     if command.purpose == Purpose::Final {
         let stopping = health::stop(&context.settings.commands, &context.root);
         let stopping = context.progress.patiently(stopping);
@@ -141,21 +138,6 @@ fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<
     marker.store(&context.root)
 }
 
-async fn end_leftovers(context: &Context) -> Result<()> {
-    let code = ExitCode::PostgresUnreachable;
-    let ended: u64 = context
-        .postgres
-        .query(ADMIN_DATABASE, END_LEFTOVERS, code)
-        .await?;
-    if ended > 0 {
-        tracing::warn!(
-            sessions = ended,
-            "ended what an earlier agent had left running"
-        );
-    }
-    Ok(())
-}
-
 /// Removes what a restore that was killed behind its last step left on a node that was ready by then.
 async fn remove_leftovers(context: &Context) {
     let databases = swap::drop_all(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
@@ -175,16 +157,22 @@ async fn remove_leftovers(context: &Context) {
 struct Attempt<'c> {
     context: &'c Context,
     command: &'c BackupCommand,
+    began: tokio::time::Instant,
     run_id: RunId,
     objects: Vec<ObjectRecord>,
     timings: Vec<Timing>,
 }
 
 impl<'c> Attempt<'c> {
-    fn begin(context: &'c Context, command: &'c BackupCommand) -> Result<Self> {
+    fn begin(
+        context: &'c Context,
+        command: &'c BackupCommand,
+        began: tokio::time::Instant,
+    ) -> Result<Self> {
         Ok(Self {
             context,
             command,
+            began,
             run_id: random_run_id()?,
             objects: Vec::new(),
             timings: Vec::new(),
@@ -238,6 +226,11 @@ impl<'c> Attempt<'c> {
         let contents = self.timed("contents", putting).await?;
         self.objects.push(contents);
 
+        // Last, since the data do without them.
+        let (purpose, began) = (self.command.purpose, self.began);
+        let saving = async { Ok(images::save(context, purpose, began).await) };
+        let saved = self.timed("images", saving).await?;
+
         let index = Index {
             schema_version: SCHEMA_VERSION,
             stack: context.settings.stack.clone(),
@@ -256,6 +249,8 @@ impl<'c> Attempt<'c> {
             databases: records,
             configuration_paths: configuration_paths(context),
             objects: std::mem::take(&mut self.objects),
+            images: saved.images,
+            unsaved_images: saved.unsaved,
             timings: std::mem::take(&mut self.timings),
         };
         let bytes = serde_json::to_vec(&index).or_fail(ExitCode::Internal, || "write the index")?;

@@ -71,7 +71,8 @@ pub(crate) async fn check_objects(context: &Context, index: &Index) -> Result<()
     Ok(())
 }
 
-async fn check_object(context: &Context, record: &ObjectRecord) -> Result<()> {
+/// Checks that one object is in S3 as it was recorded.
+pub(crate) async fn check_object(context: &Context, record: &ObjectRecord) -> Result<()> {
     let (key, version) = (&record.key, record.version_id.as_deref());
     let head = s3::head(&context.s3, &context.settings.bucket, key, version)
         .await

@@ -9,6 +9,7 @@ use shared::report::ExitCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::container;
 use crate::encoding;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::settings::{PostgresSettings, Server};
@@ -16,6 +17,9 @@ use crate::settings::{PostgresSettings, Server};
 /// The database for statements that concern the cluster. Databases are renamed under other sessions, never
 /// under this one.
 pub(crate) const ADMIN_DATABASE: &str = "template1";
+
+/// By which the server, and in a container every process, tells the agent's own tools from others.
+pub(crate) const APPLICATION_NAME: &str = "rekindle";
 
 /// What every session of the tools runs with, whatever the databases and roles are set to: of all sources of a
 /// setting, the connection has the last word.
@@ -55,24 +59,32 @@ impl Postgres {
         Self { settings }
     }
 
+    /// Returns the server's container, if it has one.
+    pub(crate) fn container(&self) -> Option<&str> {
+        match &self.settings.server {
+            Server::Container(name) => Some(name),
+            Server::Direct { .. } => None,
+        }
+    }
+
     /// Prepares a tool of the server, such as `pg_dump`. The child is killed when it is dropped; its standard
     /// streams are inherited until the caller says otherwise. Connection options come from the environment
     /// (`PGHOST`, `PGUSER` …), so that the arguments are the same in a container and outside.
     pub(crate) fn tool(&self, program: &str) -> Command {
         let mut variables = vec![("PGUSER", self.settings.user.clone())];
-        variables.push(("PGAPPNAME", "rekindle".to_owned()));
+        variables.push(("PGAPPNAME", APPLICATION_NAME.to_owned()));
         variables.push(("PGOPTIONS", SESSION.to_owned()));
         // A message's text is read by people only; its language must not depend on the container's locale.
         variables.push(("LC_MESSAGES", "C".to_owned()));
         let mut command = match &self.settings.server {
-            Server::Container(container) => {
-                let mut command = Command::new("docker");
-                command.env_clear().envs(kept_environment());
+            Server::Container(name) => {
+                let mut command = container::docker();
                 command.args(["exec", "-i"]);
-                for (name, value) in &variables {
-                    command.arg("--env").arg(format!("{name}={value}"));
+                for (variable, value) in &variables {
+                    command.arg("--env").arg(format!("{variable}={value}"));
                 }
-                command.arg(container).arg(program);
+                command.arg(name);
+                command.args(["sh", "-c", container::WITH_OWN_PASSWORD, program]);
                 command
             }
             Server::Direct { host, port } => {
@@ -148,7 +160,7 @@ impl Postgres {
     }
 }
 
-fn kept_environment() -> impl Iterator<Item = (OsString, OsString)> {
+pub(crate) fn kept_environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| KEPT_VARIABLES.iter().any(|kept| name == kept))
 }
 

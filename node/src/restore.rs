@@ -217,6 +217,7 @@ async fn carry_out(
     let outcome = match attempt.run(postgres_started).await {
         Ok(outcome) => outcome,
         Err(failure) => {
+            let failure = attempt.explained(failure);
             tracing::warn!(backup_id = %candidate.backup_id, reason = failure.chain(), "taking the restore back");
             return Err(match attempt.roll_back().await {
                 Ok(()) => failure,

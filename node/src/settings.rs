@@ -30,6 +30,8 @@ pub struct Settings {
     pub configuration_paths: Vec<PathBuf>,
     /// `[postgres]`.
     pub postgres: PostgresSettings,
+    /// `[images] containers`: the containers whose images are saved with the backups; none by default.
+    pub image_containers: Vec<String>,
     /// `[commands]`.
     pub commands: Commands,
 }
@@ -151,6 +153,10 @@ impl fmt::Display for Settings {
         match &self.postgres.databases {
             Some(names) => writeln!(f, "databases: {}", names.join(", "))?,
             None => writeln!(f, "databases: all that allow connections")?,
+        }
+        match self.image_containers.as_slice() {
+            [] => writeln!(f, "images: none are saved")?,
+            names => writeln!(f, "images: those of {}", names.join(", "))?,
         }
         let commands = [
             ("start_postgres", &self.commands.start_postgres),

@@ -239,7 +239,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// Writes beside the file, then renames: temporary file, fsync, rename, fsync of the directory.
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new()

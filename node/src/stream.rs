@@ -166,7 +166,8 @@ impl Write for Sink {
     }
 }
 
-fn decode<T>(chunks: mpsc::Receiver<Bytes>, proof: Proof<T>) -> std::result::Result<T, Stop> {
+/// Decodes chunks to their end, while `proof` reads what they hold.
+pub(crate) fn decode<T>(chunks: mpsc::Receiver<Bytes>, proof: Proof<T>) -> std::result::Result<T, Stop> {
     let doing = || "decode what was uploaded";
     let mut decoder = zstd::Decoder::new(ChunkReader {
         chunks,

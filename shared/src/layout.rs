@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! backups/<stack>/<yyyy-mm-dd>/<backup id>/<run id>/<object>   put by the node
+//! backups/<stack>/images/<image id>.tar.zst                    put by the node, once for all backups
 //! manifests/<stack>/<yyyy-mm-dd>/<backup id>.json              put by the backup function, last
 //! quarantine/<stack>/<yyyy-mm-dd>/<backup id>.json             the same, of a backup that is kept aside
 //! pins/<stack>/<backup id>                                     put by the backup function: kept for ever
@@ -82,6 +83,16 @@ pub fn backup(stack: &StackName, backup: &BackupId) -> String {
     format!("backups/{stack}/{}/{backup}/", backup.day())
 }
 
+/// Returns the prefix of the images of a stack's containers. No day has this name.
+pub fn images(stack: &StackName) -> String {
+    format!("{}images/", backups(stack))
+}
+
+/// Returns the key of the image with this id.
+pub fn image(stack: &StackName, id: &Sha256) -> String {
+    format!("{}{id}.tar.zst", images(stack))
+}
+
 /// Reads the backup and the attempt out of an object's key; none where the key is not one of a backup's objects.
 pub fn attempt_of_object(stack: &StackName, key: &str) -> Option<(BackupId, RunId)> {
     let mut parts = key.strip_prefix(&backups(stack))?.split('/').skip(1);
@@ -147,6 +158,10 @@ mod tests {
         assert_eq!(attempt_of_object(&stack, &object), Some((backup, run)));
         let elsewhere = object.replace("2026-11-23", "2026-11-24");
         assert_eq!(attempt_of_object(&stack, &elsewhere), None);
+        let id: Sha256 = "0a".repeat(32).parse().unwrap();
+        let image = image(&stack, &id);
+        assert_eq!(image, format!("backups/dtr/images/{id}.tar.zst"));
+        assert_eq!(attempt_of_object(&stack, &image), None);
         assert_eq!(
             backup_of_manifest("manifests/dtr/2026-11-23/notes.json"),
             None

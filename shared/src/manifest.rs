@@ -1,6 +1,6 @@
 //! What a backup is: the index that the node writes, and the manifest by which the function commits it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -20,6 +20,9 @@ pub const MOST_INDEX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The largest manifest that a function reads: an index, indented, and a little more.
 pub const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
+
+/// The most images of a backup: a function looks at every one of them.
+pub const MOST_IMAGES: usize = 64;
 
 /// One object of a backup, as it stands in S3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +97,18 @@ pub struct DatabaseRecord {
     pub database_bytes: u64,
 }
 
+/// The image of one or more containers of the application. It is stored once, whatever the number of backups that name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The image's id, without `sha256:`: the engine's own digest of all that is in it.
+    pub id: Sha256,
+    /// The names by which the node's engine knew it, such as `postgres:15`.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// What `docker save` wrote of it, compressed with zstd.
+    pub object: ObjectRecord,
+}
+
 /// Seconds that a stage of a backup took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
@@ -133,8 +148,14 @@ pub struct Index {
     pub databases: Vec<DatabaseRecord>,
     /// The configured paths, in the order of the archive's numbers.
     pub configuration_paths: Vec<String>,
-    /// All objects but the index itself.
+    /// All objects but the index itself and the images, which are not this backup's alone.
     pub objects: Vec<ObjectRecord>,
+    /// The images of the application's containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageRecord>,
+    /// What stood in the way of saving an image, each with its container. The data are complete all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsaved_images: Vec<String>,
     /// How long each stage took.
     pub timings: Vec<Timing>,
 }
@@ -167,6 +188,11 @@ impl ObjectRecord {
         if name.is_none_or(climbs) {
             return Err(format!("the object {key} lies outside the backup"));
         }
+        self.can_be_asked_for()
+    }
+
+    fn can_be_asked_for(&self) -> std::result::Result<(), String> {
+        let key = &self.key;
         if self.size == 0 {
             return Err(format!("the object {key} is empty"));
         }
@@ -180,6 +206,26 @@ impl ObjectRecord {
 }
 
 impl Index {
+    /// Checks that every image lies where the stack's images do, and is there once; says what is wrong.
+    fn check_images(&self) -> std::result::Result<(), String> {
+        let (count, unsaved) = (self.images.len(), self.unsaved_images.len());
+        if count.max(unsaved) > MOST_IMAGES {
+            return Err(format!("it lists {count} images and {unsaved} others, at most {MOST_IMAGES} are looked at"));
+        }
+        let mut seen = BTreeSet::new();
+        for image in &self.images {
+            let (id, key) = (&image.id, &image.object.key);
+            if *key != layout::image(&self.stack, id) {
+                return Err(format!("the image {id} lies at {key}"));
+            }
+            image.object.can_be_asked_for()?;
+            if !seen.insert(id) {
+                return Err(format!("it lists the image {id} more than once"));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads an index, and checks that it is the one of this stack, backup and attempt, that every object lies
     /// under its own prefix, and that it lists whatever a restore needs, once, and nothing else.
     pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId, run: &RunId) -> Result<Self> {
@@ -215,6 +261,9 @@ impl Index {
         if let Some((name, _)) = listed.first_key_value() {
             return wrong(format!("it lists {name:?}, which is no part of a backup"));
         }
+        if let Err(problem) = index.check_images() {
+            return wrong(problem);
+        }
         for (number, database) in index.databases.iter().enumerate() {
             if database.key != format!("{prefix}{}", layout::dump(number)) {
                 return wrong(format!(
@@ -249,7 +298,13 @@ impl Index {
             .fold(0, u64::saturating_add)
     }
 
-    /// Returns the bytes in S3, the index not counted.
+    /// Returns every object that the backup needs, the index not counted: its own, and the images.
+    pub fn needed(&self) -> impl Iterator<Item = &ObjectRecord> {
+        let images = self.images.iter().map(|image| &image.object);
+        self.objects.iter().chain(images)
+    }
+
+    /// Returns the bytes of the backup's own objects in S3, the index not counted.
     pub fn bytes(&self) -> u64 {
         self.objects
             .iter()
@@ -282,6 +337,8 @@ impl Manifest {
             let checked = record.check(&prefix);
             checked.map_err(|problem| Error::contract(key.as_str(), problem))?;
         }
+        let checked = manifest.index.check_images();
+        checked.map_err(|problem| Error::contract(key.as_str(), problem))?;
         Ok(manifest)
     }
 

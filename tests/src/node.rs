@@ -18,6 +18,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::engine::{self, Engine};
 use crate::imds::{Imds, TargetState};
 use crate::postgres::{self, Cluster};
 pub use script::{Script, ScriptEnd};
@@ -65,6 +66,7 @@ pub struct Node {
     imds: Imds,
     workers: Arc<Semaphore>,
     cluster: OnceLock<Cluster>,
+    engine: OnceLock<Engine>,
     agent: AtomicBool,
     power: AtomicBool,
     discarded: AtomicBool,
@@ -96,6 +98,7 @@ impl Node {
             directory,
             workers: Arc::new(Semaphore::new(WORKERS)),
             cluster: OnceLock::new(),
+            engine: OnceLock::new(),
             agent: AtomicBool::new(false),
             power: AtomicBool::new(true),
             discarded: AtomicBool::new(false),
@@ -143,6 +146,18 @@ impl Node {
     pub fn cluster(&self) -> Result<&Cluster> {
         let cluster = self.cluster.get();
         cluster.with_context(|| format!("{} has no Postgres yet", self.id))
+    }
+
+    /// Gives the node a Docker Engine of its own, without images.
+    pub async fn start_engine(&self) -> Result<&Engine> {
+        let engine = Engine::start(&self.directory.join("engine"), &self.root(), &self.id).await?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// Returns the node's Docker Engine.
+    pub fn engine(&self) -> Result<&Engine> {
+        let engine = self.engine.get();
+        engine.with_context(|| format!("{} has no Docker Engine", self.id))
     }
 
     /// Tells whether the agent runs: only then are commands taken and results reported.
@@ -196,6 +211,9 @@ impl Node {
     }
 
     fn erase(&self) -> Result<()> {
+        if self.engine.get().is_some() {
+            engine::let_go(&self.directory, &self.id)?;
+        }
         match std::fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("erase {}", self.directory.display()))
@@ -281,7 +299,10 @@ impl Node {
             ("AWS_SSM_INSTANCE_ID", self.id.clone()),
             ("AWS_SSM_REGION_NAME", self.surroundings.region.clone()),
         ];
-        let variables = variables.into_iter();
+        let engine = self.engine.get();
+        let variables = variables
+            .into_iter()
+            .chain(engine.map(|engine| ("DOCKER_HOST", engine.host())));
         Ok(variables
             .map(|(name, value)| (name.to_owned(), value))
             .collect())
@@ -333,6 +354,11 @@ impl Drop for Node {
             tracing::warn!(instance = self.id, "clean up: {error:#}");
         }
     }
+}
+
+/// Kills what works for this root, without waiting for its end.
+pub(crate) fn end_processes(root: &Path) -> Result<()> {
+    processes::signal_all(root, Signal::KILL).map(|_| ())
 }
 
 /// Writes an executable file.

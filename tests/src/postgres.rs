@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::Command;
 use tokio_postgres::{Client, NoTls};
 
+use crate::node::write_program;
 use crate::wait::wait_for;
 
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -60,6 +61,19 @@ impl Cluster {
         cluster.configure()?;
         cluster.write_script("start", &cluster.start_arguments())?;
         cluster.write_script("stop", &cluster.control_arguments(&["stop", "-m", "fast"]))?;
+        Ok(cluster)
+    }
+
+    /// Describes a server that a container runs on a port of 127.0.0.1, and that these shell scripts start and stop.
+    pub fn in_container(directory: &Path, port: u16, start: &str, stop: &str) -> Result<Self> {
+        let cluster = Self {
+            directory: std::path::absolute(directory)?,
+            bin: bin_directory()?,
+            port,
+        };
+        std::fs::create_dir_all(&cluster.directory)?;
+        write_program(&cluster.start_script(), start)?;
+        write_program(&cluster.stop_script(), stop)?;
         Ok(cluster)
     }
 
@@ -304,7 +318,7 @@ pub fn bin_directory() -> Result<PathBuf> {
 
 /// Finds a port that is free, and stays so while the server is down: the kernel takes those of outgoing connections
 /// from above this range.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
     for _ in 0..1_000 {
         let (random, _) = uuid::Uuid::new_v4().as_u64_pair();

@@ -1,6 +1,7 @@
 //! The whole story with the shipped binaries: back up, lose the node, restore before InService; then a planned
 //! replacement under load. The demonstration prints it, and a test plays it.
 
+pub mod containers;
 mod restore;
 mod state;
 

@@ -23,6 +23,7 @@ use tracing::warn;
 
 use crate::admission;
 use crate::decide::guard::Doubt;
+use crate::failures::report;
 use crate::function::Function;
 use crate::stored;
 
@@ -72,7 +73,7 @@ pub(crate) async fn commit(
         }
         return Ok(before);
     }
-    check_objects(function, &index.objects).await?;
+    check_objects(function, index.needed()).await?;
     let doubt = admission::doubt(function, finished.group, finished.stack, &index, now).await?;
     let shelf = match doubt {
         None => Shelf::Committed,
@@ -95,6 +96,7 @@ pub(crate) async fn commit(
     if let Some(doubt) = doubt {
         return Ok(Commit::KeptAside(doubt));
     }
+    tell_unsaved_images(function, finished.stack, &manifest.index);
     measure(function, finished, &manifest, now);
     ensure_state(function, finished.stack, &manifest.index.backup_id).await;
     Ok(Commit::New)
@@ -203,7 +205,10 @@ fn check_origin(finished: &Finished<'_>, index: &Index, key: &str) -> Result<()>
 }
 
 /// Holds every object in the bucket against what is recorded of it.
-pub(crate) async fn check_objects(function: &Function, objects: &[ObjectRecord]) -> Result<()> {
+pub(crate) async fn check_objects(
+    function: &Function,
+    objects: impl IntoIterator<Item = &ObjectRecord>,
+) -> Result<()> {
     stream::iter(objects)
         .map(|record| check_object(function, record))
         .buffer_unordered(HEADS)
@@ -235,6 +240,18 @@ async fn check_object(function: &Function, record: &ObjectRecord) -> Result<()> 
         return Ok(());
     };
     Err(Error::contract(&record.key, problem))
+}
+
+/// Says which images the node could not save. The backup counts all the same: its data are complete.
+fn tell_unsaved_images(function: &Function, stack: &StackName, index: &Index) {
+    if !index.unsaved_images.is_empty() {
+        let message = format!(
+            "the backup {} is without images that [images] in the node's settings asks for: {}",
+            index.backup_id,
+            index.unsaved_images.join("; ")
+        );
+        report(&function.config, Some(stack), "ImageUnsaved", &message);
+    }
 }
 
 /// Puts the manifest on a shelf; tells whether the place was free.

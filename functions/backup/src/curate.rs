@@ -44,8 +44,8 @@ async fn accept_pinned(
         };
     };
     let manifest = Manifest::parse(&bytes, stack, backup)?;
-    commit::check_objects(function, std::slice::from_ref(&manifest.index_object)).await?;
-    commit::check_objects(function, &manifest.index.objects).await?;
+    let objects = manifest.index.needed().chain([&manifest.index_object]);
+    commit::check_objects(function, objects).await?;
     let key = Shelf::Committed.manifest(stack, backup);
     s3::create(client, bucket, &key, bytes, "application/json").await?;
     let aside = Shelf::Quarantined.manifest(stack, backup);

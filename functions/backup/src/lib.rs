@@ -10,6 +10,7 @@ pub mod decide;
 mod failures;
 mod function;
 mod handle;
+mod images;
 mod outcome;
 mod request;
 mod retire;

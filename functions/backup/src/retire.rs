@@ -19,7 +19,7 @@ use tracing::info;
 use crate::decide::retention;
 use crate::failures::report;
 use crate::function::Function;
-use crate::stored;
+use crate::{images, stored};
 
 /// The most backups of a shelf that one pass takes away, so that the first one over an old bucket ends in time.
 const MOST_AT_ONCE: usize = 200;
@@ -32,9 +32,9 @@ pub(crate) async fn after(
     now: OffsetDateTime,
 ) {
     match pass(function, stack, backup, now).await {
-        Ok((0, 0)) => {}
-        Ok((backups, orphans)) => {
-            info!(stack = %stack, backups, orphans, decision = "Retire", "old backups were taken away");
+        Ok((0, 0, 0)) => {}
+        Ok((backups, orphans, images)) => {
+            info!(stack = %stack, backups, orphans, images, decision = "Retire", "old backups were taken away");
         }
         Err(error) => {
             let message = format!(
@@ -46,13 +46,13 @@ pub(crate) async fn after(
     }
 }
 
-/// Returns how many backups and how many orphaned attempts were taken away.
+/// Returns how many backups, orphaned attempts and images were taken away.
 async fn pass(
     function: &Function,
     stack: &StackName,
     backup: &BackupId,
     now: OffsetDateTime,
-) -> Result<(usize, usize)> {
+) -> Result<(usize, usize, usize)> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
     // In this order: an accepted backup wanders from the first to the second, and must not be missed in both.
     let aside = catalog::all(client, bucket, stack, Shelf::Quarantined).await?;
@@ -60,13 +60,13 @@ async fn pass(
     let retired = retire(function, stack, Shelf::Committed, &committed, now).await?
         + retire(function, stack, Shelf::Quarantined, &aside, now).await?;
     // A listing of everything once an hour is enough.
-    let orphans = if is_first_of_its_hour(&committed, backup) {
-        let owners = committed.union(&aside).cloned().collect();
-        collect(function, stack, &owners, now).await?
-    } else {
-        0
-    };
-    Ok((retired, orphans))
+    if !is_first_of_its_hour(&committed, backup) {
+        return Ok((retired, 0, 0));
+    }
+    let owners = committed.union(&aside).cloned().collect();
+    let orphans = collect(function, stack, &owners, now).await?;
+    let images = images::collect(function, stack, &owners, now).await?;
+    Ok((retired, orphans, images))
 }
 
 fn is_first_of_its_hour(backups: &BTreeSet<BackupId>, backup: &BackupId) -> bool {

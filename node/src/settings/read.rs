@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
 use super::value::{
-    argv, configuration_path, container_name, integer, is_bucket, is_region, name, names, one_of,
+    argv, configuration_path, container_name, container_names, integer, is_bucket, is_region, name, names, one_of,
     string, wrong_type,
 };
 use super::{BootstrapRolePassword, Commands, PostgresSettings, Server, Settings, Tablespaces};
@@ -61,6 +61,7 @@ impl<'t, 'd> Section<'t, 'd> {
                 "stall_limit_seconds",
                 "configuration",
                 "postgres",
+                "images",
                 "commands",
             ],
             problems,
@@ -101,6 +102,14 @@ impl<'t, 'd> Section<'t, 'd> {
         let postgres = self
             .section("postgres", true, problems)
             .and_then(|section| section.postgres(problems));
+        let image_containers = self
+            .section("images", false, problems)
+            .and_then(|section| {
+                section.only(&["containers"], problems);
+                let value = section.needed("containers", problems)?;
+                container_names(value, "containers", problems)
+            })
+            .unwrap_or_default();
         let commands = match self.section("commands", false, problems) {
             Some(section) => section.commands(problems),
             None => Commands::default(),
@@ -112,6 +121,7 @@ impl<'t, 'd> Section<'t, 'd> {
             stall_limit_seconds,
             configuration_paths: configuration_paths?,
             postgres: postgres?,
+            image_containers,
             commands,
         })
     }

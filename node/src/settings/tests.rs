@@ -35,6 +35,7 @@ fn what_is_not_said_has_its_default() {
                 tablespaces: Tablespaces::Fail,
                 ready_timeout_seconds: 300,
             },
+            image_containers: vec![],
             commands: Commands::default(),
         }
     );
@@ -74,7 +75,7 @@ stop = "docker stop x"
     let expected = [
         r#"line 1: stack: StackName "DTR" is not 1 to 63 lower-case letters, digits and inner hyphens"#,
         "line 2: bucket: a text in quotes is needed, not integer",
-        r#"line 3: unknown key "colour" at the top: the keys there are stack, bucket, region, stall_limit_seconds, configuration, postgres, commands"#,
+        r#"line 3: unknown key "colour" at the top: the keys there are stack, bucket, region, stall_limit_seconds, configuration, postgres, images, commands"#,
         "line 4: stall_limit_seconds: 0 is not between 1 and 86400",
         r#"line 5: region: "EU" is not a region such as eu-west-1"#,
         r#"line 7: paths: "etc" is not an absolute path: begin it with /"#,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 
+use shared::manifest::MOST_IMAGES;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -61,6 +62,38 @@ pub(super) fn container_name(
         ),
     );
     None
+}
+
+/// A list of containers, each named once; an empty one is fine.
+pub(super) fn container_names(
+    value: &Value<'_>,
+    key: &str,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<String>> {
+    let Some(items) = value.get_ref().as_array() else {
+        wrong_type(value, key, "a list of texts", problems);
+        return None;
+    };
+    let mut all = Vec::new();
+    for item in items {
+        let Some(name) = container_name(item, key, problems) else {
+            continue;
+        };
+        if all.contains(&name) {
+            problems.add(
+                item.span(),
+                format!("{key}: {name:?} is there twice: keep one"),
+            );
+        }
+        all.push(name);
+    }
+    if all.len() > MOST_IMAGES {
+        problems.add(
+            value.span(),
+            format!("{key}: at most {MOST_IMAGES} containers can be named"),
+        );
+    }
+    Some(all)
 }
 
 pub(super) fn names(

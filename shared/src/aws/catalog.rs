@@ -100,11 +100,18 @@ pub async fn objects_after(
         .map_err(failed(LIST_OBJECTS))
         .map_err(advise(bucket))?;
     of_s3(LIST_OBJECTS, page.name())?;
-    let objects = page.contents().iter().filter_map(|object| {
-        let put_at = object.last_modified().and_then(utc)?;
-        Some((object.key()?.to_owned(), put_at))
-    });
-    Ok(objects.collect())
+    Ok(keys_and_times(&page))
+}
+
+/// Returns the keys of the images of a stack's containers, each with the time when it was put.
+pub async fn images(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+) -> Result<Vec<(String, OffsetDateTime)>> {
+    let prefix = layout::images(stack);
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
+    listed(bucket, request, keys_and_times).await
 }
 
 /// Lists the days, ascending, on which a stack has manifests; from one day on, if that is given.
@@ -177,6 +184,14 @@ async fn backups_below(
 fn keys(page: &ListObjectsV2Output) -> Vec<String> {
     let keys = page.contents().iter().filter_map(|object| object.key());
     keys.map(str::to_owned).collect()
+}
+
+fn keys_and_times(page: &ListObjectsV2Output) -> Vec<(String, OffsetDateTime)> {
+    let objects = page.contents().iter().filter_map(|object| {
+        let put_at = object.last_modified().and_then(utc)?;
+        Some((object.key()?.to_owned(), put_at))
+    });
+    objects.collect()
 }
 
 /// Takes a listing's pages one by one, and joins what is found in each.

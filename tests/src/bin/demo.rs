@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use rekindle_tests::engine;
 use rekindle_tests::interruption::interruption;
 use rekindle_tests::registry::Seed;
+use rekindle_tests::story::containers::ContainerOutcome;
 use rekindle_tests::story::{self, Outcome, Replacement};
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +25,18 @@ struct Arguments {
     /// What its data are made from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What the nodes run: Postgres as a process, or Postgres and a real registry in containers.
+    #[arg(long, value_enum, default_value = "process")]
+    node: Kind,
+    /// With `--node docker`: how often the node is replaced on purpose.
+    #[arg(long, default_value_t = 1)]
+    replacements: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Process,
+    Docker,
 }
 
 #[tokio::main]
@@ -42,15 +56,30 @@ async fn main() -> Result<ExitCode> {
         rows: arguments.rows,
         seed: arguments.seed,
     };
-    let outcome = tokio::select! {
-        played = story::play(seed, &say) => played?,
+    let playing = async {
+        match arguments.node {
+            Kind::Process => {
+                let outcome = story::play(seed, &say).await?;
+                anyhow::Ok((table(&outcome)?, outcome.is_faithful()))
+            }
+            Kind::Docker => {
+                if let Some(why) = engine::missing().await? {
+                    anyhow::bail!("--node docker needs a Docker Engine: {why}");
+                }
+                let outcome = story::containers::play(seed, arguments.replacements, &say).await?;
+                Ok((container_table(&outcome)?, outcome.is_faithful()))
+            }
+        }
+    };
+    let (table, faithful) = tokio::select! {
+        played = playing => played?,
         stopped = interruption() => {
             stopped?;
             anyhow::bail!("interrupted; everything that ran was stopped and erased");
         }
     };
-    print(&table(&outcome)?)?;
-    Ok(if outcome.is_faithful() {
+    print(&table)?;
+    Ok(if faithful {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -86,11 +115,28 @@ fn seconds(duration: Duration) -> String {
 
 fn table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     let (unplanned, planned) = (&outcome.unplanned, &outcome.planned);
-    let mut text = String::new();
-    for (title, replacement) in [
+    let mut text = side_by_side(&[
         ("unplanned loss", unplanned),
         ("planned replacement", planned),
-    ] {
+    ])?;
+    writeln!(
+        text,
+        "\n{} events were acknowledged under load during the planned replacement, {} of them were lost.\n\
+         The last backup has {} bytes in S3 and took {:.2} s, checks included. The agent's peak memory was {} MiB.",
+        outcome.acknowledged,
+        outcome.lost,
+        outcome.backup_bytes,
+        outcome.backup_seconds,
+        outcome.peak_memory_kib / 1024,
+    )?;
+    writeln!(text, "{}", verdict(outcome.is_faithful()))?;
+    Ok(text)
+}
+
+/// Tells what happened when, and then everything in one column for each replacement.
+fn side_by_side(replacements: &[(&str, &Replacement)]) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    for (title, replacement) in replacements {
         writeln!(text, "\n{title}")?;
         for (what, at) in &replacement.timeline {
             writeln!(text, "  {:>7.2} s  {what}", at.as_secs_f64())?;
@@ -102,36 +148,54 @@ fn table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
             writeln!(text, "  DIFFERENT: {file}")?;
         }
     }
-    writeln!(
-        text,
-        "\n{:<44}{:>22}{:>22}",
-        "", "unplanned loss", "planned replacement"
-    )?;
-    for (what, cell) in ROWS {
-        writeln!(
-            text,
-            "{what:<44}{:>22}{:>22}",
-            cell(unplanned),
-            cell(planned)
-        )?;
+    write!(text, "\n{:<44}", "")?;
+    for (title, _) in replacements {
+        write!(text, "{title:>22}")?;
     }
+    writeln!(text)?;
+    for (what, cell) in ROWS {
+        write!(text, "{what:<44}")?;
+        for (_, replacement) in replacements {
+            write!(text, "{:>22}", cell(replacement))?;
+        }
+        writeln!(text)?;
+    }
+    Ok(text)
+}
+
+fn container_table(outcome: &ContainerOutcome) -> Result<String, std::fmt::Error> {
+    let columns: Vec<(&str, &Replacement)> = outcome
+        .replacements
+        .iter()
+        .map(|(kind, replacement)| (kind.as_str(), replacement))
+        .collect();
+    let mut text = String::new();
+    // As many columns as a terminal is wide.
+    for columns in columns.chunks(3) {
+        text += &side_by_side(columns)?;
+    }
+    let (saved, bytes) = outcome.saved_images;
     writeln!(
         text,
-        "\n{} events were acknowledged under load during the planned replacement, {} of them were lost.\n\
-         The last backup has {} bytes in S3 and took {:.2} s, checks included. The agent's peak memory was {} MiB.",
-        outcome.acknowledged,
-        outcome.lost,
-        outcome.backup_bytes,
-        outcome.backup_seconds,
-        outcome.peak_memory_kib / 1024,
+        "\n{} images were pulled by their digests {} times, each before its node was in service: by {} replacements, \
+         whose engines had no image.\n{saved} image of the application itself is in S3, with {bytes} bytes.",
+        outcome.images,
+        outcome.pulled,
+        outcome.replacements.len()
     )?;
-    let verdict = if outcome.is_faithful() {
+    for problem in &outcome.noticed {
+        writeln!(text, "NOTICED: {problem}")?;
+    }
+    writeln!(text, "{}", verdict(outcome.is_faithful()))?;
+    Ok(text)
+}
+
+fn verdict(faithful: bool) -> &'static str {
+    if faithful {
         "Nothing differs."
     } else {
         "SOMETHING DIFFERS."
-    };
-    writeln!(text, "{verdict}")?;
-    Ok(text)
+    }
 }
 
 fn print(text: &str) -> Result<()> {

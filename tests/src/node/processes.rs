@@ -1,5 +1,5 @@
-//! Finds every process of a node: by its environment, its working directory or its program. Postgres and
-//! daemons leave the script's process group, so the group alone would not do.
+//! Finds every process of a node: by its environment, its working directory, its program or, in a container, its
+//! control group. Postgres and daemons leave the script's process group, so that alone would not do.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::engine::control_group;
 
 /// How long killed processes may take to go.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,7 +74,15 @@ fn belongs(number: i32, root: &Path) -> bool {
             .split(|byte| *byte == 0)
             .any(|variable| variable == marker)
     };
-    below("cwd") || below("exe") || marked()
+    let contained = || {
+        let id = root.parent().and_then(Path::file_name);
+        let Some(id) = id.and_then(|id| id.to_str()) else {
+            return false;
+        };
+        let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        groups.contains(&format!("{}/", control_group(id)))
+    };
+    below("cwd") || below("exe") || marked() || contained()
 }
 
 /// A dead process that nobody has waited for yet is no process any more.

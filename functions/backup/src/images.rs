@@ -1,0 +1,154 @@
+//! The images of a stack's containers: many backups name one, and it goes when none does any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::Result;
+use shared::aws::{catalog, s3};
+use shared::id::{BackupId, StackName};
+use shared::layout::Shelf;
+use time::OffsetDateTime;
+
+use crate::decide::retention::UNTOUCHED;
+use crate::function::Function;
+use crate::stored;
+
+/// Takes away the images that no manifest names; returns how many. `owners` are all backups that have a manifest.
+///
+/// A manifest that cannot be read may name any: then nothing goes, and the pass fails. An image that a backup under way has
+/// just found again may go; that backup is then refused, since its objects are looked at before it is committed, and the
+/// next one saves the image anew.
+pub(crate) async fn collect(
+    function: &Function,
+    stack: &StackName,
+    owners: &BTreeSet<BackupId>,
+    now: OffsetDateTime,
+) -> Result<usize> {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    let images = catalog::images(client, bucket, stack).await?;
+    let mut unnamed: BTreeMap<String, OffsetDateTime> = images.into_iter().collect();
+    unnamed.retain(|_, put_at| now - *put_at >= UNTOUCHED);
+    for backup in outside_in(owners) {
+        if unnamed.is_empty() {
+            return Ok(0);
+        }
+        // An accepted backup wanders from one shelf to the other, and must not be missed on both.
+        for shelf in [Shelf::Quarantined, Shelf::Committed] {
+            if let Some(manifest) = stored::on_shelf(function, stack, shelf, backup).await? {
+                for image in &manifest.index.images {
+                    unnamed.remove(&image.object.key);
+                }
+            }
+        }
+    }
+    let unnamed: Vec<String> = unnamed.into_keys().collect();
+    s3::delete(client, bucket, &unnamed).await?;
+    Ok(unnamed.len())
+}
+
+/// Goes from the newest and the oldest to the middle: an image that is in use is in the newest, and one that was, in the
+/// oldest. So few manifests are read, but for the one pass that takes an image away.
+fn outside_in(backups: &BTreeSet<BackupId>) -> impl Iterator<Item = &BackupId> {
+    let pairs = backups.iter().rev().zip(backups);
+    pairs
+        .flat_map(|(newer, older)| [newer, older])
+        .take(backups.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+    use shared::layout;
+    use time::Duration;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::testing::{Bucket, function, keys, put};
+
+    const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
+
+    fn stack() -> StackName {
+        "dtr".parse().unwrap()
+    }
+
+    fn hours_ago(hours: i64) -> BackupId {
+        BackupId::at(NOW - Duration::hours(hours))
+    }
+
+    fn image(digit: &str) -> String {
+        layout::image(&stack(), &digit.repeat(64).parse().unwrap())
+    }
+
+    fn backed_up(bucket: &Bucket, shelf: Shelf, backup: &BackupId, digits: &[&str]) {
+        let images: Vec<Value> = digits
+            .iter()
+            .map(|digit| {
+                json!({"id": digit.repeat(64), "names": [], "object": {
+                    "key": image(digit), "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="}})
+            })
+            .collect();
+        let run = "0a1b2c3d".parse().unwrap();
+        let index = layout::object(&stack(), backup, &run, layout::INDEX);
+        let manifest = json!({
+            "schema_version": 1, "committed_at": "2026-11-23T02:15:09Z",
+            "command_id": "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11",
+            "index_object": {"key": index, "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="},
+            "index": {
+                "schema_version": 1, "stack": "dtr", "backup_id": backup, "run_id": run, "operation_id": backup,
+                "purpose": "scheduled", "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7",
+                    "lineage": {"kind": "first-boot"}},
+                "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
+                "started_at": "2026-11-23T02:15:03Z", "finished_at": "2026-11-23T02:15:09Z",
+                "databases": [], "configuration_paths": [], "objects": [], "timings": [], "images": images,
+            },
+        });
+        let key = shelf.manifest(&stack(), backup);
+        put(bucket, &key, manifest.to_string().as_bytes());
+    }
+
+    async fn collected(bucket: &Bucket, owners: &BTreeSet<BackupId>) -> Result<usize> {
+        collect(&function(bucket, &[]), &stack(), owners, NOW).await
+    }
+
+    #[tokio::test]
+    async fn an_image_goes_with_the_last_manifest_that_names_it() {
+        let bucket = Bucket::default();
+        for digit in ["a", "b", "c", "d"] {
+            put(&bucket, &image(digit), b"image");
+        }
+        let owners: BTreeSet<BackupId> = (0..5).map(hours_ago).collect();
+        for owner in &owners {
+            backed_up(&bucket, Shelf::Committed, owner, &["a"]);
+        }
+        backed_up(&bucket, Shelf::Committed, &hours_ago(2), &["a", "b"]);
+        backed_up(&bucket, Shelf::Quarantined, &hours_ago(9), &["c"]);
+        let all: BTreeSet<BackupId> = owners.iter().cloned().chain([hours_ago(9)]).collect();
+
+        assert_eq!(collected(&bucket, &all).await.unwrap(), 1);
+        assert_eq!(keys(&bucket, "backups/"), ["a", "b", "c"].map(image));
+        assert_eq!(collected(&bucket, &owners).await.unwrap(), 1);
+        assert_eq!(keys(&bucket, "backups/"), ["a", "b"].map(image));
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_while_a_manifest_cannot_be_read() {
+        let bucket = Bucket::default();
+        put(&bucket, &image("a"), b"image");
+        let (good, bad) = (hours_ago(1), hours_ago(2));
+        backed_up(&bucket, Shelf::Committed, &good, &[]);
+        put(&bucket, &layout::manifest(&stack(), &bad), b"{");
+        assert!(collected(&bucket, &[good, bad].into()).await.is_err());
+        assert_eq!(keys(&bucket, "backups/"), [image("a")]);
+    }
+
+    #[test]
+    fn every_backup_is_looked_at_once() {
+        for count in 0..7 {
+            let backups: BTreeSet<BackupId> = (0..count).map(hours_ago).collect();
+            let seen: Vec<&BackupId> = outside_in(&backups).collect();
+            assert_eq!(seen.len(), backups.len());
+            assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), backups.len());
+        }
+    }
+}

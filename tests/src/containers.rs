@@ -1,0 +1,408 @@
+//! A registry in containers, as Docker Trusted Registry is one: Postgres with users, teams, organisations and
+//! repositories in a container, and beside it the distribution registry, whose images are in S3 and whose configuration,
+//! TLS key and users are files of the node.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::FutureExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::engine::Engine;
+use crate::node::{Node, write_program};
+use crate::postgres::{Cluster, free_port};
+use crate::registry::{CONFIGURATION, MAIN_DATABASE};
+use crate::s3::{ACCESS_KEY, SECRET_KEY};
+use crate::world::{ProtectedGroup, StandIn};
+
+/// The container of Postgres.
+pub const POSTGRES: &str = "docker_trusted_registry_postgres";
+/// The container of the registry.
+pub const STORAGE: &str = "docker_trusted_registry_image_storage_0";
+/// The bucket in which the registry keeps images.
+pub const IMAGES: &str = "registry-images";
+
+/// How a stack's containers are set up, the same on every node of it.
+#[derive(Debug, Clone)]
+pub struct Stack {
+    /// Its name.
+    pub name: String,
+    /// The image of both containers.
+    pub image: String,
+    /// The port of 127.0.0.1 at which the registry serves.
+    pub port: u16,
+    /// What stays when a node goes: the load balancer's certificate authority and what it asks for.
+    pub outside: PathBuf,
+    /// Options of `docker run` for Postgres' container, such as its environment.
+    pub postgres_options: String,
+    /// Whether a new machine has the image and the application's first configuration: the first one, whose AMI and
+    /// installer brought them.
+    provisioned: Arc<AtomicBool>,
+    /// Whether the next machines have the image as well.
+    pub with_image: bool,
+}
+
+impl Stack {
+    /// Sets a stack up in a stand-in; `image` is on this machine's engine.
+    pub fn new(world: &StandIn, name: &str, image: &str) -> Result<Self> {
+        let outside = world.directory().join("outside").join(name);
+        std::fs::create_dir_all(&outside)?;
+        std::fs::write(outside.join("probes"), "")?;
+        world.s3().create_bucket(IMAGES)?;
+        Ok(Self {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            port: free_port()?,
+            outside,
+            postgres_options: String::new(),
+            provisioned: Arc::new(AtomicBool::new(false)),
+            with_image: false,
+        })
+    }
+
+    /// Returns the registry's name in images' names.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Describes the group whose nodes run this stack.
+    pub fn group(&self, bucket: &str) -> ProtectedGroup {
+        let (stack, bucket) = (self.clone(), bucket.to_owned());
+        ProtectedGroup {
+            name: self.name.clone(),
+            stack: self.name.clone(),
+            user_data: Arc::new(move |node| {
+                let (stack, bucket) = (stack.clone(), bucket.clone());
+                async move { stack.prepare(&node, &bucket).await }.boxed()
+            }),
+            retain_on_abandon: false,
+            tagged: true,
+        }
+    }
+
+    /// Prepares a fresh node, as AMI and user data would: an engine, the commands, the agent's settings. Only the first
+    /// one has the image and the configuration of a fresh installation.
+    pub async fn prepare(&self, node: &Node, bucket: &str) -> Result<()> {
+        let engine = node.start_engine().await?;
+        let first = !self.provisioned.swap(true, Ordering::SeqCst);
+        if first || self.with_image {
+            engine.give(&self.image).await?;
+        }
+        for path in CONFIGURATION {
+            std::fs::create_dir_all(node.root().join(path))?;
+        }
+        if first {
+            self.install(node).await?;
+        }
+        let cluster = self.postgres(node, &engine.host())?;
+        self.write_commands(node)?;
+        self.write_settings(node, bucket, &cluster)?;
+        node.attach(cluster);
+        Ok(())
+    }
+
+    /// Describes Postgres' container. Its data are in a volume of the engine.
+    fn postgres(&self, node: &Node, host: &str) -> Result<Cluster> {
+        let port = free_port()?;
+        let start = format!(
+            r#"#!/bin/sh -eu
+export DOCKER_HOST={host}
+docker start {POSTGRES} >/dev/null 2>&1 || exec docker run --pull never --detach --name {POSTGRES} --network host \
+    --env PGPORT={port} --env AUTH_HOST=trust {options} --volume {POSTGRES}:/var/lib/postgresql/data {image} postgres >/dev/null
+"#,
+            options = self.postgres_options,
+            image = self.image,
+        );
+        let stop = format!("#!/bin/sh -eu\nDOCKER_HOST={host} exec docker stop {POSTGRES} >/dev/null\n");
+        Cluster::in_container(&node.root().join("var/lib/postgresql"), port, &start, &stop)
+    }
+
+    fn write_commands(&self, node: &Node) -> Result<()> {
+        let [data, etc] = CONFIGURATION.map(|path| format!("\"$REKINDLE_ROOT/{path}\""));
+        let start = format!(
+            r#"#!/bin/sh -eu
+docker start {STORAGE} >/dev/null 2>&1 || exec docker run --pull never --detach --name {STORAGE} --network host \
+    --volume {etc}:/etc/docker/registry:ro --volume {data}:/var/local/dtr:ro {image} registry >/dev/null
+"#,
+            image = self.image,
+        );
+        let stop = format!(
+            "#!/bin/sh -eu\ndocker stop --time 5 {STORAGE} >/dev/null 2>&1 || ! docker inspect {STORAGE} >/dev/null 2>&1\n"
+        );
+        // What a load balancer asks, with the certificate authority that clients have, and everything that the story
+        // expects of the registry: credentials and path of a line each.
+        let health = format!(
+            r#"#!/bin/sh -eu
+docker exec {POSTGRES} pg_isready --quiet
+ask() {{ curl --silent --show-error --fail --max-time 5 --cacert '{outside}/ca.pem' --output /dev/null "$@"; }}
+while read -r user path; do
+  ask --user "$user" --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' "https://{address}$path"
+done < '{outside}/probes'
+code=$(curl --silent --max-time 5 --cacert '{outside}/ca.pem' --output /dev/null --write-out '%{{http_code}}' https://{address}/v2/)
+[ "$code" = 401 ]
+"#,
+            outside = self.outside.display(),
+            address = self.address(),
+        );
+        let programs = node.root().join("usr/local/bin");
+        for (name, text) in [("start", start), ("stop", stop), ("health", health)] {
+            write_program(&programs.join(format!("registry-{name}")), &text)?;
+        }
+        Ok(())
+    }
+
+    fn write_settings(&self, node: &Node, bucket: &str, cluster: &Cluster) -> Result<()> {
+        let paths = CONFIGURATION.map(|path| format!("\"/{path}\"")).join(", ");
+        let settings = format!(
+            r#"stack = "{stack}"
+bucket = "{bucket}"
+
+[configuration]
+paths = [{paths}]
+
+[postgres]
+container = "{POSTGRES}"
+ready_timeout_seconds = 60
+
+[images]
+containers = ["{POSTGRES}", "{STORAGE}"]
+
+[commands]
+start_postgres = ["{start}"]
+start = ["{programs}/registry-start"]
+stop = ["{programs}/registry-stop"]
+health = ["{programs}/registry-health"]
+health_timeout_seconds = 60
+"#,
+            stack = self.name,
+            start = cluster.start_script().display(),
+            programs = node.root().join("usr/local/bin").display(),
+        );
+        let path = node.root().join("etc/rekindle/node.toml");
+        std::fs::write(&path, settings).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Writes what an installer would: a certificate authority that clients get, a key, and a configuration without users.
+    async fn install(&self, node: &Node) -> Result<()> {
+        let [data, etc] = CONFIGURATION.map(|path| node.root().join(path));
+        let tls = data.join("tls");
+        std::fs::create_dir_all(&tls)?;
+        let script = r#"
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj '/CN=Registry authority' \
+    -keyout ca.key -out ca.pem -addext basicConstraints=critical,CA:true
+openssl req -newkey rsa:2048 -nodes -subj '/CN=registry' -keyout key.pem -out request.pem
+echo 'subjectAltName=IP:127.0.0.1' > names
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out cert.pem
+chmod 0600 key.pem
+rm request.pem names ca.key
+cp ca.pem "$0"
+"#;
+        let mut command = Command::new("sh");
+        command.args(["-eu", "-c", script]).arg(&self.outside);
+        let made = command.current_dir(&tls).stdin(Stdio::null()).output().await?;
+        let errors = String::from_utf8_lossy(&made.stderr);
+        ensure!(made.status.success(), "openssl: {errors}");
+        let environment = node.environment()?;
+        let configuration = format!(
+            r#"version: 0.1
+log: {{level: warn}}
+http:
+  addr: {address}
+  secret: the same on every node
+  tls: {{certificate: /var/local/dtr/tls/cert.pem, key: /var/local/dtr/tls/key.pem}}
+auth: {{htpasswd: {{realm: registry, path: /etc/docker/registry/htpasswd}}}}
+storage:
+  s3:
+    regionendpoint: {endpoint}
+    region: {region}
+    bucket: {IMAGES}
+    accesskey: {ACCESS_KEY}
+    secretkey: {SECRET_KEY}
+    secure: false
+    rootdirectory: /dtr
+"#,
+            address = self.address(),
+            endpoint = environment["AWS_ENDPOINT_URL"],
+            region = environment["AWS_REGION"],
+        );
+        std::fs::write(etc.join("config.yml"), configuration)?;
+        // Without a user the registry makes one up; this one has no password that anybody knows.
+        let nobody = "nobody:$2a$05$0000000000000000000000000000000000000000000000000000\n";
+        std::fs::write(etc.join("htpasswd"), nobody).context("write the users")
+    }
+
+    /// Adds users with their passwords, with teams, organisations and repositories around them: rows of the database, and
+    /// from these the file that the registry reads.
+    pub async fn add_users(&self, node: &Node, users: &[(&str, &str)]) -> Result<()> {
+        let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+        client
+            .batch_execute(
+                "CREATE SCHEMA IF NOT EXISTS hub;
+                CREATE EXTENSION IF NOT EXISTS pgcrypto SCHEMA hub;
+                CREATE TABLE IF NOT EXISTS hub.organisation (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+                  name text NOT NULL UNIQUE);
+                CREATE TABLE IF NOT EXISTS hub.account (name text PRIMARY KEY, password text NOT NULL);
+                CREATE TABLE IF NOT EXISTS hub.team (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+                  organisation int NOT NULL REFERENCES hub.organisation, name text NOT NULL, UNIQUE (organisation, name));
+                CREATE TABLE IF NOT EXISTS hub.member (team int REFERENCES hub.team, account text REFERENCES hub.account,
+                  PRIMARY KEY (team, account));
+                CREATE TABLE IF NOT EXISTS hub.repository (organisation int NOT NULL REFERENCES hub.organisation,
+                  name text NOT NULL, readers int REFERENCES hub.team, PRIMARY KEY (organisation, name));",
+            )
+            .await
+            .context("create the hub's tables")?;
+        for (name, password) in users {
+            client
+                .execute(
+                    "INSERT INTO hub.account VALUES ($1, hub.crypt($2, hub.gen_salt('bf', 5)))",
+                    &[name, password],
+                )
+                .await?;
+            let organisation = format!("{name}-and-friends");
+            client
+                .execute(
+                    "WITH o AS (INSERT INTO hub.organisation (name) VALUES ($1) RETURNING id),
+                      t AS (INSERT INTO hub.team (organisation, name) SELECT id, 'owners' FROM o RETURNING id, organisation),
+                      m AS (INSERT INTO hub.member SELECT id, $2 FROM t)
+                    INSERT INTO hub.repository SELECT organisation, 'application', id FROM t",
+                    &[&organisation, name],
+                )
+                .await?;
+        }
+        let all = client.query("SELECT name || ':' || password FROM hub.account ORDER BY name", &[]);
+        let lines: Vec<String> = all.await?.iter().map(|row| row.get(0)).collect();
+        let users = node.root().join(CONFIGURATION[1]).join("htpasswd");
+        std::fs::write(users, lines.join("\n") + "\n").context("write the users")
+    }
+
+    /// Lets every health check from now on ask for an image's manifest by its digest, as this user.
+    pub fn expect(&self, user: (&str, &str), image: &Pushed) -> Result<()> {
+        let probes = self.outside.join("probes");
+        let text = std::fs::read_to_string(&probes)?;
+        let (name, password) = user;
+        let line = format!("{name}:{password} /v2/{}/manifests/{}\n", image.repository, image.digest);
+        std::fs::write(&probes, text + &line).context("write what the load balancer asks for")
+    }
+}
+
+/// An image that was pushed to the registry.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// Its repository, without the registry.
+    pub repository: String,
+    /// `sha256:…` of its manifest.
+    pub digest: String,
+    /// What the client's engine knew it by: the digest of its configuration, and so of its content.
+    pub id: String,
+}
+
+/// Somebody's machine with Docker, outside every node.
+pub struct Client {
+    engine: Engine,
+    registry: String,
+    directory: PathBuf,
+}
+
+impl Client {
+    /// Starts a client's engine in a directory.
+    pub async fn start(directory: &Path, stack: &Stack) -> Result<Self> {
+        let engine = Engine::start(directory, directory, "client").await?;
+        Ok(Self {
+            engine,
+            registry: stack.address(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Logs in; whoever was logged in before is not any more.
+    pub async fn log_in(&self, user: (&str, &str)) -> Result<()> {
+        let (name, password) = user;
+        let mut command = self.engine.docker(&["login", "--username", name, "--password-stdin", &self.registry]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(password.as_bytes()).await?;
+        }
+        let output = child.wait_with_output().await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "docker login as {name}: {errors}");
+        Ok(())
+    }
+
+    /// Makes an image of `bytes` random bytes, pushes it, and forgets it.
+    pub async fn push(&self, repository: &str, bytes: usize) -> Result<Pushed> {
+        let name = format!("{}/{repository}:latest", self.registry);
+        let script = "head -c \"$1\" /dev/urandom > content && tar c content | docker import - \"$2\"";
+        let mut command = Command::new("bash");
+        command
+            .args(["-eu", "-o", "pipefail", "-c", script, "import", &bytes.to_string(), &name])
+            .env("DOCKER_HOST", self.engine.host())
+            .current_dir(&self.directory)
+            .stdin(Stdio::null());
+        let imported = command.output().await?;
+        let errors = String::from_utf8_lossy(&imported.stderr);
+        ensure!(imported.status.success(), "docker import: {errors}");
+        self.engine.run(&["push", &name]).await?;
+        let inspect = ["image", "inspect", "--format", "{{.Id}} {{index .RepoDigests 0}}", &name];
+        let told = self.engine.run(&inspect).await?;
+        let (id, reference) = told.trim().split_once(' ').context("an id and a digest")?;
+        let (_, digest) = reference.split_once('@').context("a digest")?;
+        let pushed = Pushed {
+            repository: repository.to_owned(),
+            digest: digest.to_owned(),
+            id: id.to_owned(),
+        };
+        self.forget(&pushed.id).await?;
+        Ok(pushed)
+    }
+
+    /// Pulls an image by its digest, which must be what was pushed, and forgets it again.
+    pub async fn pull(&self, image: &Pushed) -> Result<()> {
+        let reference = format!("{}/{}@{}", self.registry, image.repository, image.digest);
+        ensure!(
+            !self.engine.images().await?.contains(&image.id),
+            "{reference} is there before it was pulled"
+        );
+        self.engine.run(&["pull", "--quiet", &reference]).await?;
+        let id = self.engine.run(&["image", "inspect", "--format", "{{.Id}}", &reference]).await?;
+        ensure!(id.trim() == image.id, "{reference} is {id} instead of {}", image.id);
+        self.forget(&image.id).await
+    }
+
+    async fn forget(&self, id: &str) -> Result<()> {
+        self.engine.run(&["image", "rm", "--force", id]).await.map(|_| ())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Err(error) = crate::node::end_processes(&self.directory) {
+            tracing::warn!("a client's engine may be left running: {error:#}");
+        }
+        if let Err(error) = crate::engine::let_go(&self.directory, "client") {
+            tracing::warn!("clean up: {error:#}");
+        }
+    }
+}
+
+/// Returns the SHA-256 fingerprint of the certificate that the registry shows.
+pub async fn tls_identity(stack: &Stack) -> Result<String> {
+    let script = "openssl s_client -connect \"$0\" -CAfile \"$1/ca.pem\" -verify_return_error </dev/null 2>/dev/null |
+        openssl x509 -noout -fingerprint -sha256";
+    let mut command = Command::new("bash");
+    command
+        .args(["-o", "pipefail", "-c", script, &stack.address()])
+        .arg(&stack.outside)
+        .stdin(Stdio::null());
+    let output = command.output().await?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the registry's certificate is not to be trusted: {errors}");
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

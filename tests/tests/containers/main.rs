@@ -1,0 +1,40 @@
+//! A stack in containers: the shipped agent in the real containers of a real Docker Engine.
+//!
+//! Each test needs an engine. Where there is none it says so and does nothing; in CI that is a failure.
+
+#![expect(
+    clippy::print_stderr,
+    reason = "a test that is skipped says so, plainly"
+)]
+
+mod leftovers;
+
+use anyhow::Result;
+use rekindle_tests::engine;
+use rekindle_tests::registry::Seed;
+use rekindle_tests::story::containers;
+
+/// Tells whether there is no engine to test with.
+async fn skipped() -> Result<bool> {
+    let missing = engine::missing().await?;
+    if let Some(why) = &missing {
+        eprintln!("skipped: {why}");
+    }
+    Ok(missing.is_some())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_in_containers_serves_what_was_pushed_before_it_is_in_service() -> Result<()> {
+    if skipped().await? {
+        return Ok(());
+    }
+    let seed = Seed {
+        rows: 2_000,
+        seed: 5,
+    };
+    let outcome = containers::play(seed, 1, &|_| {}).await?;
+    assert!(outcome.is_faithful(), "{outcome:?}");
+    assert_eq!((outcome.images, outcome.pulled), (2, 4));
+    assert_eq!(outcome.saved_images.0, 1, "{outcome:?}");
+    Ok(())
+}
