@@ -17,6 +17,8 @@ use tar::{Archive, EntryType};
 const MOST_DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// The most files of an archive: an image has some hundred layers at the most.
 const MOST_FILES: usize = 10_000;
+/// The most zeroes after the end: archives are filled up to a multiple of some block.
+const MOST_PADDING: u64 = 1024 * 1024;
 /// Where the engine says what is what.
 const MANIFEST: &str = "manifest.json";
 /// The folder whose files are named by their digests.
@@ -108,6 +110,12 @@ fn read(reader: &mut dyn Read) -> Result<BTreeMap<PathBuf, File>, String> {
         if files.len() > MOST_FILES {
             return Err(format!("more than {MOST_FILES} files are in it"));
         }
+    }
+    let mut rest = Vec::new();
+    let reader = archive.into_inner();
+    reader.take(MOST_PADDING + 1).read_to_end(&mut rest).map_err(told)?;
+    if rest.len() as u64 > MOST_PADDING || rest.iter().any(|byte| *byte != 0) {
+        return Err("something follows its end".to_owned());
     }
     Ok(files)
 }
@@ -226,6 +234,13 @@ mod tests {
         assert_eq!(other, format!("it is the image {id}"));
         let changed = verify(&mut &saved(&configuration, b"A layer")[..], &id).unwrap_err();
         assert!(changed.starts_with("a/layer.tar has the digest"), "{changed}");
+        let padded = [&whole[..], &[0; 8192]].concat();
+        assert_eq!(verify(&mut &padded[..], &id), Ok(()));
+        let followed = [&whole[..], &whole[..]].concat();
+        assert_eq!(
+            verify(&mut &followed[..], &id),
+            Err("something follows its end".to_owned())
+        );
         for length in [0, 1, 511, 700, whole.len() / 2] {
             assert!(verify(&mut &whole[..length], &id).is_err(), "{length}");
         }

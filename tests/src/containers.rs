@@ -134,12 +134,12 @@ docker start {STORAGE} >/dev/null 2>&1 || exec docker run --pull never --detach 
             "#!/bin/sh -eu\ndocker stop --time 5 {STORAGE} >/dev/null 2>&1 || ! docker inspect {STORAGE} >/dev/null 2>&1\n"
         );
         // What a load balancer asks, with the certificate authority that clients have, and everything that the story
-        // expects of the registry: credentials and path of a line each.
+        // expects of the registry: the path and the credentials of a line each.
         let health = format!(
             r#"#!/bin/sh -eu
 docker exec {POSTGRES} pg_isready --quiet
 ask() {{ curl --silent --show-error --fail --max-time 5 --cacert '{outside}/ca.pem' --output /dev/null "$@"; }}
-while read -r user path; do
+while read -r path user; do
   ask --user "$user" --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' "https://{address}$path"
 done < '{outside}/probes'
 code=$(curl --silent --max-time 5 --cacert '{outside}/ca.pem' --output /dev/null --write-out '%{{http_code}}' https://{address}/v2/)
@@ -284,8 +284,8 @@ storage:
         let probes = self.outside.join("probes");
         let text = std::fs::read_to_string(&probes)?;
         let (name, password) = user;
-        let line = format!("{name}:{password} /v2/{}/manifests/{}\n", image.repository, image.digest);
-        std::fs::write(&probes, text + &line).context("write what the load balancer asks for")
+        let path = format!("/v2/{}/manifests/{}", image.repository, image.digest);
+        std::fs::write(&probes, text + &format!("{path} {name}:{password}\n")).context("write what the load balancer asks for")
     }
 }
 

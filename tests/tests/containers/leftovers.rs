@@ -1,1 +1,272 @@
 //! An agent that is killed leaves what it ran in the container; the next command ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::containers::{POSTGRES, Stack};
+use rekindle_tests::engine;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::{PATIENCE, Protected, fill};
+use rekindle_tests::registry::{self, MAIN_DATABASE};
+use rekindle_tests::s3::Fault;
+use rekindle_tests::spare::{self, Spare};
+use rekindle_tests::wait::wait_for;
+
+use super::skipped;
+
+const STACK: &str = "killed";
+/// What the container's own environment authenticates the superuser with: nothing on the node's side may ever show it.
+const SECRET: &str = "in-the-container-alone";
+
+/// Describes a stack whose server asks every local session for a password.
+fn stack(protected: &Protected, image: &str) -> Result<Stack> {
+    let mut stack = Stack::new(&protected.world, STACK, image)?;
+    stack.postgres_options = format!("--env AUTH_LOCAL=scram-sha-256 --env POSTGRES_PASSWORD={SECRET}");
+    stack.with_image = true;
+    Ok(stack)
+}
+
+/// Returns the process ids, within the container, of tools that some agent has started there.
+async fn tools(node: &Node) -> Result<Vec<String>> {
+    let script = "for one in /proc/[0-9]*; do grep -q PGAPPNAME=rekindle $one/environ 2>/dev/null && echo $one; done; :";
+    let listed = node.engine()?.exec(POSTGRES, &["sh", "-c", script]).await?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
+/// Kills the agent and its clients of the engine, as SSM does at the end of a command's time.
+async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
+    spare::kill(&spare::processes(node, &["rekindle-node", verb])?)?;
+    spare::kill(&spare::processes(node, &["docker", "exec"])?)?;
+    wait_for("the agent's end", PATIENCE, async || {
+        match spare::processes(node, &["docker", "exec"]) {
+            Ok(left) if left.is_empty() => Ok(Some(())),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// Fails unless nothing is left of an agent: no process, session, database, file, lock or upload.
+async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
+    ensure!(tools(node).await?.is_empty(), "tools are left in the container");
+    for words in [&["docker", "exec"][..], &["rekindle-node"]] {
+        let left = spare::processes(node, words)?;
+        ensure!(left.is_empty(), "{words:?}: {left:?}");
+    }
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    let query = "SELECT application_name FROM pg_stat_activity WHERE application_name = 'rekindle'
+        UNION ALL SELECT datname FROM pg_database WHERE datname LIKE 'rekindle%'
+        UNION ALL SELECT gid FROM pg_prepared_xacts";
+    let left = client.query(query, &[]).await?;
+    ensure!(left.is_empty(), "{left:?}");
+    let beside = spare::holding(node).await?.beside;
+    let strange: Vec<_> = beside.iter().filter(|path| path.contains("rekindle-")).collect();
+    ensure!(
+        strange.iter().all(|path| path.ends_with("/dtr")),
+        "files are left: {strange:?}"
+    );
+    let lock = std::fs::read_to_string(node.root().join("var/lib/rekindle/lock"))?;
+    ensure!(lock.is_empty(), "the lock is held by {lock}");
+    ensure!(protected.open_uploads().await? == 0, "uploads are left");
+    Ok(())
+}
+
+/// Lets the building of an index wait for as long as a file is there, as a large one takes its time.
+async fn add_slow_index(node: &Node) -> Result<()> {
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    let script = "CREATE FUNCTION public.slowly(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+          WHILE pg_catalog.pg_stat_file('/tmp/slow', true) IS NOT NULL
+            AND (pg_catalog.pg_stat_file('/tmp/slow', true)).size IS NOT NULL
+          LOOP PERFORM pg_catalog.pg_sleep(0.05); END LOOP;
+          RETURN i;
+        END $$;
+        CREATE TABLE public.indexed (i int);
+        INSERT INTO public.indexed VALUES (1);
+        CREATE INDEX slow_index ON public.indexed (public.slowly(i));";
+    client.batch_execute(script).await.context("create an index")
+}
+
+async fn until_a_tool_runs(node: &Node, name: &str) -> Result<()> {
+    wait_for(&format!("{name} in the container"), PATIENCE, async || {
+        let top = node.engine().map_err(|error| error.to_string())?;
+        let top = top.run(&["top", POSTGRES, "-eo", "args"]).await;
+        let top = top.map_err(|error| format!("{error:#}"))?;
+        if top.contains(name) {
+            Ok(Some(()))
+        } else {
+            Err(top)
+        }
+    })
+    .await
+}
+
+/// Waits until none of these processes is in the container any more.
+async fn until_ended(node: &Node, old: &[String]) -> Result<()> {
+    wait_for("the old tools' end", PATIENCE, async || {
+        let now = tools(node).await.map_err(|error| format!("{error:#}"))?;
+        let left: Vec<_> = now.iter().filter(|one| old.contains(one)).collect();
+        if left.is_empty() {
+            Ok(Some(()))
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await
+}
+
+/// Fails where a process of this machine shows the secret in its arguments.
+fn assert_no_argument_tells() -> Result<()> {
+    for entry in std::fs::read_dir("/proc")? {
+        let line = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        // The engine was told once, by whoever made the container.
+        ensure!(!line.contains(SECRET), "{line}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() -> Result<()> {
+    if skipped().await? {
+        return Ok(());
+    }
+    let image = engine::image().await?;
+    let protected = Protected::start().await?;
+    let stack = stack(&protected, &image)?;
+    protected
+        .world
+        .create_group(stack.group(protected.world.bucket()))?;
+    let node = protected.in_service(STACK, None).await?;
+    fill(&node).await?;
+    add_slow_index(&node).await?;
+
+    // A dump that waits for a lock outlives its agent.
+    let held_up = registry::hold_up_dumps(&node).await?;
+    protected.world.tick();
+    until_a_tool_runs(&node, "pg_dump -Fc").await?;
+    assert_no_argument_tells()?;
+    kill_agent(&node, "backup").await?;
+    let old = tools(&node).await?;
+    ensure!(!old.is_empty(), "the dump ended with its agent: this proves nothing");
+    let (before, backups) = (protected.invocations(&node, "backup").await?.len(), 0);
+    protected.ended(&node, "backup", before - 1).await?;
+    protected.world.tick();
+    until_ended(&node, &old).await?;
+    drop(held_up);
+    let manifest = protected.committed(STACK, backups).await?;
+    assert_nothing_left(&protected, &node).await?;
+    assert_eq!(manifest.index.unsaved_images, Vec::<String>::new());
+
+    a_restore_is_killed(&protected, &stack, &node, &manifest).await?;
+    the_container_is_made_anew(&protected, &stack, &node).await?;
+
+    // Neither what SSM has of the commands nor what lies in the bucket tells the secret.
+    for word in ["backup", "restore"] {
+        for one in protected.invocations(&node, word).await? {
+            let said = [one.output, one.errors].concat();
+            ensure!(!said.contains(SECRET), "{said}");
+        }
+    }
+    let bucket = protected.world.bucket();
+    for key in protected.world.s3().keys(bucket, "")? {
+        if key.ends_with(".json") {
+            let bytes = protected.world.s3().read(bucket, &key)?;
+            ensure!(!String::from_utf8_lossy(&bytes).contains(SECRET), "{key}");
+        }
+    }
+    Ok(())
+}
+
+async fn a_restore_is_killed(
+    protected: &Protected,
+    stack: &Stack,
+    node: &Node,
+    manifest: &shared::manifest::Manifest,
+) -> Result<()> {
+    let holding = spare::holding(node).await?;
+    let world = &protected.world;
+    let spare = {
+        let surroundings = world.surroundings(STACK)?;
+        let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
+        let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
+        stack.prepare(&node, world.bucket()).await?;
+        node.finish_boot()?;
+        Spare { node }
+    };
+    let (node, operation) = (&spare.node, format!("launch-{}", spare.node.id()));
+    node.cluster()?.start().await?;
+    let engine = node.engine()?;
+    engine.exec(POSTGRES, &["touch", "/tmp/slow"]).await?;
+    // The spare machine's registry would serve at the same address.
+    let settings = node.root().join("etc/rekindle/node.toml");
+    let text = std::fs::read_to_string(&settings)?;
+    let lines = text.lines().filter(|line| !line.starts_with("start =") && !line.starts_with("health ="));
+    std::fs::write(&settings, lines.collect::<Vec<_>>().join("\n"))?;
+
+    let candidates = [manifest.candidate()];
+    let agent = spare.start_restore(&operation, &candidates)?;
+    wait_for("the index to be built", PATIENCE, async || {
+        let client = node.cluster().map_err(|error| error.to_string())?;
+        let client = client.connect("template1").await;
+        let client = client.map_err(|error| format!("{error:#}"))?;
+        let query = "SELECT query FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX slow_index%'";
+        let found = client.query(query, &[]).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((!found.is_empty()).then_some(()))
+    })
+    .await?;
+    kill_agent(node, "restore").await?;
+    let killed = spare::ended(agent).await?;
+    assert_eq!(killed.code, None, "{killed:?}");
+    let old = tools(node).await?;
+    ensure!(!old.is_empty(), "pg_restore ended with its agent: this proves nothing");
+
+    let again = spare.start_restore(&operation, &candidates)?;
+    until_ended(node, &old).await?;
+    engine.exec(POSTGRES, &["rm", "/tmp/slow"]).await?;
+    let again = spare::ended(again).await?;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.log.contains("ended what an earlier agent had left running"));
+    assert!(!again.log.contains(SECRET));
+    let restored = spare::holding(node).await?;
+    ensure!(restored.databases == holding.databases, "the databases differ");
+    assert_eq!(restored.files, holding.files);
+    assert_nothing_left(protected, node).await
+}
+
+/// Makes the container anew upon its volume, without any address: the agent knows it by its name alone.
+async fn the_container_is_made_anew(protected: &Protected, stack: &Stack, node: &Node) -> Result<()> {
+    let engine = node.engine()?;
+    let reached = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&reached);
+    protected.world.s3().on_request(move |call| {
+        let dump = call.operation.ends_with("PutObject") && call.key.ends_with("0.dump.zst");
+        let first = dump && !seen.swap(true, Ordering::SeqCst);
+        first.then_some(Fault::Stall(std::time::Duration::from_secs(1)))
+    });
+    let before = protected.invocations(node, "backup").await?.len();
+    protected.world.tick();
+    wait_for("a backup to be in its dump", PATIENCE, async || {
+        Ok::<_, String>(reached.load(Ordering::SeqCst).then_some(()))
+    })
+    .await?;
+    engine.run(&["rm", "--force", POSTGRES]).await?;
+    let failed = protected.ended(node, "backup", before).await?;
+    assert_ne!(failed.code, 0, "{failed:?}");
+    protected.world.s3().clear_hook();
+
+    let volume = format!("{POSTGRES}:/var/lib/postgresql/data");
+    let password = format!("POSTGRES_PASSWORD={SECRET}");
+    let run = [
+        "run", "--pull", "never", "--detach", "--name", POSTGRES, "--network", "none", "--env", &password, "--volume",
+        &volume, &stack.image, "postgres",
+    ];
+    engine.run(&run).await?;
+    wait_for("Postgres in its new container", PATIENCE, async || {
+        let engine = node.engine().map_err(|error| error.to_string())?;
+        let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
+        asked.map(|_| Some(())).map_err(|error| format!("{error:#}"))
+    })
+    .await?;
+    protected.back_up(STACK).await.map(|_| ())
+}
