@@ -39,7 +39,7 @@ fi
     --dpkgopt='path-exclude=/usr/lib/postgresql/*/lib/bitcode/*' \
     --essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
     --customize-hook='install -m 0755 entrypoint "$1/usr/local/bin/entrypoint"' \
-    --customize-hook='chroot "$1" install -d -o postgres -g postgres /var/lib/postgresql/data /run/postgresql' \
+    --customize-hook='chroot "$1" install -d -o postgres -g postgres /var/lib/postgresql/data /var/lib/postgresql/tablespace /run/postgresql' \
     --skip=cleanup/run \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/* "$1"/var/log/*' \
     "$release" "$directory/root.tar" -

@@ -83,7 +83,7 @@ impl Cluster {
         write!(
             settings,
             "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
-             shared_buffers = 32MB\nmax_connections = 50\nlogging_collector = off\n",
+             shared_buffers = 32MB\nmax_connections = 50\nmax_locks_per_transaction = 200\nlogging_collector = off\n",
             self.port,
             self.socket_directory().display()
         )?;

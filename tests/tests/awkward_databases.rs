@@ -1,9 +1,11 @@
-//! Databases with one of everything, and with more of it than is usual, come back as they were.
+//! Databases with one of everything, and with more of it than is usual, come back as they were: from a server that the
+//! node runs, and from one in a container.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what a test sets up may fail as loudly as what it asserts"
+    clippy::print_stderr,
+    reason = "what a test sets up may fail as loudly as what it asserts, and one that is skipped says so"
 )]
 
 use std::collections::BTreeMap;
@@ -12,9 +14,10 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use rekindle_tests::containers::Stack;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
-use rekindle_tests::{postgres, registry};
+use rekindle_tests::{engine, postgres, registry};
 use shared::manifest::Manifest;
 
 /// The name of every group and its stack.
@@ -39,6 +42,26 @@ impl Scene {
             node: protected.in_service(STACK, None).await.unwrap(),
             protected,
         }
+    }
+
+    /// Starts a group whose server is in a container, where sessions are those of the operating system's user of the same
+    /// name; none where there is no Docker Engine.
+    async fn in_container() -> Option<Self> {
+        if let Some(why) = engine::missing().await.unwrap() {
+            eprintln!("skipped: {why}");
+            return None;
+        }
+        let image = engine::image().await.unwrap();
+        let protected = Protected::start().await.unwrap();
+        let mut stack = Stack::new(&protected.world, STACK, &image).unwrap();
+        stack.postgres_options = "--user postgres --env AUTH_LOCAL=peer".to_owned();
+        stack.with_image = true;
+        let group = stack.group(protected.world.bucket());
+        protected.world.create_group(group).unwrap();
+        Some(Self {
+            node: protected.in_service(STACK, None).await.unwrap(),
+            protected,
+        })
     }
 
     /// Runs a script of psql as the superuser, from the database postgres on.
@@ -184,28 +207,39 @@ fn tablespace(node: &Node) -> PathBuf {
 }
 
 /// Creates a tablespace, and a database with a table in it and another one whose default it is.
-async fn fill_tablespace(scene: &Scene) {
+async fn fill_tablespace(scene: &Scene, directory: &str) {
     let script = format!(
-        "CREATE ROLE keeper; CREATE TABLESPACE \"fast; one\" OWNER keeper LOCATION '{}' WITH (random_page_cost = 1.5);
+        "CREATE ROLE keeper; CREATE TABLESPACE \"fast; one\" OWNER keeper LOCATION '{directory}' WITH (random_page_cost = 1.5);
         COMMENT ON TABLESPACE \"fast; one\" IS 'of; its own'; GRANT CREATE ON TABLESPACE \"fast; one\" TO PUBLIC;
         CREATE TABLE slow (n int); CREATE TABLE quick (n int PRIMARY KEY USING INDEX TABLESPACE \"fast; one\")
         TABLESPACE \"fast; one\"; INSERT INTO quick SELECT generate_series(1, 300); INSERT INTO slow TABLE quick;
-        CREATE DATABASE elsewhere TABLESPACE \"fast; one\";",
-        tablespace(&scene.node).display()
+        CREATE DATABASE elsewhere TABLESPACE \"fast; one\";"
     );
     scene.run(&script).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_everything_comes_back_as_it_was() {
-    let mut scene = Scene::start(with_tablespace).await;
+    let scene = Scene::start(with_tablespace).await;
+    let tablespace = tablespace(&scene.node).display().to_string();
+    one_of_everything(scene, &tablespace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_everything_comes_back_in_a_container_as_it_was() {
+    if let Some(scene) = Scene::in_container().await {
+        one_of_everything(scene, "/var/lib/postgresql/tablespace").await;
+    }
+}
+
+async fn one_of_everything(mut scene: Scene, tablespace: &str) {
     scene.run(include_str!("awkward/cluster.sql")).await;
     scene.run(include_str!("awkward/latin.sql")).await;
     scene.run(include_str!("awkward/objects.sql")).await;
     let broken = scene.node.cluster().unwrap().connect("line\nbreak").await;
     let script = "CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 5)";
     broken.unwrap().batch_execute(script).await.unwrap();
-    fill_tablespace(&scene).await;
+    fill_tablespace(&scene, tablespace).await;
     let before = dump(&scene.node).await;
 
     // A session with tables of its own, which nobody else may see.
@@ -241,7 +275,8 @@ async fn one_of_everything_comes_back_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tablespace_that_the_new_node_lacks_can_be_done_without() {
     let mut scene = Scene::start(with_tablespace_once).await;
-    fill_tablespace(&scene).await;
+    let directory = tablespace(&scene.node).display().to_string();
+    fill_tablespace(&scene, &directory).await;
     let rows = async |node: &Node| {
         let client = node.cluster().unwrap().connect("postgres").await.unwrap();
         registry::rows(&client).await.unwrap()
@@ -260,4 +295,64 @@ async fn a_tablespace_that_the_new_node_lacks_can_be_done_without() {
     let query = "SELECT count(*) FROM pg_tablespace WHERE spcname !~ '^pg_'";
     let own: i64 = client.query_one(query, &[]).await.unwrap().get(0);
     assert_eq!(own, 0);
+}
+
+/// Fills a database with 5,000 tables, and another with two rows of 100 MB. No transaction takes more locks than a
+/// server's defaults have room for.
+const MUCH: &str = r#"
+CREATE DATABASE catalogue;
+CREATE DATABASE wide;
+\connect catalogue
+DO $$ BEGIN
+  FOR i IN 1..5000 LOOP
+    EXECUTE format('CREATE TABLE "table %s" (id int GENERATED ALWAYS AS IDENTITY, word text DEFAULT %L)', i, i);
+    EXECUTE format('INSERT INTO "table %s" (word) VALUES (DEFAULT), (%L)', i, 'of ' || i);
+    IF i % 200 = 0 THEN COMMIT; END IF;
+  END LOOP;
+END $$;
+\connect wide
+CREATE TABLE wide (id int PRIMARY KEY, words text, bytes bytea);
+ALTER TABLE wide ALTER words SET STORAGE EXTERNAL, ALTER bytes SET STORAGE EXTERNAL;
+INSERT INTO wide VALUES (1, repeat(E'tab\t, line\n, \\ and ü; ', 5000000), NULL);
+INSERT INTO wide VALUES (2, NULL, decode(repeat('00ff5c0a09', 20000000), 'hex'));
+"#;
+
+/// What must be the same of such databases; their rows, as text, would be hundreds of megabytes in one line.
+const MUCH_AS_TEXT: &str = "SELECT md5(string_agg(md5(words), '')) || md5(string_agg(md5(bytes), ''))
+    || ' ' || min(octet_length(words)) || ' ' || min(octet_length(bytes)) FROM wide";
+
+async fn much(mut scene: Scene) {
+    scene.run(MUCH).await;
+    let wide = async |scene: &Scene| -> String {
+        let client = scene.node.cluster().unwrap().connect("wide").await.unwrap();
+        client.query_one(MUCH_AS_TEXT, &[]).await.unwrap().get(0)
+    };
+    let wide_before = wide(&scene).await;
+    assert!(wide_before.ends_with(" 115000000 100000000"), "{wide_before}");
+    let before = dump_of(&scene.node, "catalogue").await;
+    let manifest = scene.back_up().await;
+    assert_eq!((manifest.index.tables(), manifest.index.rows()), (5_001, 10_002));
+    scene.lose().await;
+    assert_eq!(wide(&scene).await, wide_before);
+    assert_same(&before, &dump_of(&scene.node, "catalogue").await);
+}
+
+async fn dump_of(node: &Node, database: &str) -> Vec<String> {
+    let mut command = client(node, "pg_dump");
+    let output = command.arg("--create").arg(database).output().await.unwrap();
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{problem}");
+    normalised(&output.stdout).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_thousand_tables_and_rows_of_100_megabytes_come_back() {
+    much(Scene::start(|_| {}).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_thousand_tables_and_rows_of_100_megabytes_come_back_in_a_container() {
+    if let Some(scene) = Scene::in_container().await {
+        much(scene).await;
+    }
 }

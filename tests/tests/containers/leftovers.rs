@@ -19,6 +19,9 @@ const STACK: &str = "killed";
 /// What the container's own environment authenticates the superuser with: nothing on the node's side may ever show it.
 const SECRET: &str = "in-the-container-alone";
 
+/// What the command line of a client of the engine holds that runs something in a container.
+const CLIENT: &str = "docker\nexec\n";
+
 /// Describes a stack whose server asks every local session for a password.
 fn stack(protected: &Protected, image: &str) -> Result<Stack> {
     let mut stack = Stack::new(&protected.world, STACK, image)?;
@@ -37,9 +40,9 @@ async fn tools(node: &Node) -> Result<Vec<String>> {
 /// Kills the agent and its clients of the engine, as SSM does at the end of a command's time.
 async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
     spare::kill(&spare::processes(node, &["rekindle-node", verb])?)?;
-    spare::kill(&spare::processes(node, &["docker", "exec"])?)?;
+    spare::kill(&spare::processes(node, &[CLIENT])?)?;
     wait_for("the agent's end", PATIENCE, async || {
-        match spare::processes(node, &["docker", "exec"]) {
+        match spare::processes(node, &[CLIENT]) {
             Ok(left) if left.is_empty() => Ok(Some(())),
             other => Err(format!("{other:?}")),
         }
@@ -50,7 +53,7 @@ async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
 /// Fails unless nothing is left of an agent: no process, session, database, file, lock or upload.
 async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
     ensure!(tools(node).await?.is_empty(), "tools are left in the container");
-    for words in [&["docker", "exec"][..], &["rekindle-node"]] {
+    for words in [&[CLIENT][..], &["rekindle-node"]] {
         let left = spare::processes(node, words)?;
         ensure!(left.is_empty(), "{words:?}: {left:?}");
     }
@@ -76,9 +79,9 @@ async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
 async fn add_slow_index(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     let script = "CREATE FUNCTION public.slowly(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-          WHILE pg_catalog.pg_stat_file('/tmp/slow', true) IS NOT NULL
-            AND (pg_catalog.pg_stat_file('/tmp/slow', true)).size IS NOT NULL
-          LOOP PERFORM pg_catalog.pg_sleep(0.05); END LOOP;
+          WHILE (pg_catalog.pg_stat_file('/tmp/slow', true)).size IS NOT NULL LOOP
+            PERFORM pg_catalog.pg_sleep(0.05);
+          END LOOP;
           RETURN i;
         END $$;
         CREATE TABLE public.indexed (i int);
@@ -90,7 +93,7 @@ async fn add_slow_index(node: &Node) -> Result<()> {
 async fn until_a_tool_runs(node: &Node, name: &str) -> Result<()> {
     wait_for(&format!("{name} in the container"), PATIENCE, async || {
         let top = node.engine().map_err(|error| error.to_string())?;
-        let top = top.run(&["top", POSTGRES, "-eo", "args"]).await;
+        let top = top.run(&["top", POSTGRES, "-eo", "pid,args"]).await;
         let top = top.map_err(|error| format!("{error:#}"))?;
         if top.contains(name) {
             Ok(Some(()))
