@@ -16,6 +16,7 @@ AGENT = Path(os.environ.get("REKINDLE_NODE", ROOT / "target/debug/rekindle-node"
 PARAMETERS = {
     "the defaults": {},
     "a server that starts by itself": {"StartPostgresCommand": "", "StopCommand": "", "HealthCommand": ""},
+    "no images": {"ImageContainers": ""},
     "no commands at all": {"StartPostgresCommand": "", "StartCommand": "", "StopCommand": "", "HealthCommand": ""},
     "arguments with quotes and blanks": {"StartCommand": """["bash", "-c", 'docker start "a b" && echo "it''s"']""".replace("''", "")},
     "some databases, a slow start": {"PostgresDatabases": "registry,notary-server", "HealthSeconds": "600"},

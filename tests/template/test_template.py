@@ -157,8 +157,8 @@ DEFECTS = {
         "LastRestores: no line has the field backup_age",
     ),
     "default that settings/ does not have": (
-        "Default: docker_trusted_registry_postgres",
-        "Default: registry_postgres",
+        "Default: docker_trusted_registry_postgres\n",
+        "Default: registry_postgres\n",
         node.default_settings,
         "[postgres] container is 'registry_postgres'",
     ),

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use rekindle_tests::containers::Stack;
+use rekindle_tests::containers::{POSTGRES, Stack};
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
 use rekindle_tests::{engine, postgres, registry};
@@ -71,7 +71,8 @@ impl Scene {
         command.env("PGCLIENTENCODING", "UTF8");
         let path = self.protected.world.directory().join("script.sql");
         std::fs::write(&path, script).unwrap();
-        let output = command.arg("-f").arg(path).output().await.unwrap();
+        command.stdin(std::fs::File::open(path).unwrap());
+        let output = command.output().await.unwrap();
         let problem = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{problem}");
     }
@@ -86,8 +87,15 @@ impl Scene {
     }
 }
 
-/// Prepares a client program of the node's server.
+/// Prepares a client program of the node's server: of its own version, since a server of a newer minor version may keep
+/// in its catalogs what an older client takes for the user's.
 fn client(node: &Node, program: &str) -> tokio::process::Command {
+    if let Ok(engine) = node.engine() {
+        let exec = ["exec", "-i", "--env", "PGUSER=postgres", "--env", "PGCLIENTENCODING=UTF8", POSTGRES];
+        let mut command = engine.docker(&exec);
+        command.arg(program);
+        return command;
+    }
     let port = node.cluster().unwrap().port();
     let mut command =
         tokio::process::Command::new(postgres::bin_directory().unwrap().join(program));

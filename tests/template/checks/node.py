@@ -26,7 +26,7 @@ def default_settings(template: Template):
     rendered = tomllib.loads(node_settings(template))
     example = tomllib.loads((ROOT / "settings/dtr-1.4.toml").read_text())
     found = []
-    for section in ("configuration", "postgres", "commands"):
+    for section in ("configuration", "postgres", "images", "commands"):
         for key, value in rendered[section].items():
             if example[section].get(key) != value:
                 found.append(f"[{section}] {key} is {value!r}, and {example[section].get(key)!r} in settings/dtr-1.4.toml")
