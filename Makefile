@@ -17,7 +17,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Play the whole story on this machine: back up, lose the node, restore (ARGS="--rows N --seed N")
+demo: build ## Play the whole story on this machine: back up, lose the node, restore (ARGS="--rows N --seed N --node docker")
 	target/debug/demo $(ARGS)
 
 .PHONY: local
@@ -31,6 +31,7 @@ test: build venv ## Run every test: the shipped binaries on real Postgres, and t
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } \
 	  / passed in / { for (i = 2; i <= NF; i++) if ($$i ~ /^passed/) passed += $$(i - 1) } \
 	  END { printf "%d passed, %d failed\n", passed, failed }' target/test.log target/test-template.log
+	@docker version >/dev/null 2>&1 || echo "Skipped: what runs in containers, since no Docker Engine answers."
 
 .PHONY: fuzz
 fuzz: ## Search for inputs that break a promise, guided by coverage (ARGS=seconds for each target; 60)
@@ -81,6 +82,8 @@ postgres:
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	command -v cc >/dev/null || missing="$$missing build-essential"; \
 	command -v zstd >/dev/null || missing="$$missing zstd"; \
+	! docker version >/dev/null 2>&1 || for tool in curl openssl; do \
+	  command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $$missing; }
 
 # The aws CLI and the template's linters, pinned, in a virtual environment of the project's own.

@@ -169,12 +169,22 @@ impl<'c> Attempt<'c> {
     /// Adds to what did not start the images that it may have missed.
     pub(crate) fn explained(&self, failure: Failure) -> Failure {
         let code = failure.code;
-        let may_miss = [ExitCode::StartCommand, ExitCode::PostgresUnreachable, ExitCode::HealthCheck];
+        let may_miss = [
+            ExitCode::StartCommand,
+            ExitCode::PostgresUnreachable,
+            ExitCode::HealthCheck,
+        ];
         if self.unloaded_images.is_empty() || !may_miss.contains(&code) {
             return failure;
         }
         let unloaded = self.unloaded_images.join("; ");
-        Failure::new(code, format!("{}; images that were not loaded: {unloaded}", failure.chain()))
+        Failure::new(
+            code,
+            format!(
+                "{}; images that were not loaded: {unloaded}",
+                failure.chain()
+            ),
+        )
     }
 
     /// Removes what the restored node does not need any more. It is in good order whatever happens here.
@@ -362,7 +372,10 @@ impl<'c> Attempt<'c> {
 }
 
 /// Decodes to the end, or until nobody takes the bytes any more.
-pub(crate) fn decode(reader: download::PieceReader, sender: &mpsc::Sender<Bytes>) -> std::io::Result<()> {
+pub(crate) fn decode(
+    reader: download::PieceReader,
+    sender: &mpsc::Sender<Bytes>,
+) -> std::io::Result<()> {
     let mut decoder = zstd::Decoder::new(reader)?;
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -58,7 +58,11 @@ pub(crate) async fn end_leftovers(postgres: &Postgres) -> Result<()> {
     let code = ExitCode::PostgresUnreachable;
     let sessions: u64 = postgres.query(ADMIN_DATABASE, END_SESSIONS, code).await?;
     if tools + sessions > 0 {
-        tracing::warn!(tools, sessions, "ended what an earlier agent had left running");
+        tracing::warn!(
+            tools,
+            sessions,
+            "ended what an earlier agent had left running"
+        );
     }
     Ok(())
 }
@@ -67,7 +71,15 @@ pub(crate) async fn end_leftovers(postgres: &Postgres) -> Result<()> {
 async fn end_tools(container: &str) -> Result<u64> {
     let doing = || format!("end what an earlier agent left in the container {container:?}");
     let mut command = docker();
-    command.args(["exec", "-i", container, "sh", "-c", END_TOOLS, APPLICATION_NAME]);
+    command.args([
+        "exec",
+        "-i",
+        container,
+        "sh",
+        "-c",
+        END_TOOLS,
+        APPLICATION_NAME,
+    ]);
     let output = said(command, ExitCode::PostgresUnreachable, doing).await?;
     output
         .trim()

@@ -53,7 +53,7 @@ struct Layers {
 }
 
 /// Reads an archive to its end; says what is wrong unless it is the whole image with this id, and no other.
-pub(crate) fn verify(reader: &mut dyn Read, id: &Sha256) -> Result<(), String> {
+pub fn verify(reader: &mut dyn Read, id: &Sha256) -> Result<(), String> {
     let files = read(reader)?;
     let manifest = document(&files, MANIFEST)?;
     let images: Vec<Described> =
@@ -78,7 +78,9 @@ pub(crate) fn verify(reader: &mut dyn Read, id: &Sha256) -> Result<(), String> {
         let found = digest(&files, layer)?;
         // A blob may be compressed, and then is another one than what it unpacks to.
         if expected.strip_prefix("sha256:") != Some(found.as_str()) && !is_named_by(layer, found) {
-            return Err(format!("{layer} has the digest {found} instead of {expected}"));
+            return Err(format!(
+                "{layer} has the digest {found} instead of {expected}"
+            ));
         }
     }
     Ok(())
@@ -113,7 +115,10 @@ fn read(reader: &mut dyn Read) -> Result<BTreeMap<PathBuf, File>, String> {
     }
     let mut rest = Vec::new();
     let reader = archive.into_inner();
-    reader.take(MOST_PADDING + 1).read_to_end(&mut rest).map_err(told)?;
+    reader
+        .take(MOST_PADDING + 1)
+        .read_to_end(&mut rest)
+        .map_err(told)?;
     if rest.len() as u64 > MOST_PADDING || rest.iter().any(|byte| *byte != 0) {
         return Err("something follows its end".to_owned());
     }
@@ -217,10 +222,15 @@ mod tests {
     /// As an engine of version 20 writes it; the second layer, which is the same, is a link.
     fn saved(configuration: &[u8], layer: &[u8]) -> Vec<u8> {
         let config = format!("{}.json", sha256(configuration));
-        let manifest = json!([{"Config": config, "RepoTags": null, "Layers": ["a/layer.tar", "b/layer.tar"]}]);
+        let manifest =
+            json!([{"Config": config, "RepoTags": null, "Layers": ["a/layer.tar", "b/layer.tar"]}]);
         let manifest = manifest.to_string();
         archive(
-            &[(&config, configuration), ("a/layer.tar", layer), (MANIFEST, manifest.as_bytes())],
+            &[
+                (&config, configuration),
+                ("a/layer.tar", layer),
+                (MANIFEST, manifest.as_bytes()),
+            ],
             &[("b/layer.tar", "../a/layer.tar")],
         )
     }
@@ -233,7 +243,10 @@ mod tests {
         let other = verify(&mut &whole[..], &sha256(b"another")).unwrap_err();
         assert_eq!(other, format!("it is the image {id}"));
         let changed = verify(&mut &saved(&configuration, b"A layer")[..], &id).unwrap_err();
-        assert!(changed.starts_with("a/layer.tar has the digest"), "{changed}");
+        assert!(
+            changed.starts_with("a/layer.tar has the digest"),
+            "{changed}"
+        );
         let padded = [&whole[..], &[0; 8192]].concat();
         assert_eq!(verify(&mut &padded[..], &id), Ok(()));
         let followed = [&whole[..], &whole[..]].concat();

@@ -72,7 +72,10 @@ pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) ->
         match one {
             Ok(image) => saved.images.extend(image),
             Err(failure) => {
-                let problem = format!("the image of the container {container:?}: {}", failure.chain());
+                let problem = format!(
+                    "the image of the container {container:?}: {}",
+                    failure.chain()
+                );
                 tracing::error!(container, "not saved: {problem}");
                 saved.unsaved.push(problem);
             }
@@ -98,7 +101,12 @@ pub(crate) async fn load(context: &Context, index: &Index) -> Vec<String> {
             Err(_) => Err(Failure::new(ExitCode::Stalled, "it was not loaded in time")),
         };
         if let Err(failure) = loaded {
-            let problem = format!("the image {} ({}): {}", image.id, image.names.join(", "), failure.chain());
+            let problem = format!(
+                "the image {} ({}): {}",
+                image.id,
+                image.names.join(", "),
+                failure.chain()
+            );
             tracing::error!("not loaded: {problem}");
             unloaded.push(problem);
         }
@@ -286,7 +294,14 @@ fn proof(id: &Sha256) -> Proof<()> {
 async fn image_of(container: &str) -> Result<Sha256> {
     let doing = || "ask for it".to_owned();
     let mut command = docker();
-    command.args(["inspect", "--type", "container", "--format", "{{.Image}}", container]);
+    command.args([
+        "inspect",
+        "--type",
+        "container",
+        "--format",
+        "{{.Image}}",
+        container,
+    ]);
     let id = answer(command, doing).await?;
     let id = id.trim();
     id.strip_prefix("sha256:")
@@ -301,7 +316,8 @@ async fn names_of(id: &Sha256) -> Result<Vec<String>> {
     command.args(["image", "inspect", "--format", "{{json .RepoTags}}"]);
     command.arg(format!("sha256:{id}"));
     let names = answer(command, doing).await?;
-    let names: Option<Vec<String>> = serde_json::from_str(&names).or_fail(ExitCode::Internal, doing)?;
+    let names: Option<Vec<String>> =
+        serde_json::from_str(&names).or_fail(ExitCode::Internal, doing)?;
     Ok(names.unwrap_or_default())
 }
 
@@ -316,10 +332,7 @@ async fn is_there(reference: &str) -> Result<bool> {
     }
 }
 
-async fn answer(
-    command: tokio::process::Command,
-    doing: impl Fn() -> String,
-) -> Result<String> {
+async fn answer(command: tokio::process::Command, doing: impl Fn() -> String) -> Result<String> {
     let asked = timeout(ANSWER_LIMIT, said(command, ExitCode::Internal, &doing));
     asked.await.or_fail(ExitCode::Stalled, &doing)?
 }

@@ -22,7 +22,7 @@ pub mod failure;
 mod fit;
 mod globals;
 mod health;
-mod image_archive;
+pub mod image_archive;
 mod images;
 mod instance;
 mod marker;

@@ -167,7 +167,10 @@ impl Write for Sink {
 }
 
 /// Decodes chunks to their end, while `proof` reads what they hold.
-pub(crate) fn decode<T>(chunks: mpsc::Receiver<Bytes>, proof: Proof<T>) -> std::result::Result<T, Stop> {
+pub(crate) fn decode<T>(
+    chunks: mpsc::Receiver<Bytes>,
+    proof: Proof<T>,
+) -> std::result::Result<T, Stop> {
     let doing = || "decode what was uploaded";
     let mut decoder = zstd::Decoder::new(ChunkReader {
         chunks,

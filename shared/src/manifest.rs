@@ -210,7 +210,9 @@ impl Index {
     fn check_images(&self) -> std::result::Result<(), String> {
         let (count, unsaved) = (self.images.len(), self.unsaved_images.len());
         if count.max(unsaved) > MOST_IMAGES {
-            return Err(format!("it lists {count} images and {unsaved} others, at most {MOST_IMAGES} are looked at"));
+            return Err(format!(
+                "it lists {count} images and {unsaved} others, at most {MOST_IMAGES} are looked at"
+            ));
         }
         let mut seen = BTreeSet::new();
         for image in &self.images {

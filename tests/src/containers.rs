@@ -117,7 +117,8 @@ docker start {POSTGRES} >/dev/null 2>&1 || exec docker run --pull never --detach
             options = self.postgres_options,
             image = self.image,
         );
-        let stop = format!("#!/bin/sh -eu\nDOCKER_HOST={host} exec docker stop {POSTGRES} >/dev/null\n");
+        let stop =
+            format!("#!/bin/sh -eu\nDOCKER_HOST={host} exec docker stop {POSTGRES} >/dev/null\n");
         Cluster::in_container(&node.root().join("var/lib/postgresql"), port, &start, &stop)
     }
 
@@ -203,7 +204,11 @@ cp ca.pem "$0"
 "#;
         let mut command = Command::new("sh");
         command.args(["-eu", "-c", script]).arg(&self.outside);
-        let made = command.current_dir(&tls).stdin(Stdio::null()).output().await?;
+        let made = command
+            .current_dir(&tls)
+            .stdin(Stdio::null())
+            .output()
+            .await?;
         let errors = String::from_utf8_lossy(&made.stderr);
         ensure!(made.status.success(), "openssl: {errors}");
         let environment = node.environment()?;
@@ -273,7 +278,10 @@ storage:
                 )
                 .await?;
         }
-        let all = client.query("SELECT name || ':' || password FROM hub.account ORDER BY name", &[]);
+        let all = client.query(
+            "SELECT name || ':' || password FROM hub.account ORDER BY name",
+            &[],
+        );
         let lines: Vec<String> = all.await?.iter().map(|row| row.get(0)).collect();
         let users = node.root().join(CONFIGURATION[1]).join("htpasswd");
         std::fs::write(users, lines.join("\n") + "\n").context("write the users")
@@ -285,7 +293,8 @@ storage:
         let text = std::fs::read_to_string(&probes)?;
         let (name, password) = user;
         let path = format!("/v2/{}/manifests/{}", image.repository, image.digest);
-        std::fs::write(&probes, text + &format!("{path} {name}:{password}\n")).context("write what the load balancer asks for")
+        std::fs::write(&probes, text + &format!("{path} {name}:{password}\n"))
+            .context("write what the load balancer asks for")
     }
 }
 
@@ -321,7 +330,13 @@ impl Client {
     /// Logs in; whoever was logged in before is not any more.
     pub async fn log_in(&self, user: (&str, &str)) -> Result<()> {
         let (name, password) = user;
-        let mut command = self.engine.docker(&["login", "--username", name, "--password-stdin", &self.registry]);
+        let mut command = self.engine.docker(&[
+            "login",
+            "--username",
+            name,
+            "--password-stdin",
+            &self.registry,
+        ]);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -339,10 +354,20 @@ impl Client {
     /// Makes an image of `bytes` random bytes, pushes it, and forgets it.
     pub async fn push(&self, repository: &str, bytes: usize) -> Result<Pushed> {
         let name = format!("{}/{repository}:latest", self.registry);
-        let script = "head -c \"$1\" /dev/urandom > content && tar c content | docker import - \"$2\"";
+        let script =
+            "head -c \"$1\" /dev/urandom > content && tar c content | docker import - \"$2\"";
         let mut command = Command::new("bash");
         command
-            .args(["-eu", "-o", "pipefail", "-c", script, "import", &bytes.to_string(), &name])
+            .args([
+                "-eu",
+                "-o",
+                "pipefail",
+                "-c",
+                script,
+                "import",
+                &bytes.to_string(),
+                &name,
+            ])
             .env("DOCKER_HOST", self.engine.host())
             .current_dir(&self.directory)
             .stdin(Stdio::null());
@@ -350,7 +375,13 @@ impl Client {
         let errors = String::from_utf8_lossy(&imported.stderr);
         ensure!(imported.status.success(), "docker import: {errors}");
         self.engine.run(&["push", &name]).await?;
-        let inspect = ["image", "inspect", "--format", "{{.Id}} {{index .RepoDigests 0}}", &name];
+        let inspect = [
+            "image",
+            "inspect",
+            "--format",
+            "{{.Id}} {{index .RepoDigests 0}}",
+            &name,
+        ];
         let told = self.engine.run(&inspect).await?;
         let (id, reference) = told.trim().split_once(' ').context("an id and a digest")?;
         let (_, digest) = reference.split_once('@').context("a digest")?;
@@ -371,13 +402,23 @@ impl Client {
             "{reference} is there before it was pulled"
         );
         self.engine.run(&["pull", "--quiet", &reference]).await?;
-        let id = self.engine.run(&["image", "inspect", "--format", "{{.Id}}", &reference]).await?;
-        ensure!(id.trim() == image.id, "{reference} is {id} instead of {}", image.id);
+        let id = self
+            .engine
+            .run(&["image", "inspect", "--format", "{{.Id}}", &reference])
+            .await?;
+        ensure!(
+            id.trim() == image.id,
+            "{reference} is {id} instead of {}",
+            image.id
+        );
         self.forget(&image.id).await
     }
 
     async fn forget(&self, id: &str) -> Result<()> {
-        self.engine.run(&["image", "rm", "--force", id]).await.map(|_| ())
+        self.engine
+            .run(&["image", "rm", "--force", id])
+            .await
+            .map(|_| ())
     }
 }
 
@@ -403,6 +444,9 @@ pub async fn tls_identity(stack: &Stack) -> Result<String> {
         .stdin(Stdio::null());
     let output = command.output().await?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the registry's certificate is not to be trusted: {errors}");
+    ensure!(
+        output.status.success(),
+        "the registry's certificate is not to be trusted: {errors}"
+    );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

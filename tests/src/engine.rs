@@ -28,7 +28,8 @@ impl Engine {
         let configuration = directory.join("daemon.json");
         std::fs::write(&configuration, "{}")?;
         let log = directory.join("log");
-        let log = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let log =
+            std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let daemon = Command::new("dockerd")
             .arg("--config-file")
             .arg(&configuration)
@@ -40,7 +41,12 @@ impl Engine {
             .arg(directory.join("pid"))
             .arg("--host")
             .arg(format!("unix://{}", directory.join("socket").display()))
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"])
+            .args([
+                "--bridge=none",
+                "--iptables=false",
+                "--ip-forward=false",
+                "--ip-masq=false",
+            ])
             .arg(format!("--storage-driver={}", storage_driver().await?))
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .arg(format!("--cgroup-parent={}", control_group(id)))
@@ -135,12 +141,17 @@ pub fn control_group(id: &str) -> String {
 pub fn let_go(directory: &Path, id: &str) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
     let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let below: Vec<&str> = mounts.filter(|path| Path::new(path).starts_with(directory)).collect();
+    let below: Vec<&str> = mounts
+        .filter(|path| Path::new(path).starts_with(directory))
+        .collect();
     // What was mounted last lies on top.
     for path in below.iter().rev() {
         // One whose server is dead may have gone by itself meanwhile.
         let mut command = std::process::Command::new("umount");
-        command.args(["--lazy", path]).stderr(Stdio::null()).status()?;
+        command
+            .args(["--lazy", path])
+            .stderr(Stdio::null())
+            .status()?;
     }
     let name = control_group(id);
     let mut hierarchies = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -198,13 +209,18 @@ pub async fn image() -> Result<String> {
 /// What works for this machine's engine works for the nodes'.
 async fn storage_driver() -> Result<String> {
     let mut command = Command::new("docker");
-    command.args(["info", "--format", "{{.Driver}}"]).stdin(Stdio::null());
+    command
+        .args(["info", "--format", "{{.Driver}}"])
+        .stdin(Stdio::null());
     let driver = output(command).await?;
     Ok(driver.trim().to_owned())
 }
 
 async fn output(mut command: Command) -> Result<String> {
-    let output = command.output().await.with_context(|| format!("run {command:?}"))?;
+    let output = command
+        .output()
+        .await
+        .with_context(|| format!("run {command:?}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

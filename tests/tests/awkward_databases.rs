@@ -91,7 +91,15 @@ impl Scene {
 /// in its catalogs what an older client takes for the user's.
 fn client(node: &Node, program: &str) -> tokio::process::Command {
     if let Ok(engine) = node.engine() {
-        let exec = ["exec", "-i", "--env", "PGUSER=postgres", "--env", "PGCLIENTENCODING=UTF8", POSTGRES];
+        let exec = [
+            "exec",
+            "-i",
+            "--env",
+            "PGUSER=postgres",
+            "--env",
+            "PGCLIENTENCODING=UTF8",
+            POSTGRES,
+        ];
         let mut command = engine.docker(&exec);
         command.arg(program);
         return command;
@@ -326,7 +334,8 @@ INSERT INTO wide VALUES (2, NULL, decode(repeat('00ff5c0a09', 20000000), 'hex'))
 "#;
 
 /// What must be the same of such databases; their rows, as text, would be hundreds of megabytes in one line.
-const MUCH_AS_TEXT: &str = "SELECT md5(string_agg(md5(words), '')) || md5(string_agg(md5(bytes), ''))
+const MUCH_AS_TEXT: &str =
+    "SELECT md5(string_agg(md5(words), '')) || md5(string_agg(md5(bytes), ''))
     || ' ' || min(octet_length(words)) || ' ' || min(octet_length(bytes)) FROM wide";
 
 async fn much(mut scene: Scene) {
@@ -336,10 +345,16 @@ async fn much(mut scene: Scene) {
         client.query_one(MUCH_AS_TEXT, &[]).await.unwrap().get(0)
     };
     let wide_before = wide(&scene).await;
-    assert!(wide_before.ends_with(" 115000000 100000000"), "{wide_before}");
+    assert!(
+        wide_before.ends_with(" 115000000 100000000"),
+        "{wide_before}"
+    );
     let before = dump_of(&scene.node, "catalogue").await;
     let manifest = scene.back_up().await;
-    assert_eq!((manifest.index.tables(), manifest.index.rows()), (5_001, 10_002));
+    assert_eq!(
+        (manifest.index.tables(), manifest.index.rows()),
+        (5_001, 10_002)
+    );
     scene.lose().await;
     assert_eq!(wide(&scene).await, wide_before);
     assert_same(&before, &dump_of(&scene.node, "catalogue").await);
@@ -347,7 +362,12 @@ async fn much(mut scene: Scene) {
 
 async fn dump_of(node: &Node, database: &str) -> Vec<String> {
     let mut command = client(node, "pg_dump");
-    let output = command.arg("--create").arg(database).output().await.unwrap();
+    let output = command
+        .arg("--create")
+        .arg(database)
+        .output()
+        .await
+        .unwrap();
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{problem}");
     normalised(&output.stdout).collect()

@@ -135,7 +135,7 @@ fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
 /// The agent names the keys that it knows where it meets one that it does not.
 #[test]
 fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
-    let unknown = "nonsense = 1\n[configuration]\nnonsense = 1\n[postgres]\nnonsense = 1\n[commands]\nnonsense = 1\n";
+    let unknown = "nonsense = 1\n[configuration]\nnonsense = 1\n[postgres]\nnonsense = 1\n[images]\nnonsense = 1\n[commands]\nnonsense = 1\n";
     let (code, output) = check(unknown)?;
     assert_eq!(code, Some(ExitCode::Settings.code().into()));
     let mut accepted = BTreeSet::new();
@@ -147,7 +147,9 @@ fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
         for key in keys.trim_end_matches('.').split(", ") {
             match section {
                 Some(section) => accepted.insert(format!("{section} {key}")),
-                None if ["configuration", "postgres", "commands"].contains(&key) => continue,
+                None if ["configuration", "postgres", "images", "commands"].contains(&key) => {
+                    continue;
+                }
                 None => accepted.insert(key.to_owned()),
             };
         }

@@ -73,5 +73,5 @@ macro_rules! searches {
 }
 
 searches! {
-    event report index manifest key state parameter settings configuration contents globals dump
+    event report index manifest key state parameter settings configuration image contents globals dump
 }

@@ -18,7 +18,7 @@ use shared::checksum::digests;
 use shared::command::Purpose;
 use shared::id::BackupId;
 use shared::layout;
-use shared::manifest::{Index, MOST_INDEX_BYTES, Manifest, ObjectRecord};
+use shared::manifest::{ImageRecord, Index, MOST_INDEX_BYTES, Manifest, ObjectRecord};
 use shared::report::{BackupReport, MOST_REPORT_BYTES, Report};
 
 const LIAR: &str = "liar";
@@ -187,7 +187,7 @@ fn line(report: BackupReport) -> String {
 }
 
 /// Every lie, with words of the refusal.
-const LIES: [(&str, &str, Lie); 15] = [
+const LIES: [(&str, &str, Lie); 18] = [
     ("nothing", "holds no report", |_, _| Ok("done\n".to_owned())),
     (
         "a report that is too long",
@@ -267,6 +267,50 @@ const LIES: [(&str, &str, Lie); 15] = [
                     record.key = format!("{prefix}../../../../../{}", record.key);
                     index.objects.push(record);
                 }
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    ("the victim's image", "lies at", |scene, backup| {
+        let (stack, theirs) = (
+            scene.theirs.index.stack.clone(),
+            scene.theirs.index.objects.clone(),
+        );
+        let report = scene.backup(backup, |index| {
+            let mut object = theirs[0].clone();
+            let id = object.sha256.clone();
+            object.key = layout::image(&stack, &id);
+            let names = vec![];
+            index.images = vec![ImageRecord { id, names, object }];
+            Ok(())
+        });
+        Ok(line(report?))
+    }),
+    (
+        "an image that nobody has saved",
+        "it is not in the bucket",
+        |scene, backup| {
+            let report = scene.backup(backup, |index| {
+                let mut object = index.objects[0].clone();
+                let id = object.sha256.clone();
+                object.key = layout::image(&index.stack, &id);
+                object.version_id = None;
+                let names = vec![];
+                index.images = vec![ImageRecord { id, names, object }];
+                Ok(())
+            });
+            Ok(line(report?))
+        },
+    ),
+    (
+        "more images than are looked at",
+        "at most 64",
+        |scene, backup| {
+            let report = scene.backup(backup, |index| {
+                let object = index.objects[0].clone();
+                let (id, names) = (object.sha256.clone(), vec![]);
+                index.images = vec![ImageRecord { id, names, object }; 65];
                 Ok(())
             });
             Ok(line(report?))

@@ -148,7 +148,10 @@ mod tests {
             let backups: BTreeSet<BackupId> = (0..count).map(hours_ago).collect();
             let seen: Vec<&BackupId> = outside_in(&backups).collect();
             assert_eq!(seen.len(), backups.len());
-            assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), backups.len());
+            assert_eq!(
+                seen.into_iter().collect::<BTreeSet<_>>().len(),
+                backups.len()
+            );
         }
     }
 }

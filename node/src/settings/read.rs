@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
 use super::value::{
-    argv, configuration_path, container_name, container_names, integer, is_bucket, is_region, name, names, one_of,
-    string, wrong_type,
+    argv, configuration_path, container_name, container_names, integer, is_bucket, is_region, name,
+    names, one_of, string, wrong_type,
 };
 use super::{BootstrapRolePassword, Commands, PostgresSettings, Server, Settings, Tablespaces};
 

@@ -8,7 +8,7 @@ use shared::aws::state::StackState;
 use shared::command::RestoreCommand;
 use shared::id::StackName;
 use shared::layout::{self, Shelf};
-use shared::manifest::{Index, Manifest, ObjectRecord};
+use shared::manifest::{Index, MOST_IMAGES, Manifest, ObjectRecord};
 
 use super::commands::accepts;
 use super::{BACKUP, RUN, STACK, assert_harmless, name};
@@ -37,6 +37,7 @@ pub(super) fn index(input: &[u8]) {
         assert_eq!(database.key, format!("{prefix}{}", layout::dump(number)));
     }
     index.objects.iter().for_each(assert_record);
+    assert_images(&index);
     assert!(index.bytes() > 0);
     assert!(index.rows() >= index.databases.iter().map(|it| it.rows).max().unwrap_or(0));
 
@@ -57,6 +58,18 @@ pub(super) fn index(input: &[u8]) {
     }
 }
 
+/// Every image lies where its id says, once, below the index's own stack; a function looks at no more than it has time for.
+fn assert_images(index: &Index) {
+    let ids: BTreeSet<&str> = index.images.iter().map(|it| it.id.as_str()).collect();
+    assert_eq!(ids.len(), index.images.len(), "an image is there twice");
+    assert!(ids.len() <= MOST_IMAGES);
+    for image in &index.images {
+        let key = format!("backups/{}/images/{}.tar.zst", index.stack, image.id);
+        assert_eq!(image.object.key, key);
+        assert_record(&image.object);
+    }
+}
+
 /// An accepted manifest names its own stack's objects, and what a restore command says of it is what the document takes
 /// and the node reads.
 pub(super) fn manifest(input: &[u8]) {
@@ -73,6 +86,7 @@ pub(super) fn manifest(input: &[u8]) {
         assert!(!record.key.contains("/../"), "{record:?}");
         assert_record(record);
     }
+    assert_images(index);
     let candidate = manifest.candidate();
     let text = candidate.to_string();
     assert!(accepts("Candidates", &text), "the document refuses {text}");

@@ -10,6 +10,7 @@ mod backups;
 mod commands;
 mod configuration;
 mod events;
+mod images;
 pub mod mutation;
 
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub struct Target {
 }
 
 /// Every reader.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     // The payloads of both functions.
     target("event", events::event, 30_000).like("events"),
     // A node's standard output, and what the functions make of it.
@@ -50,6 +51,8 @@ pub const TARGETS: [Target; 12] = [
     target("settings", agent::settings, 10_000).like("settings"),
     // The tar of the configuration.
     target("configuration", configuration::configuration, 600),
+    // What `docker save` wrote of an image.
+    target("image", images::image, 2_000),
     // `contents.json.zst`, before its compression.
     target("contents", agent::contents, 4_000),
     // `globals.sql.zst`, before its compression.

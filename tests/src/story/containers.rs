@@ -60,13 +60,21 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
         noticed: Vec::new(),
         pulled: 0,
     };
-    say("an empty group launches its first instance; its engine has the image, its disk a fresh installation");
+    say(
+        "an empty group launches its first instance; its engine has the image, its disk a fresh installation",
+    );
     let (mut node, manifest) = scene.begin(seed).await?;
     let identity = tls_identity(&scene.stack).await?;
     let mut replacements = Vec::new();
     for number in 0..=planned {
-        let kind = if number == 0 { "unplanned loss" } else { "planned replacement" };
-        say(&format!("{kind} {number}: the next engine has no image at all"));
+        let kind = if number == 0 {
+            "unplanned loss"
+        } else {
+            "planned replacement"
+        };
+        say(&format!(
+            "{kind} {number}: the next engine has no image at all"
+        ));
         let (next, replacement) = scene.replace(&node, number > 0, &identity).await?;
         replacements.push((kind.to_owned(), replacement));
         node = next;
@@ -77,7 +85,10 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
         images: scene.pushed.len(),
         pulled: scene.pulled,
         noticed: scene.noticed,
-        saved_images: (images.len(), images.iter().map(|image| image.object.size).sum()),
+        saved_images: (
+            images.len(),
+            images.iter().map(|image| image.object.size).sum(),
+        ),
     })
 }
 
@@ -179,8 +190,15 @@ impl Scene<'_> {
         let restore = self.story.restore_of(&next).await?;
         let state = self.story.restored_state(&restore.report)?;
         let after = State::read(&next).await?;
-        let mut timeline = restore.timeline(lost_at, "node lost, or termination requested", in_service_at);
-        timeline.push(("both images pulled by digest".to_owned(), between(lost_at, looked_at)));
+        let mut timeline = restore.timeline(
+            lost_at,
+            "node lost, or termination requested",
+            in_service_at,
+        );
+        timeline.push((
+            "both images pulled by digest".to_owned(),
+            between(lost_at, looked_at),
+        ));
         timeline.sort_by_key(|(_, at)| *at);
         if planned {
             let taken = self.story.backups()?.len() - backups;
@@ -193,7 +211,11 @@ impl Scene<'_> {
             different_rows: before.different_rows(&after),
             files: before.files.len(),
             different_files: registry::different_files(&before.files, &after.files),
-            data_loss: if planned { Duration::ZERO } else { between(state, lost_at) },
+            data_loss: if planned {
+                Duration::ZERO
+            } else {
+                between(state, lost_at)
+            },
             outage: between(lost_at, in_service_at).saturating_sub(looking),
             timeline,
             node_work: restore.work(),
@@ -222,7 +244,13 @@ impl Scene<'_> {
             ensure!(
                 std::time::Instant::now() < deadline,
                 "no replacement was restored: {:?}",
-                self.story.world.logs().iter().rev().take(20).collect::<Vec<_>>()
+                self.story
+                    .world
+                    .logs()
+                    .iter()
+                    .rev()
+                    .take(20)
+                    .collect::<Vec<_>>()
             );
             if self.restores_under_way() == 0 {
                 self.story.world.sweep();
@@ -234,8 +262,12 @@ impl Scene<'_> {
     /// Counts the members on which a command is under way: a sweep then would find its end before the event does.
     fn restores_under_way(&self) -> usize {
         let members = self.story.world.group(STACK);
-        let waiting = members.iter().filter(|one| one.state == Lifecycle::PendingWait);
-        waiting.filter(|one| self.story.world.ssm().is_busy(&one.id)).count()
+        let waiting = members
+            .iter()
+            .filter(|one| one.state == Lifecycle::PendingWait);
+        waiting
+            .filter(|one| self.story.world.ssm().is_busy(&one.id))
+            .count()
     }
 
     /// Does what users do, and notes what they would notice. The node is not in service, before and after.
@@ -248,7 +280,8 @@ impl Scene<'_> {
             self.pulled += 1;
         }
         if tls_identity(&self.stack).await? != identity {
-            self.noticed.push("the registry has another certificate".to_owned());
+            self.noticed
+                .push("the registry has another certificate".to_owned());
         }
         let engine = node.engine()?;
         for container in [POSTGRES, STORAGE] {
@@ -258,7 +291,10 @@ impl Scene<'_> {
             }
         }
         let members = self.story.world.group(STACK);
-        let state = members.iter().find(|one| one.id == node.id()).map(|one| one.state);
+        let state = members
+            .iter()
+            .find(|one| one.id == node.id())
+            .map(|one| one.state);
         ensure!(
             state == Some(Lifecycle::PendingWait),
             "the replacement is {state:?}: the images were not pulled before it came into service"
@@ -268,7 +304,9 @@ impl Scene<'_> {
 
     fn restore_document(&self) -> Result<String> {
         let world = &self.story.world;
-        let function = world.functions().find(|name| name.to_lowercase().contains("restore"));
+        let function = world
+            .functions()
+            .find(|name| name.to_lowercase().contains("restore"));
         let environment = function.and_then(|function| world.environment(function));
         environment
             .and_then(|environment| environment.get(shared::env::RESTORE_DOCUMENT))

@@ -10,10 +10,10 @@ use rekindle_tests::node::Node;
 use rekindle_tests::protected::{PATIENCE, Protected, fill};
 use rekindle_tests::registry::{self, MAIN_DATABASE};
 use rekindle_tests::s3::Fault;
-use rekindle_tests::spare::{self, Spare};
+use rekindle_tests::spare;
 use rekindle_tests::wait::wait_for;
 
-use super::skipped;
+use super::{skipped, spare_machine};
 
 const STACK: &str = "killed";
 /// What the container's own environment authenticates the superuser with: nothing on the node's side may ever show it.
@@ -25,7 +25,8 @@ const CLIENT: &str = "docker\nexec\n";
 /// Describes a stack whose server asks every local session for a password.
 fn stack(protected: &Protected, image: &str) -> Result<Stack> {
     let mut stack = Stack::new(&protected.world, STACK, image)?;
-    stack.postgres_options = format!("--env AUTH_LOCAL=scram-sha-256 --env POSTGRES_PASSWORD={SECRET}");
+    stack.postgres_options =
+        format!("--env AUTH_LOCAL=scram-sha-256 --env POSTGRES_PASSWORD={SECRET}");
     stack.with_image = true;
     Ok(stack)
 }
@@ -41,18 +42,23 @@ async fn tools(node: &Node) -> Result<Vec<String>> {
 async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
     spare::kill(&spare::processes(node, &["rekindle-node", verb])?)?;
     spare::kill(&spare::processes(node, &[CLIENT])?)?;
-    wait_for("the agent's end", PATIENCE, async || {
-        match spare::processes(node, &[CLIENT]) {
+    wait_for(
+        "the agent's end",
+        PATIENCE,
+        async || match spare::processes(node, &[CLIENT]) {
             Ok(left) if left.is_empty() => Ok(Some(())),
             other => Err(format!("{other:?}")),
-        }
-    })
+        },
+    )
     .await
 }
 
 /// Fails unless nothing is left of an agent: no process, session, database, file, lock or upload.
 async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
-    ensure!(tools(node).await?.is_empty(), "tools are left in the container");
+    ensure!(
+        tools(node).await?.is_empty(),
+        "tools are left in the container"
+    );
     for words in [&[CLIENT][..], &["rekindle-node"]] {
         let left = spare::processes(node, words)?;
         ensure!(left.is_empty(), "{words:?}: {left:?}");
@@ -64,7 +70,10 @@ async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
     let left = client.query(query, &[]).await?;
     ensure!(left.is_empty(), "{left:?}");
     let beside = spare::holding(node).await?.beside;
-    let strange: Vec<_> = beside.iter().filter(|path| path.contains("rekindle-")).collect();
+    let strange: Vec<_> = beside
+        .iter()
+        .filter(|path| path.contains("rekindle-"))
+        .collect();
     ensure!(
         strange.iter().all(|path| path.ends_with("/dtr")),
         "files are left: {strange:?}"
@@ -78,7 +87,8 @@ async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
 /// Lets the building of an index wait for as long as a file is there, as a large one takes its time.
 async fn add_slow_index(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
-    let script = "CREATE FUNCTION public.slowly(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+    let script =
+        "CREATE FUNCTION public.slowly(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
           WHILE (pg_catalog.pg_stat_file('/tmp/slow', true)).size IS NOT NULL LOOP
             PERFORM pg_catalog.pg_sleep(0.05);
           END LOOP;
@@ -87,7 +97,10 @@ async fn add_slow_index(node: &Node) -> Result<()> {
         CREATE TABLE public.indexed (i int);
         INSERT INTO public.indexed VALUES (1);
         CREATE INDEX slow_index ON public.indexed (public.slowly(i));";
-    client.batch_execute(script).await.context("create an index")
+    client
+        .batch_execute(script)
+        .await
+        .context("create an index")
 }
 
 async fn until_a_tool_runs(node: &Node, name: &str) -> Result<()> {
@@ -151,7 +164,10 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
     assert_no_argument_tells()?;
     kill_agent(&node, "backup").await?;
     let old = tools(&node).await?;
-    ensure!(!old.is_empty(), "the dump ended with its agent: this proves nothing");
+    ensure!(
+        !old.is_empty(),
+        "the dump ended with its agent: this proves nothing"
+    );
     let (before, backups) = (protected.invocations(&node, "backup").await?.len(), 0);
     protected.ended(&node, "backup", before - 1).await?;
     protected.world.tick();
@@ -188,24 +204,11 @@ async fn a_restore_is_killed(
     manifest: &shared::manifest::Manifest,
 ) -> Result<()> {
     let holding = spare::holding(node).await?;
-    let world = &protected.world;
-    let spare = {
-        let surroundings = world.surroundings(STACK)?;
-        let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
-        let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
-        stack.prepare(&node, world.bucket()).await?;
-        node.finish_boot()?;
-        Spare { node }
-    };
+    let spare = spare_machine(protected, stack).await?;
     let (node, operation) = (&spare.node, format!("launch-{}", spare.node.id()));
     node.cluster()?.start().await?;
     let engine = node.engine()?;
     engine.exec(POSTGRES, &["touch", "/tmp/slow"]).await?;
-    // The spare machine's registry would serve at the same address.
-    let settings = node.root().join("etc/rekindle/node.toml");
-    let text = std::fs::read_to_string(&settings)?;
-    let lines = text.lines().filter(|line| !line.starts_with("start =") && !line.starts_with("health ="));
-    std::fs::write(&settings, lines.collect::<Vec<_>>().join("\n"))?;
 
     let candidates = [manifest.candidate()];
     let agent = spare.start_restore(&operation, &candidates)?;
@@ -213,8 +216,12 @@ async fn a_restore_is_killed(
         let client = node.cluster().map_err(|error| error.to_string())?;
         let client = client.connect("template1").await;
         let client = client.map_err(|error| format!("{error:#}"))?;
-        let query = "SELECT query FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX slow_index%'";
-        let found = client.query(query, &[]).await.map_err(|error| error.to_string())?;
+        let query =
+            "SELECT query FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX slow_index%'";
+        let found = client
+            .query(query, &[])
+            .await
+            .map_err(|error| error.to_string())?;
         Ok::<_, String>((!found.is_empty()).then_some(()))
     })
     .await?;
@@ -222,23 +229,37 @@ async fn a_restore_is_killed(
     let killed = spare::ended(agent).await?;
     assert_eq!(killed.code, None, "{killed:?}");
     let old = tools(node).await?;
-    ensure!(!old.is_empty(), "pg_restore ended with its agent: this proves nothing");
+    ensure!(
+        !old.is_empty(),
+        "pg_restore ended with its agent: this proves nothing"
+    );
 
     let again = spare.start_restore(&operation, &candidates)?;
     until_ended(node, &old).await?;
     engine.exec(POSTGRES, &["rm", "/tmp/slow"]).await?;
     let again = spare::ended(again).await?;
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(again.log.contains("ended what an earlier agent had left running"));
+    assert!(
+        again
+            .log
+            .contains("ended what an earlier agent had left running")
+    );
     assert!(!again.log.contains(SECRET));
     let restored = spare::holding(node).await?;
-    ensure!(restored.databases == holding.databases, "the databases differ");
+    ensure!(
+        restored.databases == holding.databases,
+        "the databases differ"
+    );
     assert_eq!(restored.files, holding.files);
     assert_nothing_left(protected, node).await
 }
 
 /// Makes the container anew upon its volume, without any address: the agent knows it by its name alone.
-async fn the_container_is_made_anew(protected: &Protected, stack: &Stack, node: &Node) -> Result<()> {
+async fn the_container_is_made_anew(
+    protected: &Protected,
+    stack: &Stack,
+    node: &Node,
+) -> Result<()> {
     let engine = node.engine()?;
     let reached = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&reached);
@@ -261,14 +282,28 @@ async fn the_container_is_made_anew(protected: &Protected, stack: &Stack, node: 
     let volume = format!("{POSTGRES}:/var/lib/postgresql/data");
     let password = format!("POSTGRES_PASSWORD={SECRET}");
     let run = [
-        "run", "--pull", "never", "--detach", "--name", POSTGRES, "--network", "none", "--env", &password, "--volume",
-        &volume, &stack.image, "postgres",
+        "run",
+        "--pull",
+        "never",
+        "--detach",
+        "--name",
+        POSTGRES,
+        "--network",
+        "none",
+        "--env",
+        &password,
+        "--volume",
+        &volume,
+        &stack.image,
+        "postgres",
     ];
     engine.run(&run).await?;
     wait_for("Postgres in its new container", PATIENCE, async || {
         let engine = node.engine().map_err(|error| error.to_string())?;
         let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
-        asked.map(|_| Some(())).map_err(|error| format!("{error:#}"))
+        asked
+            .map(|_| Some(()))
+            .map_err(|error| format!("{error:#}"))
     })
     .await?;
     protected.back_up(STACK).await.map(|_| ())

@@ -7,11 +7,18 @@
     reason = "a test that is skipped says so, plainly"
 )]
 
+mod images;
 mod leftovers;
 
+use std::sync::Arc;
+
 use anyhow::Result;
+use rekindle_tests::containers::Stack;
 use rekindle_tests::engine;
+use rekindle_tests::node::Node;
+use rekindle_tests::protected::Protected;
 use rekindle_tests::registry::Seed;
+use rekindle_tests::spare::Spare;
 use rekindle_tests::story::containers;
 
 /// Tells whether there is no engine to test with.
@@ -21,6 +28,23 @@ async fn skipped() -> Result<bool> {
         eprintln!("skipped: {why}");
     }
     Ok(missing.is_some())
+}
+
+/// Boots a machine of the stack that no group knows. Its registry would serve where the group's own does, so its settings
+/// start none.
+async fn spare_machine(protected: &Protected, stack: &Stack) -> Result<Spare> {
+    let surroundings = protected.world.surroundings(&stack.name)?;
+    let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
+    let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
+    stack.prepare(&node, protected.world.bucket()).await?;
+    let settings = node.root().join("etc/rekindle/node.toml");
+    let text = std::fs::read_to_string(&settings)?;
+    let kept = text
+        .lines()
+        .filter(|line| !line.starts_with("start =") && !line.starts_with("health ="));
+    std::fs::write(&settings, kept.collect::<Vec<_>>().join("\n"))?;
+    node.finish_boot()?;
+    Ok(Spare { node })
 }
 
 #[tokio::test(flavor = "multi_thread")]

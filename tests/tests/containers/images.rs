@@ -1,0 +1,78 @@
+//! The images that the containers are made of: saved once, and loaded only as they were saved.
+
+use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::containers::Stack;
+use rekindle_tests::engine;
+use rekindle_tests::protected::{Protected, fill};
+use rekindle_tests::spare;
+use shared::report::{ExitCode, Report};
+
+use super::{skipped, spare_machine};
+
+const STACK: &str = "pictures";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
+    if skipped().await? {
+        return Ok(());
+    }
+    let image = engine::image().await?;
+    let protected = Protected::start().await?;
+    let (world, stack) = (
+        &protected.world,
+        Stack::new(&protected.world, STACK, &image)?,
+    );
+    world.create_group(stack.group(world.bucket()))?;
+    let node = protected.in_service(STACK, None).await?;
+    fill(&node).await?;
+    let first = protected.back_up(STACK).await?;
+    // As a node does that was restored by another way, or has lost its notes: it finds the image, and reads it.
+    let notes = node.root().join("var/lib/rekindle/images");
+    std::fs::remove_dir_all(&notes).with_context(|| format!("remove {}", notes.display()))?;
+    let second = protected.back_up(STACK).await?;
+    assert_eq!(second.index.images, first.index.images);
+    assert_eq!(second.index.unsaved_images, Vec::<String>::new());
+    let [saved] = second.index.images.as_slice() else {
+        anyhow::bail!("{:?}", second.index.images);
+    };
+    assert_eq!(saved.names, [image.as_str()]);
+    let stored = world.s3().keys(world.bucket(), "backups/")?;
+    let stored = stored.iter().filter(|key| key.contains("/images/"));
+    assert_eq!(stored.collect::<Vec<_>>(), [&saved.object.key]);
+
+    let holding = spare::holding(&node).await?;
+    let machine = spare_machine(&protected, &stack).await?;
+    let engine = machine.node.engine()?;
+    let candidates = [second.candidate()];
+    let operation = format!("launch-{}", machine.node.id());
+    // Of what is damaged at rest, S3 still reports size and checksum.
+    let (key, middle) = (&saved.object.key, saved.object.size / 2);
+    world.s3().flip(world.bucket(), key, middle)?;
+    let damaged = machine.restore(&operation, &candidates).await?;
+    let Report::Failure(failure) = damaged.report()? else {
+        anyhow::bail!("{damaged:?}");
+    };
+    assert_eq!(failure.exit_code, ExitCode::StartCommand, "{failure:?}");
+    ensure!(
+        failure.message.contains("images that were not loaded"),
+        "{failure:?}"
+    );
+    assert_eq!(engine.images().await?, Vec::<String>::new());
+
+    world.s3().flip(world.bucket(), key, middle)?;
+    let restored = machine.restore(&operation, &candidates).await?;
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    assert_eq!(engine.images().await?, [format!("sha256:{}", saved.id)]);
+    let names = [
+        "image",
+        "inspect",
+        "--format",
+        "{{index .RepoTags 0}}",
+        &image,
+    ];
+    assert_eq!(engine.run(&names).await?.trim(), image);
+    let found = spare::holding(&machine.node).await?;
+    ensure!(found.databases == holding.databases, "the databases differ");
+    assert_eq!(found.files, holding.files);
+    Ok(())
+}
