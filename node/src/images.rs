@@ -31,9 +31,8 @@ use crate::state::{DIRECTORY, write_durably};
 use crate::stream::{self, Proof, WAITING, stage};
 use crate::{download, image_archive};
 
-/// How long after a backup's begin images may still be saved: the command must end in its time.
-const SAVING: Duration =
-    Duration::from_secs((budget::BACKUP_EXECUTION - 2 * budget::MARGIN) as u64);
+/// Seconds after a backup's begin in which images may still be saved: the command must end in its time.
+const SAVING: u32 = budget::BACKUP_EXECUTION - 2 * budget::MARGIN;
 /// How long loading one image may take.
 const LOAD_LIMIT: Duration = Duration::from_mins(10);
 /// How long the engine may take to answer a question.
@@ -65,7 +64,7 @@ pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) ->
             let object = object(context, &id, purpose).await?;
             Ok(Some(ImageRecord { id, names, object }))
         };
-        let one = match timeout_at(began + SAVING, one).await {
+        let one = match timeout_at(began + budget::seconds(SAVING), one).await {
             Ok(one) => one,
             Err(_) => Err(Failure::new(ExitCode::Stalled, "the backup's time is up")),
         };

@@ -109,11 +109,11 @@ impl Stack {
     fn postgres(&self, node: &Node, host: &str) -> Result<Cluster> {
         let port = free_port()?;
         let start = format!(
-            r#"#!/bin/sh -eu
+            r"#!/bin/sh -eu
 export DOCKER_HOST={host}
 docker start {POSTGRES} >/dev/null 2>&1 || exec docker run --pull never --detach --name {POSTGRES} --network host \
     --env PGPORT={port} --env AUTH_HOST=trust {options} --volume {POSTGRES}:/var/lib/postgresql/data {image} postgres >/dev/null
-"#,
+",
             options = self.postgres_options,
             image = self.image,
         );
@@ -125,10 +125,10 @@ docker start {POSTGRES} >/dev/null 2>&1 || exec docker run --pull never --detach
     fn write_commands(&self, node: &Node) -> Result<()> {
         let [data, etc] = CONFIGURATION.map(|path| format!("\"$REKINDLE_ROOT/{path}\""));
         let start = format!(
-            r#"#!/bin/sh -eu
+            r"#!/bin/sh -eu
 docker start {STORAGE} >/dev/null 2>&1 || exec docker run --pull never --detach --name {STORAGE} --network host \
     --volume {etc}:/etc/docker/registry:ro --volume {data}:/var/local/dtr:ro {image} registry >/dev/null
-"#,
+",
             image = self.image,
         );
         let stop = format!(
@@ -213,7 +213,7 @@ cp ca.pem "$0"
         ensure!(made.status.success(), "openssl: {errors}");
         let environment = node.environment()?;
         let configuration = format!(
-            r#"version: 0.1
+            r"version: 0.1
 log: {{level: warn}}
 http:
   addr: {address}
@@ -229,7 +229,7 @@ storage:
     secretkey: {SECRET_KEY}
     secure: false
     rootdirectory: /dtr
-"#,
+",
             address = self.address(),
             endpoint = environment["AWS_ENDPOINT_URL"],
             region = environment["AWS_REGION"],

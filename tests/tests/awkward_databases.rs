@@ -54,7 +54,7 @@ impl Scene {
         let image = engine::image().await.unwrap();
         let protected = Protected::start().await.unwrap();
         let mut stack = Stack::new(&protected.world, STACK, &image).unwrap();
-        stack.postgres_options = "--user postgres --env AUTH_LOCAL=peer".to_owned();
+        "--user postgres --env AUTH_LOCAL=peer".clone_into(&mut stack.postgres_options);
         stack.with_image = true;
         let group = stack.group(protected.world.bucket());
         protected.world.create_group(group).unwrap();

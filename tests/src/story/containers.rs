@@ -43,7 +43,9 @@ impl ContainerOutcome {
 pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<ContainerOutcome> {
     say("the image of Postgres and the registry is made of Debian packages, where it is missing");
     let image = engine::image().await?;
-    let world = StandIn::builder().start().await?;
+    // No sweep prolongs a hook while a replacement is looked at, so hooks get time enough for a loaded machine.
+    let world = StandIn::builder().time_scale(10.0).drain(5.0);
+    let world = world.registration_delay(5.0).start().await?;
     let load = Load::in_directory(&world.directory());
     let stack = Stack::new(&world, STACK, &image)?;
     let client = Client::start(&world.directory().join("client"), &stack).await?;
@@ -68,17 +70,21 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
     let mut replacements = Vec::new();
     for number in 0..=planned {
         let kind = if number == 0 {
+            say(
+                "the node loses power without a warning; the next one's engine has no image at all",
+            );
             "unplanned loss"
         } else {
+            say(&format!(
+                "its replacement is in service, and is replaced on purpose ({number})"
+            ));
             "planned replacement"
         };
-        say(&format!(
-            "{kind} {number}: the next engine has no image at all"
-        ));
         let (next, replacement) = scene.replace(&node, number > 0, &identity).await?;
         replacements.push((kind.to_owned(), replacement));
         node = next;
     }
+    say("its replacement is in service");
     let images = &manifest.index.images;
     Ok(ContainerOutcome {
         replacements,

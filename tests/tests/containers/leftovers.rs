@@ -189,10 +189,11 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
     }
     let bucket = protected.world.bucket();
     for key in protected.world.s3().keys(bucket, "")? {
-        if key.ends_with(".json") {
-            let bytes = protected.world.s3().read(bucket, &key)?;
-            ensure!(!String::from_utf8_lossy(&bytes).contains(SECRET), "{key}");
-        }
+        let bytes = protected.world.s3().read(bucket, &key)?;
+        ensure!(
+            !String::from_utf8_lossy(&bytes).contains(SECRET),
+            "{key} tells it"
+        );
     }
     Ok(())
 }
