@@ -103,16 +103,15 @@ async fn add_slow_index(node: &Node) -> Result<()> {
         .context("create an index")
 }
 
-async fn until_a_tool_runs(node: &Node, name: &str) -> Result<()> {
-    wait_for(&format!("{name} in the container"), PATIENCE, async || {
-        let top = node.engine().map_err(|error| error.to_string())?;
-        let top = top.run(&["top", POSTGRES, "-eo", "pid,args"]).await;
-        let top = top.map_err(|error| format!("{error:#}"))?;
-        if top.contains(name) {
-            Ok(Some(()))
-        } else {
-            Err(top)
-        }
+/// Waits until a session of the agent waits for a lock: the engine ends what it has only begun to start.
+async fn until_a_dump_waits(node: &Node) -> Result<()> {
+    let client = node.cluster()?.connect("template1").await?;
+    let query = "SELECT query FROM pg_stat_activity
+        WHERE application_name LIKE 'rekindle%' AND wait_event_type = 'Lock'";
+    wait_for("a dump to wait for a lock", PATIENCE, async || {
+        let found = client.query(query, &[]).await;
+        let found = found.map_err(|error| error.to_string())?;
+        Ok::<_, String>((!found.is_empty()).then_some(()))
     })
     .await
 }
@@ -160,7 +159,7 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
     // A dump that waits for a lock outlives its agent.
     let held_up = registry::hold_up_dumps(&node).await?;
     protected.world.tick();
-    until_a_tool_runs(&node, "pg_dump -Fc").await?;
+    until_a_dump_waits(&node).await?;
     assert_no_argument_tells()?;
     kill_agent(&node, "backup").await?;
     let old = tools(&node).await?;
