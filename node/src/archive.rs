@@ -5,11 +5,17 @@
 //! no end mark and no checksum of its own, so a truncation at a block's boundary shows only by the blocks that
 //! the table of contents promised.
 
+mod deal;
+mod input;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
+use self::input::{Input, plain_length};
 use crate::contents::{Relation, RelationKind, TableRows};
 use crate::encoding;
+
+pub(crate) use self::deal::deal;
 
 /// What a dump has in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,18 +60,8 @@ type Version = (u8, u8);
 
 /// Reads a whole archive.
 pub fn read(reader: &mut dyn BufRead) -> Result<Archive> {
-    let mut input = Input {
-        reader,
-        at: 0,
-        int_size: 4,
-        offset_size: 8,
-    };
-    let version = input.header()?;
-    let count = input.integer()?;
-    let mut contents = Contents::default();
-    for _ in 0..count {
-        input.entry(version, &mut contents)?;
-    }
+    let mut input = Input::new(reader);
+    let mut contents = input.contents()?;
     let mut rows = HashMap::new();
     while let Some(block) = input.optional_byte()? {
         let id = input.integer()?;
@@ -142,15 +138,18 @@ fn relation_kind(description: &[u8]) -> Option<RelationKind> {
     }
 }
 
-/// The stream, and how it writes numbers.
-struct Input<'r> {
-    reader: &'r mut dyn BufRead,
-    at: u64,
-    int_size: u8,
-    offset_size: u8,
-}
-
 impl Input<'_> {
+    /// Reads the header and the table of contents.
+    fn contents(&mut self) -> Result<Contents> {
+        let version = self.header()?;
+        let count = self.integer()?;
+        let mut contents = Contents::default();
+        for _ in 0..count {
+            self.entry(version, &mut contents)?;
+        }
+        Ok(contents)
+    }
+
     fn header(&mut self) -> Result<Version> {
         let mut magic = [0; 5];
         for byte in &mut magic {
@@ -243,32 +242,51 @@ impl Input<'_> {
 
     /// Reads one block; where it holds a table's rows, counts them. A row is a line, for COPY writes a line
     /// break within a value as `\n`.
+    ///
+    /// `pg_dump` writes each row as a piece of its own. So what is at hand is gone through without asking for more.
     fn data(&mut self, is_copy: bool) -> Result<u64> {
+        let head = 1 + usize::from(self.int_size);
         let mut lines = 0;
         let mut tail = Tail::default();
+        let mut left: u64 = 0;
         loop {
-            let length = self.integer()?;
-            let Ok(mut left) = u64::try_from(length) else {
-                return Err(self.malformed("a piece of negative length"));
-            };
             if left == 0 {
-                break;
-            }
-            while left > 0 {
-                let piece = self.reader.fill_buf().map_err(ArchiveError::Read)?;
-                if piece.is_empty() {
-                    return Err(self.malformed("the end within a block"));
+                let length = self.integer()?;
+                let Ok(length) = u64::try_from(length) else {
+                    return Err(self.malformed("a piece of negative length"));
+                };
+                if length == 0 {
+                    break;
                 }
-                let length = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-                let piece = &piece[..length];
+                left = length;
+            }
+            let at_hand = self.reader.fill_buf().map_err(ArchiveError::Read)?;
+            if at_hand.is_empty() {
+                return Err(self.malformed("the end within a block"));
+            }
+            let mut used = 0;
+            loop {
+                let rest = &at_hand[used..];
+                let length = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                let piece = &rest[..length];
                 if is_copy {
                     lines += memchr::memchr_iter(b'\n', piece).count() as u64;
                     tail.push(piece);
                 }
-                self.reader.consume(length);
-                self.at += length as u64;
+                used += length;
                 left -= length as u64;
+                // Another piece follows here, of a length that needs no second look.
+                let next = at_hand.get(used..used + head).filter(|_| left == 0);
+                match next.and_then(plain_length) {
+                    Some(length) => {
+                        used += head;
+                        left = length;
+                    }
+                    None => break,
+                }
             }
+            self.reader.consume(used);
+            self.at += used as u64;
         }
         if !is_copy {
             return Ok(0);
@@ -285,101 +303,6 @@ impl Input<'_> {
         }
         Ok(())
     }
-
-    /// Reads a sign and the bytes of a number, the lowest first.
-    fn integer(&mut self) -> Result<i64> {
-        let negative = self.byte()? != 0;
-        let mut number: u64 = 0;
-        for index in 0..u32::from(self.int_size) {
-            number |= u64::from(self.byte()?) << (8 * index);
-        }
-        let Ok(number) = i64::try_from(number) else {
-            return Err(self.malformed("a number that is too large"));
-        };
-        Ok(if negative { -number } else { number })
-    }
-
-    /// Returns the length of a text; none where there is no text.
-    fn length(&mut self) -> Result<Option<u64>> {
-        Ok(u64::try_from(self.integer()?).ok())
-    }
-
-    /// Reads a short text; none where there is no text.
-    fn text(&mut self) -> Result<Option<Vec<u8>>> {
-        let Some(length) = self.length()? else {
-            return Ok(None);
-        };
-        if length > LONGEST_NAME {
-            return Err(self.malformed(&format!("a name of {length} bytes")));
-        }
-        let mut text = Vec::new();
-        for _ in 0..length {
-            text.push(self.byte()?);
-        }
-        Ok(Some(text))
-    }
-
-    fn text_begins_with(&mut self, beginning: &[u8]) -> Result<bool> {
-        let Some(length) = self.length()? else {
-            return Ok(false);
-        };
-        let mut same = true;
-        for index in 0..length.min(beginning.len() as u64) {
-            let expected = usize::try_from(index)
-                .ok()
-                .and_then(|index| beginning.get(index))
-                .copied();
-            same &= Some(self.byte()?) == expected;
-        }
-        self.skip(length.saturating_sub(beginning.len() as u64))?;
-        Ok(same && length >= beginning.len() as u64)
-    }
-
-    /// Passes over a text of any length; tells whether there was one.
-    fn skip_text(&mut self) -> Result<bool> {
-        let length = self.length()?;
-        self.skip(length.unwrap_or(0))?;
-        Ok(length.is_some())
-    }
-
-    fn skip(&mut self, mut left: u64) -> Result<()> {
-        while left > 0 {
-            let available = self.reader.fill_buf().map_err(ArchiveError::Read)?.len();
-            if available == 0 {
-                return Err(self.malformed("the end within the table of contents"));
-            }
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(available);
-            self.reader.consume(length);
-            self.at += length as u64;
-            left -= length as u64;
-        }
-        Ok(())
-    }
-
-    fn byte(&mut self) -> Result<u8> {
-        match self.optional_byte()? {
-            Some(byte) => Ok(byte),
-            None => Err(self.malformed("the end within a number")),
-        }
-    }
-
-    fn optional_byte(&mut self) -> Result<Option<u8>> {
-        let byte = self
-            .reader
-            .fill_buf()
-            .map_err(ArchiveError::Read)?
-            .first()
-            .copied();
-        if byte.is_some() {
-            self.reader.consume(1);
-            self.at += 1;
-        }
-        Ok(byte)
-    }
-
-    fn malformed(&self, found: &str) -> ArchiveError {
-        ArchiveError::Malformed(format!("the dump has, at byte {}, {found}", self.at))
-    }
 }
 
 /// The last bytes of a stream that comes in pieces.
@@ -389,9 +312,14 @@ struct Tail(Vec<u8>);
 impl Tail {
     fn push(&mut self, piece: &[u8]) {
         let kept = &piece[piece.len().saturating_sub(END_OF_COPY.len())..];
+        if kept.len() == END_OF_COPY.len() {
+            self.0.clear();
+        }
         self.0.extend_from_slice(kept);
         let surplus = self.0.len().saturating_sub(END_OF_COPY.len());
-        self.0.drain(..surplus);
+        if surplus > 0 {
+            self.0.drain(..surplus);
+        }
     }
 
     fn is(&self, bytes: &[u8]) -> bool {

@@ -5,17 +5,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use shared::checksum::digests;
 use shared::command::Candidate;
 use shared::id::OperationId;
 use shared::layout;
 use shared::manifest::{Index, ObjectRecord};
 use shared::report::ExitCode;
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::child::Child;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
 use crate::database::{OLD_PREFIX, RESTORE_PREFIX};
@@ -23,27 +20,18 @@ use crate::download;
 use crate::encoding;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::placement::Placement;
-use crate::postgres::{ADMIN_DATABASE, SESSION, connection_string};
+use crate::postgres::ADMIN_DATABASE;
 use crate::server::Server;
-use crate::settings::Tablespaces;
 use crate::swap::{self, Pair, Swapped};
 use crate::unpack::{UnpackError, unpack};
-use crate::{configured, container, fit, globals, health, images, verify};
+use crate::{configured, container, fit, globals, health, images, load, verify};
 
 /// The largest compressed contents and globals that are read.
 const MOST_DESCRIPTION_BYTES: u64 = 32 * 1024 * 1024;
 /// The largest globals before compression: some hundred thousand roles.
 const MOST_GLOBALS_BYTES: u64 = 64 * 1024 * 1024;
-/// Decoded bytes that are handed to `pg_restore` at once.
-const CHUNK: usize = 256 * 1024;
-/// Decoded chunks that wait for it.
-const WAITING: usize = 4;
 /// How often the server is asked whether it works.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// What sessions of the restore run with besides. None of it outlives them, and a database that is not live yet can lose
-/// nothing by a late write.
-const RESTORE_SESSION: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB";
 
 /// Counts the agent's own sessions in which the server, and not the client or somebody's lock, is what takes so
 /// long: building an index moves no byte for minutes.
@@ -329,66 +317,19 @@ impl<'c> Attempt<'c> {
         properties
             .create(postgres, new, server_version, tablespaces)
             .await?;
-        self.dump(number, new).await?;
-        let rows = verify::verify(postgres, new, recorded).await?;
-        verify::analyze(postgres, new).await?;
+        let record = self.record(&layout::dump(number))?;
+        let plain = self.index.databases.get(number);
+        let plain = plain.map_or(0, |database| database.dump_bytes);
+        load::dump(context, record, plain, new).await?;
+        let (rows, analyzed) = tokio::join!(
+            verify::verify(postgres, new, recorded),
+            verify::analyze(postgres, new)
+        );
+        let rows = rows?;
+        analyzed?;
         properties.apply(postgres, new).await?;
         tracing::info!(database = properties.name, rows, "restored and verified");
         Ok(rows)
-    }
-
-    /// Streams a dump into `pg_restore`.
-    async fn dump(&self, number: usize, new: &str) -> Result<()> {
-        let context = self.context;
-        let record = self.record(&layout::dump(number))?;
-        let mut command = context.postgres.tool("pg_restore");
-        // Not in a single transaction: it would hold a lock for everything that it creates, more than a server's
-        // default has room for where there are two thousand tables. What fails half-way is dropped as a whole.
-        command.args(["--format=custom", "--exit-on-error"]);
-        if context.settings.postgres.tablespaces == Tablespaces::Default {
-            command.arg("--no-tablespaces");
-        }
-        let mut connection = connection_string(new);
-        connection.push(format!(" options='{SESSION} {RESTORE_SESSION}'"));
-        command
-            .arg("-d")
-            .arg(connection)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null());
-        let child = Child::start("pg_restore", &mut command, ExitCode::Restore)?;
-
-        let (downloading, reader) = download::stream(context, record);
-        let (sender, chunks) = mpsc::channel(WAITING);
-        let decoding = tokio::task::spawn_blocking(move || decode(reader, &sender));
-        let feeding = child.input_from(chunks, &context.progress);
-        let (downloaded, decoded, restored) = tokio::join!(downloading, decoding, feeding);
-        // The first in this order that failed is the cause of the others' failing.
-        downloaded?;
-        decoded
-            .or_fail(ExitCode::Internal, || "decode a dump")?
-            .or_fail(ExitCode::Verification, || format!("decode {}", record.key))?;
-        restored
-    }
-}
-
-/// Decodes to the end, or until nobody takes the bytes any more.
-pub(crate) fn decode(
-    reader: download::PieceReader,
-    sender: &mpsc::Sender<Bytes>,
-) -> std::io::Result<()> {
-    let mut decoder = zstd::Decoder::new(reader)?;
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let count = decoder.read(&mut chunk)?;
-        if count == 0 {
-            return Ok(());
-        }
-        if sender
-            .blocking_send(Bytes::copy_from_slice(&chunk[..count]))
-            .is_err()
-        {
-            return Ok(());
-        }
     }
 }
 

@@ -21,7 +21,7 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::attempt::decode;
+use crate::load::decode;
 use crate::child::{Child, Stop};
 use crate::container::{docker, said};
 use crate::context::Context;

@@ -25,6 +25,7 @@ mod health;
 pub mod image_archive;
 mod images;
 mod instance;
+mod load;
 mod marker;
 mod open_uploads;
 mod operation;

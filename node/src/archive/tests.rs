@@ -121,3 +121,106 @@ proptest::proptest! {
         proptest::prop_assert!(read(&mut &with_header[..]).is_err() || bytes.len() > 40);
     }
 }
+
+/// Restores an archive into a database and returns what a dump of that holds, table by table and in order.
+async fn restored(cluster: &Cluster, database: &str, archives: &[Vec<u8>]) -> Vec<String> {
+    let create = format!("CREATE DATABASE {database} TEMPLATE template0");
+    cluster.sql("postgres", &create).await;
+    let sections: [(&str, &[Vec<u8>]); 3] = [
+        ("--section=pre-data", &archives[..1]),
+        ("--section=data", archives),
+        ("--section=post-data", &archives[..1]),
+    ];
+    for (section, archives) in sections {
+        for archive in archives {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), archive).unwrap();
+            let mut command = cluster.postgres().tool("pg_restore");
+            command.args(["--exit-on-error", section, "-d", database]);
+            // As a stream, in which nothing can be looked for.
+            command.stdin(Stdio::from(std::fs::File::open(file.path()).unwrap()));
+            let output = command.output().await.unwrap();
+            assert!(output.status.success(), "{section}: {output:?}");
+        }
+    }
+    let mut found = Vec::new();
+    for table in [
+        "other.plain",
+        "\"Odd \"\" name\"",
+        "child",
+        "no_columns",
+        "plain",
+        "wide",
+        "a_matview",
+    ] {
+        let hash = format!(
+            "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {table} t"
+        );
+        found.push(cluster.sql(database, &hash).await);
+    }
+    let large = "SELECT string_agg(length(lo_get(oid))::text, ' ' ORDER BY oid) FROM pg_largeobject_metadata";
+    found.push(cluster.sql(database, large).await);
+    found
+}
+
+#[tokio::test]
+async fn what_is_dealt_out_makes_the_same_database_again() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", SCHEMA).await;
+    // More rows than one of them gets at once, and one row that is longer.
+    let more = "INSERT INTO plain SELECT i, repeat('z', i % 50) FROM generate_series(1, 20000) i;
+        INSERT INTO wide VALUES (repeat('w', 3000000)), ('short');
+        ALTER TABLE plain ADD COLUMN key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY";
+    cluster.sql("postgres", more).await;
+    let whole = dump(&cluster, &["-Fc", "-Z0"]).await;
+
+    let (head_sender, head) = tokio::sync::oneshot::channel();
+    let (players, hands): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::sync::mpsc::channel(4)).unzip();
+    let archive = whole.clone();
+    let dealing = tokio::task::spawn_blocking(move || deal(&archive[..], head_sender, players));
+    let hands = hands.into_iter().map(|mut hand| {
+        tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = hand.recv().await {
+                bytes.extend_from_slice(&chunk);
+            }
+            bytes
+        })
+    });
+    let mut archives = Vec::new();
+    for hand in hands.collect::<Vec<_>>() {
+        archives.push(hand.await.unwrap());
+    }
+    dealing.await.unwrap().unwrap();
+    let head = head.await.unwrap();
+    assert!(archives.iter().all(|archive| archive.starts_with(&head)));
+    assert!(
+        archives.iter().all(|archive| archive.len() < whole.len()),
+        "nobody has everything"
+    );
+
+    let counted = |archive: &[u8]| -> u64 {
+        let archive = read(&mut &archive[..]).unwrap();
+        archive.tables.iter().map(|table| table.rows).sum()
+    };
+    let dealt: Vec<u64> = archives.iter().map(|archive| counted(archive)).collect();
+    assert_eq!(dealt.iter().sum::<u64>(), counted(&whole), "{dealt:?}");
+    let expected = restored(&cluster, "at_once", &[whole]).await;
+    assert_eq!(restored(&cluster, "dealt", &archives).await, expected);
+}
+
+#[tokio::test]
+async fn a_cut_archive_is_not_dealt_out_to_its_end() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", SCHEMA).await;
+    let whole = dump(&cluster, &["-Fc", "-Z0"]).await;
+    for length in [0, 3, 100, whole.len() / 2, whole.len() - 7] {
+        let (head_sender, _head) = tokio::sync::oneshot::channel();
+        let (player, mut hand) = tokio::sync::mpsc::channel(4);
+        let archive = whole[..length].to_vec();
+        let dealing =
+            tokio::task::spawn_blocking(move || deal(&archive[..], head_sender, vec![player]));
+        while hand.recv().await.is_some() {}
+        assert!(dealing.await.unwrap().is_err(), "cut at {length}");
+    }
+}
