@@ -1,9 +1,12 @@
-//! Reads a backup's objects from S3: by version, in ranges that a broken connection resumes, and hashed. A
-//! download succeeds only if it had the recorded size and SHA-256.
+//! Reads a backup's objects from S3: by version, several ranges at a time, each resumed where its connection breaks, and
+//! hashed in order. A download succeeds only if it had the recorded size and SHA-256.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::Bytes;
 use shared::Error;
@@ -14,16 +17,22 @@ use shared::layout;
 use shared::manifest::{Index, MOST_INDEX_BYTES, ObjectRecord, is_newer_schema};
 use shared::report::ExitCode;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, OrFail as _, Result};
+use crate::watch::Progress;
 
 /// Times that a broken download is resumed without having brought a single byte.
 const FRUITLESS_RESUMPTIONS: u32 = 4;
 /// The pause before the first resumption; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Pieces that are read ahead of their use: some 16 of at most 64 KiB.
+/// Bytes that one request asks for.
+const RANGE: u64 = 4 * 1024 * 1024;
+/// Ranges that are on their way, or here before their turn: one connection to S3 brings some 100 MB/s, and no more.
+const RANGES_AT_ONCE: usize = 8;
+/// Pieces of a range that are handed on ahead of their use: some 16 of at most 64 KiB.
 const READ_AHEAD: usize = 16;
 
 /// Reads and checks the index of a candidate.
@@ -162,38 +171,12 @@ impl Read for PieceReader {
 /// whether the object is intact matters even where its reader has had enough.
 async fn send(context: &Context, record: &ObjectRecord, sender: mpsc::Sender<Bytes>) -> Result<()> {
     let mut digest = ObjectDigest::new();
-    let mut offset = 0;
-    let mut fruitless = 0;
-    while offset < record.size {
-        let before = offset;
-        let problem = match get(context, &record.key, record.version_id.as_deref(), offset).await? {
-            Some(mut output) => loop {
-                match output.body.next().await {
-                    Some(Ok(piece)) => {
-                        digest.update(&piece);
-                        offset += piece.len() as u64;
-                        context.progress.touch();
-                        sender.send(piece).await.ok();
-                    }
-                    Some(Err(error)) => break error.to_string(),
-                    None => break "the connection ended".to_owned(),
-                }
-            },
-            None => "S3 did not answer".to_owned(),
-        };
-        if offset >= record.size {
-            break;
+    let mut ranges = Ranges::new(context, record);
+    while let Some(range) = ranges.next().await? {
+        for piece in range {
+            digest.update(&piece);
+            sender.send(piece).await.ok();
         }
-        fruitless = if offset > before { 0 } else { fruitless + 1 };
-        if fruitless > FRUITLESS_RESUMPTIONS {
-            let message = format!(
-                "{} ended after {offset} of {} bytes: {problem}",
-                record.key, record.size
-            );
-            return Err(Failure::new(ExitCode::Download, message));
-        }
-        tracing::warn!(key = record.key, offset, problem, "resuming a download");
-        sleep(FIRST_PAUSE * 2_u32.pow(fruitless)).await;
     }
     let found = digest.finish();
     if found.size == record.size && found.sha256 == record.sha256 {
@@ -207,36 +190,136 @@ async fn send(context: &Context, record: &ObjectRecord, sender: mpsc::Sender<Byt
     Err(Failure::new(ExitCode::Verification, message))
 }
 
-/// Asks for an object from `offset` on; none where S3 could not be reached after the client's own retries.
-async fn get(
-    context: &Context,
-    key: &str,
-    version: Option<&str>,
-    offset: u64,
-) -> Result<Option<GetObjectOutput>> {
-    let answer = context
-        .s3
-        .get_object()
-        .bucket(&context.settings.bucket)
-        .key(key)
-        .set_version_id(version.map(str::to_owned))
-        .range(format!("bytes={offset}-"))
-        .send()
-        .await;
-    match answer.map_err(failed("s3:GetObject")) {
-        Ok(output) => match s3::of_s3("s3:GetObject", output.e_tag()) {
-            Ok(()) => Ok(Some(output)),
-            // Its bytes are not the object's, and prove nothing about them.
-            Err(error) => {
-                tracing::warn!(key, problem = error.chain(), "S3 did not answer");
+/// An object's ranges, fetched side by side and returned in order.
+struct Ranges {
+    source: Arc<Source>,
+    size: u64,
+    /// Where the next range to be asked for begins.
+    asked: u64,
+    /// Where the next range to be returned begins.
+    wanted: u64,
+    /// What came before its turn.
+    early: BTreeMap<u64, Vec<Bytes>>,
+    fetching: JoinSet<Result<(u64, Vec<Bytes>)>>,
+}
+
+impl Ranges {
+    fn new(context: &Context, record: &ObjectRecord) -> Self {
+        let source = Source {
+            s3: context.s3.clone(),
+            bucket: context.settings.bucket.clone(),
+            key: record.key.clone(),
+            version: record.version_id.clone(),
+            progress: context.progress.clone(),
+        };
+        Self {
+            source: Arc::new(source),
+            size: record.size,
+            asked: 0,
+            wanted: 0,
+            early: BTreeMap::new(),
+            fetching: JoinSet::new(),
+        }
+    }
+
+    /// Waits for the next range; none after the last.
+    async fn next(&mut self) -> Result<Option<Vec<Bytes>>> {
+        loop {
+            while self.asked < self.size && self.fetching.len() + self.early.len() < RANGES_AT_ONCE
+            {
+                let end = self.size.min(self.asked + RANGE);
+                let source = Arc::clone(&self.source);
+                self.fetching.spawn(source.range(self.asked, end));
+                self.asked = end;
+            }
+            if let Some(range) = self.early.remove(&self.wanted) {
+                self.wanted = self.size.min(self.wanted + RANGE);
+                return Ok(Some(range));
+            }
+            match self.fetching.join_next().await {
+                Some(fetched) => {
+                    let (start, range) =
+                        fetched.or_fail(ExitCode::Internal, || "fetch a range of an object")??;
+                    self.early.insert(start, range);
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// An object, and the way to it.
+struct Source {
+    s3: Client,
+    bucket: String,
+    key: String,
+    version: Option<String>,
+    progress: Progress,
+}
+
+impl Source {
+    /// Fetches the bytes from `start` up to `end`; a broken connection goes on where it broke.
+    async fn range(self: Arc<Self>, start: u64, end: u64) -> Result<(u64, Vec<Bytes>)> {
+        let mut pieces = Vec::new();
+        let mut offset = start;
+        let mut fruitless = 0;
+        while offset < end {
+            let before = offset;
+            let problem = match self.get(offset, end).await? {
+                Some(mut output) => loop {
+                    match output.body.next().await {
+                        Some(Ok(piece)) => {
+                            offset += piece.len() as u64;
+                            self.progress.touch();
+                            pieces.push(piece);
+                        }
+                        Some(Err(error)) => break error.to_string(),
+                        None => break "the connection ended".to_owned(),
+                    }
+                },
+                None => "S3 did not answer".to_owned(),
+            };
+            if offset >= end {
+                break;
+            }
+            fruitless = if offset > before { 0 } else { fruitless + 1 };
+            if fruitless > FRUITLESS_RESUMPTIONS {
+                let message = format!("{} ended after {offset} bytes: {problem}", self.key);
+                return Err(Failure::new(ExitCode::Download, message));
+            }
+            tracing::warn!(key = self.key, offset, problem, "resuming a download");
+            sleep(FIRST_PAUSE * 2_u32.pow(fruitless)).await;
+        }
+        Ok((start, pieces))
+    }
+
+    /// Asks for the bytes from `offset` up to `end`; none where S3 could not be reached after the client's own retries.
+    async fn get(&self, offset: u64, end: u64) -> Result<Option<GetObjectOutput>> {
+        let answer = self
+            .s3
+            .get_object()
+            .bucket(&self.bucket)
+            .key(&self.key)
+            .set_version_id(self.version.clone())
+            .range(format!("bytes={offset}-{}", end - 1))
+            .send()
+            .await;
+        match answer.map_err(failed("s3:GetObject")) {
+            Ok(output) => match s3::of_s3("s3:GetObject", output.e_tag()) {
+                Ok(()) => Ok(Some(output)),
+                // Its bytes are not the object's, and prove nothing about them.
+                Err(error) => {
+                    let problem = error.chain();
+                    tracing::warn!(key = self.key, problem, "S3 did not answer");
+                    Ok(None)
+                }
+            },
+            Err(error) if error.retryable() => {
+                tracing::warn!(key = self.key, problem = error.chain(), "S3 did not answer");
                 Ok(None)
             }
-        },
-        Err(error) if error.retryable() => {
-            tracing::warn!(key, problem = error.chain(), "S3 did not answer");
-            Ok(None)
+            Err(error) => Err(refused(&self.key, error)),
         }
-        Err(error) => Err(refused(key, error)),
     }
 }
 
