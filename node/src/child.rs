@@ -1,6 +1,7 @@
 //! The server's tools as children: what they say goes into the log, and their end is always looked at.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::process::{ExitStatus, Stdio};
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,9 @@ use crate::watch::Progress;
 
 /// How much is read from a child at once, in bytes.
 const CHUNK: usize = 256 * 1024;
+/// How much a child's pipe holds, in bytes: as much as Linux lets anybody ask for. With the usual 64 KiB, both sides
+/// would be woken up for every few hundred rows.
+const PIPE: usize = 1024 * 1024;
 /// How many of a child's last lines a failure quotes.
 const KEPT_LINES: usize = 8;
 /// How much of one line is kept, in bytes.
@@ -82,6 +86,7 @@ impl Child {
     ) -> std::result::Result<u64, Stop> {
         let mut sent = 0;
         if let Some(mut stdout) = self.process.stdout.take() {
+            enlarge(&stdout);
             loop {
                 let chunk = self.chunk(&mut stdout).await?;
                 if chunk.is_empty() {
@@ -107,6 +112,7 @@ impl Child {
         let Some(mut stdin) = self.process.stdin.take() else {
             return self.quit().await;
         };
+        enlarge(&stdin);
         while let Some(chunk) = chunks.recv().await {
             if stdin.write_all(&chunk).await.is_err() {
                 // What it said on its way out is the cause.
@@ -163,6 +169,11 @@ impl Child {
             format!("{} {what} ({status}): {words}", self.program),
         )
     }
+}
+
+/// Gives a pipe more room. Where many pipes have used up what a user may have, it stays as it is.
+fn enlarge(pipe: impl AsFd) {
+    rustix::pipe::fcntl_setpipe_size(pipe, PIPE).ok();
 }
 
 /// Logs each line with the program's name, and returns the last ones.
