@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
@@ -141,7 +141,6 @@ impl Unpacking<'_> {
                 if written != expected {
                     return Err(refuse(&name, "ends early"));
                 }
-                file.sync_all().map_err(failed)?;
                 drop(file);
                 attributes.apply(&path, self.is_root).map_err(failed)?;
                 Made::File
@@ -222,15 +221,44 @@ impl Unpacking<'_> {
             let problem = format!("has nothing of the configured path {number}");
             return Err(UnpackError::Archive(problem));
         }
+        let failed = |path: &Path, source| UnpackError::Write {
+            path: path.display().to_string(),
+            source,
+        };
         // What is inside first: setting its attributes changes the directory around it.
         for (path, attributes) in self.directories.iter().rev() {
-            let set = attributes
-                .apply(path, self.is_root)
-                .and_then(|()| File::open(path)?.sync_all());
-            set.map_err(|source| UnpackError::Write {
-                path: path.display().to_string(),
-                source,
-            })?;
+            let set = attributes.apply(path, self.is_root);
+            set.map_err(|source| failed(path, source))?;
+        }
+        self.flush().map_err(|(path, source)| failed(&path, source))
+    }
+
+    /// Brings everything to the disk: at first all at once, for each file by itself waits for the disk by itself. Older
+    /// kernels tell of what cannot be written only when they are asked for the file.
+    fn flush(&self) -> std::result::Result<(), (PathBuf, io::Error)> {
+        let mut flushed = BTreeSet::new();
+        for target in self.targets {
+            let beside = target.parent().unwrap_or(Path::new("/"));
+            File::open(beside)
+                .and_then(|directory| {
+                    if flushed.insert(directory.metadata()?.dev()) {
+                        rustix::fs::syncfs(&directory)?;
+                    }
+                    Ok(())
+                })
+                .map_err(|error| (beside.to_owned(), error))?;
+        }
+        let files = self.made.iter().filter(|(_, made)| **made == Made::File);
+        let files = files.filter_map(|(name, _)| self.place(name).ok());
+        let directories = self.directories.iter().map(|(path, _)| path.clone());
+        for path in files.chain(directories) {
+            match File::open(&path).and_then(|file| file.sync_all()) {
+                // Its own mode may keep everybody but root out.
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                    return Err((path, error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
