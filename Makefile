@@ -52,6 +52,13 @@ chaos: build ## Let everything of a list go wrong, one thing at a time (ARGS="--
 	  exec target/debug/chaos $(ARGS); \
 	fi
 
+# The programs as AWS runs them. The stand-in beside them is the tests' own: what it does with every byte is optimised, too.
+.PHONY: bench
+bench: build venv ## Measure against other programs in the same run (ARGS="--large --only 'restore of 800' --runs N")
+	cargo build --locked --release -p backup -p restore -p hello
+	cargo build --locked --profile node -p rekindle-node
+	target/debug/bench $(ARGS)
+
 .PHONY: lint
 lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
 	cargo fmt --all --check

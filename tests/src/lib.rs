@@ -4,6 +4,7 @@
 //! [`world`] puts it together; each other module stands in for one thing.
 
 pub mod autoscaling;
+pub mod bench;
 pub mod bus;
 pub mod chaos;
 pub mod clock;

@@ -236,6 +236,24 @@ impl Cluster {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// Gives a setting of the server another value, from its next start on.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        let path = self.data().join("postgresql.conf");
+        let mut settings = std::fs::read_to_string(&path)?;
+        writeln!(settings, "{name} = '{value}'")?;
+        std::fs::write(&path, settings).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Returns the process id of the running server.
+    pub fn postmaster(&self) -> Result<u32> {
+        let path = self.data().join("postmaster.pid");
+        let text = std::fs::read_to_string(&path)?;
+        let first = text.lines().next().unwrap_or_default();
+        first
+            .parse()
+            .with_context(|| format!("read {}", path.display()))
+    }
+
     fn data(&self) -> PathBuf {
         self.directory.join("data")
     }

@@ -156,6 +156,11 @@ impl Ssm {
         invocations.any(|one| one.instance == instance && !one.status.is_final())
     }
 
+    /// Tells whether an instance's agent has registered.
+    pub fn knows(&self, instance: &str) -> bool {
+        lock(&self.state).agents.contains_key(instance)
+    }
+
     /// Tells how many commands were sent so far, by document: what a test counts.
     pub fn sent(&self) -> BTreeMap<String, usize> {
         let mut sent = BTreeMap::new();

@@ -275,6 +275,7 @@ impl StandInBuilder {
             s3,
             lambda,
             planned: Arc::default(),
+            requests: Arc::default(),
             nodes: Mutex::default(),
             launches: Mutex::default(),
             template: self.template,
@@ -330,6 +331,7 @@ fn services(state: &State) -> Services {
         s3: state.s3.clone(),
         lambda: state.lambda.clone(),
         planned: Arc::clone(&state.planned),
+        requests: Arc::clone(&state.requests),
     }
 }
 

@@ -1,0 +1,249 @@
+//! Backups and restores of a registry, against the system that Rekindle replaces and against Postgres' own tools.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::sample::{Row, Sample, memory, stored, time, written};
+use super::site::{BUCKET, Programs, STACK, Site};
+use super::{ORIGINAL, Plan, REKINDLE};
+use crate::node::Node;
+use crate::registry::MAIN_DATABASE;
+
+const MEGA: u64 = 1_000_000;
+
+/// What the agent notes of an operation on disk, so that it is answered only once: a page or two for each of its files.
+const MOST_RECORD_BYTES: f64 = 131_072.0;
+
+/// The session settings with which a restore by Rekindle runs, as libpq takes them.
+const SESSION: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB";
+
+/// Measures backups and restores of a registry of about so many MB.
+pub(super) async fn rows(site: &Site, plan: &Plan, megabytes: u64) -> Result<Vec<Row>> {
+    let names = ["backup of", "restore of", "swap outage at"];
+    let [backup, restore, swap] = names.map(|name| format!("{name} {megabytes} MB"));
+    let (backed_up, restored) = (
+        plan.wants(&backup),
+        plan.wants(&restore) || plan.wants(&swap),
+    );
+    let mut rows = Vec::new();
+    if !backed_up && !restored {
+        return Ok(rows);
+    }
+    let large = megabytes > 100;
+    plan.say(&format!("a registry of {megabytes} MB is filled"));
+    let node = site.registry(megabytes * MEGA).await?;
+    let bytes = database_bytes(&node).await?;
+    plan.say(&format!("it has {} MB", bytes / MEGA));
+    let amount = u32::try_from(bytes / MEGA).map(f64::from)?;
+    if backed_up {
+        rows.push(backups(site, plan, &node, Row::new(&backup), large).await?);
+    }
+    if restored {
+        let measured = [restore, swap].map(|name| Row::new(&name));
+        rows.extend(restores(site, plan, &node, measured, large).await?);
+    }
+    for row in &mut rows {
+        row.amounts_to(amount, "MB of database");
+    }
+    Ok(rows)
+}
+
+async fn database_bytes(node: &Node) -> Result<u64> {
+    let main = node.cluster()?.connect(MAIN_DATABASE).await?;
+    let row = main
+        .query_one("SELECT pg_database_size(current_database())", &[])
+        .await?;
+    Ok(u64::try_from(row.get::<_, i64>(0))?)
+}
+
+/// The pipe that no verified backup can be much faster than.
+const PIPE: &str = "pg_dump -Fc -Z0 | zstd -1 -T0, thrown away";
+/// Postgres' own fastest way, which stores several times as much.
+const FAR_FLOOR: &str = "pg_dump -Fd -j<cores> -Z0 to memory (far floor)";
+
+async fn backups(
+    site: &Site,
+    plan: &Plan,
+    node: &Arc<Node>,
+    mut row: Row,
+    large: bool,
+) -> Result<Row> {
+    let file = site.disk().join("pg-backup.bck");
+    let original = format!(
+        "pg_dump --format=t -f {file} {MAIN_DATABASE}\n\
+         aws s3 cp --only-show-errors {file} s3://{BUCKET}/original/\nrm -f {file}",
+        file = file.display()
+    );
+    let pipe = format!("pg_dump -Fc -Z0 {MAIN_DATABASE} | zstd -q -1 -T0 -c > /dev/null");
+    let folder = site.memory().join("dump");
+    let cores = std::thread::available_parallelism()?;
+    let far_floor = format!(
+        "pg_dump -Fd -j{cores} -Z0 -f {} {MAIN_DATABASE}",
+        folder.display()
+    );
+    // The first one declares the data to be the stack's, and reads what is not cached yet.
+    let (_, warm) = site.back_up(node).await?;
+    site.forget(&warm).await?;
+    for run in 1..=plan.runs {
+        plan.say_run(&row.name, run);
+        let (sample, report) = site.back_up(node).await?;
+        row.add(REKINDLE, sample);
+        site.forget(&report).await?;
+
+        let mut sample = site.script(node, &original).await?.sample;
+        sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
+        row.add(ORIGINAL, sample);
+        site.forget_below("original/").await?;
+
+        row.add(PIPE, site.script(node, &pipe).await?.sample);
+        if large {
+            row.add(FAR_FLOOR, site.script(node, &far_floor).await?.sample);
+            std::fs::remove_dir_all(&folder)?;
+        }
+    }
+    if large {
+        row.compare("time, of the original's", ORIGINAL, 0.6, time);
+        row.compare("time, of the zstd pipe's", PIPE, 1.3, time);
+        row.compare("bytes, of the original's", ORIGINAL, 0.3, stored);
+    } else {
+        row.compare("time, of the original's", ORIGINAL, 1.0, time);
+    }
+    row.at_most(
+        "bytes on disk, which are the record of the operation",
+        MOST_RECORD_BYTES,
+        written,
+    );
+    row.at_most("MiB of memory, its tools included", 128.0, memory);
+    Ok(row)
+}
+
+/// What restores compare with.
+const FLOOR: &str = "pg_restore -j<cores>, ANALYZE (floor)";
+
+async fn restores(
+    site: &Site,
+    plan: &Plan,
+    node: &Arc<Node>,
+    [mut row, mut swap]: [Row; 2],
+    large: bool,
+) -> Result<Vec<Row>> {
+    let (_, backup) = site.back_up(node).await?;
+    let archives = site.disk().join("archives");
+    std::fs::create_dir_all(&archives)?;
+    let archive = archives.join("floor.dump");
+    // Piped, as Rekindle's own archives are.
+    let prepare = format!(
+        "pg_dump -Fc -Z0 {MAIN_DATABASE} | cat > {archive}\npg_dumpall --globals-only > {globals}\n\
+         pg_dump --format=t -f {tar} {MAIN_DATABASE}\naws s3 cp --only-show-errors {tar} s3://{BUCKET}/original/\n\
+         rm -f {tar}",
+        archive = archive.display(),
+        globals = archives.join("globals.sql").display(),
+        tar = archives.join("pg-backup.bck").display(),
+    );
+    site.script(node, &prepare).await?;
+    let expected = rows_of(node, MAIN_DATABASE).await?;
+    let fetched = archives.join("fetched.bck");
+    // As the original's script, whose pg_restore always complains of roles that are not there.
+    let original = format!(
+        "aws s3 cp --only-show-errors s3://{BUCKET}/original/pg-backup.bck {fetched}\n\
+         pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
+        fetched = fetched.display()
+    );
+    let cores = std::thread::available_parallelism()?;
+    let floor = format!(
+        "export PGOPTIONS='{SESSION}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
+         psql -qX -d restored -c ANALYZE",
+        archive.display()
+    );
+    for run in 1..=plan.runs {
+        plan.say_run(&row.name, run);
+        let target = site.machine(&[]).await?;
+        let (sample, report) = site.restore(&target, &backup).await?;
+        ensure!(
+            rows_of(&target, MAIN_DATABASE).await? == expected,
+            "rows are missing"
+        );
+        row.add(REKINDLE, sample);
+        swap.add(
+            REKINDLE,
+            Sample {
+                seconds: report.swap_seconds,
+                ..Sample::default()
+            },
+        );
+        target.discard().await?;
+
+        let target = site.machine(&[]).await?;
+        let mut sample = site.script(&target, &original).await?.sample;
+        sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
+        ensure!(
+            rows_of(&target, MAIN_DATABASE).await? == expected,
+            "rows are missing"
+        );
+        row.add(ORIGINAL, sample);
+        // Once more onto what is there: what it takes to replace a database in place.
+        let again = format!(
+            "pg_restore --clean -d {MAIN_DATABASE} {} || true",
+            fetched.display()
+        );
+        let sample = site.script(&target, &again).await?.sample;
+        swap.add("pg_restore --clean in place", sample);
+        target.discard().await?;
+        std::fs::remove_file(&fetched)?;
+
+        let target = site.machine(&[]).await?;
+        let prepare = format!(
+            "psql -qX -d {MAIN_DATABASE} -f {} >/dev/null 2>&1\ncreatedb -T template0 restored",
+            archives.join("globals.sql").display()
+        );
+        site.script(&target, &prepare).await?;
+        let sample = site.script(&target, &floor).await?.sample;
+        ensure!(
+            rows_of(&target, "restored").await? == expected,
+            "rows are missing"
+        );
+        row.add(FLOOR, sample);
+        target.discard().await?;
+    }
+    site.forget(&backup).await?;
+    site.forget_below("original/").await?;
+    std::fs::remove_dir_all(&archives)?;
+    if large {
+        row.compare("time, of the original's", ORIGINAL, 0.7, time);
+        row.compare("time, of the floor's", FLOOR, 1.25, time);
+    } else {
+        row.compare("time, of the original's", ORIGINAL, 1.0, time);
+    }
+    swap.at_most("seconds out of reach", 0.5, time);
+    Ok(vec![row, swap])
+}
+
+/// Counts the rows of the largest table.
+async fn rows_of(node: &Node, database: &str) -> Result<i64> {
+    let client = node.cluster()?.connect(database).await?;
+    let row = client
+        .query_one("SELECT count(*) FROM registry.tag", &[])
+        .await
+        .with_context(|| format!("count the rows of {STACK}"))?;
+    Ok(row.get(0))
+}
+
+impl Programs {
+    /// Checks that everything is there.
+    pub fn check(&self) -> Result<()> {
+        for path in [
+            self.agent.clone(),
+            self.functions.join("backup"),
+            self.functions.join("restore"),
+            self.python.join("bin/aws"),
+        ] {
+            ensure!(
+                path.is_file(),
+                "{} is missing: run `make bench`",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}

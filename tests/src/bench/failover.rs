@@ -1,0 +1,197 @@
+//! What orchestration adds to a failover: from the moment at which the new node can be asked to its service, without what
+//! the node itself works. Against a poller that is written as AWS's samples are.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_ssm::types::CommandInvocation;
+use shared::command::{Candidate, RestoreCommand};
+use shared::manifest::Manifest;
+use shared::report::Report;
+use time::OffsetDateTime;
+
+use super::functions::printed;
+use super::process::{Program, run};
+use super::sample::{Row, Sample, time};
+use super::site::Programs;
+use super::{Plan, REKINDLE};
+use crate::autoscaling::Lifecycle;
+use crate::bus::Mishap;
+use crate::clock;
+use crate::node::Node;
+use crate::protected::{PATIENCE, Protected};
+use crate::wait::wait_for;
+use crate::world::Binaries;
+
+const STACK: &str = "failover";
+const POLLER: &str = "a boto3 poller";
+const NAPS: &str = "  of it asleep between two polls";
+const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
+const HOOK: &str = "rekindle-launch";
+const DOCUMENT: &str = "bench-restore";
+const NAP: Duration = Duration::from_secs(5);
+
+/// Measures failovers by the shipped functions, and by the poller.
+pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
+    let mut row = Row::new("orchestration of a failover");
+    if !plan.wants(&row.name) {
+        return Ok(Vec::new());
+    }
+    let document = serde_json::json!({
+        "schemaVersion": "2.2",
+        "description": "Runs the agent, as the poller asks for it.",
+        "parameters": {"line": {"type": "String"}},
+        "mainSteps": [{
+            "action": "aws:runShellScript", "name": "runAgent",
+            "inputs": {"timeoutSeconds": "3600", "runCommand": ["{{ line }}"]},
+        }],
+    });
+    let binaries = Binaries {
+        functions: programs.functions.clone(),
+        agent: programs.agent.clone(),
+    };
+    let builder = Protected::builder()
+        .binaries(binaries)
+        .document(DOCUMENT, document);
+    let protected = Protected::with(builder).await?;
+    let mut node = protected.filled(STACK).await?;
+    let manifest = protected.back_up(STACK).await?;
+    for run in 1..=plan.runs {
+        plan.say_run(&row.name, run);
+        protected.world.kill_instance(node.id()).await?;
+        node = protected
+            .world
+            .wait_until_in_service(STACK, Some(node.id()), PATIENCE)
+            .await?;
+        let in_service = clock::now();
+        let report = protected.restored(&node).await?;
+        let seconds = overhead(&protected, &node, in_service, report.seconds).await?;
+        row.add(
+            REKINDLE,
+            Sample {
+                seconds,
+                ..Sample::default()
+            },
+        );
+
+        protected.world.bus().mishap(LAUNCH, Mishap::Drop, 1);
+        protected.world.kill_instance(node.id()).await?;
+        node = protected
+            .world
+            .wait_until(STACK, Lifecycle::PendingWait, Some(node.id()), PATIENCE)
+            .await?;
+        let naps = poll(&protected, programs, &node, &manifest).await?;
+        protected
+            .world
+            .wait_until_in_service(STACK, None, PATIENCE)
+            .await?;
+        let in_service = clock::now();
+        let worked = worked(&protected, &node).await?;
+        let seconds = overhead(&protected, &node, in_service, worked).await?;
+        row.add(
+            POLLER,
+            Sample {
+                seconds,
+                ..Sample::default()
+            },
+        );
+        row.add(
+            NAPS,
+            Sample {
+                seconds: naps.as_secs_f64(),
+                ..Sample::default()
+            },
+        );
+    }
+    row.at_most("seconds", 0.5, time);
+    Ok(vec![row])
+}
+
+/// Returns the seconds from the moment at which the node's agent has registered and its first boot is over to the
+/// service, without the node's own.
+async fn overhead(
+    protected: &Protected,
+    node: &Node,
+    in_service: OffsetDateTime,
+    worked: f64,
+) -> Result<f64> {
+    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+    let agents = ssm.describe_instance_information().send().await?;
+    let mut agents = agents.instance_information_list().iter();
+    let agent = agents.find(|one| one.instance_id() == Some(node.id()));
+    let registered = agent
+        .and_then(|one| one.registration_date())
+        .context("the node's agent is unknown")?;
+    let registered = OffsetDateTime::from_unix_timestamp_nanos(registered.as_nanos())?;
+    let finished = node.root().join("var/lib/cloud/instance/boot-finished");
+    let booted: OffsetDateTime = std::fs::metadata(&finished)?.modified()?.into();
+    Ok((in_service - registered.max(booted)).as_seconds_f64() - worked)
+}
+
+async fn poll(
+    protected: &Protected,
+    programs: &Programs,
+    node: &Node,
+    manifest: &Manifest,
+) -> Result<Duration> {
+    let candidate = Candidate {
+        backup_id: manifest.index.backup_id.clone(),
+        run_id: manifest.index.run_id.clone(),
+        index_sha256: manifest.index_object.sha256.clone(),
+        index_version: manifest.index_object.version_id.clone(),
+    };
+    let command = format!(
+        "{} restore --operation-id launch-{} --candidates {candidate}",
+        programs.agent.display(),
+        node.id(),
+    );
+    RestoreCommand::parse_candidates(&candidate.to_string())
+        .map_err(|problem| anyhow::anyhow!(problem))?;
+    let parameters = serde_json::json!({"line": [command]}).to_string();
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/poller.py");
+    let line = vec![
+        programs.python.join("bin/python3").display().to_string(),
+        script.display().to_string(),
+        STACK.to_owned(),
+        HOOK.to_owned(),
+        node.id().to_owned(),
+        DOCUMENT.to_owned(),
+        parameters,
+    ];
+    let mut environment = node.environment()?;
+    environment.insert(
+        "AWS_DEFAULT_REGION".to_owned(),
+        protected.world.region().to_owned(),
+    );
+    let polled = run(Program { line, environment }).await?;
+    let said = printed(&polled.output)?;
+    ensure!(said["status"] == "Success", "the restore failed: {said}");
+    let naps = said["naps"].as_u64().context("how often did it sleep?")?;
+    Ok(NAP * u32::try_from(naps)?)
+}
+
+/// Returns how long the agent worked for the poller.
+async fn worked(protected: &Protected, node: &Node) -> Result<f64> {
+    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+    wait_for("the poller's restore", PATIENCE, async || {
+        let listed = ssm
+            .list_command_invocations()
+            .instance_id(node.id())
+            .details(true)
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let plugins = listed
+            .command_invocations()
+            .iter()
+            .flat_map(CommandInvocation::command_plugins);
+        let mut outputs = plugins.filter_map(|plugin| plugin.output());
+        Ok::<_, String>(
+            outputs.find_map(|output| match Report::from_output(output) {
+                Ok(Report::Restore(report)) => Some(report.seconds),
+                _ => None,
+            }),
+        )
+    })
+    .await
+}

@@ -1,0 +1,274 @@
+//! The functions' cold start, memory and package, against the least function there can be and against Python.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use super::process::{Program, resident_kib, run};
+use super::sample::{Row, Sample, memory, time};
+use super::site::Programs;
+use super::{Plan, REKINDLE};
+use crate::s3::{ACCESS_KEY, SECRET_KEY};
+use crate::wait::wait_for;
+
+/// How many times as often as a long run a cold start is repeated: it takes milliseconds.
+const MORE_RUNS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(30);
+const SCHEDULE: &str = include_str!("../../../events/schedule-rule.json");
+const SWEEP: &str = include_str!("../../../events/sweep.json");
+/// The first answer that every function gets: there are no groups.
+const NO_GROUPS: &str = "<DescribeAutoScalingGroupsResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+    <DescribeAutoScalingGroupsResult><AutoScalingGroups/></DescribeAutoScalingGroupsResult><ResponseMetadata>\
+    <RequestId>0</RequestId></ResponseMetadata></DescribeAutoScalingGroupsResponse>";
+
+/// A function as Lambda starts it.
+#[derive(Clone)]
+struct Starter {
+    name: String,
+    line: Vec<String>,
+    event: &'static str,
+    calls: bool,
+}
+
+/// Measures the functions themselves.
+pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (function, event) in [("backup", SCHEDULE), ("restore", SWEEP)] {
+        let next = Row::new(&format!("cold start of {function} to its first /next"));
+        let call = Row::new(&format!(
+            "cold start of {function} to its first AWS call finished"
+        ));
+        let package = Row::new(&format!("package of {function}"));
+        if plan.wants(&next.name) || plan.wants(&call.name) {
+            rows.extend(cold_starts(programs, plan, function, event, [next, call]).await?);
+        }
+        if plan.wants(&package.name) {
+            rows.push(packaged(programs, function, package).await?);
+        }
+    }
+    Ok(rows)
+}
+
+const HELLO: &str = "hello world on lambda_runtime";
+const PYTHON: &str = "the same in Python with boto3";
+
+async fn cold_starts(
+    programs: &Programs,
+    plan: &Plan,
+    function: &str,
+    event: &'static str,
+    [mut next, mut call]: [Row; 2],
+) -> Result<Vec<Row>> {
+    let binary = |name: &str| vec![programs.functions.join(name).display().to_string()];
+    let python = vec![
+        programs.python.join("bin/python3").display().to_string(),
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("src/bench/handler.py")
+            .display()
+            .to_string(),
+    ];
+    let starter = |name: &str, line: Vec<String>, calls: bool| Starter {
+        name: name.to_owned(),
+        line,
+        event,
+        calls,
+    };
+    let starters = [
+        starter(REKINDLE, binary(function), true),
+        starter(HELLO, binary("hello"), false),
+        starter(PYTHON, python, true),
+    ];
+    plan.say(&format!("cold starts of {function}"));
+    for starter in &starters {
+        // What the disk has to bring comes only once, on Lambda, too.
+        start(starter).await?;
+    }
+    for _ in 0..plan.runs * MORE_RUNS {
+        for starter in &starters {
+            let start = start(starter).await?;
+            let sample = |at: Duration| Sample {
+                seconds: at.as_secs_f64(),
+                peak_kib: Some(start.resident_kib),
+                ..Sample::default()
+            };
+            next.add(&starter.name, sample(start.asked));
+            if let Some(called) = start.called {
+                call.add(&starter.name, sample(called));
+            }
+        }
+    }
+    next.compare("time, of hello world's", HELLO, 1.5, time);
+    next.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
+    call.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
+    call.at_most("MiB of memory", 32.0, memory);
+    Ok(vec![next, call])
+}
+
+/// When a started function did what, from its start.
+struct Start {
+    asked: Duration,
+    called: Option<Duration>,
+    resident_kib: u64,
+}
+
+/// What the endpoint has seen.
+#[derive(Default)]
+struct Seen {
+    asked: Option<Instant>,
+    called: Option<Instant>,
+    /// The process has answered the event, or asked for another one.
+    done: bool,
+}
+
+async fn start(starter: &Starter) -> Result<Start> {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let (watching, event) = (Arc::clone(&seen), starter.event);
+    let routes = Router::new().fallback(move |request: Request| {
+        let watching = Arc::clone(&watching);
+        let path = request.uri().path().to_owned();
+        let json = request.headers().contains_key("x-amz-target");
+        async move { answer(&watching, event, &path, json).await }
+    });
+    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let mut environment = BTreeMap::new();
+    for (name, value) in [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("AWS_LAMBDA_RUNTIME_API", address.to_string()),
+        ("AWS_LAMBDA_FUNCTION_NAME", "bench".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256".to_owned()),
+        ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()),
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_REGION", "eu-central-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "eu-central-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        // One bundle, as Lambda's image has: Debian's folder of single files would be read twice over.
+        (
+            "SSL_CERT_FILE",
+            "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+        ),
+        (shared::env::BUCKET, "bench".to_owned()),
+        (shared::env::BACKUP_DOCUMENT, "backup".to_owned()),
+        (shared::env::RESTORE_DOCUMENT, "restore".to_owned()),
+        (shared::env::AGENT, "/nowhere".to_owned()),
+        (shared::env::METRIC_NAMESPACE, "Bench".to_owned()),
+    ] {
+        environment.insert(name.to_owned(), value);
+    }
+    let [program, arguments @ ..] = &starter.line[..] else {
+        anyhow::bail!("there is no program to start");
+    };
+    let began = Instant::now();
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("start {program}"))?;
+    let waited = wait_for(&starter.name, PATIENCE, async || {
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = seen.done && (seen.called.is_some() || !starter.calls);
+        Ok::<_, String>(ready.then(|| (seen.asked, seen.called)))
+    })
+    .await;
+    let resident_kib = resident_kib(child.id());
+    child.kill().context("end a function")?;
+    child.wait().context("end a function")?;
+    server.abort();
+    let (asked, called) = waited?;
+    let asked = asked.context("a function that works has asked for work")?;
+    Ok(Start {
+        asked: asked - began,
+        called: called.map(|called| called - began),
+        resident_kib,
+    })
+}
+
+/// Serves the Runtime API and AWS: one event, then nothing; no groups, and nothing else.
+async fn answer(seen: &Mutex<Seen>, event: &'static str, path: &str, json: bool) -> Response {
+    let locked = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if path.ends_with("/invocation/next") {
+        let again = locked().asked.is_some();
+        if again {
+            locked().done = true;
+            std::future::pending::<()>().await;
+        }
+        locked().asked = Some(Instant::now());
+        let deadline = time::OffsetDateTime::now_utc().unix_timestamp() * 1000 + 60_000;
+        let headers = [
+            ("lambda-runtime-aws-request-id", "bench".to_owned()),
+            ("lambda-runtime-deadline-ms", deadline.to_string()),
+            (
+                "lambda-runtime-invoked-function-arn",
+                "arn:aws:lambda:eu-central-1:123456789012:function:bench".to_owned(),
+            ),
+        ];
+        return (headers, event).into_response();
+    }
+    if path.contains("/invocation/") {
+        locked().done = true;
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let response = if json {
+        ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], "{}").into_response()
+    } else {
+        ([(header::CONTENT_TYPE, "text/xml")], NO_GROUPS).into_response()
+    };
+    locked().called.get_or_insert_with(Instant::now);
+    response
+}
+
+/// Packs a function as AWS gets it: one file, deflated.
+async fn packaged(programs: &Programs, function: &str, mut row: Row) -> Result<Row> {
+    const PACK: &str = "import sys, zipfile\n\
+        with zipfile.ZipFile(sys.argv[2], 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as package:\n    \
+        package.write(sys.argv[1], 'bootstrap')";
+    let directory = tempfile::tempdir()?;
+    for (name, binary) in [(REKINDLE, function), (HELLO, "hello")] {
+        let zip: PathBuf = directory.path().join(binary).with_extension("zip");
+        let python = programs.python.join("bin/python3").display().to_string();
+        let (binary, target) = (
+            programs.functions.join(binary).display().to_string(),
+            zip.display().to_string(),
+        );
+        let line = vec![python, "-c".to_owned(), PACK.to_owned(), binary, target];
+        let packed = run(Program {
+            line,
+            environment: BTreeMap::new(),
+        })
+        .await?;
+        let bytes = std::fs::metadata(&zip)?.len();
+        row.add(
+            name,
+            Sample {
+                seconds: packed.sample.seconds,
+                disk_bytes: Some(bytes),
+                ..Sample::default()
+            },
+        );
+    }
+    row.at_most("bytes of the package", 4_000_000.0, super::sample::written);
+    Ok(row)
+}
+
+/// Reads what a script of ours has printed.
+pub(super) fn printed(output: &str) -> Result<Value> {
+    let line = output.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("read {output:?}"))
+}

@@ -1,0 +1,211 @@
+//! What grows with the number of nodes and backups: counted in calls, which cost time, money and quotas on AWS.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use shared::aws::catalog;
+use shared::id::BackupId;
+use shared::layout::{self, Shelf};
+use time::OffsetDateTime;
+
+use super::process::{cpu_seconds_of_tree, resident_kib};
+use super::sample::{Row, Sample, calls, time};
+use super::site::{BUCKET, Programs, STACK, Site};
+use super::{Plan, REKINDLE};
+use crate::autoscaling::Lifecycle;
+use crate::wait::wait_for;
+use crate::world::{Binaries, STACK_TAG, StandIn};
+
+const PATIENCE: Duration = Duration::from_mins(3);
+/// Auto Scaling and Systems Manager, which throttle; S3 does not at such rates.
+const THROTTLED: &str = "  of it to Auto Scaling and Systems Manager";
+/// A function's timeout on AWS, in seconds.
+const INVOCATION: f64 = 900.0;
+
+/// Measures one tick for so many nodes, whose commands are sent and not carried out.
+pub(super) async fn ticks(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for nodes in [1_u32, 100, 1_000] {
+        let mut row = Row::new(&format!("one tick for {nodes} protected nodes"));
+        if !plan.wants(&row.name) {
+            continue;
+        }
+        plan.say(&row.name);
+        let (all, throttled) = tick(programs, nodes).await?;
+        row.add(REKINDLE, all);
+        row.add(THROTTLED, throttled);
+        row.amounts_to(f64::from(nodes), "protected nodes");
+        row.at_most("calls", f64::from(nodes) / 20.0 + 10.0, calls);
+        row.at_most("seconds", INVOCATION / 3.0, time);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Runs one tick; the second sample counts only the calls of the services that have few to give.
+async fn tick(programs: &Programs, nodes: u32) -> Result<(Sample, Sample)> {
+    let binaries = Binaries {
+        functions: programs.functions.clone(),
+        agent: programs.agent.clone(),
+    };
+    let world = StandIn::builder()
+        .binaries(binaries)
+        .registration_delay(1.0)
+        // Agents that are stopped are online for SSM, and their commands wait, as long as it takes.
+        .time_scale(1.0)
+        .stale(1e6)
+        .start()
+        .await?;
+    let auto_scaling = aws_sdk_autoscaling::Client::new(world.aws());
+    for number in 0..nodes {
+        let name = format!("group-{number}");
+        let tag = aws_sdk_autoscaling::types::Tag::builder()
+            .key(STACK_TAG)
+            .value(format!("stack-{number}"))
+            .propagate_at_launch(true)
+            .build();
+        auto_scaling
+            .create_auto_scaling_group()
+            .auto_scaling_group_name(&name)
+            .min_size(1)
+            .max_size(1)
+            .desired_capacity(1)
+            .availability_zones("eu-central-1a")
+            .tags(tag)
+            .send()
+            .await
+            .with_context(|| format!("create {name}"))?;
+    }
+    let ready = |number: u32| {
+        let group = world.group(&format!("group-{number}"));
+        let only = group.first();
+        only.is_some_and(|one| one.state == Lifecycle::InService && world.ssm().knows(&one.id))
+    };
+    wait_for("the nodes and their agents", PATIENCE, async || {
+        let missing = (0..nodes).filter(|number| !ready(*number)).count();
+        match missing {
+            0 => Ok(Some(())),
+            missing => Err(format!("{missing} of {nodes} are missing")),
+        }
+    })
+    .await?;
+    // From now on no command is taken, and SSM does not know yet.
+    for node in world.nodes() {
+        node.stop_agent();
+    }
+    // What a new process does once is not a tick's.
+    let function = world
+        .functions()
+        .find(|name| name.to_lowercase().contains("backup"))
+        .context("there is no backup function")?
+        .to_owned();
+    let warm = serde_json::json!({"rekindle": "list-backups", "stack": "stack-0"});
+    let warmed = world.invoke(&function, warm).await;
+    warmed.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let process = *world
+        .lambda()
+        .processes(&function)
+        .first()
+        .context("the function's process has ended")?;
+    let stored = || world.s3().counts().values().sum::<u64>();
+    let (before, stored_before) = (world.requests(), stored());
+    let cpu = cpu_seconds_of_tree(process)?;
+    let began = Instant::now();
+    world.tick();
+    wait_for("the tick", PATIENCE, async || {
+        match world.lambda().pending() {
+            0 => Ok(Some(())),
+            pending => Err(format!("{pending} events are pending")),
+        }
+    })
+    .await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let problems: Vec<String> = world
+        .logs()
+        .into_iter()
+        .filter(|line| {
+            let json = line.json.as_ref();
+            json.is_some_and(|json| json["level"] == "ERROR")
+        })
+        .map(|line| line.line)
+        .take(3)
+        .collect();
+    ensure!(problems.is_empty(), "{problems:#?}");
+    let sent: usize = world.ssm().sent().values().sum();
+    ensure!(sent > 0, "the tick asked for no backup");
+    let calls = world.requests() - before;
+    let all = Sample {
+        seconds,
+        cpu_seconds: Some(cpu_seconds_of_tree(process)? - cpu),
+        peak_kib: Some(resident_kib(process)),
+        calls: Some(calls),
+        ..Sample::default()
+    };
+    let throttled = Sample {
+        seconds,
+        calls: Some(calls - (stored() - stored_before)),
+        ..Sample::default()
+    };
+    Ok((all, throttled))
+}
+
+/// How far apart backups are, in minutes.
+const INTERVAL: i64 = 15;
+const LISTING: &str = "a plain paginated listing";
+/// The stand-in walks through all keys for each page, so the plain listing is left out beyond this.
+const MOST_LISTED: usize = 10_000;
+
+/// Measures how the newest backup is found among so many.
+pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
+    let stack = STACK.parse()?;
+    let now = OffsetDateTime::now_utc();
+    let client = aws_sdk_s3::Client::new(&site.surroundings.aws());
+    let (mut rows, mut there, mut fewest) = (Vec::new(), 0, None);
+    for backups in [100_usize, 10_000, 100_000] {
+        let mut row = Row::new(&format!("newest among {backups} backups"));
+        if !plan.wants(&row.name) {
+            continue;
+        }
+        plan.say(&row.name);
+        // Older ones are added, so that the newest is the same every time.
+        for number in there..backups {
+            let minutes = INTERVAL * i64::try_from(number + 1)?;
+            let backup = BackupId::at(now - time::Duration::minutes(minutes));
+            let key = layout::manifest(&stack, &backup);
+            site.s3.replace(BUCKET, &key, b"{}")?;
+        }
+        there = backups;
+        let expected = BackupId::at(now - time::Duration::minutes(INTERVAL));
+        for _ in 0..plan.runs {
+            let (before, began) = (listings(site), Instant::now());
+            let found = catalog::newest(&client, BUCKET, &stack, Shelf::Committed, 1, now).await?;
+            ensure!(found.first() == Some(&expected), "the wrong one: {found:?}");
+            row.add(REKINDLE, counted(site, before, began));
+        }
+        if backups <= MOST_LISTED {
+            let (before, began) = (listings(site), Instant::now());
+            let all = catalog::all(&client, BUCKET, &stack, Shelf::Committed).await?;
+            ensure!(all.last() == Some(&expected), "the wrong one");
+            row.add(LISTING, counted(site, before, began));
+        }
+        row.amounts_to(f64::from(u32::try_from(backups)?), "backups");
+        let ours = row.contenders.first().and_then(|ours| ours.median(calls));
+        let least = *fewest.get_or_insert(ours.unwrap_or(0.0));
+        row.at_most("calls", least, calls);
+        rows.push(row);
+    }
+    site.forget_below(&Shelf::Committed.prefix(&stack)).await?;
+    Ok(rows)
+}
+
+fn listings(site: &Site) -> u64 {
+    site.s3.counts().values().sum()
+}
+
+fn counted(site: &Site, before: u64, began: Instant) -> Sample {
+    Sample {
+        seconds: began.elapsed().as_secs_f64(),
+        calls: Some(listings(site) - before),
+        ..Sample::default()
+    }
+}

@@ -1,0 +1,306 @@
+//! Where the rows are measured: an S3 of its own, machines with real Postgres, and the programs that compete.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use axum::Router;
+use axum::extract::Request;
+use shared::command::Candidate;
+use shared::id::BackupId;
+use shared::layout;
+use shared::report::{BackupReport, Report, RestoreReport};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::process::{Program, Run, cpu_seconds_of_tree, run};
+use super::sample::Sample;
+use crate::node::{Node, Surroundings};
+use crate::postgres::Cluster;
+use crate::registry::{self, MAIN_DATABASE, Seed};
+use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
+
+/// The bucket.
+pub const BUCKET: &str = "rekindle-bench";
+/// The stack that every backup is filed under.
+pub const STACK: &str = "registry";
+const REGION: &str = "eu-central-1";
+/// Where memory can be written to like a disk.
+const MEMORY: &str = "/dev/shm";
+
+/// The programs to measure, as AWS would run them.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The agent.
+    pub agent: PathBuf,
+    /// The directory of the functions' binaries.
+    pub functions: PathBuf,
+    /// The directory of Python's virtual environment, which has the aws CLI and boto3.
+    pub python: PathBuf,
+}
+
+/// The place. Everything in it goes when it is dropped.
+pub struct Site {
+    /// The programs.
+    pub programs: Programs,
+    /// The bucket's store.
+    pub s3: S3,
+    /// What the machines reach S3 by.
+    pub surroundings: Surroundings,
+    machines: AtomicU64,
+    backups: AtomicU64,
+    server: JoinHandle<()>,
+    disk: TempDir,
+    memory: TempDir,
+}
+
+impl Site {
+    /// Prepares an empty place. What S3 stores is kept in memory: its disks are not the machine's.
+    pub async fn prepare(programs: Programs) -> Result<Self> {
+        let disk = directory(std::env::temp_dir().as_path())?;
+        let memory = if Path::new(MEMORY).is_dir() {
+            directory(Path::new(MEMORY))?
+        } else {
+            directory(&std::env::temp_dir())?
+        };
+        let s3 = S3::new(&memory.path().join("s3"))?;
+        s3.create_bucket(BUCKET)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let behind = s3.clone();
+        let routes = Router::new().fallback(move |request: Request| {
+            let s3 = behind.clone();
+            async move { s3.handle(request).await }
+        });
+        let server = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes).await {
+                tracing::error!(%error, "the listener ended");
+            }
+        });
+        let surroundings = Surroundings {
+            directory: disk.path().join("nodes"),
+            endpoint,
+            region: REGION.to_owned(),
+            reboot: Duration::ZERO,
+            credentials: (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
+        };
+        std::fs::create_dir_all(&surroundings.directory)?;
+        open_to_all(&surroundings.directory)?;
+        Ok(Self {
+            programs,
+            s3,
+            surroundings,
+            machines: AtomicU64::new(1),
+            backups: AtomicU64::new(0),
+            server,
+            disk,
+            memory,
+        })
+    }
+
+    /// Returns a directory on the disk.
+    pub fn disk(&self) -> &Path {
+        self.disk.path()
+    }
+
+    /// Returns a directory in memory, where the machine has one.
+    pub fn memory(&self) -> &Path {
+        self.memory.path()
+    }
+
+    /// Boots a machine whose Postgres runs and is empty, with these configured paths and Rekindle's settings.
+    pub async fn machine(&self, paths: &[&str]) -> Result<Arc<Node>> {
+        self.machine_at(paths, &self.surroundings).await
+    }
+
+    /// Boots a machine that reaches S3 by other surroundings.
+    pub async fn machine_at(
+        &self,
+        paths: &[&str],
+        surroundings: &Surroundings,
+    ) -> Result<Arc<Node>> {
+        let number = self.machines.fetch_add(1, Ordering::Relaxed);
+        let id = format!("i-{number:017x}");
+        let node = Node::boot(&id, STACK, surroundings, Arc::new(|| None)).await?;
+        let cluster = Cluster::create(&node.root().join("var/lib/postgresql")).await?;
+        let settings = format!(
+            "stack = \"{STACK}\"\nbucket = \"{BUCKET}\"\n\n[configuration]\npaths = {paths:?}\n\n[postgres]\n\
+             host = \"{}\"\nport = {}\ndatabases = [\"{MAIN_DATABASE}\"]\n",
+            cluster.socket_directory().display(),
+            cluster.port(),
+        );
+        std::fs::write(node.root().join("etc/rekindle/node.toml"), settings)?;
+        for path in paths {
+            std::fs::create_dir_all(node.root().join(path.trim_start_matches('/')))?;
+        }
+        cluster.set("shared_buffers", "128MB")?;
+        cluster.start().await?;
+        node.attach(cluster);
+        node.finish_boot()?;
+        Ok(node)
+    }
+
+    /// Boots a machine that holds a registry of about so many bytes, and that may be backed up.
+    pub async fn registry(&self, bytes: u64) -> Result<Arc<Node>> {
+        /// What an empty database takes, and what a row of the registry adds on average, with its indexes; measured.
+        const BYTES_WITHOUT_ROWS: u64 = 7_500_000;
+        const BYTES_OF_A_ROW: u64 = 244;
+        let node = self.machine(&[]).await?;
+        let rows = bytes.saturating_sub(BYTES_WITHOUT_ROWS) / BYTES_OF_A_ROW;
+        let main = node.cluster()?.connect(MAIN_DATABASE).await?;
+        registry::create(&main, Seed { rows, seed: 1 }).await?;
+        // What autovacuum would do sooner or later, in the middle of a run.
+        main.batch_execute("VACUUM (ANALYZE)").await?;
+        main.batch_execute("CHECKPOINT").await?;
+        Ok(node)
+    }
+
+    /// Returns the environment in which a machine's programs run: its own tools, the aws CLI, and libpq's variables.
+    pub fn environment(&self, node: &Node) -> Result<BTreeMap<String, String>> {
+        let cluster = node.cluster()?;
+        let mut environment = node.environment()?;
+        let path = environment.remove("PATH").unwrap_or_default();
+        let python = self.programs.python.join("bin");
+        for (name, value) in [
+            ("PATH", format!("{}:{path}", python.display())),
+            ("PGHOST", cluster.socket_directory().display().to_string()),
+            ("PGPORT", cluster.port().to_string()),
+            ("PGUSER", "postgres".to_owned()),
+            ("AWS_DEFAULT_REGION", REGION.to_owned()),
+        ] {
+            environment.insert(name.to_owned(), value);
+        }
+        Ok(environment)
+    }
+
+    /// Runs a script on a machine.
+    pub(super) async fn script(&self, node: &Node, script: &str) -> Result<Run> {
+        let program = Program::script(script, self.environment(node)?);
+        self.on_machine(node, program).await
+    }
+
+    /// Runs a program on a machine, and accounts for what its server did meanwhile.
+    async fn on_machine(&self, node: &Node, program: Program) -> Result<Run> {
+        let server = node.cluster()?.postmaster()?;
+        let before = cpu_seconds_of_tree(server)?;
+        let mut run = run(program).await?;
+        run.sample.server_cpu_seconds = Some(cpu_seconds_of_tree(server)? - before);
+        Ok(run)
+    }
+
+    async fn agent(&self, node: &Node, arguments: &[&str]) -> Result<(Sample, Report)> {
+        let mut line = vec![self.programs.agent.display().to_string()];
+        line.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let environment = node.environment()?;
+        let run = self.on_machine(node, Program { line, environment }).await?;
+        let report = Report::from_output(&run.output);
+        let report = report.with_context(|| format!("no report: {}", run.output))?;
+        Ok((run.sample, report))
+    }
+
+    /// Lets the agent back a machine up; the first time declares its data to be the stack's.
+    pub async fn back_up(&self, node: &Node) -> Result<(Sample, BackupReport)> {
+        let number = self.backups.fetch_add(1, Ordering::Relaxed);
+        let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number);
+        let backup = BackupId::at(at);
+        let marker = node.root().join("var/lib/rekindle/restored.json");
+        let purpose = if marker.is_file() {
+            "scheduled"
+        } else {
+            "adopt"
+        };
+        let arguments = [
+            "backup",
+            "--operation-id",
+            backup.as_str(),
+            "--backup-id",
+            backup.as_str(),
+            "--purpose",
+            purpose,
+        ];
+        let (mut sample, report) = self.agent(node, &arguments).await?;
+        let Report::Backup(report) = report else {
+            anyhow::bail!("the agent reports no backup: {report:?}");
+        };
+        sample.s3_bytes = Some(report.bytes);
+        Ok((sample, report))
+    }
+
+    /// Erases a backup's objects.
+    pub async fn forget(&self, backup: &BackupReport) -> Result<()> {
+        let prefix = layout::backup(&STACK.parse()?, &backup.backup_id);
+        self.forget_below(&prefix).await
+    }
+
+    /// Erases what the bucket has below a prefix.
+    pub async fn forget_below(&self, prefix: &str) -> Result<()> {
+        for key in self.s3.keys(BUCKET, prefix)? {
+            self.s3.remove(BUCKET, &key).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the agent restore a backup onto a machine.
+    pub async fn restore(
+        &self,
+        node: &Node,
+        backup: &BackupReport,
+    ) -> Result<(Sample, RestoreReport)> {
+        let candidate = Candidate {
+            backup_id: backup.backup_id.clone(),
+            run_id: backup.run_id.clone(),
+            index_sha256: backup.index_sha256.clone(),
+            index_version: None,
+        };
+        let operation = format!("launch-{}", node.id());
+        let candidate = candidate.to_string();
+        let arguments = [
+            "restore",
+            "--operation-id",
+            &operation,
+            "--candidates",
+            &candidate,
+        ];
+        let (mut sample, report) = self.agent(node, &arguments).await?;
+        let Report::Restore(report) = report else {
+            anyhow::bail!("the agent reports no restore: {report:?}");
+        };
+        sample.s3_bytes = Some(backup.bytes);
+        Ok((sample, report))
+    }
+
+    /// Returns the size of one object.
+    pub fn size(&self, key: &str) -> Result<u64> {
+        let size = std::fs::metadata(self.s3.path(BUCKET, key)?)?.len();
+        ensure!(size > 0, "{key} is empty");
+        Ok(size)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn directory(parent: &Path) -> Result<TempDir> {
+    let directory = tempfile::Builder::new()
+        .prefix("rekindle-bench-")
+        .tempdir_in(parent)
+        .with_context(|| format!("make a directory in {}", parent.display()))?;
+    open_to_all(directory.path())?;
+    Ok(directory)
+}
+
+/// Postgres runs as a user of its own and has to get through.
+fn open_to_all(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("open {}", path.display()))
+}

@@ -1,0 +1,86 @@
+//! `make bench`: measures the release binaries against what else does the same, and prints one table.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use rekindle_tests::bench::report::{Findings, table};
+use rekindle_tests::bench::site::Programs;
+use rekindle_tests::bench::{self, Plan};
+use rekindle_tests::interruption::interruption;
+use tracing_subscriber::EnvFilter;
+
+/// Measures backups, restores and everything around them, as ratios against other programs in the same run.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Arguments {
+    /// Only rows whose names hold this, such as `backup of 800`; may be given several times.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Runs of each contender.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Measure a registry of 4 GB, too.
+    #[arg(long)]
+    large: bool,
+    /// The agent.
+    #[arg(long, default_value = "target/node/rekindle-node")]
+    agent: PathBuf,
+    /// The directory of the functions' binaries.
+    #[arg(long, default_value = "target/release")]
+    functions: PathBuf,
+    /// The virtual environment with the aws CLI and boto3.
+    #[arg(long, default_value = ".venv")]
+    python: PathBuf,
+    /// Where the figures of every run go, as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let begun = Instant::now();
+    let say = move |step: &str| {
+        let line = format!("{:>7.1} s  {step}\n", begun.elapsed().as_secs_f64());
+        // Progress that nobody can read is no reason to stop.
+        print(&line).ok();
+    };
+    let plan = Plan {
+        only: arguments.only,
+        runs: arguments.runs,
+        large: arguments.large,
+        say: Box::new(say),
+    };
+    let python = std::path::absolute(&arguments.python)?;
+    let programs = Programs {
+        agent: std::path::absolute(arguments.agent)?,
+        functions: std::path::absolute(arguments.functions)?,
+        python: python.clone(),
+    };
+    let mut findings = Findings::default();
+    let measured = tokio::select! {
+        measured = bench::run(&plan, programs, &mut findings) => measured,
+        stopped = interruption() => stopped.and_then(|()| {
+            Err(anyhow::anyhow!("interrupted; everything that ran was stopped and erased"))
+        }),
+    };
+    print(&format!("\n{}", table(&findings)?))?;
+    let json = serde_json::to_vec_pretty(&findings).context("write the figures")?;
+    let path = &arguments.json;
+    std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+    bench::draw(&python, path, &path.with_extension("svg")).await?;
+    measured
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).context("print")?;
+    out.flush().context("print")
+}
