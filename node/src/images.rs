@@ -21,12 +21,12 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::load::decode;
 use crate::child::{Child, Stop};
 use crate::container::{docker, said};
 use crate::context::Context;
 use crate::dump::into_failure;
 use crate::failure::{Failure, OrFail as _, Result};
+use crate::load::decode;
 use crate::state::{DIRECTORY, write_durably};
 use crate::stream::{self, Proof, WAITING, stage};
 use crate::{download, image_archive};

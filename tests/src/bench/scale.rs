@@ -56,26 +56,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<(Sample, Sample)> {
         .stale(1e6)
         .start()
         .await?;
-    let auto_scaling = aws_sdk_autoscaling::Client::new(world.aws());
-    for number in 0..nodes {
-        let name = format!("group-{number}");
-        let tag = aws_sdk_autoscaling::types::Tag::builder()
-            .key(STACK_TAG)
-            .value(format!("stack-{number}"))
-            .propagate_at_launch(true)
-            .build();
-        auto_scaling
-            .create_auto_scaling_group()
-            .auto_scaling_group_name(&name)
-            .min_size(1)
-            .max_size(1)
-            .desired_capacity(1)
-            .availability_zones("eu-central-1a")
-            .tags(tag)
-            .send()
-            .await
-            .with_context(|| format!("create {name}"))?;
-    }
+    create_groups(&world, nodes).await?;
     let ready = |number: u32| {
         let group = world.group(&format!("group-{number}"));
         let only = group.first();
@@ -147,6 +128,31 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<(Sample, Sample)> {
         ..Sample::default()
     };
     Ok((all, throttled))
+}
+
+/// Creates groups without hooks or user data: their instances are in service at once, with an agent and nothing else.
+async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
+    let auto_scaling = aws_sdk_autoscaling::Client::new(world.aws());
+    for number in 0..nodes {
+        let name = format!("group-{number}");
+        let tag = aws_sdk_autoscaling::types::Tag::builder()
+            .key(STACK_TAG)
+            .value(format!("stack-{number}"))
+            .propagate_at_launch(true)
+            .build();
+        auto_scaling
+            .create_auto_scaling_group()
+            .auto_scaling_group_name(&name)
+            .min_size(1)
+            .max_size(1)
+            .desired_capacity(1)
+            .availability_zones("eu-central-1a")
+            .tags(tag)
+            .send()
+            .await
+            .with_context(|| format!("create {name}"))?;
+    }
+    Ok(())
 }
 
 /// How far apart backups are, in minutes.
