@@ -17,7 +17,7 @@ struct Arguments {
     /// Decides about the order of the faults and about their parameters.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many runs share the list; each fault comes once at least where there are 200 or fewer.
+    /// How many runs share the list; each fault comes once at least.
     #[arg(long, default_value_t = 200)]
     runs: usize,
     /// Only the faults whose name contains this.

@@ -112,13 +112,10 @@ impl Table {
         &self.broken
     }
 
-    /// Returns the faults that were tried and never struck, or never tried at all, and not because of the machine.
-    pub fn missed(&self) -> Vec<&str> {
-        let missed = self.order.iter().filter(|name| {
-            let row = &self.rows[*name];
-            row.hits == 0 && row.skipped == 0
-        });
-        missed.map(String::as_str).collect()
+    /// Tells whether every fault was tried and did strike, but for those that this machine cannot bring about.
+    fn all_struck(&self) -> bool {
+        let mut rows = self.rows.values();
+        rows.all(|row| row.hits > 0 || row.skipped > 0)
     }
 
     /// Returns the requests that were made and that no fault of the list is for.
@@ -127,19 +124,13 @@ impl Table {
         requests.filter(|seen| !points::has(seen)).collect()
     }
 
-    /// Tells whether every fault was tried.
-    pub fn is_full(&self) -> bool {
-        self.rows.values().all(|row| row.tried + row.skipped > 0)
-    }
-
-    /// Tells whether everything held: nothing broken, nothing failed, and whatever was tried did strike.
+    /// Tells whether everything held: nothing broken, nothing failed, and every fault was tried and did strike.
     pub fn held(&self) -> bool {
-        let struck = |name: &&str| self.rows[*name].tried == 0;
         self.broken.is_empty()
             && self.failed.is_empty()
             && self.unlisted().is_empty()
             && self.cuts.iter().all(|cuts| cuts.problems.is_empty())
-            && self.missed().iter().all(struck)
+            && self.all_struck()
     }
 }
 

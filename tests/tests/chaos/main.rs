@@ -29,7 +29,7 @@ async fn no_promise_is_broken_by_a_sample_of_the_faults() -> Result<()> {
     };
     let table = chaos::run(&options, &|line| println!("{line}")).await?;
     println!("{table}");
-    assert!(table.held() && table.is_full(), "see above");
+    assert!(table.held(), "see above");
     Ok(())
 }
 
