@@ -16,15 +16,17 @@ use super::template;
 const CONTAINER: &str = "registry_postgres";
 
 /// A `docker` that can do nothing but execute programs in containers that it knows by their names. What it knows of
-/// one is where its server listens at the moment.
+/// one is where its server listens at the moment. Their processes are the machine's own, and so are those of other
+/// tests: it ends none, and says that none was left.
 const DOCKER: &str = r#"#!/bin/sh -eu
-echo "$*" >> "$REKINDLE_ROOT/run/docker.log"
+printf '%s\n' "$(printf '%s' "$*" | tr '\n' ' ')" >> "$REKINDLE_ROOT/run/docker.log"
 [ "$1 $2" = "exec -i" ] || { echo "docker: '$1 $2' is not a docker command" >&2; exit 1; }
 shift 2
 while [ "$1" = --env ]; do export "$2"; shift 2; done
 address="$REKINDLE_ROOT/run/containers/$1"
 [ -e "$address" ] || { echo "Error response from daemon: No such container: $1" >&2; exit 1; }
 shift
+case "$*" in *"these processes do not end"*) echo 0; exit 0 ;; esac
 PGHOST=$(cat "$address")
 export PGHOST
 exec "$@"
@@ -147,14 +149,15 @@ async fn a_container_is_reached_by_its_name_and_never_by_an_address() -> Result<
     let socket = next.cluster()?.socket_directory().display().to_string();
     let port = next.cluster()?.port().to_string();
     for program in ["psql", "pg_dump", "pg_restore"] {
-        let called = format!(" {CONTAINER} {program}");
+        let (container, called) = (format!(" {CONTAINER} "), format!(" {program} "));
+        let mut inside = log.lines().filter_map(|line| line.split_once(&container));
         assert!(
-            log.lines().any(|line| line.contains(&called)),
+            inside.any(|(_, told)| told.contains(&called)),
             "{program}: {log}"
         );
     }
     for line in log.lines() {
-        assert!(line.starts_with("exec -i --env "), "{line}");
+        assert!(line.starts_with("exec -i "), "{line}");
         assert!(line.contains(&format!(" {CONTAINER} ")), "{line}");
         for address in [
             socket.as_str(),
