@@ -31,6 +31,7 @@ fi
   directory=$(mktemp -d)
   trap 'rm -rf "$directory"' EXIT
   # Left out is what nobody reads in a test: documentation, translations, and the compiler that Postgres does without.
+  # shellcheck disable=SC2016 # mmdebstrap gives its hooks the directory as $1.
   sources | mmdebstrap --mode=root --variant=minbase --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/i18n/*' \
