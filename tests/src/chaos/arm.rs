@@ -224,7 +224,7 @@ impl Armed {
         drop(self.held);
         let at_gate = u64::from(lane.gates.open()?);
         for undo in self.undo {
-            undo.run(lane)?;
+            undo.run()?;
         }
         lane.disks.forget_plan();
         lane.disks.tidy(|instance| world.node(instance).is_ok())?;

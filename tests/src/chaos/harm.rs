@@ -21,12 +21,12 @@ use crate::spare;
 pub enum Undo {
     /// Files of the bucket become what they were.
     PutBack(Vec<(PathBuf, Vec<u8>)>),
-    /// The directory of the tablespace is there, and empty.
-    GiveTablespace(PathBuf),
+    /// The directory of the tablespace is there, and empty; its owner is the one of this id, in this group.
+    GiveTablespace(PathBuf, u32, u32),
 }
 
 impl Undo {
-    pub(super) fn run(self, lane: &Lane) -> Result<()> {
+    pub(super) fn run(self) -> Result<()> {
         match self {
             Self::PutBack(files) => {
                 for (path, bytes) in files {
@@ -35,21 +35,26 @@ impl Undo {
                 }
                 Ok(())
             }
-            Self::GiveTablespace(path) => {
+            Self::GiveTablespace(path, owner, group) => {
                 std::fs::remove_file(&path).ok();
-                give(lane, &path)
+                give(&path, owner, group)
             }
         }
     }
 }
 
-/// Makes an empty directory that belongs to whom the server runs as.
-fn give(lane: &Lane, path: &std::path::Path) -> Result<()> {
+/// Makes an empty directory that belongs to this user and group.
+fn give(path: &std::path::Path, owner: u32, group: u32) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
-    let owner = lane.node.cluster()?.socket_directory();
-    let owner = owner.metadata().context("whose is the cluster")?;
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
+    std::os::unix::fs::chown(path, Some(owner), Some(group))
         .context("give the tablespace to Postgres")
+}
+
+/// Returns the user and the group that every node's server runs as.
+fn owner_of_cluster(lane: &Lane) -> Result<(u32, u32)> {
+    let socket = lane.node.cluster()?.socket_directory();
+    let owner = socket.metadata().context("whose is the cluster")?;
+    Ok((owner.uid(), owner.gid()))
 }
 
 /// Returns the key of an object of a backup.
@@ -142,7 +147,8 @@ fn tablespace(lane: &Lane) -> PathBuf {
 /// Puts a table into a tablespace, and takes a backup.
 pub(super) async fn create_tablespace(lane: &mut Lane, dice: &mut Dice) -> Result<()> {
     let path = tablespace(lane);
-    give(lane, &path)?;
+    let (owner, group) = owner_of_cluster(lane)?;
+    give(&path, owner, group)?;
     let client = lane.node.cluster()?.connect(MAIN_DATABASE).await?;
     let create = format!("CREATE TABLESPACE fast LOCATION '{}'", path.display());
     client
@@ -164,7 +170,9 @@ pub(super) fn take_tablespace(lane: &Lane) -> Result<Undo> {
     let path = tablespace(lane);
     let take = format!("rm -rf '{0}'; : > '{0}'", path.display());
     lane.gates.before("start-postgres", &take)?;
-    Ok(Undo::GiveTablespace(path))
+    // By the time that it is taken back, this node is gone.
+    let (owner, group) = owner_of_cluster(lane)?;
+    Ok(Undo::GiveTablespace(path, owner, group))
 }
 
 /// Lets the newest backup need an extension that no node has: its description says so, and every hash fits.
