@@ -161,7 +161,7 @@ impl Lane {
             }
         }
         self.protected.quiet().await?;
-        self.idle().await?;
+        self.idle(&self.node).await?;
         self.survey().await?;
         Ok(Some(Met { hits, outcome }))
     }
@@ -249,11 +249,13 @@ impl Lane {
         self.node = Arc::clone(&node);
         // What a final backup has is in the record before the node that was restored from it.
         self.protected.quiet().await?;
-        self.idle().await?;
+        self.idle(&self.node).await?;
         self.survey_backups().await?;
         let epoch = self.look_at_arrival(&node).await?;
         if story == Story::Planned && epoch < self.record.newest_written() {
-            // Not everything came along, so somebody has to have said so.
+            // Not everything came along, so somebody has to have said so; of a node without power, SSM says that its
+            // command has ended only when its time is over.
+            self.idle(&lost).await?;
             outcome = self.outcome(false, mark, "what was written last");
         }
         if !over.spoilt.is_empty() || fault.is_some_and(|fault| fault.deed == Deed::Role) {
@@ -312,12 +314,12 @@ impl Lane {
         Ok(node)
     }
 
-    /// Waits until no command is at work on the node.
-    async fn idle(&self) -> Result<()> {
+    /// Waits until SSM knows of no command at work on a node, and what follows from that has happened.
+    async fn idle(&self, node: &Node) -> Result<()> {
         let end = Instant::now() + PATIENCE;
-        while self.protected.world.ssm().is_busy(self.node.id()) {
+        while self.protected.world.ssm().is_busy(node.id()) {
             if Instant::now() > end {
-                bail!("a command does not end on {}", self.node.id());
+                bail!("a command does not end on {}", node.id());
             }
             tokio::time::sleep(LOOK).await;
         }
