@@ -49,8 +49,8 @@ pub struct Armed {
     deed: Option<Deed>,
     /// What is given back by being dropped.
     held: Vec<Box<dyn Any + Send>>,
-    /// How many events had met with a mishap before.
-    mishaps: usize,
+    /// How many events had met with a mishap before, where that is the fault.
+    mishaps: Option<usize>,
 }
 
 /// A fault that is over.
@@ -218,7 +218,7 @@ impl Armed {
         }
         let world = &lane.protected.world;
         world.hold_agents(false);
-        let mishaps = mishaps(lane).saturating_sub(self.mishaps);
+        let mishaps = self.mishaps.map_or(0, |before| mishaps(lane) - before);
         world.bus().no_more_mishaps();
         world.bus().release();
         drop(self.held);
@@ -240,7 +240,7 @@ impl Armed {
     }
 
     fn events(&mut self, lane: &Lane, kind: &str, mishap: Mishap) {
-        self.mishaps = mishaps(lane);
+        self.mishaps = Some(mishaps(lane));
         let bus = Arc::clone(lane.protected.world.bus());
         match mishap {
             Mishap::Lost => bus.mishap(kind, bus::Mishap::Drop, 1),

@@ -144,16 +144,13 @@ const OBJECTS: [&str; 6] = [
     "index",
 ];
 
+/// What SSM tells when the state of a command on an instance changes.
+pub(super) const INVOCATION_CHANGE: &str = "EC2 Command Invocation Status-change Notification";
+
 /// Events whose delivery may fail, and when they come.
 const EVENTS: &[(&str, Story)] = &[
-    (
-        "EC2 Command Invocation Status-change Notification",
-        Story::Backup,
-    ),
-    (
-        "EC2 Command Invocation Status-change Notification",
-        Story::Loss,
-    ),
+    (INVOCATION_CHANGE, Story::Backup),
+    (INVOCATION_CHANGE, Story::Loss),
     ("EC2 Instance-launch Lifecycle Action", Story::Loss),
     ("EC2 Instance-terminate Lifecycle Action", Story::Planned),
 ];

@@ -31,7 +31,7 @@ pub const STALL_LIMIT: u64 = 15;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(60);
+pub(super) const LOOK: Duration = Duration::from_millis(60);
 
 /// How long a launch may take to come into service, or its group to give up, under a fault.
 const VERDICT: Duration = Duration::from_secs(150);

@@ -106,14 +106,12 @@ pub(super) const RESTORE_CALLS: &[&str] = &[
 /// would, so that nothing is cancelled here.
 pub(super) const LOSS_CALLS: &[&str] = &["ListCommandInvocations"];
 
-/// Calls of the backup function that come in passing, when a lost node's command ends after it has left its group. No
-/// fault strikes there: the story cannot bring them about at will.
-const PASSING_CALLS: &[&str] = &["DescribeScalingActivities"];
-
-/// Calls of the backup function while a node is replaced.
+/// Calls of the backup function while a node is replaced; the activities are those of a node that has left its group
+/// before its command's event comes.
 pub(super) const FINAL_CALLS: &[&str] = &[
     "DescribeAutoScalingInstances",
     "DescribeAutoScalingGroups",
+    "DescribeScalingActivities",
     "ListCommands",
     "GetCommandInvocation",
     "SendCommand",
@@ -160,10 +158,7 @@ pub(super) const RESTORE_LINES: &[&str] = &[
 pub(super) fn has(seen: &Seen) -> bool {
     let points = [BACKUP_STORAGE, LARGE_STORAGE, RESTORE_STORAGE].concat();
     let calls = [
-        (
-            Backup,
-            [BACKUP_CALLS, LOSS_CALLS, PASSING_CALLS, FINAL_CALLS].concat(),
-        ),
+        (Backup, [BACKUP_CALLS, LOSS_CALLS, FINAL_CALLS].concat()),
         (Restore, RESTORE_CALLS.to_vec()),
     ];
     let calls = calls

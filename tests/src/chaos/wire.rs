@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use axum::http::StatusCode;
+use serde_json::Value;
 
 use super::arm::Hits;
-use super::catalogue::{Answer, Deed, End, Fault, Story};
+use super::catalogue::{Answer, Deed, End, Fault, INVOCATION_CHANGE, Story};
 use super::dice::Dice;
 use super::disks;
 use super::harm::{self, Undo};
-use super::lane::{Lane, STALL_LIMIT};
+use super::lane::{LOOK, Lane, STALL_LIMIT};
 use super::points::Point;
 use super::tap::{Act, Caller, Seen};
+use crate::bus;
 use crate::fault;
 use crate::node::Node;
 use crate::protected::Protected;
@@ -253,6 +255,15 @@ async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>
             let ssm = aws_sdk_ssm::Client::new(world.aws());
             ssm.delete_parameter().name(name).send().await?;
         }
+        // A function asks who launched an instance only where it has left its group: a sweep settles the final backup,
+        // and the event of its command comes later than that.
+        (Caller::Backup, "DescribeScalingActivities", _) => {
+            let ended = |event: &Value| {
+                event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
+            };
+            world.bus().mishap_where(ended, bus::Mishap::Hold, 1);
+            release_once_gone(reach.clone());
+        }
         // The breaker trips at the first failure that can only repeat.
         (Caller::Restore, "SuspendProcesses" | "PutParameter" | "ResumeProcesses", _) => {
             return Ok(vec![harm::need_extension(lane)?]);
@@ -260,6 +271,22 @@ async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>
         _ => {}
     }
     Ok(Vec::new())
+}
+
+/// Delivers what the bus holds as soon as the lost instance is in its group no more.
+fn release_once_gone(reach: Reach) {
+    tokio::spawn(async move {
+        while let Some(protected) = reach.protected.upgrade() {
+            let world = &protected.world;
+            let mut members = world.group(&reach.stack).into_iter();
+            if !members.any(|one| one.id == reach.lost) {
+                world.bus().release();
+                return;
+            }
+            drop(protected);
+            tokio::time::sleep(LOOK).await;
+        }
+    });
 }
 
 /// After how many answers S3 is as it should be.
