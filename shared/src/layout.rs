@@ -52,6 +52,11 @@ impl Shelf {
         }
     }
 
+    /// Returns the prefix of every stack's manifests, by which the stacks are listed.
+    pub fn prefix_of_all(self) -> String {
+        format!("{}/", self.folder())
+    }
+
     /// Returns the prefix of a stack's manifests, by which their days are listed.
     pub fn prefix(self, stack: &StackName) -> String {
         format!("{}/{stack}/", self.folder())

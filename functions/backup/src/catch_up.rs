@@ -1,9 +1,11 @@
 //! What lost events left behind: backups that are complete but not committed, and hooks without an answer.
 
+use std::collections::{BTreeSet, HashMap};
+
 use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
-use shared::id::{InstanceId, StackName};
+use shared::id::{BackupId, InstanceId, StackName};
 use shared::{Result, budget};
 use time::OffsetDateTime;
 use tracing::info;
@@ -22,7 +24,15 @@ pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result
     let since = now - seconds(budget::SCHEDULE + budget::BACKUP_EXECUTION);
     let document = &function.config.backup_document;
     let records = ssm::commands(&function.aws.ssm, document, since, false, None).await?;
-    let mut caught_up = catch_up(function, &groups, &records, since, &mut failures).await;
+    let mut caught_up = catch_up(
+        function,
+        &groups,
+        &records,
+        since,
+        &Committed::new(),
+        &mut failures,
+    )
+    .await;
     for (group, stack, member) in members(&groups) {
         if is_waiting(&member.state) {
             let instance = &member.instance_id;
@@ -37,12 +47,17 @@ pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result
     })
 }
 
-/// Sees through every command sent since `since` that ended on a member of a protected group without effect.
+/// Backups that are known to be committed, by their stacks.
+pub(crate) type Committed = HashMap<StackName, BTreeSet<BackupId>>;
+
+/// Sees through every command sent since `since` that ended on a member of a protected group without effect. Of a backup
+/// that is not among the `committed` ones, S3 is asked.
 pub(crate) async fn catch_up(
     function: &Function,
     groups: &[Group],
     records: &[CommandRecord],
     since: OffsetDateTime,
+    committed: &Committed,
     failures: &mut Failures<'_>,
 ) -> Vec<CaughtUp> {
     let mut caught_up = Vec::new();
@@ -62,7 +77,8 @@ pub(crate) async fn catch_up(
                 instance,
                 record,
             };
-            let done = look_at(function, target, &member.state, &mut statuses).await;
+            let known = committed.get(&stack);
+            let done = look_at(function, target, &member.state, known, &mut statuses).await;
             caught_up.extend(failures.keep(Some(&stack), done).flatten());
         }
     }
@@ -75,6 +91,7 @@ async fn look_at(
     function: &Function,
     target: Target<'_>,
     state: &LifecycleState,
+    committed: Option<&BTreeSet<BackupId>>,
     statuses: &mut Option<Statuses>,
 ) -> Result<Option<CaughtUp>> {
     let Target {
@@ -93,7 +110,10 @@ async fn look_at(
     if command.purpose == Purpose::Final && is_waiting(state) {
         return Ok(None);
     }
-    if stored::is_settled(function, stack, &command.backup_id).await? {
+    let backup = &command.backup_id;
+    if committed.is_some_and(|committed| committed.contains(backup))
+        || stored::is_settled(function, stack, backup).await?
+    {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }

@@ -128,8 +128,11 @@ async fn settled(
 
 /// Writes the stack's state. The backup is committed all the same where that fails, and every tick repairs it.
 async fn ensure_state(function: &Function, stack: &StackName, backup: &BackupId) {
-    if let Err(error) = state::ensure(&function.aws.ssm, stack, backup).await {
-        warn!(stack = %stack, backup_id = %backup, problem = error.chain(), "the stack's state is not written yet");
+    match state::ensure(&function.aws.ssm, stack, backup).await {
+        Ok(_) => function.remember_state(stack),
+        Err(error) => {
+            warn!(stack = %stack, backup_id = %backup, problem = error.chain(), "the stack's state is not written yet");
+        }
     }
 }
 

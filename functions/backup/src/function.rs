@@ -1,11 +1,12 @@
 //! What lives as long as the process: clients, settings, and which commands need no second look.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use shared::aws::Aws;
 use shared::env::Config;
-use shared::id::{CommandId, InstanceId};
+use shared::id::{CommandId, InstanceId, StackName};
 
 /// The function's process.
 #[derive(Debug)]
@@ -17,7 +18,12 @@ pub(crate) struct Function {
     /// Commands that were seen through to their end. It only saves calls and repeated log lines: whoever does
     /// not know that a command is settled comes to the same result.
     settled: Mutex<HashSet<(CommandId, InstanceId)>>,
+    /// Stacks whose state is written. Every commit looks again; this only saves ticks their calls.
+    stated: Mutex<HashSet<StackName>>,
 }
+
+/// More than a day's commands of a large account; then what is remembered starts again.
+const MOST_REMEMBERED: usize = 10_000;
 
 impl Function {
     /// Starts with nothing settled.
@@ -26,18 +32,13 @@ impl Function {
             aws,
             config,
             settled: Mutex::default(),
+            stated: Mutex::default(),
         }
     }
 
     /// Remembers that a command needs no second look on this instance.
     pub(crate) fn remember(&self, command: &CommandId, instance: &InstanceId) {
-        /// More than a day's commands of a large account; then it starts again.
-        const MOST: usize = 10_000;
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if settled.len() >= MOST {
-            settled.clear();
-        }
-        settled.insert((command.clone(), instance.clone()));
+        remember(&self.settled, (command.clone(), instance.clone()));
     }
 
     /// Tells whether a command needs no second look on this instance.
@@ -45,4 +46,23 @@ impl Function {
         let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         settled.contains(&(command.clone(), instance.clone()))
     }
+
+    /// Remembers that a stack's state is written.
+    pub(crate) fn remember_state(&self, stack: &StackName) {
+        remember(&self.stated, stack.clone());
+    }
+
+    /// Tells whether a stack's state is known to be written.
+    pub(crate) fn has_state(&self, stack: &StackName) -> bool {
+        let stated = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
+        stated.contains(stack)
+    }
+}
+
+fn remember<T: Eq + Hash>(known: &Mutex<HashSet<T>>, fact: T) {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= MOST_REMEMBERED {
+        known.clear();
+    }
+    known.insert(fact);
 }

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt as _};
 use shared::aws::autoscaling::{self, Group, LifecycleState};
@@ -19,15 +19,17 @@ use shared::{Error, budget};
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use crate::catch_up;
+use crate::catch_up::{self, Committed};
 use crate::decide::{self, GroupFacts, Skip, Start, seconds};
 use crate::failures::{Failures, report};
 use crate::function::Function;
 use crate::outcome::{Outcome, Skipped};
 use crate::start;
 
-/// How many stacks are looked after side by side. Each takes some calls of S3, one after the other, and then one of the
-/// Parameter Store, which grants an account 40 a second.
+/// How many stacks' backups are listed side by side: one call of S3 for each, as a rule.
+const LISTINGS_AT_ONCE: usize = 16;
+/// How many stacks are looked after side by side. The first time, each takes a call of the Parameter Store, which grants
+/// an account 40 a second.
 const STACKS_AT_ONCE: usize = 4;
 
 /// Handles a tick: starts what is due, then looks after what earlier events left behind.
@@ -60,22 +62,17 @@ pub(crate) async fn on_tick(
     }
 
     let since = now - seconds(budget::COMMIT_WINDOW);
+    let committed = committed(function, &facts, since, &mut failures).await;
     let caught_up = catch_up::catch_up(
         function,
         &facts.groups,
         &facts.backups,
         since,
+        &committed,
         &mut failures,
     )
     .await;
-    let looking = facts.stacks().into_iter().map(|stack| async move {
-        let looked = look_after(function, &stack, now).await;
-        (stack, looked)
-    });
-    let mut looking = stream::iter(looking).buffer_unordered(STACKS_AT_ONCE);
-    while let Some((stack, looked)) = looking.next().await {
-        failures.keep(Some(&stack), looked);
-    }
+    look_after_all(function, &facts, &committed, now, &mut failures).await;
     let failures = failures.finish()?;
     Ok(Outcome::Tick {
         started,
@@ -214,25 +211,85 @@ async fn unfinished(
         .collect())
 }
 
-/// Measures the age of a stack's newest backup and how many are kept aside, and repairs the stack's state where its
+/// Lists what was committed of every stack since `since`. Of one that cannot be listed, nothing is known.
+async fn committed(
+    function: &Function,
+    facts: &Facts,
+    since: OffsetDateTime,
+    failures: &mut Failures<'_>,
+) -> Committed {
+    let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
+    let listing = facts.stacks().into_iter().map(|stack| async move {
+        let listed = catalog::recent(s3, bucket, &stack, Shelf::Committed, since).await;
+        (stack, listed)
+    });
+    let mut listing = stream::iter(listing).buffer_unordered(LISTINGS_AT_ONCE);
+    let mut committed = Committed::new();
+    while let Some((stack, listed)) = listing.next().await {
+        if let Some(listed) = failures.keep(Some(&stack), listed) {
+            committed.insert(stack, listed);
+        }
+    }
+    committed
+}
+
+/// Measures every stack that could be listed.
+async fn look_after_all(
+    function: &Function,
+    facts: &Facts,
+    committed: &Committed,
+    now: OffsetDateTime,
+    failures: &mut Failures<'_>,
+) {
+    let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
+    let aside = catalog::stacks(s3, bucket, Shelf::Quarantined).await;
+    let aside = failures.keep(None, aside).unwrap_or_default();
+    let stacks = facts.stacks().into_iter();
+    let looking = stacks.filter_map(|stack| Some((committed.get(&stack)?, stack)));
+    let looking = looking.map(|(recent, stack)| {
+        let aside = aside.contains(&stack);
+        async move {
+            let looked = look_after(function, &stack, recent, aside, now).await;
+            (stack, looked)
+        }
+    });
+    let mut looking = stream::iter(looking).buffer_unordered(STACKS_AT_ONCE);
+    while let Some((stack, looked)) = looking.next().await {
+        failures.keep(Some(&stack), looked);
+    }
+}
+
+/// Measures the age of a stack's newest backup and whether some are kept aside, and repairs the stack's state where its
 /// write was lost.
-async fn look_after(function: &Function, stack: &StackName, now: OffsetDateTime) -> Result<()> {
+async fn look_after(
+    function: &Function,
+    stack: &StackName,
+    recent: &BTreeSet<BackupId>,
+    aside: bool,
+    now: OffsetDateTime,
+) -> Result<()> {
     let (aws, config) = (&function.aws, &function.config);
-    let (s3, bucket) = (&aws.s3, &config.bucket);
-    let aside = catalog::newest(s3, bucket, stack, Shelf::Quarantined, 1, now).await?;
-    let newest = catalog::newest(s3, bucket, stack, Shelf::Committed, 1, now).await?;
-    let mut values = Vec::new();
-    if let Some(newest) = newest.first() {
-        values.push((Metric::BackupAge, (now - newest.time()).as_seconds_f64()));
+    let mut newest = recent.last().cloned();
+    if newest.is_none() {
+        let (s3, bucket) = (&aws.s3, config.bucket.as_str());
+        newest = catalog::newest(s3, bucket, stack, Shelf::Committed, 1, now)
+            .await?
+            .pop();
     }
-    if !aside.is_empty() {
-        values.push((Metric::BackupsQuarantined, 1.0));
-    }
+    let age = newest
+        .as_ref()
+        .map(|newest| (now - newest.time()).as_seconds_f64());
+    let age = age.map(|age| (Metric::BackupAge, age));
+    let aside = aside.then_some((Metric::BackupsQuarantined, 1.0));
+    let values: Vec<(Metric, f64)> = age.into_iter().chain(aside).collect();
     metrics::measured(&config.metric_namespace, now, stack, &values);
-    if let Some(newest) = newest.first()
-        && state::ensure(&aws.ssm, stack, newest).await?
+    if let Some(newest) = newest
+        && !function.has_state(stack)
     {
-        info!(stack = %stack, backup_id = %newest, decision = "RepairState", "the stack's state is written again");
+        if state::ensure(&aws.ssm, stack, &newest).await? {
+            info!(stack = %stack, backup_id = %newest, decision = "RepairState", "the stack's state is written again");
+        }
+        function.remember_state(stack);
     }
     Ok(())
 }

@@ -43,6 +43,38 @@ pub async fn newest(
     Ok(newest)
 }
 
+/// Returns a stack's backups on a shelf that were asked for at `since` or later: one call, as a rule.
+pub async fn recent(
+    client: &Client,
+    bucket: &str,
+    stack: &StackName,
+    shelf: Shelf,
+    since: OffsetDateTime,
+) -> Result<BTreeSet<BackupId>> {
+    // What follows a key does not include it.
+    let before = BackupId::at(since - Duration::MILLISECOND);
+    let request = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(shelf.prefix(stack))
+        .start_after(shelf.manifest(stack, &before));
+    let found = listed(bucket, request, |page| manifests(page, stack, shelf));
+    Ok(found.await?.into_iter().collect())
+}
+
+/// Returns the stacks that have backups on a shelf, all of them in one call for each thousand.
+pub async fn stacks(client: &Client, bucket: &str, shelf: Shelf) -> Result<BTreeSet<StackName>> {
+    let prefix = shelf.prefix_of_all();
+    let request = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(&prefix)
+        .delimiter("/");
+    let stacks = listed(bucket, request, |page| folders(page, &prefix)).await?;
+    let stacks = stacks.iter().filter_map(|stack| stack.parse().ok());
+    Ok(stacks.collect())
+}
+
 /// Returns all of a stack's backups on a shelf.
 pub async fn all(
     client: &Client,
@@ -129,14 +161,7 @@ async fn days(
         .prefix(&prefix)
         .delimiter("/")
         .set_start_after(from.map(|day| format!("{prefix}{day}")));
-    listed(bucket, request, |page| {
-        let days = page.common_prefixes().iter().filter_map(|found| {
-            let day = found.prefix()?.strip_prefix(&prefix)?.strip_suffix('/')?;
-            Some(day.to_owned())
-        });
-        days.collect()
-    })
-    .await
+    listed(bucket, request, |page| folders(page, &prefix)).await
 }
 
 async fn newest_of_days(
@@ -170,15 +195,25 @@ async fn backups_below(
     prefix: String,
 ) -> Result<Vec<BackupId>> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
-    listed(bucket, request, |page| {
-        let backups = page.contents().iter().filter_map(|object| {
-            let key = object.key()?;
-            let backup = layout::backup_of_manifest(key)?;
-            (shelf.manifest(stack, &backup) == key).then_some(backup)
-        });
-        backups.collect()
-    })
-    .await
+    listed(bucket, request, |page| manifests(page, stack, shelf)).await
+}
+
+/// Reads the backups whose manifests are on a page.
+fn manifests(page: &ListObjectsV2Output, stack: &StackName, shelf: Shelf) -> Vec<BackupId> {
+    let backups = keys(page).into_iter().filter_map(|key| {
+        let backup = layout::backup_of_manifest(&key)?;
+        (shelf.manifest(stack, &backup) == key).then_some(backup)
+    });
+    backups.collect()
+}
+
+/// Reads the names between a prefix and the next slash.
+fn folders(page: &ListObjectsV2Output, prefix: &str) -> Vec<String> {
+    let names = page.common_prefixes().iter().filter_map(|found| {
+        let name = found.prefix()?.strip_prefix(prefix)?.strip_suffix('/')?;
+        Some(name.to_owned())
+    });
+    names.collect()
 }
 
 fn keys(page: &ListObjectsV2Output) -> Vec<String> {

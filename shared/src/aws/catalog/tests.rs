@@ -115,6 +115,33 @@ async fn the_newest_of_a_whole_day_are_beyond_its_first_page() {
 }
 
 #[tokio::test]
+async fn the_backups_of_the_last_hours_cost_one_call() {
+    let (rule, calls) = bucket(every_minute(20_000));
+    let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
+    let since = NOW - Duration::hours(2);
+    let found = recent(&client, "bucket", &stack(), Shelf::Committed, since).await;
+    let expected = (0..=120).map(|age| BackupId::at(NOW - Duration::minutes(age)));
+    assert_eq!(found.unwrap(), expected.collect());
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn all_stacks_of_a_shelf_cost_one_call() {
+    let mut keys = BTreeSet::from(["quarantine/No Stack/notes".to_owned()]);
+    for name in ["dtr", "gitea"] {
+        let stack = name.parse().unwrap();
+        let backups = (0..2_000).map(|age| BackupId::at(NOW - Duration::minutes(age)));
+        keys.extend(backups.map(|backup| Shelf::Quarantined.manifest(&stack, &backup)));
+    }
+    let (rule, calls) = bucket(keys);
+    let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
+    let found = stacks(&client, "bucket", Shelf::Quarantined).await;
+    let expected = ["dtr", "gitea"].map(|name| name.parse().unwrap());
+    assert_eq!(found.unwrap(), expected.into());
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn backups_of_long_ago_are_found_as_well() {
     let old = [40, 400, 1_500].map(|days| BackupId::at(NOW - Duration::days(days)));
     let keys = old
