@@ -22,6 +22,7 @@ mod retention;
 pub mod situations;
 mod ssm;
 pub mod steps;
+mod take;
 pub mod world;
 
 use std::sync::Arc;
@@ -70,7 +71,7 @@ impl Model for Protocol {
 
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
         let mut next = world.clone();
-        steps::take(self, &mut next, &step).then_some(next)
+        take::take(self, &mut next, &step).then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

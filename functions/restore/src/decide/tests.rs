@@ -1,6 +1,7 @@
+mod invariants;
+
 use super::*;
 use crate::attempt::{Cause, Failure};
-use proptest::prelude::*;
 use shared::aws::ssm::CommandEnd;
 use shared::report::{ExitCode, RestoreOutcome};
 use time::macros::datetime;
@@ -373,90 +374,5 @@ fn every_reason_says_what_happened_and_what_to_do() {
     for reason in &reasons {
         assert!(reason.remedy().ends_with('.'), "{reason:?}");
         assert!(!reason.to_string().ends_with('.'), "{reason}");
-    }
-}
-
-fn any_progress() -> impl Strategy<Value = Progress> {
-    prop_oneof![
-        Just(Progress::Unclear),
-        Just(Progress::Executing),
-        Just(Progress::Succeeded(report())),
-        Just(failed(Cause::Agent(ExitCode::Busy))),
-        Just(failed(Cause::Agent(ExitCode::Restore))),
-        Just(failed(Cause::Contract)),
-        Just(failed(Cause::Command(CommandEnd::TimedOut))),
-    ]
-}
-
-prop_compose! {
-    fn any_facts()(
-        waited in 0_u32..10_000,
-        standing in prop_oneof![
-            4 => Just(Standing::Waiting),
-            1 => Just(Standing::WaitingForWarmPool),
-            1 => Just(Standing::Elsewhere("InService".to_owned())),
-        ],
-        protected in prop::bool::weighted(0.9),
-        root_volume_replaced in prop::bool::weighted(0.1),
-        predecessor in prop_oneof![
-            Just(None),
-            Just(Some(Predecessor::Leaving(other()))),
-            Just(Some(Predecessor::Active(other()))),
-        ],
-        agent in prop_oneof![Just(Agent::Unregistered), Just(Agent::Lost), Just(Agent::Online)],
-        progress in prop::collection::vec(any_progress(), 0..4),
-    ) -> Facts {
-        Facts {
-            standing,
-            stack: if protected { ready(0).stack } else { Err("tag it".to_owned()) },
-            root_volume_replaced,
-            predecessor,
-            agent,
-            attempts: attempts(progress),
-            ..ready(waited)
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn an_instance_enters_service_only_with_a_report_of_success(facts in any_facts()) {
-        let reported = |attempt: &Attempt| matches!(attempt.progress, Progress::Succeeded(_));
-        match instance(&facts) {
-            Decision::Continue { .. } => {
-                prop_assert!(facts.attempts.iter().any(reported));
-                prop_assert_eq!(facts.standing, Standing::Waiting);
-            }
-            Decision::PassIntoWarmPool => {
-                prop_assert_eq!(facts.standing, Standing::WaitingForWarmPool);
-            }
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn nothing_is_sent_where_anything_was_sent(facts in any_facts()) {
-        if let Decision::ChooseBackup { .. } = instance(&facts) {
-            prop_assert!(facts.attempts.is_empty());
-            prop_assert_ne!(facts.predecessor, Some(Predecessor::Active(other())));
-            prop_assert_eq!(facts.agent, Agent::Online);
-            prop_assert_eq!(facts.standing, Standing::Waiting);
-        }
-    }
-
-    #[test]
-    fn no_heartbeat_without_a_living_restore_below_the_cap(facts in any_facts()) {
-        if let Decision::AlreadyRunning { heartbeat: true, .. } = instance(&facts) {
-            prop_assert!(facts.attempts.iter().any(|attempt| attempt.progress == Progress::Executing));
-            prop_assert_eq!(facts.agent, Agent::Online);
-            prop_assert!(facts.waited_seconds() <= i64::from(budget::HARD_CAP));
-        }
-    }
-
-    #[test]
-    fn the_order_of_the_commands_does_not_matter(facts in any_facts()) {
-        let mut reversed = facts.clone();
-        reversed.attempts.reverse();
-        prop_assert_eq!(instance(&facts).name(), instance(&reversed).name());
     }
 }
