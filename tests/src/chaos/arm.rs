@@ -69,6 +69,7 @@ pub fn create_group(protected: &Protected, gates: &Gates, disks: &Arc<Disks>) ->
         let (inner, gates, disks) = (Arc::clone(&inner), gates.clone(), Arc::clone(&disks));
         async move {
             disks.boot(&node)?;
+            gates.install_mover(&node)?;
             inner(Arc::clone(&node)).await?;
             change_settings(
                 &node,

@@ -97,7 +97,16 @@ impl Gates {
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Puts the gates on a prepared node.
+    /// Puts the gate of the agent itself on a node that has just begun to boot: SSM may deliver before it is prepared.
+    pub fn install_mover(&self, node: &Node) -> Result<()> {
+        let programs = node.root().join("usr/local/bin");
+        std::fs::create_dir_all(&programs)
+            .with_context(|| format!("create {}", programs.display()))?;
+        write_program(&programs.join("mv"), &self.mover())?;
+        write_program(&programs.join("cut-at-line"), &self.cutter())
+    }
+
+    /// Puts the other gates on a prepared node.
     pub fn install(&self, node: &Node) -> Result<()> {
         let programs = node.root().join("usr/local/bin");
         let tools = bin_directory()?;
@@ -119,9 +128,7 @@ impl Gates {
             node,
             &format!("[\"{}\"]", start.display()),
             &format!("[\"{}\"]", path.display()),
-        )?;
-        write_program(&programs.join("mv"), &self.mover())?;
-        write_program(&programs.join("cut-at-line"), &self.cutter())
+        )
     }
 
     fn gate(&self, program: &str, real: &Path) -> String {

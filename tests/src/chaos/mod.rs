@@ -27,7 +27,6 @@ use crate::fault::lock;
 use catalogue::{Fault, Story};
 use dice::Dice;
 use lane::Lane;
-use promises::Broken;
 use table::Table;
 
 /// After how many runs a stack is given up for a new one.
@@ -168,6 +167,9 @@ async fn work(
     }
 }
 
+/// How often a fault is tried that does not strike: what it is to strike may have been over before.
+const TRIES: u64 = 3;
+
 /// Plays one run; tells whether its stack can be used for another.
 async fn one_run(
     lane: &mut Lane,
@@ -177,66 +179,27 @@ async fn one_run(
     say: &(dyn Fn(&str) + Sync),
 ) -> bool {
     for (fault, repetition) in &run.faults {
-        if lane.spent {
-            match Lane::open(run.large).await {
-                Ok(fresh) => *lane = fresh,
-                Err(problem) => {
-                    lock(table).failed(&fault.name, &format!("{problem:#}"));
-                    return false;
+        for retry in 0..TRIES {
+            if lane.spent {
+                match Lane::open(run.large).await {
+                    Ok(fresh) => *lane = fresh,
+                    Err(problem) => {
+                        lock(table).failed(&fault.name, &format!("{problem:#}"));
+                        return false;
+                    }
                 }
             }
-        }
-        let began = std::time::Instant::now();
-        let mut dice = Dice::new(options.seed + *repetition as u64, &fault.name);
-        let met = lane.meet(fault, &mut dice).await;
-        let broken: Vec<Broken> = std::mem::take(&mut lane.broken);
-        let again = options.seed + *repetition as u64;
-        let (mut problems, word) = (
-            Vec::new(),
-            match &met {
-                Ok(Some(met)) => format!("{:?}, {} hits", met.outcome, met.hits),
-                Ok(None) => "skipped: this machine cannot have it".to_owned(),
-                Err(problem) => format!("FAILED: {problem:#}"),
-            },
-        );
-        problems.extend(broken.iter().map(|broken| format!("BROKEN {broken}")));
-        let seconds = began.elapsed().as_secs_f64();
-        say(&format!(
-            "run {:>3}  {:>5.1} s  {}: {word}",
-            run.number + 1,
-            seconds,
-            fault.name
-        ));
-        for problem in &problems {
-            say(&format!("         {problem}"));
-        }
-        let failed = met.is_err() || !problems.is_empty();
-        if failed || matches!(&met, Ok(Some(met)) if met.hits == 0) {
-            for line in lane.protected.problems(lane::STACK).iter().rev().take(3) {
-                say(&format!("         it said: {}", line["fields"]));
+            let seed = options.seed + *repetition as u64 + retry;
+            if one_fault(lane, run.number, fault, seed, table, say).await {
+                break;
             }
-        }
-        if failed {
-            say(&format!(
-                "         repeat it: make chaos ARGS=\"--seed {again} --only '{}'\"",
-                fault.name
-            ));
-        }
-        lock(table).met(&fault.name, met, broken);
-        if failed {
-            lane.spent = true;
         }
     }
     // The story goes on to a restore in every run, so that what was backed up under a fault is also restored.
-    if !lane.spent
-        && run
-            .faults
-            .iter()
-            .all(|(fault, _)| fault.story == Story::Backup)
-    {
-        let ended = lane
-            .replace(Story::Loss, None, &mut Dice::new(options.seed, "end"))
-            .await;
+    let backups_alone = |(fault, _): &(Fault, usize)| fault.story == Story::Backup;
+    if !lane.spent && run.faults.iter().all(backups_alone) {
+        let mut dice = Dice::new(options.seed, "end");
+        let ended = lane.replace(Story::Loss, None, &mut dice).await;
         let broken = std::mem::take(&mut lane.broken);
         let name = &run.faults[0].0.name;
         for broken in &broken {
@@ -245,10 +208,53 @@ async fn one_run(
                 run.number + 1
             ));
         }
-        let intact = ended.is_ok() && broken.is_empty();
+        lane.spent = ended.is_err() || !broken.is_empty();
         lock(table).afterwards(name, ended, broken);
-        return intact;
     }
     lock(table).requests(&lane.tap.seen());
     !lane.spent
+}
+
+/// Lets a fault strike once; tells whether it need not be tried again.
+async fn one_fault(
+    lane: &mut Lane,
+    run: usize,
+    fault: &Fault,
+    seed: u64,
+    table: &Mutex<Table>,
+    say: &(dyn Fn(&str) + Sync),
+) -> bool {
+    let began = std::time::Instant::now();
+    let met = lane.meet(fault, &mut Dice::new(seed, &fault.name)).await;
+    let broken = std::mem::take(&mut lane.broken);
+    let word = match &met {
+        Ok(Some(met)) => format!("{:?}, {} hits", met.outcome, met.hits),
+        Ok(None) => "skipped: this machine cannot have it".to_owned(),
+        Err(problem) => format!("FAILED: {problem:#}"),
+    };
+    say(&format!(
+        "run {:>3}  {:>5.1} s  {}: {word}",
+        run + 1,
+        began.elapsed().as_secs_f64(),
+        fault.name
+    ));
+    for broken in &broken {
+        say(&format!("         BROKEN {broken}"));
+    }
+    let missed = matches!(&met, Ok(Some(met)) if met.hits == 0);
+    lane.spent = met.is_err() || !broken.is_empty();
+    if lane.spent || missed {
+        for line in lane.protected.problems(lane::STACK).iter().rev().take(3) {
+            say(&format!("         it said: {}", line["fields"]));
+        }
+    }
+    if lane.spent {
+        say(&format!(
+            "         repeat it: make chaos ARGS=\"--seed {seed} --only '{}'\"",
+            fault.name
+        ));
+    }
+    let enough = lane.spent || !missed;
+    lock(table).met(&fault.name, met, broken);
+    enough
 }

@@ -124,6 +124,11 @@ pub(super) async fn arm(
             let last = last_strike(point, answer, fault.story, dice);
             let stall = stall(point, last);
             lane.tap.rule(move |seen| {
+                if hits.load(Ordering::SeqCst) == 0
+                    && let Some(missing) = missing(&point, seen)
+                {
+                    return Some(missing);
+                }
                 let aborts = point.operation == "AbortMultipartUpload";
                 if aborts && seen.operation == "CompleteMultipartUpload" {
                     // Only an upload that fails is aborted.
@@ -220,7 +225,13 @@ fn strike_once(
         if let Some(slow) = slow(&point, seen) {
             return Some(slow);
         }
-        if !point.is(seen) || hits.load(Ordering::SeqCst) > 0 {
+        if hits.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        if let Some(missing) = missing(&point, seen) {
+            return Some(missing);
+        }
+        if !point.is(seen) {
             return None;
         }
         let struck = strike(seen)?;
@@ -234,6 +245,15 @@ fn slow(point: &Point, seen: &Seen) -> Option<Act> {
     let restores = seen.operation == "GetObject" && seen.object == "dump 1";
     let slow = point.operation == HEARTBEAT && restores;
     slow.then(|| Act::Storage(s3::Fault::Stall(4 * SHORT_STALL)))
+}
+
+/// The agent is put only by a function that finds it missing, and the other one may have put it just before.
+fn missing(point: &Point, seen: &Seen) -> Option<Act> {
+    let puts = (point.operation, point.object) == ("PutObject", "agent");
+    let looks = seen.caller == point.caller && seen.operation == "HeadObject";
+    let missing = puts && looks && seen.object == point.object;
+    let answer = || s3::Fault::Error(StatusCode::NOT_FOUND, "NotFound".to_owned());
+    missing.then(|| Act::Storage(answer()))
 }
 
 /// Sees to it that a request is made which is not made every time.
