@@ -1,6 +1,7 @@
 //! What orchestration adds to a failover: from the moment at which the new node can be asked to its service, without what
 //! the node itself works. Against a poller that is written as AWS's samples are.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,7 @@ use super::{Plan, REKINDLE};
 use crate::autoscaling::Lifecycle;
 use crate::bus::Mishap;
 use crate::clock;
+use crate::fault::lock;
 use crate::node::Node;
 use crate::protected::{PATIENCE, Protected};
 use crate::wait::wait_for;
@@ -26,6 +28,8 @@ use crate::world::Binaries;
 const STACK: &str = "failover";
 const POLLER: &str = "a boto3 poller";
 const NAPS: &str = "  of it asleep between two polls";
+/// Of ours, what is not in its own row: the function looks at a node that is not ready once a second.
+const WAIT: &str = "  before it, until the function looks again";
 const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const HOOK: &str = "rekindle-launch";
 const DOCUMENT: &str = "bench-restore";
@@ -54,6 +58,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         .binaries(binaries)
         .document(DOCUMENT, document);
     let protected = Protected::with(builder).await?;
+    let looks = Looks::on(&protected);
     let mut node = protected.filled(STACK).await?;
     let manifest = protected.back_up(STACK).await?;
     for run in 1..=plan.runs {
@@ -65,14 +70,11 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
             .await?;
         let in_service = clock::now();
         let report = protected.restored(&node).await?;
-        let seconds = overhead(&protected, &node, in_service, report.seconds).await?;
-        row.add(
-            REKINDLE,
-            Sample {
-                seconds,
-                ..Sample::default()
-            },
-        );
+        let ready = ready_at(&protected, &node).await?;
+        let wait = looks.late(ready).as_seconds_f64();
+        let seconds = (in_service - ready).as_seconds_f64() - report.seconds - wait;
+        row.add(REKINDLE, lasting(seconds));
+        row.add(WAIT, lasting(wait));
 
         protected.world.bus().mishap(LAUNCH, Mishap::Drop, 1);
         protected.world.kill_instance(node.id()).await?;
@@ -87,34 +89,56 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
             .await?;
         let in_service = clock::now();
         let worked = worked(&protected, &node).await?;
-        let seconds = overhead(&protected, &node, in_service, worked).await?;
+        let ready = ready_at(&protected, &node).await?;
         row.add(
             POLLER,
-            Sample {
-                seconds,
-                ..Sample::default()
-            },
+            lasting((in_service - ready).as_seconds_f64() - worked),
         );
-        row.add(
-            NAPS,
-            Sample {
-                seconds: naps.as_secs_f64(),
-                ..Sample::default()
-            },
-        );
+        row.add(NAPS, lasting(naps.as_secs_f64()));
     }
     row.at_most("seconds", 0.5, time);
     Ok(vec![row])
 }
 
-/// Returns the seconds from the moment at which the node's agent has registered and its first boot is over to the
-/// service, without the node's own.
-async fn overhead(
-    protected: &Protected,
-    node: &Node,
-    in_service: OffsetDateTime,
-    worked: f64,
-) -> Result<f64> {
+fn lasting(seconds: f64) -> Sample {
+    Sample {
+        seconds,
+        ..Sample::default()
+    }
+}
+
+/// When it was asked which agents have registered, and when a command was sent.
+#[derive(Clone, Default)]
+struct Looks(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
+
+impl Looks {
+    fn on(protected: &Protected) -> Self {
+        let looks = Self::default();
+        let noted = looks.clone();
+        protected.world.faults().on_call(move |call| {
+            lock(&noted.0).push((call.operation.clone(), clock::now()));
+            None
+        });
+        looks
+    }
+
+    /// Returns how long after `ready` the look began that led to the newest command; nothing where it was sent earlier.
+    fn late(&self, ready: OffsetDateTime) -> time::Duration {
+        let calls = lock(&self.0);
+        let sent = calls.iter().rposition(|(call, _)| call == "SendCommand");
+        let before = sent.map_or(&[][..], |sent| &calls[..sent]);
+        let looks = before
+            .iter()
+            .rev()
+            .filter(|(call, _)| call == "DescribeInstanceInformation");
+        let look = looks.map(|(_, at)| *at).next();
+        look.map_or(time::Duration::ZERO, |look| look - ready)
+            .max(time::Duration::ZERO)
+    }
+}
+
+/// Returns the moment at which the node's agent has registered and its first boot is over.
+async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> {
     let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
     let agents = ssm.describe_instance_information().send().await?;
     let mut agents = agents.instance_information_list().iter();
@@ -125,7 +149,7 @@ async fn overhead(
     let registered = OffsetDateTime::from_unix_timestamp_nanos(registered.as_nanos())?;
     let finished = node.root().join("var/lib/cloud/instance/boot-finished");
     let booted: OffsetDateTime = std::fs::metadata(&finished)?.modified()?.into();
-    Ok((in_service - registered.max(booted)).as_seconds_f64() - worked)
+    Ok(registered.max(booted))
 }
 
 async fn poll(
