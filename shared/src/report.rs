@@ -77,7 +77,7 @@ exit_codes! {
     ConfigurationMissing = 23 permanent "ConfigurationMissing", "A configured path does not exist: create it, or correct `paths` in `[configuration]`.";
     ConfigurationCapture = 24 transient "ConfigurationCapture", "A configured file could not be archived: the message names it.";
     Verification = 25 transient "Verification", "What was read is not what was backed up, so it was neither committed nor restored: look at the named object's noncurrent versions, and at the node's memory and disk.";
-    NoUsableBackup = 30 permanent "NoUsableBackup", "None of the offered backups passed verification: look at the skipped ones in the report, and restore a chosen older one.";
+    NoUsableBackup = 30 permanent "NoUsableBackup", "None of the offered backups passed verification: look at the skipped ones in the report; the README's section on restores that keep failing says how to go further back.";
     Download = 31 transient "Download", "S3 did not deliver an object: check the node's access to backups/ of its own stack.";
     Restore = 32 transient "Restore", "`pg_restore` or `psql` failed: its own words are in the message.";
     ServerTooOld = 33 permanent "ServerTooOld", "The server is older than the one that was backed up: start the same or a newer major version.";
