@@ -198,22 +198,26 @@ impl Node {
         self.erase()
     }
 
-    /// Kills what runs, without waiting for its end: for when there is no more time.
+    /// Kills what runs, where nothing can be awaited.
     pub(crate) fn pull_the_plug(&self) {
         self.power.store(false, Ordering::SeqCst);
         self.discarded.store(true, Ordering::SeqCst);
-        // Processes that were being started are found by the second look.
-        for _ in 0..2 {
-            if let Err(error) = processes::signal_all(&self.root(), Signal::KILL) {
-                tracing::warn!(instance = self.id, "clean up: {error:#}");
-            }
+        let ended = processes::end_all(&self.root()).and_then(|()| self.let_go());
+        if let Err(error) = ended {
+            tracing::warn!(instance = self.id, "clean up: {error:#}");
+        }
+    }
+
+    /// Lets go of what its engine has mounted, if it has one.
+    fn let_go(&self) -> Result<()> {
+        match self.engine.get() {
+            Some(_) => engine::let_go(&self.directory, &self.id),
+            None => Ok(()),
         }
     }
 
     fn erase(&self) -> Result<()> {
-        if self.engine.get().is_some() {
-            engine::let_go(&self.directory, &self.id)?;
-        }
+        self.let_go()?;
         match std::fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("erase {}", self.directory.display()))
@@ -356,9 +360,9 @@ impl Drop for Node {
     }
 }
 
-/// Kills what works for this root, without waiting for its end.
+/// Kills what works for this root, and waits until it is gone: it would go on writing into a directory that is erased.
 pub(crate) fn end_processes(root: &Path) -> Result<()> {
-    processes::signal_all(root, Signal::KILL).map(|_| ())
+    processes::end_all(root)
 }
 
 /// Writes an executable file.

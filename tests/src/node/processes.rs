@@ -16,6 +16,13 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Kills every process of the node, and those they start meanwhile, until there is none.
 pub(super) async fn kill_all(root: &Path) -> Result<()> {
+    let root = root.to_owned();
+    let killing = tokio::task::spawn_blocking(move || end_all(&root));
+    killing.await.context("kill a node's processes")?
+}
+
+/// The same where nothing can be awaited.
+pub(super) fn end_all(root: &Path) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
         let left = signal_all(root, Signal::KILL)?;
@@ -27,7 +34,7 @@ pub(super) async fn kill_all(root: &Path) -> Result<()> {
             "{left} processes below {} outlive SIGKILL",
             root.display()
         );
-        tokio::time::sleep(POLL).await;
+        std::thread::sleep(POLL);
     }
 }
 
