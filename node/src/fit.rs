@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use shared::manifest::Index;
 use shared::report::ExitCode;
 
@@ -13,10 +14,24 @@ use crate::server::Server;
 /// Bytes that a restore needs beyond the databases' own and the write-ahead log.
 const DISK_MARGIN: u64 = 256 * 1024 * 1024;
 
-/// How large the write-ahead log may become before a checkpoint makes room, in bytes; 9.4 counts in segments.
-const WRITE_AHEAD_LOG: &str =
-    "SELECT to_json(coalesce(max(setting::bigint * CASE unit WHEN '16MB' THEN 16777216
-    ELSE 1048576 END), 1073741824)) FROM pg_settings WHERE name = 'max_wal_size'";
+/// What the server has to offer, in one session. How large the write-ahead log may become before a checkpoint makes room
+/// is said in MB; 9.4 counts in segments, and has no such setting.
+const OFFER: &str = "SELECT json_build_object(
+  'extensions', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
+  'directory', current_setting('data_directory'),
+  'log', (SELECT coalesce(max(setting::bigint * CASE unit WHEN '16MB' THEN 16777216 ELSE 1048576 END), 1073741824)
+    FROM pg_settings WHERE name = 'max_wal_size'))";
+
+/// What the server has to offer.
+#[derive(Debug, Deserialize)]
+struct Offer {
+    /// Extensions whose files are there.
+    extensions: BTreeSet<String>,
+    /// Where the data are, as the server sees it.
+    directory: String,
+    /// The most bytes of the write-ahead log.
+    log: u64,
+}
 
 /// Checks all that can be known before anything is restored: the server's version, its extensions and its free
 /// space.
@@ -35,28 +50,29 @@ pub(crate) async fn check(
         );
         return Err(Failure::new(ExitCode::ServerTooOld, message));
     }
-    check_extensions(postgres, contents).await?;
+    let offer = offer(postgres).await?;
+    check_extensions(&offer, contents)?;
     let bytes = index
         .databases
         .iter()
         .map(|database| database.database_bytes);
-    check_space(postgres, bytes.fold(0, u64::saturating_add)).await
+    check_space(postgres, &offer, bytes.fold(0, u64::saturating_add)).await
 }
 
-async fn check_space(postgres: &Postgres, database_bytes: u64) -> Result<()> {
+async fn offer(postgres: &Postgres) -> Result<Offer> {
     let code = ExitCode::PostgresUnreachable;
-    let log: u64 = postgres
-        .query(ADMIN_DATABASE, WRITE_AHEAD_LOG, code)
-        .await?;
+    postgres.query(ADMIN_DATABASE, OFFER, code).await
+}
+
+async fn check_space(postgres: &Postgres, offer: &Offer, database_bytes: u64) -> Result<()> {
+    let directory = &offer.directory;
     let needed = database_bytes
         .saturating_add(database_bytes / 10)
-        .saturating_add(log)
+        .saturating_add(offer.log)
         .saturating_add(DISK_MARGIN);
-    let query = "SELECT to_json(current_setting('data_directory'))";
-    let directory: String = postgres.query(ADMIN_DATABASE, query, code).await?;
     let output = postgres
         .tool("df")
-        .args(["-Pk", &directory])
+        .args(["-Pk", directory])
         .output()
         .await
         .or_fail(ExitCode::Internal, || "run df")?;
@@ -80,16 +96,12 @@ async fn check_space(postgres: &Postgres, database_bytes: u64) -> Result<()> {
     Err(Failure::new(ExitCode::DiskTooSmall, message))
 }
 
-async fn check_extensions(postgres: &Postgres, contents: &Contents) -> Result<()> {
-    let query = "SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions";
-    let available: BTreeSet<String> = postgres
-        .query(ADMIN_DATABASE, query, ExitCode::Restore)
-        .await?;
+fn check_extensions(offer: &Offer, contents: &Contents) -> Result<()> {
     let missing: BTreeSet<String> = contents
         .databases
         .iter()
         .flat_map(|database| &database.properties.extensions)
-        .filter(|extension| !available.contains(&extension.name))
+        .filter(|extension| !offer.extensions.contains(&extension.name))
         .map(|extension| format!("{} {}", extension.name, extension.version))
         .collect();
     if missing.is_empty() {
@@ -149,8 +161,9 @@ mod tests {
     async fn a_disk_that_is_too_small_is_found_before_the_restore() {
         let cluster = Cluster::start();
         let postgres = cluster.postgres();
-        check_space(&postgres, 1).await.unwrap();
-        let failure = check_space(&postgres, 1 << 60).await.unwrap_err();
+        let offer = offer(&postgres).await.unwrap();
+        check_space(&postgres, &offer, 1).await.unwrap();
+        let failure = check_space(&postgres, &offer, 1 << 60).await.unwrap_err();
         assert_eq!(failure.code, ExitCode::DiskTooSmall);
         assert!(
             failure.chain().starts_with("the restore needs 12094"),
