@@ -18,13 +18,14 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::{HttpClient as _, SharedHttpClient};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::DateTime;
 use aws_smithy_http_client::Builder as HttpClient;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::http::http_client_fn;
 use time::OffsetDateTime;
 
 use crate::error::Error;
@@ -64,10 +65,14 @@ impl Aws {
 }
 
 /// Makes what clients of AWS connect by, with ring's cryptography: the SDK's own choice makes larger packages.
+///
+/// The machine's root certificates are read by the first request. By itself, this client would read them for nothing
+/// when the client of a service is made, once more for each: that was most of a function's start.
 pub fn http_client() -> SharedHttpClient {
-    HttpClient::new()
+    let client = HttpClient::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+        .build_https();
+    http_client_fn(move |settings, components| client.http_connector(settings, components))
 }
 
 /// What the services call an overload, none of which their models declare.
