@@ -1,20 +1,29 @@
 //! Unpacks a configuration archive beside what is live. Nothing is trusted: every entry must lie in a directory
 //! that this very archive made, so that neither `..` nor a symbolic link leads anywhere else.
 
+mod attributes;
+mod disk;
+mod writers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use tar::{Entry, EntryType};
+
+use self::attributes::Attributes;
+use self::disk::{Disks, Meter};
+use self::writers::{SMALL, Small, Writers};
 
 /// The longest name or set of attributes that is read, in bytes.
 const MOST_HEADER_BYTES: u64 = 1024 * 1024;
-const ATTRIBUTE: &str = "SCHILY.xattr.";
+/// How much of a file is written at once, in bytes.
+const CHUNK: usize = 256 * 1024;
 
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +46,32 @@ pub enum UnpackError {
 type Result<T> = std::result::Result<T, UnpackError>;
 
 /// Unpacks a tar: the entry `<n>` becomes `targets[n]`, and `<n>/…` what is in it. No target may exist before;
-/// each does afterwards. Reads to the archive's end.
+/// each does afterwards, on the disk. Reads to the archive's end.
 pub fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
+    let disks = Disks::open(targets)?;
+    let is_root = rustix::process::geteuid().is_root();
+    let unpacked = disks.while_flushing(|meter| {
+        writers::beside(is_root, |writers| {
+            entries(reader, targets, is_root, Out { meter, writers })
+        })
+    })?;
+    unpacked.finish()?;
+    disks.flush()?;
+    unpacked.check_flushed()
+}
+
+fn entries<'t>(
+    reader: impl Read,
+    targets: &'t [PathBuf],
+    is_root: bool,
+    out: Out<'_>,
+) -> Result<Unpacking<'t>> {
     let mut archive = tar::Archive::new(reader);
     let mut unpacking = Unpacking {
         targets,
         made: BTreeMap::new(),
         directories: Vec::new(),
-        is_root: rustix::process::geteuid().is_root(),
+        is_root,
     };
     let mut next = Announced::default();
     // Raw entries: the attributes' values are bytes, which the library's own reader would split at newlines.
@@ -54,11 +81,19 @@ pub fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
             EntryType::XHeader => next.records = records(&announcement(&mut entry)?)?,
             EntryType::GNULongName => next.name = Some(name_of(announcement(&mut entry)?)),
             EntryType::GNULongLink => next.link = Some(name_of(announcement(&mut entry)?)),
-            _ => unpacking.entry(&mut entry, std::mem::take(&mut next))?,
+            _ => unpacking.entry(&mut entry, std::mem::take(&mut next), out)?,
         }
     }
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(UnpackError::Read)?;
-    unpacking.finish()
+    out.writers.finish()?;
+    Ok(unpacking)
+}
+
+/// What is beside the thread that decodes.
+#[derive(Clone, Copy)]
+struct Out<'o> {
+    meter: &'o Meter,
+    writers: &'o Writers,
 }
 
 /// What the entries before an entry say of it.
@@ -85,17 +120,13 @@ struct Unpacking<'t> {
     is_root: bool,
 }
 
-/// What makes a file what it is, apart from its name and content.
-struct Attributes {
-    mode: u32,
-    uid: u64,
-    gid: u64,
-    modified: Timespec,
-    extended: Vec<(OsString, Vec<u8>)>,
-}
-
 impl Unpacking<'_> {
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>, announced: Announced) -> Result<()> {
+    fn entry(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        announced: Announced,
+        out: Out<'_>,
+    ) -> Result<()> {
         let kind = entry.header().entry_type();
         let name = announced
             .name
@@ -130,19 +161,10 @@ impl Unpacking<'_> {
                 Made::Directory
             }
             EntryType::Regular | EntryType::Continuous => {
-                let mut file = OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&path)
-                    .map_err(failed)?;
-                let expected = entry.size();
-                let written = io::copy(entry, &mut file).map_err(failed)?;
-                if written != expected {
+                let written = write(entry, path, attributes, self.is_root, out)?;
+                if written != entry.size() {
                     return Err(refuse(&name, "ends early"));
                 }
-                drop(file);
-                attributes.apply(&path, self.is_root).map_err(failed)?;
                 Made::File
             }
             EntryType::Link => {
@@ -152,6 +174,7 @@ impl Unpacking<'_> {
                     return Err(refuse(&name, "links to what is not in the archive"));
                 }
                 let target = self.place(&target)?;
+                out.writers.finish()?;
                 rustix::fs::linkat(CWD, &target, CWD, &path, AtFlags::empty())
                     .map_err(|errno| failed(errno.into()))?;
                 Made::Other
@@ -210,7 +233,7 @@ impl Unpacking<'_> {
         })
     }
 
-    fn finish(self) -> Result<()> {
+    fn finish(&self) -> Result<()> {
         let there: BTreeSet<usize> = self
             .made
             .keys()
@@ -230,23 +253,13 @@ impl Unpacking<'_> {
             let set = attributes.apply(path, self.is_root);
             set.map_err(|source| failed(path, source))?;
         }
-        self.flush().map_err(|(path, source)| failed(&path, source))
+        Ok(())
     }
 
-    /// Brings everything to the disk: at first all at once, for each file by itself waits for the disk by itself. Older
-    /// kernels tell of what cannot be written only when they are asked for the file.
-    fn flush(&self) -> std::result::Result<(), (PathBuf, io::Error)> {
-        let mut flushed = BTreeSet::new();
-        for target in self.targets {
-            let beside = target.parent().unwrap_or(Path::new("/"));
-            File::open(beside)
-                .and_then(|directory| {
-                    if flushed.insert(directory.metadata()?.dev()) {
-                        rustix::fs::syncfs(&directory)?;
-                    }
-                    Ok(())
-                })
-                .map_err(|error| (beside.to_owned(), error))?;
+    /// Asks for every file whether it was written, where the flush of all of them does not tell.
+    fn check_flushed(&self) -> Result<()> {
+        if disk::flush_tells_all() {
+            return Ok(());
         }
         let files = self.made.iter().filter(|(_, made)| **made == Made::File);
         let files = files.filter_map(|(name, _)| self.place(name).ok());
@@ -254,8 +267,9 @@ impl Unpacking<'_> {
         for path in files.chain(directories) {
             match File::open(&path).and_then(|file| file.sync_all()) {
                 // Its own mode may keep everybody but root out.
-                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-                    return Err((path, error));
+                Err(source) if source.kind() != io::ErrorKind::PermissionDenied => {
+                    let path = path.display().to_string();
+                    return Err(UnpackError::Write { path, source });
                 }
                 _ => {}
             }
@@ -264,89 +278,50 @@ impl Unpacking<'_> {
     }
 }
 
-impl Attributes {
-    fn of(entry: &Entry<'_, impl Read>, records: &[Record]) -> Result<Self> {
-        let header = entry.header();
-        let extended = records.iter().filter_map(|(key, value)| {
-            let name = key.strip_prefix(ATTRIBUTE)?;
-            Some((OsString::from(name), value.clone()))
-        });
-        let modified = records
-            .iter()
-            .find(|(key, _)| key == "mtime")
-            .and_then(|(_, value)| timestamp(std::str::from_utf8(value).ok()?));
-        let modified = match modified {
-            Some(modified) => modified,
-            None => Timespec {
-                tv_sec: header
-                    .mtime()
-                    .map_err(UnpackError::Read)?
-                    .try_into()
-                    .unwrap_or(0),
-                tv_nsec: 0,
-            },
-        };
-        Ok(Self {
-            mode: header.mode().map_err(UnpackError::Read)? & 0o7777,
-            uid: header.uid().map_err(UnpackError::Read)?,
-            gid: header.gid().map_err(UnpackError::Read)?,
-            modified,
-            extended: extended.collect(),
-        })
+/// Writes a file, or has it written on the side; returns how much of it the archive had.
+fn write(
+    entry: &mut Entry<'_, impl Read>,
+    path: PathBuf,
+    attributes: Attributes,
+    is_root: bool,
+    Out { meter, writers }: Out<'_>,
+) -> Result<u64> {
+    if entry.size() <= SMALL {
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(UnpackError::Read)?;
+        meter.add(bytes.len());
+        let written = bytes.len() as u64;
+        writers.put(Small {
+            path,
+            bytes,
+            attributes,
+        })?;
+        return Ok(written);
     }
-
-    /// Sets everything on a file or directory that nobody but the agent could have put there.
-    fn apply(&self, path: &Path, is_root: bool) -> io::Result<()> {
-        if is_root {
-            std::os::unix::fs::lchown(path, Some(id(self.uid)?), Some(id(self.gid)?))?;
+    let failed = |source| UnpackError::Write {
+        path: path.display().to_string(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    let mut buffer = vec![0; CHUNK];
+    let mut written = 0;
+    loop {
+        let length = entry.read(&mut buffer).map_err(UnpackError::Read)?;
+        if length == 0 {
+            break;
         }
-        // Changing the owner clears the set-user-id bit, so the mode comes later; an access control list brings
-        // its own.
-        fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
-        for (name, value) in &self.extended {
-            match xattr::set(path, name, value) {
-                Ok(()) => {}
-                Err(error) if dispensable(name, &error, is_root) => {
-                    tracing::warn!(path = %path.display(), ?name, %error, "attribute left out");
-                }
-                Err(error) => {
-                    let problem = format!("set the extended attribute {}: {error}", name.display());
-                    return Err(io::Error::new(error.kind(), problem));
-                }
-            }
-        }
-        self.touch(path)
+        file.write_all(&buffer[..length]).map_err(failed)?;
+        meter.add(length);
+        written += length as u64;
     }
-
-    fn apply_to_link(&self, path: &Path, is_root: bool) -> io::Result<()> {
-        if is_root {
-            std::os::unix::fs::lchown(path, Some(id(self.uid)?), Some(id(self.gid)?))?;
-        }
-        self.touch(path)
-    }
-
-    fn touch(&self, path: &Path) -> io::Result<()> {
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: self.modified,
-        };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(())
-    }
-}
-
-/// Labels of the old node's kernel mean nothing to a kernel that has no such module, and only root sets them.
-fn dispensable(name: &OsStr, error: &io::Error, is_root: bool) -> bool {
-    let kernels =
-        name.as_bytes().starts_with(b"security.") || name.as_bytes().starts_with(b"trusted.");
-    kernels && (error.kind() == io::ErrorKind::Unsupported || !is_root)
-}
-
-fn id(number: u64) -> io::Result<u32> {
-    u32::try_from(number).map_err(|_| io::Error::other(format!("{number} is no user or group id")))
+    drop(file);
+    attributes.apply(&path, is_root).map_err(failed)?;
+    Ok(written)
 }
 
 /// Reads the number of a configured path as it is written: no path has a second name, such as `00`.
@@ -402,28 +377,6 @@ fn one_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let equals = record.iter().position(|&byte| byte == b'=')?;
     let key = String::from_utf8(record[..equals].to_vec()).ok()?;
     Some(((key, record[equals + 1..].to_vec()), &bytes[length..]))
-}
-
-/// Reads seconds with a fraction, which may be negative.
-fn timestamp(text: &str) -> Option<Timespec> {
-    let (negative, text) = match text.strip_prefix('-') {
-        Some(text) => (true, text),
-        None => (false, text),
-    };
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    // As 64 bits first: whatever an archive says, nothing below overflows.
-    let (seconds, nanoseconds) = (seconds.parse::<u64>().ok()?, digits.parse::<u32>().ok()?);
-    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    let total = if negative { -total } else { total };
-    Some(Timespec {
-        tv_sec: i64::try_from(total.div_euclid(1_000_000_000)).ok()?,
-        tv_nsec: i64::try_from(total.rem_euclid(1_000_000_000)).ok()?,
-    })
 }
 
 #[cfg(test)]

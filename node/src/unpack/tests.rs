@@ -1,5 +1,7 @@
+use super::attributes::timestamp;
 use super::*;
 use crate::tree::write_tree;
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use tar::{Builder, Header};
 
 fn archived(paths: &[PathBuf]) -> Vec<u8> {
