@@ -321,12 +321,14 @@ impl<'c> Attempt<'c> {
         let plain = self.index.databases.get(number);
         let plain = plain.map_or(0, |database| database.dump_bytes);
         load::dump(context, record, plain, new).await?;
-        let (rows, analyzed) = tokio::join!(
+        let (rows, analyzed, written) = tokio::join!(
             verify::verify(postgres, new, recorded),
-            verify::analyze(postgres, new)
+            verify::analyze(postgres, new),
+            verify::write(postgres)
         );
         let rows = rows?;
         analyzed?;
+        written?;
         properties.apply(postgres, new).await?;
         tracing::info!(database = properties.name, rows, "restored and verified");
         Ok(rows)

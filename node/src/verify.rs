@@ -8,7 +8,7 @@ use shared::report::ExitCode;
 
 use crate::contents::DatabaseContents;
 use crate::failure::{Failure, OrFail as _, Result};
-use crate::postgres::{Postgres, identifier};
+use crate::postgres::{ADMIN_DATABASE, Postgres, identifier};
 
 /// How many differences a message names.
 const NAMED: usize = 3;
@@ -42,6 +42,16 @@ pub(crate) async fn verify(
 pub(crate) async fn analyze(postgres: &Postgres, database: &str) -> Result<()> {
     let script = "SET statement_timeout = 0; SET maintenance_work_mem = '256MB'; ANALYZE;";
     postgres.script(database, script, ExitCode::Restore).await?;
+    Ok(())
+}
+
+/// Has the server write everything to its disk. It would do so as well when the replaced database is dropped, with everybody
+/// waiting; here it has the disk to itself, and a disk that cannot take the data is found before they are live.
+pub(crate) async fn write(postgres: &Postgres) -> Result<()> {
+    let script = "CHECKPOINT;\n";
+    postgres
+        .script(ADMIN_DATABASE, script, ExitCode::Restore)
+        .await?;
     Ok(())
 }
 
