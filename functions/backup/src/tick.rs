@@ -28,9 +28,6 @@ use crate::start;
 
 /// How many stacks' backups are listed side by side: one call of S3 for each, as a rule.
 const LISTINGS_AT_ONCE: usize = 16;
-/// How many stacks are looked after side by side. The first time, each takes a call of the Parameter Store, which grants
-/// an account 40 a second.
-const STACKS_AT_ONCE: usize = 4;
 
 /// Handles a tick: starts what is due, then looks after what earlier events left behind.
 pub(crate) async fn on_tick(
@@ -72,7 +69,7 @@ pub(crate) async fn on_tick(
         &mut failures,
     )
     .await;
-    look_after_all(function, &facts, &committed, now, &mut failures).await;
+    look_after_all(function, &committed, now, &mut failures).await;
     let failures = failures.finish()?;
     Ok(Outcome::Tick {
         started,
@@ -236,7 +233,6 @@ async fn committed(
 /// Measures every stack that could be listed.
 async fn look_after_all(
     function: &Function,
-    facts: &Facts,
     committed: &Committed,
     now: OffsetDateTime,
     failures: &mut Failures<'_>,
@@ -244,18 +240,11 @@ async fn look_after_all(
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
     let aside = catalog::stacks(s3, bucket, Shelf::Quarantined).await;
     let aside = failures.keep(None, aside).unwrap_or_default();
-    let stacks = facts.stacks().into_iter();
-    let looking = stacks.filter_map(|stack| Some((committed.get(&stack)?, stack)));
-    let looking = looking.map(|(recent, stack)| {
-        let aside = aside.contains(&stack);
-        async move {
-            let looked = look_after(function, &stack, recent, aside, now).await;
-            (stack, looked)
-        }
-    });
-    let mut looking = stream::iter(looking).buffer_unordered(STACKS_AT_ONCE);
-    while let Some((stack, looked)) = looking.next().await {
-        failures.keep(Some(&stack), looked);
+    // One after the other: they take calls only where a process is new, or a stack is in trouble.
+    for (stack, recent) in committed {
+        let aside = aside.contains(stack);
+        let looked = look_after(function, stack, recent, aside, now).await;
+        failures.keep(Some(stack), looked);
     }
 }
 

@@ -229,21 +229,31 @@ fn keys_and_times(page: &ListObjectsV2Output) -> Vec<(String, OffsetDateTime)> {
     objects.collect()
 }
 
-/// Takes a listing's pages one by one, and joins what is found in each.
-async fn listed<T>(
+/// Joins what is found on each page of a listing.
+async fn listed<T: Send>(
     bucket: &str,
     request: ListObjectsV2FluentBuilder,
-    find: impl Fn(&ListObjectsV2Output) -> Vec<T>,
+    find: impl Fn(&ListObjectsV2Output) -> Vec<T> + Send + Sync,
 ) -> Result<Vec<T>> {
-    let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
+    each_page(bucket, request, &mut |page| found.extend(find(page))).await?;
+    Ok(found)
+}
+
+/// Takes a listing's pages one by one. Not generic: what it comes to as code is large.
+async fn each_page(
+    bucket: &str,
+    request: ListObjectsV2FluentBuilder,
+    see: &mut (dyn FnMut(&ListObjectsV2Output) + Send),
+) -> Result<()> {
+    let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(failed(LIST_OBJECTS)).map_err(advise(bucket))?;
         // An empty bucket is one that says its name.
         of_s3(LIST_OBJECTS, page.name())?;
-        found.extend(find(&page));
+        see(&page);
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
