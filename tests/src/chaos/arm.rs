@@ -1,8 +1,9 @@
 //! Arms a fault, and takes it back.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +20,7 @@ use super::points::Point;
 use super::wire;
 use crate::autoscaling::Lifecycle;
 use crate::bus;
+use crate::fault::lock;
 use crate::node::Node;
 use crate::protected::{Protected, change_settings};
 use crate::registry::{MAIN_DATABASE, hold_up_dumps};
@@ -42,6 +44,8 @@ pub struct Armed {
     /// How often it has struck.
     pub hits: Hits,
     nudges: AtomicU64,
+    /// The instances whose time was let pass.
+    aged: Mutex<BTreeSet<String>>,
     tasks: Vec<JoinHandle<()>>,
     undo: Vec<Undo>,
     /// The backups that cannot be restored for as long.
@@ -186,16 +190,17 @@ impl Armed {
         let world = &lane.protected.world;
         let waiting = world.group(&lane.stack).into_iter();
         let mut waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
-        if !waiting.any(|one| one.id != lost.id()) {
+        let Some(waiting) = waiting.find(|one| one.id != lost.id()) else {
             return;
-        }
+        };
         let before = self.nudges.fetch_add(1, Ordering::SeqCst);
         match self.deed {
             Some(Deed::AgentLate) if before == NUDGES => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
                 world.hold_agents(false);
             }
-            Some(Deed::AgentNever) => {
+            // Once for each: its hook is not to expire before a function has looked at it.
+            Some(Deed::AgentNever) if lock(&self.aged).insert(waiting.id) => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
                 world.age(&lane.stack, 11);
             }

@@ -171,14 +171,17 @@ exit $status
         format!(
             r#"#!/bin/sh
 # Generated. Moves as always, and puts a gate in front of the agent.
-/bin/mv "$@" || exit
-for target; do :; done
+for argument; do
+  source=$target
+  target=$argument
+done
 case "$target" in
 */rekindle-node) ;;
-*) exit 0 ;;
+*) exec /bin/mv "$@" ;;
 esac
-/bin/mv -f "$target" "$target.real"
-cat > "$target.new" <<'END'
+# Commands that come together do the same at once: every name is complete, or not there.
+/bin/mv -f "$source" "$target.real" || exit
+cat > "$target.$$" <<'END'
 #!/bin/bash
 gates='{gates}'
 if [ -e "$gates/skew" ]; then
@@ -189,8 +192,8 @@ fi
 exec 3>&2
 exec "$0.real" "$@" 2> >(exec cut-at-line "$$" >&3)
 END
-chmod 0755 "$target.new"
-/bin/mv -f "$target.new" "$target"
+chmod 0755 "$target.$$"
+/bin/mv -f "$target.$$" "$target"
 "#,
             gates = self.directory.display()
         )

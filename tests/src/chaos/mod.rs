@@ -208,7 +208,7 @@ async fn one_run(
                 run.number + 1
             ));
         }
-        lane.spent = ended.is_err() || !broken.is_empty();
+        lane.spent |= ended.is_err() || !broken.is_empty();
         lock(table).afterwards(name, ended, broken);
     }
     lock(table).requests(&lane.tap.seen());
@@ -242,19 +242,19 @@ async fn one_fault(
         say(&format!("         BROKEN {broken}"));
     }
     let missed = matches!(&met, Ok(Some(met)) if met.hits == 0);
-    lane.spent = met.is_err() || !broken.is_empty();
-    if lane.spent || missed {
+    let failed = met.is_err() || !broken.is_empty();
+    if failed || missed {
         for line in lane.protected.problems(lane::STACK).iter().rev().take(3) {
             say(&format!("         it said: {}", line["fields"]));
         }
     }
-    if lane.spent {
+    if failed {
+        lane.spent = true;
         say(&format!(
             "         repeat it: make chaos ARGS=\"--seed {seed} --only '{}'\"",
             fault.name
         ));
     }
-    let enough = lane.spent || !missed;
     lock(table).met(&fault.name, met, broken);
-    enough
+    failed || !missed
 }
