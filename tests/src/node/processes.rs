@@ -22,6 +22,10 @@ pub(super) async fn kill_all(root: &Path) -> Result<()> {
 }
 
 /// The same where nothing can be awaited.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it waits for a condition, with a deadline, between two looks at it"
+)]
 pub(super) fn end_all(root: &Path) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
