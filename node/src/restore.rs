@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
     let began = Instant::now();
     let mut report = RestoreReport {
         operation_id: operation.clone(),
-        outcome: RestoreOutcome::AlreadyRestored,
+        outcome: RestoreOutcome::FirstBoot,
         skipped: Vec::new(),
         seconds: 0.0,
         swap_seconds: 0.0,
@@ -33,32 +33,50 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
     if command.mode == Mode::InPlace {
         (report.outcome, report.swap_seconds) =
             Box::pin(in_place(context, operation, candidates)).await?;
-    } else if !is_ready(context).await? {
-        if candidates.is_empty() {
-            report.outcome = first_boot(context, operation).await?;
-        } else {
-            (report.outcome, report.swap_seconds) = Box::pin(from_backup(
-                context,
-                operation,
-                candidates,
-                &mut report.skipped,
-            ))
-            .await?;
-        }
+    } else if let Some(lineage) = ready_with(context).await? {
+        (report.outcome, report.skipped) = as_restored_before(lineage);
+    } else if candidates.is_empty() {
+        report.outcome = first_boot(context, operation).await?;
+    } else {
+        (report.outcome, report.swap_seconds) = Box::pin(from_backup(
+            context,
+            operation,
+            candidates,
+            &mut report.skipped,
+        ))
+        .await?;
     }
     report.seconds = began.elapsed().as_secs_f64();
     report.peak_memory_kib = peak_memory_kib();
     Ok(report)
 }
 
-/// Tells whether this instance has its stack's data already. The marker alone does not prove it: the volume may
-/// be a fresh one.
-async fn is_ready(context: &Context) -> Result<bool> {
+/// Reports what an earlier command did here, whose own report may be lost.
+fn as_restored_before(lineage: Lineage) -> (RestoreOutcome, Vec<SkippedBackup>) {
+    let (backup_id, skipped) = match lineage {
+        Lineage::Restored { backup_id, skipped } => (Some(backup_id), skipped),
+        Lineage::FirstBoot | Lineage::Adopted => (None, Vec::new()),
+    };
+    let skipped = skipped.into_iter().map(|backup_id| SkippedBackup {
+        backup_id,
+        exit_code: ExitCode::Restore,
+        reason: "an earlier command of this launch could not restore it; the node's log says why"
+            .to_owned(),
+    });
+    (
+        RestoreOutcome::AlreadyRestored { backup_id },
+        skipped.collect(),
+    )
+}
+
+/// Returns how this instance came by its stack's data, if it has them already. The marker alone does not prove it:
+/// the volume may be a fresh one.
+async fn ready_with(context: &Context) -> Result<Option<Lineage>> {
     let Some(marker) = Marker::load(&context.root)? else {
-        return Ok(false);
+        return Ok(None);
     };
     if !marker.is_of(&context.settings.stack, &context.instance_id) {
-        return Ok(false);
+        return Ok(None);
     }
     // Nothing is started here: a node that is restored and whose server is down is not to be restored again.
     let (postgres, settings) = (&context.postgres, &context.settings.postgres);
@@ -71,7 +89,7 @@ async fn is_ready(context: &Context) -> Result<bool> {
         &server.system_identifier,
     );
     tracing::info!(valid, "the node has a marker");
-    Ok(valid)
+    Ok(valid.then_some(marker.lineage))
 }
 
 async fn first_boot(context: &Context, operation: &OperationId) -> Result<RestoreOutcome> {

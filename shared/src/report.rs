@@ -182,7 +182,10 @@ pub enum RestoreOutcome {
     /// An empty application: the stack's first boot.
     FirstBoot,
     /// What it had: an earlier command had already made this node ready.
-    AlreadyRestored,
+    AlreadyRestored {
+        /// The backup that its data are from; none where it was started empty or adopted.
+        backup_id: Option<BackupId>,
+    },
 }
 
 /// A backup that a restore had to pass over.

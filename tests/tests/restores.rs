@@ -279,7 +279,11 @@ async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again()
     let Report::Restore(another) = another.report()? else {
         anyhow::bail!("{another:?}");
     };
-    assert_eq!(another.outcome, RestoreOutcome::AlreadyRestored);
+    let backup_id = candidates.first().map(|it| it.backup_id.clone());
+    assert_eq!(
+        another.outcome,
+        RestoreOutcome::AlreadyRestored { backup_id }
+    );
     assert!(spare.holding().await? == live, "live data were changed");
     Ok(())
 }

@@ -11,7 +11,7 @@ use shared::report::{RestoreOutcome, RestoreReport};
 use shared::{Result, agent, budget};
 use tracing::{error, field, info};
 
-use crate::choose::{self, PassedOver, Source};
+use crate::choose::{self, Backups, PassedOver, Source};
 use crate::circuit::{self, Next};
 use crate::decide::{self, Decision, Facts};
 use crate::gather;
@@ -82,12 +82,7 @@ pub(crate) async fn on(
             Ok(Outcome::AlreadyRunning)
         }
         Decision::Continue { command_id, report } => {
-            circuit::before_continuing(aws, config, facts).await;
-            // What the node has is told once, by whoever let it into service.
-            if answer(aws, facts, LifecycleResult::Continue).await? == Completion::Done {
-                tell_restored(config, facts, &command_id, &report);
-            }
-            Ok(Outcome::Continued)
+            admit(aws, config, facts, &command_id, &report).await
         }
         Decision::Abandon(reason) => abandon(aws, config, facts, &reason).await,
     }
@@ -163,6 +158,44 @@ async fn send(
     }
 }
 
+/// Lets a restored instance into service, unless a newer backup was committed while it was restored.
+async fn admit(
+    aws: &Aws,
+    config: &Config,
+    facts: &Facts,
+    command_id: &CommandId,
+    report: &RestoreReport,
+) -> Result<Outcome> {
+    if let Ok(stack) = &facts.stack {
+        let backups = gather::backups(aws, config, stack, facts.now).await?;
+        if let Some(reason) = choose::overtaken(&facts.instance_id, report, &backups) {
+            return abandon(aws, config, facts, &reason).await;
+        }
+        // What was chosen was the newest then, and the instance has it.
+        if let Backups::Unknown(problem) = backups {
+            tell_unknown(config, facts, &problem);
+        }
+    }
+    circuit::before_continuing(aws, config, facts).await;
+    // What the node has is told once, by whoever let it into service.
+    if answer(aws, facts, LifecycleResult::Continue).await? == Completion::Done {
+        tell_restored(config, facts, command_id, report);
+    }
+    Ok(Outcome::Continued)
+}
+
+fn tell_unknown(config: &Config, facts: &Facts, problem: &str) {
+    let reason = Reason::BackupsUnknown {
+        problem: problem.to_owned(),
+    };
+    let kind = reason.kind();
+    error!(
+        kind, instance_id = %facts.instance_id, group = facts.group, reason = %reason, remedy = reason.remedy(),
+        "let into service without another look for a newer backup"
+    );
+    count(config, facts, kind);
+}
+
 /// Says what a restore had to put up with.
 fn tell_concessions(
     config: &Config,
@@ -210,7 +243,7 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
             instance_id = %facts.instance_id, group = facts.group, %command_id, seconds = report.seconds,
             "started empty at the stack's first boot, and let into service"
         ),
-        RestoreOutcome::AlreadyRestored => {
+        RestoreOutcome::AlreadyRestored { .. } => {
             info!(
                 instance_id = %facts.instance_id, group = facts.group, %command_id,
                 "was restored by an earlier command, and let into service"

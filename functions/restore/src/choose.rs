@@ -1,7 +1,8 @@
 //! Which backup a launching instance is restored from: decided from the manifests, without reading any.
 
 use shared::command::{Candidate, MOST_CANDIDATES};
-use shared::id::BackupId;
+use shared::id::{BackupId, InstanceId};
+use shared::report::{RestoreOutcome, RestoreReport};
 
 use crate::reason::Reason;
 
@@ -43,7 +44,12 @@ pub struct Committed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readable {
     /// It names what a restore command needs.
-    Yes(Candidate),
+    Yes {
+        /// That.
+        candidate: Candidate,
+        /// The instance that was backed up.
+        instance_id: InstanceId,
+    },
     /// It is damaged, or another stack's.
     No(String),
     /// A newer Rekindle wrote it.
@@ -98,7 +104,7 @@ fn among(backups: &[Committed]) -> Source {
     } in backups
     {
         match manifest {
-            Readable::Yes(candidate) => candidates.push(candidate.clone()),
+            Readable::Yes { candidate, .. } => candidates.push(candidate.clone()),
             Readable::No(problem) => passed_over.push(PassedOver {
                 backup_id: backup_id.clone(),
                 problem: problem.clone(),
@@ -130,9 +136,45 @@ fn among(backups: &[Committed]) -> Source {
     }
 }
 
+/// Says why an instance whose restore has succeeded is not let into service after all: a backup of another instance,
+/// newer than what it has and none that it skipped, was committed since its restore was chosen.
+///
+/// The guard keeps a backup aside whose node has a successor. It cannot know of one whose restore is only being sent.
+pub fn overtaken(
+    instance: &InstanceId,
+    report: &RestoreReport,
+    backups: &Backups,
+) -> Option<Reason> {
+    let restored = match &report.outcome {
+        RestoreOutcome::Restored { backup_id, .. } => Some(backup_id),
+        RestoreOutcome::AlreadyRestored { backup_id } => backup_id.as_ref(),
+        RestoreOutcome::FirstBoot => None,
+    };
+    let Backups::Committed(backups) = backups else {
+        return None;
+    };
+    let newer = backups.iter().filter(|it| Some(&it.backup_id) > restored);
+    let mut unknown = newer.filter(|it| {
+        let mut skipped = report.skipped.iter();
+        !skipped.any(|skipped| skipped.backup_id == it.backup_id)
+    });
+    let newest = unknown.find(|it| !matches!(it.manifest, Readable::No(_)))?;
+    let backup_id = newest.backup_id.clone();
+    match &newest.manifest {
+        // Put back into its group, it has been backed up since it was restored.
+        Readable::Yes { instance_id, .. } if instance_id == instance => None,
+        Readable::Yes { .. } => Some(Reason::NewerBackup { backup_id }),
+        Readable::ByNewerVersion(problem) => Some(Reason::NewerSchema {
+            backup_id,
+            problem: problem.clone(),
+        }),
+        Readable::No(_) => None,
+    }
+}
+
 /// Tells whether the manifests read so far decide, so that no older one needs to be read.
 pub fn is_enough(backups: &[Committed]) -> bool {
-    let readable = |backup: &&Committed| matches!(backup.manifest, Readable::Yes(_));
+    let readable = |backup: &&Committed| matches!(backup.manifest, Readable::Yes { .. });
     let newer = |backup: &Committed| matches!(backup.manifest, Readable::ByNewerVersion(_));
     backups.iter().filter(readable).count() >= MOST_CANDIDATES || backups.iter().any(newer)
 }
@@ -141,6 +183,7 @@ pub fn is_enough(backups: &[Committed]) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use shared::report::{ExitCode, SkippedBackup};
 
     fn backup_id(number: usize) -> BackupId {
         format!("20261123T02{:02}00.000Z", 59 - number)
@@ -157,7 +200,15 @@ mod tests {
         }
     }
 
-    /// Makes a stock from one letter per backup, the newest first: `y` readable, `n` damaged, `v` newer version.
+    fn readable(number: usize, instance: &str) -> Readable {
+        Readable::Yes {
+            candidate: candidate(number),
+            instance_id: instance.parse().unwrap(),
+        }
+    }
+
+    /// Makes a stock from one letter per backup, the newest first: `y` readable, `o` readable and the instance's own,
+    /// `n` damaged, `v` newer version.
     fn committed(letters: &str) -> Stock {
         let backups = letters
             .chars()
@@ -165,7 +216,8 @@ mod tests {
             .map(|(number, letter)| Committed {
                 backup_id: backup_id(number),
                 manifest: match letter {
-                    'y' => Readable::Yes(candidate(number)),
+                    'y' => readable(number, "i-0000000a"),
+                    'o' => readable(number, "i-0000000b"),
                     'n' => Readable::No("cut short".to_owned()),
                     _ => Readable::ByNewerVersion("schema 2".to_owned()),
                 },
@@ -244,6 +296,65 @@ mod tests {
         for mut stock in [stock(Backups::NeverAny), committed("y")] {
             stock.shared_with = Some("other".to_owned());
             assert_eq!(chosen(&stock), "StackShared");
+        }
+    }
+
+    fn report(outcome: RestoreOutcome, skipped: &[usize]) -> RestoreReport {
+        let skipped = skipped.iter().map(|number| SkippedBackup {
+            backup_id: backup_id(*number),
+            exit_code: ExitCode::Verification,
+            reason: String::new(),
+        });
+        RestoreReport {
+            operation_id: "launch-i-0000000b".parse().unwrap(),
+            outcome,
+            skipped: skipped.collect(),
+            seconds: 1.0,
+            swap_seconds: 0.0,
+            peak_memory_kib: 1,
+        }
+    }
+
+    #[test]
+    fn what_was_committed_since_the_choice_keeps_an_instance_out_of_service() {
+        let restored = |number| RestoreOutcome::Restored {
+            backup_id: backup_id(number),
+            age_seconds: 1,
+            rows: 1,
+            bytes: 1,
+        };
+        let before = |number: Option<usize>| RestoreOutcome::AlreadyRestored {
+            backup_id: number.map(backup_id),
+        };
+        let first_boot = || RestoreOutcome::FirstBoot;
+        let cases = [
+            ("yyy", restored(0), &[][..], "none"),
+            ("yyy", restored(1), &[], "NewerBackup"),
+            ("yyy", restored(1), &[0], "none"),
+            ("yyyy", restored(2), &[1], "NewerBackup"),
+            ("nyy", restored(1), &[], "none"),
+            ("nyy", restored(2), &[], "NewerBackup"),
+            ("vyy", restored(1), &[], "NewerSchema"),
+            ("y", first_boot(), &[], "NewerBackup"),
+            ("n", first_boot(), &[], "none"),
+            ("yy", before(Some(0)), &[], "none"),
+            ("yy", before(Some(1)), &[], "NewerBackup"),
+            ("oyy", before(Some(2)), &[], "none"),
+            ("yoy", before(Some(2)), &[], "NewerBackup"),
+            ("oo", before(None), &[], "none"),
+        ];
+        let instance = "i-0000000b".parse().unwrap();
+        for (letters, outcome, skipped, expected) in cases {
+            let backups = committed(letters).backups;
+            let found = overtaken(&instance, &report(outcome.clone(), skipped), &backups);
+            let found = found.map_or("none", |reason| reason.kind());
+            assert_eq!(found, expected, "{letters} {outcome:?}");
+        }
+        for backups in [Backups::NeverAny, Backups::Gone] {
+            assert_eq!(
+                overtaken(&instance, &report(restored(0), &[]), &backups),
+                None
+            );
         }
     }
 

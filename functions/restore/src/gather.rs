@@ -175,18 +175,26 @@ pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<S
             .is_ok_and(|other| other.as_ref() == Some(stack));
         group.name != facts.group && !group.members.is_empty() && same_stack
     });
-    let backups = match backups(aws, config, stack, facts.now).await {
-        Err(error) if error.retryable() => return Err(error),
-        Err(error) => Backups::Unknown(error.chain()),
-        Ok(backups) => backups,
-    };
     Ok(Stock {
         shared_with: sharing.map(|group| group.name),
-        backups,
+        backups: backups(aws, config, stack, facts.now).await?,
     })
 }
 
-async fn backups(
+/// Gathers what S3 has of a stack. Only what may differ the next time is an error.
+pub(crate) async fn backups(
+    aws: &Aws,
+    config: &Config,
+    stack: &StackName,
+    now: OffsetDateTime,
+) -> Result<Backups> {
+    match listed(aws, config, stack, now).await {
+        Err(error) if !error.retryable() => Ok(Backups::Unknown(error.chain())),
+        listed => listed,
+    }
+}
+
+async fn listed(
     aws: &Aws,
     config: &Config,
     stack: &StackName,
@@ -227,7 +235,10 @@ async fn manifest(
     let bytes = s3::read(&aws.s3, &config.bucket, &key, None, MOST_MANIFEST_BYTES).await;
     let parsed = bytes.and_then(|bytes| Manifest::parse(&bytes, stack, backup));
     match parsed {
-        Ok(manifest) => Ok(Readable::Yes(manifest.candidate())),
+        Ok(manifest) => Ok(Readable::Yes {
+            candidate: manifest.candidate(),
+            instance_id: manifest.index.node.instance_id,
+        }),
         Err(error) if manifest::is_newer_schema(&error) => {
             Ok(Readable::ByNewerVersion(error.chain()))
         }

@@ -213,7 +213,7 @@ pub(crate) async fn tell(aws: &Aws, config: &Config, finished: &CommandStatus) -
 fn tell_success(instance: &InstanceId, what: &InPlace, report: &RestoreReport) {
     let rows = match &report.outcome {
         RestoreOutcome::Restored { rows, .. } => Some(*rows),
-        RestoreOutcome::FirstBoot | RestoreOutcome::AlreadyRestored => None,
+        RestoreOutcome::FirstBoot | RestoreOutcome::AlreadyRestored { .. } => None,
     };
     info!(
         instance_id = %instance, backup_id = %what.chosen, before = %what.before, rows, seconds = report.seconds,

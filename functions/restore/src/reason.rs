@@ -55,6 +55,11 @@ pub enum Reason {
         /// What became of it.
         failure: Failure,
     },
+    /// A newer backup was committed while the restore was under way.
+    NewerBackup {
+        /// The newer backup.
+        backup_id: BackupId,
+    },
     /// The instance has been kept waiting for as long as the budget allows.
     HardCap,
 }
@@ -77,6 +82,7 @@ impl Reason {
                 Cause::Command(end) => end.kind(),
                 Cause::Contract => "Contract",
             },
+            Self::NewerBackup { .. } => "NewerBackup",
             Self::HardCap => "HardCap",
         }
     }
@@ -93,11 +99,12 @@ impl Reason {
                 Cause::Agent(exit_code) => exit_code.permanent(),
                 Cause::Command(_) | Cause::Contract => false,
             },
-            // A fresh instance has a fresh volume, and may find a predecessor gone and an agent there.
+            // A fresh instance has a fresh volume, may find a predecessor gone and an agent there, and chooses anew.
             Self::RootVolumeReplaced
             | Self::AgentNeverCame
             | Self::AgentLost
             | Self::PredecessorActive { .. }
+            | Self::NewerBackup { .. }
             | Self::HardCap => false,
         }
     }
@@ -149,6 +156,9 @@ impl Reason {
                 }
                 Cause::Contract => "Deploy functions and agent from the same version.",
             },
+            Self::NewerBackup { .. } => {
+                "Nothing: the next launch restores the newer backup. Find out why it came late: mostly it is the final backup of an instance whose terminate hook expired."
+            }
             Self::HardCap => {
                 "Find out what kept the restore from ending: the command's output in SSM, the node's log, S3's throughput."
             }
@@ -210,6 +220,10 @@ impl fmt::Display for Reason {
                     failure.message
                 )
             }
+            Self::NewerBackup { backup_id } => write!(
+                f,
+                "the backup {backup_id} was committed after its restore had begun, and it would serve older data"
+            ),
             Self::HardCap => write!(
                 f,
                 "it has no answer {} seconds after its launch",

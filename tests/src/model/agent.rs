@@ -3,6 +3,7 @@
 use shared::report::ExitCode;
 
 use super::Protocol;
+use super::calls::Call;
 use super::plants::Plant;
 use super::situations::Situation;
 use super::world::{
@@ -50,7 +51,10 @@ fn begin(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stag
     } = world.node(node).clone();
     let marked = marker.is_some();
     match ask {
-        Ask::Restore(_) if marked => Stage::Recording(Outcome::AlreadyRestored),
+        Ask::Restore(_) if marked => Stage::Recording(Outcome::AlreadyRestored {
+            backup: data.backup(),
+            skipped: u8::try_from(skipped.len()).unwrap_or(u8::MAX),
+        }),
         Ask::Restore(_) => Stage::Restoring,
         Ask::Backup { backup, purpose } => {
             let may = marked || purpose == Purpose::Adopt || protocol.has(Plant::IgnoresMarker);
@@ -81,6 +85,8 @@ pub(super) fn work(protocol: &Protocol, world: &mut World, node: NodeNumber, ind
     let next = match stage {
         Stage::AwaitingLock if lock_holder(world, node).is_some() => return false,
         Stage::AwaitingLock => enter(protocol, world, command),
+        // What was admitted by the guard is put before a whole restore is over.
+        Stage::Restoring if world.calls.iter().any(Call::is_put) => return false,
         Stage::Restoring => restore(protocol, world, command),
         Stage::Uploading(run) => {
             let adopts = world.run(run).purpose == Purpose::Adopt;

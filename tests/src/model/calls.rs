@@ -123,6 +123,15 @@ pub enum Call {
         /// What for.
         resumption: Resumption,
     },
+    /// List the backups once more, since one may have been committed while the instance was restored.
+    LookAgain {
+        /// The instance.
+        node: NodeNumber,
+        /// The backup that it has.
+        restored: Option<BackupNumber>,
+        /// As for its admission.
+        tells_skipped: bool,
+    },
     /// Answer the launch hook: into service.
     Admit {
         /// The instance.
@@ -140,6 +149,13 @@ pub enum Call {
         /// The instance.
         node: NodeNumber,
     },
+}
+
+impl Call {
+    /// Tells whether a manifest is about to be put.
+    pub fn is_put(&self) -> bool {
+        matches!(self, Self::PutManifest { .. })
+    }
 }
 
 /// Why the group's launches are resumed.
@@ -211,9 +227,10 @@ fn is_pointless(world: &World, call: &Call) -> bool {
         Call::PutParameter { command } => command.is_none() && world.parameter,
         Call::AnswerLeaving { node, .. } => world.node(node).standing != Standing::Leaving,
         Call::TellLoss { node } | Call::TellAbandoned { node } => world.node(node).told,
-        Call::Admit { node, .. } | Call::Abandon { node } | Call::ChooseBackup { node, .. } => {
-            world.node(node).standing != Standing::Waiting
-        }
+        Call::LookAgain { node, .. }
+        | Call::Admit { node, .. }
+        | Call::Abandon { node }
+        | Call::ChooseBackup { node, .. } => world.node(node).standing != Standing::Waiting,
         Call::SendBackup { .. }
         | Call::ListExpired
         | Call::DeleteManifests { .. }

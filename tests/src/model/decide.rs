@@ -24,7 +24,8 @@ pub(super) use self::breaker::{
 };
 pub(super) use self::guard::{Continued, Predecessor, Profile, continues, lost_most};
 pub(super) use self::restores::{
-    Fence, Launch, LaunchQuestion, Source, SourceQuestion, agent_is_lost, launch, source,
+    AdmissionQuestion, Fence, Launch, LaunchQuestion, Listed, Source, SourceQuestion,
+    agent_is_lost, is_overtaken, launch, source,
 };
 pub(super) use self::retention::expired;
 

@@ -21,12 +21,12 @@ pub enum Plant {
     OverwritesManifests,
     /// Retention keeps only the newest backup.
     RetiresTheGood,
-    /// The restore function does not wait for a predecessor.
-    IgnoresFence,
     /// The backup function answers the terminate hook although the node was busy, and says nothing.
     AnswersUnsaved,
     /// The listing of backups lacks the newest.
     HidesNewest,
+    /// The restore function lets a restored instance into service without another look at the backups.
+    LooksOnce,
     /// The breaker never trips.
     NeverTrips,
     /// No sweep looks at launching instances, so a lost event is lost.
@@ -44,9 +44,9 @@ impl Plant {
         Self::ForgetsTheLeft,
         Self::OverwritesManifests,
         Self::RetiresTheGood,
-        Self::IgnoresFence,
         Self::AnswersUnsaved,
         Self::HidesNewest,
+        Self::LooksOnce,
         Self::NeverTrips,
         Self::NeverLooksAgain,
     ];
@@ -60,8 +60,8 @@ impl Plant {
             Self::SkipsGuard => Promise::DoubtfulKeptAside,
             Self::ForgetsTheLeft => Promise::OneTruth,
             Self::OverwritesManifests | Self::RetiresTheGood => Promise::CommittedStays,
-            Self::IgnoresFence | Self::AnswersUnsaved => Promise::NoSilentLoss,
-            Self::HidesNewest => Promise::NewestGoodRestored,
+            Self::AnswersUnsaved => Promise::NoSilentLoss,
+            Self::HidesNewest | Self::LooksOnce => Promise::NewestGoodRestored,
             Self::NeverTrips => Promise::LaunchesEnd,
             Self::NeverLooksAgain => Promise::SweepsSuffice,
         }
@@ -75,9 +75,8 @@ impl Plant {
             Self::RestoresUnread | Self::HidesNewest | Self::CommitsUnchecked => "damaged backups",
             Self::SkipsGuard => "an emptied database",
             Self::IgnoresMarker => "an adopted node",
-            Self::IgnoresFence | Self::NeverLooksAgain | Self::OverwritesManifests => {
-                "a planned replacement"
-            }
+            Self::NeverLooksAgain | Self::OverwritesManifests => "a planned replacement",
+            Self::LooksOnce => "a hook that expires",
             Self::AnswersUnsaved | Self::ForgetsTheLeft => "everything is slow",
         }
     }

@@ -2,7 +2,9 @@
 //! decisions, and one call after the other.
 
 use super::calls::Call;
-use super::decide::{self, Fence, Launch, LaunchQuestion, Source, SourceQuestion};
+use super::decide::{
+    self, AdmissionQuestion, Fence, Launch, LaunchQuestion, Listed, Source, SourceQuestion,
+};
 use super::plants::Plant;
 use super::promises::Promise;
 use super::situations::Situation;
@@ -16,15 +18,20 @@ pub(super) fn look_at_launching(
     world: &World,
     node: NodeNumber,
 ) -> Option<Call> {
-    match decide::launch(&question(protocol, world, node)) {
+    match decide::launch(&question(world, node)) {
         Launch::Nothing => None,
         Launch::Choose { fence_broken_by } => Some(Call::ChooseBackup {
             node,
             fence_broken_by,
         }),
-        Launch::Admit { tells_skipped } => {
-            Some(circuit::before_admitting(world, node, tells_skipped))
-        }
+        Launch::Admit {
+            restored,
+            tells_skipped,
+        } => Some(Call::LookAgain {
+            node,
+            restored,
+            tells_skipped,
+        }),
         Launch::Abandon { because, permanent } => {
             if because == "PredecessorActive" {
                 protocol.reach(Situation::PredecessorActive);
@@ -34,7 +41,7 @@ pub(super) fn look_at_launching(
     }
 }
 
-fn question(protocol: &Protocol, world: &World, node: NodeNumber) -> LaunchQuestion {
+fn question(world: &World, node: NodeNumber) -> LaunchQuestion {
     let attempts = world
         .numbered_commands()
         .filter(|(_, command)| command.node == node && matches!(command.ask, Ask::Restore(_)));
@@ -43,7 +50,7 @@ fn question(protocol: &Protocol, world: &World, node: NodeNumber) -> LaunchQuest
         node,
         standing: launching.standing,
         waited: launching.waited,
-        predecessor: predecessor(world, node).filter(|_| !protocol.has(Plant::IgnoresFence)),
+        predecessor: predecessor(world, node),
         agent: launching.agent,
         attempts: attempts
             .map(|(number, command)| (number, command.status))
@@ -69,13 +76,9 @@ pub(super) fn choose_backup(
     fence_broken_by: Option<NodeNumber>,
 ) -> Call {
     let hidden = usize::from(protocol.has(Plant::HidesNewest) && world.manifests.len() > 1);
-    let newest_first = world.manifests.iter().rev().skip(hidden);
-    let question = SourceQuestion {
-        manifests: newest_first
-            .map(|(backup, manifest)| (*backup, manifest.run, manifest.readable))
-            .collect(),
-        parameter: world.parameter && !protocol.has(Plant::IgnoresParameter),
-    };
+    let mut question = stock(world);
+    question.manifests.drain(..hidden);
+    question.parameter &= !protocol.has(Plant::IgnoresParameter);
     if fence_broken_by.is_some() {
         protocol.reach(Situation::FenceBroken);
     }
@@ -118,6 +121,48 @@ pub(super) fn choose_backup(
     }
 }
 
+/// Lists the stack's backups, newest first.
+fn stock(world: &World) -> SourceQuestion {
+    let newest_first = world.manifests.iter().rev();
+    let listed = newest_first.map(|(backup, manifest)| Listed {
+        backup: *backup,
+        run: manifest.run,
+        of: world.run(manifest.run).node,
+        readable: manifest.readable,
+    });
+    SourceQuestion {
+        manifests: listed.collect(),
+        parameter: world.parameter,
+    }
+}
+
+/// Lists the backups once more, now that a restore has succeeded: one may have been committed meanwhile.
+pub(super) fn look_again(
+    protocol: &Protocol,
+    world: &mut World,
+    number: NodeNumber,
+    restored: Option<BackupNumber>,
+    tells_skipped: bool,
+) -> Call {
+    let node = world.node(number);
+    let question = AdmissionQuestion {
+        node: number,
+        restored,
+        skipped: node.skipped.clone(),
+        stock: stock(world),
+    };
+    if decide::is_overtaken(&question) && !protocol.has(Plant::LooksOnce) {
+        protocol.reach(Situation::Overtaken);
+        return circuit::before_abandoning(protocol, world, number, false);
+    }
+    let mut listed = question.stock.manifests.iter();
+    let newest = listed.find(|it| it.readable && !node.skipped.contains(&it.backup));
+    if newest.is_some_and(|it| it.of != number && Some(it.backup) > restored) {
+        world.broken = Some(Promise::NewestGoodRestored);
+    }
+    circuit::before_admitting(world, number, tells_skipped)
+}
+
 /// Sends the restore document.
 pub(super) fn send_restore(
     protocol: &Protocol,
@@ -128,7 +173,7 @@ pub(super) fn send_restore(
 ) -> Option<Call> {
     match ssm::send(world, node, Ask::Restore(candidates)) {
         Sent::Yes => concedes.then_some(Call::TellConcessions { node }),
-        Sent::Refused => decide::agent_is_lost(&question(protocol, world, node))
+        Sent::Refused => decide::agent_is_lost(&question(world, node))
             .then(|| circuit::before_abandoning(protocol, world, node, false)),
         Sent::Throttled => None,
     }

@@ -31,6 +31,7 @@ situations! {
     NoUsableBackup = "every offered backup is damaged",
     BackupsGone = "the bucket is empty, and the parameter says that it was not",
     ManifestPassedOver = "an unreadable manifest is passed over",
+    Overtaken = "a newer backup is committed while an older one is restored",
     FenceBroken = "a predecessor is still leaving when the fence's time is over",
     PredecessorActive = "a launch is abandoned, since another member serves",
     TwoInService = "a tick finds two members in service",

@@ -187,6 +187,17 @@ fn make(protocol: &Protocol, world: &mut World, call: Call) -> Option<Call> {
             candidates,
             concedes,
         } => restore_function::send_restore(protocol, world, node, candidates, concedes),
+        Call::LookAgain {
+            node,
+            restored,
+            tells_skipped,
+        } => Some(restore_function::look_again(
+            protocol,
+            world,
+            node,
+            restored,
+            tells_skipped,
+        )),
         Call::Admit {
             node,
             tells_skipped,

@@ -183,6 +183,16 @@ pub enum Data {
     Unverified,
 }
 
+impl Data {
+    /// Returns the backup that they are from.
+    pub fn backup(self) -> Option<BackupNumber> {
+        match self {
+            Self::Of(backup) => Some(backup),
+            Self::Nobodys | Self::FirstBoot | Self::HandMade | Self::Unverified => None,
+        }
+    }
+}
+
 /// A process of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process {
@@ -236,7 +246,12 @@ pub enum Outcome {
     /// The application was started empty.
     FirstBoot,
     /// The node was restored already.
-    AlreadyRestored,
+    AlreadyRestored {
+        /// The backup that its data are from; none where it was started empty.
+        backup: Option<BackupNumber>,
+        /// How many newer ones were skipped.
+        skipped: u8,
+    },
     /// It failed.
     Failed(ExitCode),
 }

@@ -98,7 +98,7 @@ mod tests {
         let refused = || failed(Cause::Agent(ExitCode::DiskTooSmall));
         let succeeded = Progress::Succeeded(RestoreReport {
             operation_id: "in-place-x".parse().unwrap(),
-            outcome: RestoreOutcome::AlreadyRestored,
+            outcome: RestoreOutcome::AlreadyRestored { backup_id: None },
             skipped: vec![],
             seconds: 1.0,
             swap_seconds: 0.0,

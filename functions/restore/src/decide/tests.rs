@@ -225,7 +225,7 @@ fn any_success_lets_the_instance_into_service() {
 #[test]
 fn the_success_that_did_the_work_is_the_one_that_is_told() {
     let mut found_done = report();
-    found_done.outcome = RestoreOutcome::AlreadyRestored;
+    found_done.outcome = RestoreOutcome::AlreadyRestored { backup_id: None };
     let mut facts = attempted([
         Progress::Succeeded(report()),
         Progress::Succeeded(found_done),

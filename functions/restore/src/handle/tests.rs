@@ -219,6 +219,27 @@ async fn the_end_of_the_restore_is_the_answer() {
 }
 
 #[tokio::test]
+async fn a_backup_that_was_committed_meanwhile_keeps_the_instance_out_of_service() {
+    let given = Given {
+        sent_before: Some(("Success", success())),
+        backups: &["20261123T024500.000Z", "20261123T023000.000Z", BACKUP],
+        ..ready()
+    };
+    check(&given, "abandoned", "ABANDON").await;
+    // The one that its report names as skipped is known to be no good.
+    let skipped = Given {
+        backups: &["20261123T023000.000Z", BACKUP],
+        ..given.clone()
+    };
+    check(&skipped, "continued", "CONTINUE").await;
+    let denied = Given {
+        listing_denied: true,
+        ..given
+    };
+    check(&denied, "continued", "CONTINUE").await;
+}
+
+#[tokio::test]
 async fn an_answer_that_was_given_before_is_no_failure() {
     let given = Given {
         sent_before: Some(("Success", success())),

@@ -44,19 +44,8 @@ pub(super) fn invocation(
 fn report(outcome: Outcome, operation: &OperationId, backup_of: BackupNumber) -> Report {
     let operation_id = operation.clone();
     let restored = |outcome, skipped: u8| {
-        let skipped = (1..=skipped).map(|newer| SkippedBackup {
-            backup_id: names::backup_id(backup_of.saturating_add(newer)),
-            exit_code: ExitCode::Verification,
-            reason: "an object is damaged".to_owned(),
-        });
-        Report::Restore(RestoreReport {
-            operation_id: operation.clone(),
-            outcome,
-            skipped: skipped.collect(),
-            seconds: 1.0,
-            swap_seconds: 0.1,
-            peak_memory_kib: 1,
-        })
+        let skipped = (1..=skipped).map(|newer| backup_of.saturating_add(newer));
+        Report::Restore(restore_report(operation.clone(), outcome, skipped))
     };
     match outcome {
         Outcome::BackedUp(run) => Report::Backup(BackupReport {
@@ -82,12 +71,36 @@ fn report(outcome: Outcome, operation: &OperationId, backup_of: BackupNumber) ->
             skipped,
         ),
         Outcome::FirstBoot => restored(RestoreOutcome::FirstBoot, 0),
-        Outcome::AlreadyRestored => restored(RestoreOutcome::AlreadyRestored, 0),
+        Outcome::AlreadyRestored { backup, skipped } => {
+            let backup_id = backup.map(names::backup_id);
+            restored(RestoreOutcome::AlreadyRestored { backup_id }, skipped)
+        }
         Outcome::Failed(exit_code) => Report::Failure(FailureReport {
             operation_id,
             exit_code,
             message: "it failed".to_owned(),
         }),
+    }
+}
+
+/// Returns the report of a restore that passed over these backups.
+pub(super) fn restore_report(
+    operation_id: OperationId,
+    outcome: RestoreOutcome,
+    skipped: impl Iterator<Item = BackupNumber>,
+) -> RestoreReport {
+    let skipped = skipped.map(|backup| SkippedBackup {
+        backup_id: names::backup_id(backup),
+        exit_code: ExitCode::Verification,
+        reason: "an object is damaged".to_owned(),
+    });
+    RestoreReport {
+        operation_id,
+        outcome,
+        skipped: skipped.collect(),
+        seconds: 1.0,
+        swap_seconds: 0.1,
+        peak_memory_kib: 1,
     }
 }
 

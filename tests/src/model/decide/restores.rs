@@ -6,10 +6,11 @@ use restore::decide::{self as shipped, Decision, Facts};
 use shared::aws::autoscaling::LifecycleState;
 use shared::budget;
 use shared::command::Candidate;
+use shared::report::RestoreOutcome;
 use time::Duration;
 
 use super::Answers;
-use super::reports::{invocation, sha256};
+use super::reports::{invocation, restore_report, sha256};
 use crate::model::names;
 use crate::model::world::{
     Agent, BackupNumber, CommandNumber, NodeNumber, Outcome, RunNumber, Standing, Status, Waited,
@@ -18,6 +19,7 @@ use crate::model::world::{
 thread_local! {
     static LAUNCHES: Answers<LaunchQuestion, Launch> = Answers::new();
     static SOURCES: Answers<SourceQuestion, Source> = Answers::new();
+    static OVERTAKEN: Answers<AdmissionQuestion, bool> = Answers::new();
 }
 
 /// Another member that a restore waits for.
@@ -47,6 +49,8 @@ pub(in crate::model) enum Launch {
         fence_broken_by: Option<NodeNumber>,
     },
     Admit {
+        /// The backup that the report names.
+        restored: Option<BackupNumber>,
         /// Whether the report that is told names a backup that was skipped.
         tells_skipped: bool,
     },
@@ -71,6 +75,15 @@ pub(in crate::model) fn launch(question: &LaunchQuestion) -> Launch {
                     fence_broken_by: fence_broken_by.as_ref().map(names::node),
                 },
                 Decision::Continue { report, .. } => Launch::Admit {
+                    restored: match &report.outcome {
+                        RestoreOutcome::Restored { backup_id, .. } => {
+                            Some(names::backup(backup_id))
+                        }
+                        RestoreOutcome::AlreadyRestored { backup_id } => {
+                            backup_id.as_ref().map(names::backup)
+                        }
+                        RestoreOutcome::FirstBoot => None,
+                    },
                     tells_skipped: !report.skipped.is_empty(),
                 },
                 Decision::Abandon(reason) => Launch::Abandon {
@@ -96,6 +109,7 @@ fn facts(question: &LaunchQuestion) -> Facts {
     let attempts = question.attempts.iter().map(|&(command, status)| {
         let reported = match status {
             Status::Ended(Outcome::Restored { backup, .. }) => backup,
+            Status::Ended(Outcome::AlreadyRestored { backup, .. }) => backup.unwrap_or(0),
             _ => 0,
         };
         let step = invocation(status, &operation, reported);
@@ -149,8 +163,28 @@ fn word(standing: Standing) -> String {
 /// What a stack has to restore from: its manifests, newest first, and its parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::model) struct SourceQuestion {
-    pub(in crate::model) manifests: Vec<(BackupNumber, RunNumber, bool)>,
+    pub(in crate::model) manifests: Vec<Listed>,
     pub(in crate::model) parameter: bool,
+}
+
+/// A manifest that is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::model) struct Listed {
+    pub(in crate::model) backup: BackupNumber,
+    pub(in crate::model) run: RunNumber,
+    /// The node that was backed up.
+    pub(in crate::model) of: NodeNumber,
+    pub(in crate::model) readable: bool,
+}
+
+/// What a node reports that is restored, and what is listed then.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::model) struct AdmissionQuestion {
+    pub(in crate::model) node: NodeNumber,
+    /// None where it was started empty.
+    pub(in crate::model) restored: Option<BackupNumber>,
+    pub(in crate::model) skipped: Vec<BackupNumber>,
+    pub(in crate::model) stock: SourceQuestion,
 }
 
 /// What an instance is restored from.
@@ -196,6 +230,23 @@ pub(in crate::model) fn source(question: &SourceQuestion) -> Source {
     })
 }
 
+/// Asks whether a restored instance is kept out of service, since a newer backup was committed meanwhile.
+pub(in crate::model) fn is_overtaken(question: &AdmissionQuestion) -> bool {
+    OVERTAKEN.with(|answers| {
+        answers.of(question, |question| {
+            let report = restore_report(
+                names::launch_operation(question.node),
+                RestoreOutcome::AlreadyRestored {
+                    backup_id: question.restored.map(names::backup_id),
+                },
+                question.skipped.iter().copied(),
+            );
+            let instance = names::instance(question.node);
+            choose::overtaken(&instance, &report, &backups(&question.stock)).is_some()
+        })
+    })
+}
+
 fn backups(question: &SourceQuestion) -> Backups {
     if question.manifests.is_empty() {
         return if question.parameter {
@@ -205,15 +256,24 @@ fn backups(question: &SourceQuestion) -> Backups {
         };
     }
     let mut committed = Vec::new();
-    for &(backup, run, readable) in &question.manifests {
+    for &Listed {
+        backup,
+        run,
+        of,
+        readable,
+    } in &question.manifests
+    {
         let backup_id = names::backup_id(backup);
         let manifest = if readable {
-            Readable::Yes(Candidate {
-                backup_id: backup_id.clone(),
-                run_id: names::run_id(run),
-                index_sha256: sha256(),
-                index_version: None,
-            })
+            Readable::Yes {
+                candidate: Candidate {
+                    backup_id: backup_id.clone(),
+                    run_id: names::run_id(run),
+                    index_sha256: sha256(),
+                    index_version: None,
+                },
+                instance_id: names::instance(of),
+            }
         } else {
             Readable::No("it is damaged".to_owned())
         };
