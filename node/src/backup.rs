@@ -18,16 +18,15 @@ use crate::capture;
 use crate::container;
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
-use crate::database::{self, OLD_PREFIX, RESTORE_PREFIX};
+use crate::database;
 use crate::dump;
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::health;
 use crate::images;
 use crate::marker::Marker;
-use crate::placement;
+use crate::restore;
 use crate::server::Server;
 use crate::state::LAUNCH_PREFIX;
-use crate::swap;
 use crate::upload::Upload;
 use crate::watch::peak_memory_kib;
 
@@ -40,7 +39,7 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let lineage = lineage(context, command.purpose, marker, &server)?;
     capture::check(&context.settings, &context.root)?;
     container::end_leftovers(&context.postgres).await?;
-    remove_leftovers(context).await;
+    restore::remove_leftovers(context).await;
 
     let mut attempt = Attempt::begin(context, command, began)?;
     if command.purpose == Purpose::Final {
@@ -136,21 +135,6 @@ fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<
         time: OffsetDateTime::now_utc(),
     };
     marker.store(&context.root)
-}
-
-/// Removes what a restore that was killed behind its last step left on a node that was ready by then.
-async fn remove_leftovers(context: &Context) {
-    let databases = swap::drop_all(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
-    let paths = context.settings.configuration_paths.iter();
-    let paths = paths.map(|path| capture::on_node(&context.root, path));
-    for problem in [databases, placement::remove_leftovers(paths)] {
-        if let Err(failure) = problem {
-            tracing::warn!(
-                problem = failure.chain(),
-                "what a restore left stays behind"
-            );
-        }
-    }
 }
 
 /// One attempt at a backup, with names of its own.

@@ -12,11 +12,12 @@ use time::OffsetDateTime;
 
 use crate::attempt::Attempt;
 use crate::context::Context;
+use crate::database::{OLD_PREFIX, RESTORE_PREFIX};
 use crate::failure::{Failure, Result};
-use crate::health;
 use crate::marker::Marker;
 use crate::server::Server;
 use crate::watch::peak_memory_kib;
+use crate::{capture, health, placement, swap};
 
 /// Restores the first of the candidates, newest first, that can be; none of them asks for a first boot.
 pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<RestoreReport> {
@@ -34,6 +35,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
         (report.outcome, report.swap_seconds) =
             Box::pin(in_place(context, operation, candidates)).await?;
     } else if let Some(lineage) = ready_with(context).await? {
+        remove_leftovers(context).await;
         (report.outcome, report.skipped) = as_restored_before(lineage);
     } else if candidates.is_empty() {
         report.outcome = first_boot(context, operation).await?;
@@ -67,6 +69,21 @@ fn as_restored_before(lineage: Lineage) -> (RestoreOutcome, Vec<SkippedBackup>) 
         RestoreOutcome::AlreadyRestored { backup_id },
         skipped.collect(),
     )
+}
+
+/// Removes what a restore that was killed behind its last step left on a node that was ready by then.
+pub(crate) async fn remove_leftovers(context: &Context) {
+    let databases = swap::drop_all(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
+    let paths = context.settings.configuration_paths.iter();
+    let paths = paths.map(|path| capture::on_node(&context.root, path));
+    for problem in [databases, placement::remove_leftovers(paths)] {
+        if let Err(failure) = problem {
+            tracing::warn!(
+                problem = failure.chain(),
+                "what a restore left stays behind"
+            );
+        }
+    }
 }
 
 /// Returns how this instance came by its stack's data, if it has them already. The marker alone does not prove it:

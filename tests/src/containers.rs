@@ -2,22 +2,24 @@
 //! repositories in a container, and beside it the distribution registry, whose images are in S3 and whose configuration,
 //! TLS key and users are files of the node.
 
-use std::path::{Path, PathBuf};
+mod client;
+
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
-use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::engine::Engine;
 use crate::node::{Node, write_program};
 use crate::postgres::{Cluster, free_port};
 use crate::registry::{CONFIGURATION, MAIN_DATABASE};
 use crate::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::world::{ProtectedGroup, StandIn};
+
+pub use self::client::{Client, Pushed};
 
 /// The container of Postgres.
 pub const POSTGRES: &str = "docker_trusted_registry_postgres";
@@ -295,141 +297,6 @@ storage:
         let path = format!("/v2/{}/manifests/{}", image.repository, image.digest);
         std::fs::write(&probes, text + &format!("{path} {name}:{password}\n"))
             .context("write what the load balancer asks for")
-    }
-}
-
-/// An image that was pushed to the registry.
-#[derive(Debug, Clone)]
-pub struct Pushed {
-    /// Its repository, without the registry.
-    pub repository: String,
-    /// `sha256:…` of its manifest.
-    pub digest: String,
-    /// What the client's engine knew it by: the digest of its configuration, and so of its content.
-    pub id: String,
-}
-
-/// Somebody's machine with Docker, outside every node.
-pub struct Client {
-    engine: Engine,
-    registry: String,
-    directory: PathBuf,
-}
-
-impl Client {
-    /// Starts a client's engine in a directory.
-    pub async fn start(directory: &Path, stack: &Stack) -> Result<Self> {
-        let engine = Engine::start(directory, directory, "client").await?;
-        Ok(Self {
-            engine,
-            registry: stack.address(),
-            directory: directory.to_owned(),
-        })
-    }
-
-    /// Logs in; whoever was logged in before is not any more.
-    pub async fn log_in(&self, user: (&str, &str)) -> Result<()> {
-        let (name, password) = user;
-        let mut command = self.engine.docker(&[
-            "login",
-            "--username",
-            name,
-            "--password-stdin",
-            &self.registry,
-        ]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(password.as_bytes()).await?;
-        }
-        let output = child.wait_with_output().await?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "docker login as {name}: {errors}");
-        Ok(())
-    }
-
-    /// Makes an image of `bytes` random bytes, pushes it, and forgets it.
-    pub async fn push(&self, repository: &str, bytes: usize) -> Result<Pushed> {
-        let name = format!("{}/{repository}:latest", self.registry);
-        let script =
-            "head -c \"$1\" /dev/urandom > content && tar c content | docker import - \"$2\"";
-        let mut command = Command::new("bash");
-        command
-            .args([
-                "-eu",
-                "-o",
-                "pipefail",
-                "-c",
-                script,
-                "import",
-                &bytes.to_string(),
-                &name,
-            ])
-            .env("DOCKER_HOST", self.engine.host())
-            .current_dir(&self.directory)
-            .stdin(Stdio::null());
-        let imported = command.output().await?;
-        let errors = String::from_utf8_lossy(&imported.stderr);
-        ensure!(imported.status.success(), "docker import: {errors}");
-        self.engine.run(&["push", &name]).await?;
-        let inspect = [
-            "image",
-            "inspect",
-            "--format",
-            "{{.Id}} {{index .RepoDigests 0}}",
-            &name,
-        ];
-        let told = self.engine.run(&inspect).await?;
-        let (id, reference) = told.trim().split_once(' ').context("an id and a digest")?;
-        let (_, digest) = reference.split_once('@').context("a digest")?;
-        let pushed = Pushed {
-            repository: repository.to_owned(),
-            digest: digest.to_owned(),
-            id: id.to_owned(),
-        };
-        self.forget(&pushed.id).await?;
-        Ok(pushed)
-    }
-
-    /// Pulls an image by its digest, which must be what was pushed, and forgets it again.
-    pub async fn pull(&self, image: &Pushed) -> Result<()> {
-        let reference = format!("{}/{}@{}", self.registry, image.repository, image.digest);
-        ensure!(
-            !self.engine.images().await?.contains(&image.id),
-            "{reference} is there before it was pulled"
-        );
-        self.engine.run(&["pull", "--quiet", &reference]).await?;
-        let id = self
-            .engine
-            .run(&["image", "inspect", "--format", "{{.Id}}", &reference])
-            .await?;
-        ensure!(
-            id.trim() == image.id,
-            "{reference} is {id} instead of {}",
-            image.id
-        );
-        self.forget(&image.id).await
-    }
-
-    async fn forget(&self, id: &str) -> Result<()> {
-        self.engine
-            .run(&["image", "rm", "--force", id])
-            .await
-            .map(|_| ())
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if let Err(error) = crate::node::end_processes(&self.directory) {
-            tracing::warn!("a client's engine may be left running: {error:#}");
-        }
-        if let Err(error) = crate::engine::let_go(&self.directory, "client") {
-            tracing::warn!("clean up: {error:#}");
-        }
     }
 }
 

@@ -127,12 +127,9 @@ impl Looks {
         let calls = lock(&self.0);
         let sent = calls.iter().rposition(|(call, _)| call == "SendCommand");
         let before = sent.map_or(&[][..], |sent| &calls[..sent]);
-        let looks = before
-            .iter()
-            .rev()
-            .filter(|(call, _)| call == "DescribeInstanceInformation");
-        let look = looks.map(|(_, at)| *at).next();
-        look.map_or(time::Duration::ZERO, |look| look - ready)
+        let mut looks = before.iter().rev();
+        let look = looks.find(|(call, _)| call == "DescribeInstanceInformation");
+        look.map_or(time::Duration::ZERO, |(_, at)| *at - ready)
             .max(time::Duration::ZERO)
     }
 }

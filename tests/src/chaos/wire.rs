@@ -123,12 +123,7 @@ pub(super) async fn arm(
         Deed::Answer(point, answer) => {
             let last = last_strike(point, answer, fault.story, dice);
             let stall = stall(point, last);
-            lane.tap.rule(move |seen| {
-                if hits.load(Ordering::SeqCst) == 0
-                    && let Some(missing) = missing(&point, seen)
-                {
-                    return Some(missing);
-                }
+            watch(lane, point, Arc::clone(&hits), move |seen| {
                 let aborts = point.operation == "AbortMultipartUpload";
                 if aborts && seen.operation == "CompleteMultipartUpload" {
                     // Only an upload that fails is aborted.
@@ -145,10 +140,7 @@ pub(super) async fn arm(
         }
         Deed::Throttle(point) => {
             let last = dice.pick(&[1, 5]);
-            lane.tap.rule(move |seen| {
-                if let Some(slow) = slow(&point, seen) {
-                    return Some(slow);
-                }
+            watch(lane, point, Arc::clone(&hits), move |seen| {
                 let due = point.is(seen) && hits.load(Ordering::SeqCst) < last;
                 due.then(|| {
                     hits.fetch_add(1, Ordering::SeqCst);
@@ -221,22 +213,28 @@ fn strike_once(
     hits: Hits,
     mut strike: impl FnMut(&Seen) -> Option<Option<Act>> + Send + 'static,
 ) {
-    lane.tap.rule(move |seen| {
-        if let Some(slow) = slow(&point, seen) {
-            return Some(slow);
-        }
-        if hits.load(Ordering::SeqCst) > 0 {
-            return None;
-        }
-        if let Some(missing) = missing(&point, seen) {
-            return Some(missing);
-        }
-        if !point.is(seen) {
+    watch(lane, point, Arc::clone(&hits), move |seen| {
+        if hits.load(Ordering::SeqCst) > 0 || !point.is(seen) {
             return None;
         }
         let struck = strike(seen)?;
         hits.fetch_add(1, Ordering::SeqCst);
         struck
+    });
+}
+
+/// Asks a rule at each request, and sees to it that the one at which it is to strike is made.
+fn watch(
+    lane: &Lane,
+    point: Point,
+    hits: Hits,
+    mut rule: impl FnMut(&Seen) -> Option<Act> + Send + 'static,
+) {
+    lane.tap.rule(move |seen| {
+        let struck = hits.load(Ordering::SeqCst) > 0;
+        slow(&point, seen)
+            .or_else(|| missing(&point, seen).filter(|_| !struck))
+            .or_else(|| rule(seen))
     });
 }
 

@@ -16,26 +16,9 @@ use super::store::{Attributes, Record, hex};
 impl S3 {
     /// Lists the keys below a prefix, in order.
     pub fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
-        let root = self.store.root().join(bucket);
-        let mut keys = Vec::new();
-        let mut directories = vec![root.clone()];
-        while let Some(directory) = directories.pop() {
-            let entries = std::fs::read_dir(&directory);
-            for entry in entries.with_context(|| format!("list {}", directory.display()))? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    directories.push(path);
-                    continue;
-                }
-                let key = path.strip_prefix(&root)?.to_string_lossy().into_owned();
-                // Bytes without a record are not an object yet.
-                if key.starts_with(prefix) && self.record(bucket, &key).is_ok() {
-                    keys.push(key);
-                }
-            }
-        }
-        keys.sort();
-        Ok(keys)
+        let below = self.store.below(bucket, prefix);
+        let below = below.map_err(|error| anyhow!("{error}"))?;
+        Ok(below.into_iter().map(|record| record.key).collect())
     }
 
     /// Returns the file that holds an object's bytes; an error where there is no such object.

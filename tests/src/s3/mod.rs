@@ -7,6 +7,7 @@
 mod call;
 mod checksums;
 mod damage;
+mod listing;
 mod multipart;
 mod objects;
 mod permissions;

@@ -1,4 +1,4 @@
-//! The wire protocol: s3s reads and writes it, s3s-fs keeps the buckets and lists them, the store does the rest.
+//! The wire protocol: s3s reads and writes it, s3s-fs keeps the buckets, the store does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,12 +8,12 @@ use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CreateBucketInput,
     CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
-    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, Error,
+    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, Error,
     GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput,
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
     ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
     ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
-    ObjectList, PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
+    PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
@@ -59,26 +59,6 @@ impl Service {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         control.permissions.get(access_key).cloned()
     }
-
-    /// Adds what s3s-fs does not know of the objects it lists.
-    fn complete_listing(&self, bucket: &str, contents: Option<&mut ObjectList>) -> S3Result<()> {
-        for object in contents.into_iter().flatten() {
-            let Some(key) = &object.key else { continue };
-            if let Some(record) = self.store.record(bucket, key)? {
-                object.last_modified = Some(record.created.into());
-                object.e_tag = Some(ETag::Strong(record.e_tag));
-                object.checksum_algorithm = Some(
-                    record
-                        .checksums
-                        .algorithms()
-                        .into_iter()
-                        .map(|name| name.to_owned().into())
-                        .collect(),
-                );
-            }
-        }
-        Ok(())
-    }
 }
 
 #[async_trait::async_trait]
@@ -112,22 +92,27 @@ impl S3 for Service {
         &self,
         request: S3Request<ListObjectsInput>,
     ) -> Answer<ListObjectsOutput> {
-        let bucket = request.input.bucket.clone();
-        let _unchanged = self.store.hold().await;
-        let mut answer = self.files.list_objects(request).await?;
-        self.complete_listing(&bucket, answer.output.contents.as_mut())?;
-        Ok(answer)
+        let answer = self.list_objects_v2(request.map_input(Into::into)).await?;
+        Ok(answer.map_output(|page| ListObjectsOutput {
+            contents: page.contents,
+            common_prefixes: page.common_prefixes,
+            delimiter: page.delimiter,
+            encoding_type: page.encoding_type,
+            is_truncated: page.is_truncated,
+            max_keys: page.max_keys,
+            name: page.name,
+            next_marker: page.next_continuation_token,
+            prefix: page.prefix,
+            ..Default::default()
+        }))
     }
 
     async fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> Answer<ListObjectsV2Output> {
-        let bucket = request.input.bucket.clone();
         let _unchanged = self.store.hold().await;
-        let mut answer = self.files.list_objects_v2(request).await?;
-        self.complete_listing(&bucket, answer.output.contents.as_mut())?;
-        Ok(answer)
+        self.store.list(request.input).map(S3Response::new)
     }
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {

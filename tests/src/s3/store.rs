@@ -1,4 +1,4 @@
-//! Objects on disk: the bytes below `<root>/<bucket>/<key>`, where s3s-fs lists them, and a JSON record each.
+//! Objects on disk: the bytes below `<root>/<bucket>/<key>`, and a JSON record each.
 //!
 //! An object exists if and only if its record does. Bytes are staged and checked before either is touched.
 
@@ -18,6 +18,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::checksums::Checksums;
+use super::listing::Keys;
 
 const BUFFER: usize = 1 << 20;
 
@@ -72,6 +73,7 @@ pub(super) struct Conditions<'a> {
 /// The directory of all buckets. One process serves it: its locks are in memory.
 pub(super) struct Store {
     root: PathBuf,
+    pub(super) keys: Keys,
     creating: tokio::sync::Mutex<()>,
 }
 
@@ -82,6 +84,7 @@ impl Store {
         }
         Ok(Self {
             root: root.canonicalize()?,
+            keys: Keys::of_records(&root.join(".records"))?,
             creating: tokio::sync::Mutex::new(()),
         })
     }
@@ -273,7 +276,9 @@ impl Store {
         // Renamed into place, so that no reader ever sees half a record.
         let staged = self.staging_path();
         std::fs::write(&staged, serde_json::to_vec(record).map_err(internal)?).map_err(internal)?;
-        std::fs::rename(staged, path).map_err(internal)
+        std::fs::rename(staged, path).map_err(internal)?;
+        self.keys.insert(bucket, &record.key);
+        Ok(())
     }
 
     /// Removes an object; fine where there is none.

@@ -7,7 +7,7 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 use aws_sdk_s3::types::ChecksumMode;
 use aws_sdk_s3::types::ChecksumType;
 use axum::http::StatusCode;
-use rekindle_tests::s3::Fault;
+use rekindle_tests::s3::{Fault, S3};
 use shared::checksum::digests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -246,6 +246,35 @@ async fn listings_come_in_order_and_in_pages() {
     assert_eq!(prefixes, ["a/", "b/"]);
     assert_eq!(top.contents().len(), 1);
     assert!(top.contents()[0].e_tag().is_some());
+
+    // A page that ends with a folder is followed by what is behind it.
+    let mut names = Vec::new();
+    let one = world.client.list_objects_v2().bucket(BUCKET).max_keys(1);
+    let mut pages = one.delimiter("/").into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        let folders = page.common_prefixes().iter().map(|one| one.prefix());
+        let objects = page.contents().iter().map(|one| one.key());
+        names.extend(folders.chain(objects).flatten().map(str::to_owned));
+    }
+    assert_eq!(names, ["a/", "b/", "c"]);
+    let after = world.client.list_objects_v2().bucket(BUCKET);
+    let after = after.prefix("a/").start_after("a/1").send().await.unwrap();
+    let after: Vec<_> = after
+        .contents()
+        .iter()
+        .filter_map(|one| one.key())
+        .collect();
+    assert_eq!(after, ["a/10", "a/2"]);
+
+    // What is deleted is listed no more, and neither is the folder that it was alone in.
+    let delete = world.client.delete_object().bucket(BUCKET).key("b/1");
+    delete.send().await.unwrap();
+    let top = world.client.list_objects_v2().bucket(BUCKET).delimiter("/");
+    assert_eq!(top.send().await.unwrap().common_prefixes().len(), 1);
+    // Who serves the directory next finds the same.
+    let next = S3::new(world.root.path()).unwrap();
+    assert_eq!(next.keys(BUCKET, "").unwrap(), ["a/1", "a/10", "a/2", "c"]);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) s3: S3,
     pub(crate) client: Client,
     pub(crate) endpoint: String,
-    _root: tempfile::TempDir,
+    pub(crate) root: tempfile::TempDir,
 }
 
 pub(crate) async fn world() -> World {
@@ -43,7 +43,7 @@ pub(crate) async fn world() -> World {
         s3,
         client,
         endpoint,
-        _root: root,
+        root,
     }
 }
 

@@ -1,0 +1,154 @@
+//! Listing objects: which keys there are, in S3's order, page by page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use s3s::dto::{CommonPrefix, ETag, ListObjectsV2Input, ListObjectsV2Output, Object};
+use s3s::{S3Result, s3_error};
+
+use super::store::{Record, Store};
+
+/// As many keys and prefixes are on a page at the most, whatever is asked for.
+const MOST: i32 = 1000;
+
+/// The keys of each bucket under which there ever was an object. Whether there is one, its record tells.
+///
+/// To walk the directory for each listing would take longer than all the rest, once a thousand stacks are in it.
+#[derive(Default)]
+pub(super) struct Keys(Mutex<BTreeMap<String, BTreeSet<String>>>);
+
+impl Keys {
+    /// Reads the keys of all objects that a directory of records names.
+    pub(super) fn of_records(records: &Path) -> std::io::Result<Self> {
+        let keys = Self::default();
+        for bucket in std::fs::read_dir(records)? {
+            let bucket = bucket?;
+            let name = bucket.file_name().to_string_lossy().into_owned();
+            for record in std::fs::read_dir(bucket.path())? {
+                let record = std::fs::read(record?.path())?;
+                let record: Record = serde_json::from_slice(&record)?;
+                keys.insert(&name, &record.key);
+            }
+        }
+        Ok(keys)
+    }
+
+    pub(super) fn insert(&self, bucket: &str, key: &str) {
+        let mut buckets = self.buckets();
+        buckets
+            .entry(bucket.to_owned())
+            .or_default()
+            .insert(key.to_owned());
+    }
+
+    /// Returns the first key with a prefix from a bound on.
+    fn first(&self, bucket: &str, from: &Bound<String>, prefix: &str) -> Option<String> {
+        let buckets = self.buckets();
+        let from = from.as_ref().map(String::as_str);
+        let mut keys = buckets
+            .get(bucket)?
+            .range::<str, _>((from, Bound::Unbounded));
+        keys.next().filter(|key| key.starts_with(prefix)).cloned()
+    }
+
+    fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Returns the objects below a prefix, in the order of their keys.
+    pub(super) fn below(&self, bucket: &str, prefix: &str) -> S3Result<Vec<Record>> {
+        let mut records = Vec::new();
+        let mut from = Bound::Included(prefix.to_owned());
+        while let Some(key) = self.keys.first(bucket, &from, prefix) {
+            records.extend(self.record(bucket, &key)?);
+            from = Bound::Excluded(key);
+        }
+        Ok(records)
+    }
+
+    /// Returns one page of a listing.
+    pub(super) fn list(&self, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
+        self.check_bucket(&input.bucket)?;
+        let bucket = input.bucket.as_str();
+        let prefix = input.prefix.as_deref().unwrap_or_default();
+        let delimiter = input.delimiter.as_deref().filter(|it| !it.is_empty());
+        let most = input.max_keys.unwrap_or(MOST).min(MOST);
+        let Ok(most) = usize::try_from(most) else {
+            return Err(s3_error!(InvalidArgument, "max-keys is negative"));
+        };
+        let marker = input
+            .continuation_token
+            .as_ref()
+            .max(input.start_after.as_ref());
+        let mut from = match marker {
+            Some(marker) if marker.as_str() >= prefix => Bound::Excluded(marker.clone()),
+            _ => Bound::Included(prefix.to_owned()),
+        };
+        let (mut contents, mut common_prefixes) = (Vec::new(), Vec::new());
+        let (mut last, mut is_truncated) = (None, false);
+        while let Some(key) = self.keys.first(bucket, &from, prefix) {
+            let Some(record) = self.record(bucket, &key)? else {
+                from = Bound::Excluded(key);
+                continue;
+            };
+            let folder = delimiter.and_then(|delimiter| {
+                let at = key[prefix.len()..].find(delimiter)?;
+                Some(key[..prefix.len() + at + delimiter.len()].to_owned())
+            });
+            // A page may end with a folder, and the next one begins behind all that is in it.
+            let named_before = folder.as_ref().is_some_and(|folder| marker >= Some(folder));
+            if !named_before && contents.len() + common_prefixes.len() >= most {
+                is_truncated = most > 0;
+                break;
+            }
+            match folder {
+                Some(folder) => {
+                    from = Bound::Excluded(format!("{folder}{}", char::MAX));
+                    if !named_before {
+                        last = Some(folder.clone());
+                        common_prefixes.push(CommonPrefix {
+                            prefix: Some(folder),
+                        });
+                    }
+                }
+                None => {
+                    from = Bound::Excluded(key.clone());
+                    last = Some(key);
+                    contents.push(listed(record));
+                }
+            }
+        }
+        let count = contents.len() + common_prefixes.len();
+        Ok(ListObjectsV2Output {
+            key_count: i32::try_from(count).ok(),
+            max_keys: i32::try_from(most).ok(),
+            is_truncated: Some(is_truncated),
+            contents: (!contents.is_empty()).then_some(contents),
+            common_prefixes: (!common_prefixes.is_empty()).then_some(common_prefixes),
+            next_continuation_token: last.filter(|_| is_truncated),
+            continuation_token: input.continuation_token,
+            delimiter: input.delimiter,
+            encoding_type: input.encoding_type,
+            name: Some(input.bucket),
+            prefix: input.prefix,
+            start_after: input.start_after,
+            ..Default::default()
+        })
+    }
+}
+
+fn listed(record: Record) -> Object {
+    let algorithms = record.checksums.algorithms().into_iter();
+    Object {
+        checksum_algorithm: Some(algorithms.map(|name| name.to_owned().into()).collect()),
+        last_modified: Some(record.created.into()),
+        e_tag: Some(ETag::Strong(record.e_tag)),
+        size: i64::try_from(record.size).ok(),
+        key: Some(record.key),
+        ..Default::default()
+    }
+}
