@@ -48,26 +48,23 @@ pub(crate) async fn swap(
     server_version: u32,
 ) -> Result<Swapped> {
     let live: Vec<&str> = pairs.iter().map(|pair| pair.live.as_str()).collect();
-    let existing: Vec<String> = databases(postgres, &live)
-        .await?
-        .into_iter()
-        .map(|database| database.name)
-        .collect();
+    let existing = databases(postgres, &live).await?;
+    let replaced: Vec<String> = existing.iter().map(|one| one.name.clone()).collect();
     let mut renaming = String::new();
     for pair in pairs {
-        if existing.contains(&pair.live) {
+        if replaced.contains(&pair.live) {
             renaming += &rename(&pair.live, &pair.old);
         }
         renaming += &rename(&pair.new, &pair.live);
-        if existing.contains(&pair.live) {
+        if replaced.contains(&pair.live) {
             renaming += &allow_connections(&pair.old, false, server_version);
         }
     }
     let took = exchange(postgres, pairs, &existing, &renaming).await?;
-    tracing::info!(databases = ?live, replaced = ?existing, seconds = took.as_secs_f64(), "swapped");
+    tracing::info!(databases = ?live, ?replaced, seconds = took.as_secs_f64(), "swapped");
     Ok(Swapped {
         pairs: pairs.to_vec(),
-        replaced: existing,
+        replaced,
         took,
     })
 }
@@ -83,8 +80,9 @@ impl Swapped {
                 renaming += &allow_connections(&pair.live, true, server_version);
             }
         }
-        let live: Vec<String> = self.pairs.iter().map(|pair| pair.live.clone()).collect();
-        exchange(postgres, &self.pairs, &live, &renaming).await?;
+        let live: Vec<&str> = self.pairs.iter().map(|pair| pair.live.as_str()).collect();
+        let occupied = databases(postgres, &live).await?;
+        exchange(postgres, &self.pairs, &occupied, &renaming).await?;
         tracing::warn!(databases = ?live, "swapped back");
         Ok(())
     }
@@ -184,7 +182,7 @@ async fn databases(postgres: &Postgres, names: &[&str]) -> Result<Vec<Database>>
 async fn exchange(
     postgres: &Postgres,
     pairs: &[Pair],
-    occupied: &[String],
+    occupied: &[Database],
     renaming: &str,
 ) -> Result<Duration> {
     let takes_admin = pairs.iter().any(|pair| pair.live == ADMIN_DATABASE);
@@ -198,9 +196,7 @@ async fn exchange(
         postgres.script(ADMIN_DATABASE, &script, code).await?;
     }
     let admin = stand_in.as_deref().unwrap_or(ADMIN_DATABASE);
-    let names: Vec<&str> = occupied.iter().map(String::as_str).collect();
-    let oids = databases(postgres, &names).await?;
-    let oids: Vec<u32> = oids.iter().map(|database| database.oid).collect();
+    let oids: Vec<u32> = occupied.iter().map(|database| database.oid).collect();
     let mut outcome = renamed(postgres, admin, &oids, renaming).await;
     for _ in 1..ATTEMPTS {
         match &outcome {
