@@ -26,7 +26,7 @@ pub async fn serve<T, R: Serialize>(
             return ExitCode::FAILURE;
         }
     };
-    let function = set_up(Aws::connect().await, config);
+    let function = set_up(Aws::connect(), config);
     let handler = service_fn(|event| handle(&function, event));
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
