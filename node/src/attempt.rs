@@ -12,6 +12,7 @@ use shared::layout;
 use shared::manifest::{Index, ObjectRecord};
 use shared::report::ExitCode;
 use tokio::time::sleep;
+use tokio::try_join;
 
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
@@ -19,12 +20,14 @@ use crate::database::{OLD_PREFIX, RESTORE_PREFIX};
 use crate::download;
 use crate::encoding;
 use crate::failure::{Failure, OrFail as _, Result};
+use crate::fit::Offer;
+use crate::globals::Existing;
 use crate::placement::Placement;
 use crate::postgres::ADMIN_DATABASE;
 use crate::server::Server;
 use crate::swap::{self, Pair, Swapped};
 use crate::unpack::{UnpackError, unpack};
-use crate::{configured, container, fit, globals, health, images, load, verify};
+use crate::{configured, container, globals, health, images, load, verify};
 
 /// The largest compressed contents and globals that are read.
 const MOST_DESCRIPTION_BYTES: u64 = 32 * 1024 * 1024;
@@ -124,12 +127,18 @@ impl<'c> Attempt<'c> {
         let waiting = health::wait_for_postgres(postgres, &settings.postgres);
         progress.patiently(waiting).await?;
         container::end_leftovers(postgres).await?;
-        let server = Server::ask(postgres).await?;
-        fit::check(postgres, &server, &self.index, &contents).await?;
-        swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await?;
-
-        let text = self.globals().await?;
-        globals::restore(postgres, &settings.postgres, &text).await?;
+        // Each is a session of its own, and a small restore consists of little else.
+        let (server, offer, existing, text, ()) = try_join!(
+            Server::ask(postgres),
+            Offer::ask(postgres),
+            Existing::ask(postgres),
+            self.globals(),
+            swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX])
+        )?;
+        offer
+            .check(postgres, &server, &self.index, &contents)
+            .await?;
+        globals::restore(postgres, &settings.postgres, &existing, &text).await?;
         let mut rows: u64 = 0;
         let mut pairs = Vec::new();
         for (number, recorded) in contents.databases.iter().enumerate() {
@@ -180,7 +189,10 @@ impl<'c> Attempt<'c> {
         if let Some(placement) = &self.placement {
             placement.remove_staging();
         }
-        if let Err(failure) = swap::drop_all(&self.context.postgres, &[OLD_PREFIX]).await {
+        let Some(swapped) = &self.swapped else {
+            return;
+        };
+        if let Err(failure) = swapped.forget(&self.context.postgres).await {
             tracing::warn!(
                 problem = failure.chain(),
                 "a replaced database stays behind"

@@ -24,7 +24,7 @@ const OFFER: &str = "SELECT json_build_object(
 
 /// What the server has to offer.
 #[derive(Debug, Deserialize)]
-struct Offer {
+pub(crate) struct Offer {
     /// Extensions whose files are there.
     extensions: BTreeSet<String>,
     /// Where the data are, as the server sees it.
@@ -33,35 +33,38 @@ struct Offer {
     log: u64,
 }
 
-/// Checks all that can be known before anything is restored: the server's version, its extensions and its free
-/// space.
-pub(crate) async fn check(
-    postgres: &Postgres,
-    server: &Server,
-    index: &Index,
-    contents: &Contents,
-) -> Result<()> {
-    let (here, there) = (major(server.version), major(index.versions.server));
-    if here < there {
-        let message = format!(
-            "the server is PostgreSQL {}, the backup is of {}: start the same or a newer major version",
-            version_name(here),
-            version_name(there)
-        );
-        return Err(Failure::new(ExitCode::ServerTooOld, message));
+impl Offer {
+    /// Asks the server.
+    pub(crate) async fn ask(postgres: &Postgres) -> Result<Self> {
+        let code = ExitCode::PostgresUnreachable;
+        postgres.query(ADMIN_DATABASE, OFFER, code).await
     }
-    let offer = offer(postgres).await?;
-    check_extensions(&offer, contents)?;
-    let bytes = index
-        .databases
-        .iter()
-        .map(|database| database.database_bytes);
-    check_space(postgres, &offer, bytes.fold(0, u64::saturating_add)).await
-}
 
-async fn offer(postgres: &Postgres) -> Result<Offer> {
-    let code = ExitCode::PostgresUnreachable;
-    postgres.query(ADMIN_DATABASE, OFFER, code).await
+    /// Checks all that can be known before anything is restored: the server's version, its extensions and its free
+    /// space.
+    pub(crate) async fn check(
+        &self,
+        postgres: &Postgres,
+        server: &Server,
+        index: &Index,
+        contents: &Contents,
+    ) -> Result<()> {
+        let (here, there) = (major(server.version), major(index.versions.server));
+        if here < there {
+            let message = format!(
+                "the server is PostgreSQL {}, the backup is of {}: start the same or a newer major version",
+                version_name(here),
+                version_name(there)
+            );
+            return Err(Failure::new(ExitCode::ServerTooOld, message));
+        }
+        check_extensions(self, contents)?;
+        let bytes = index
+            .databases
+            .iter()
+            .map(|database| database.database_bytes);
+        check_space(postgres, self, bytes.fold(0, u64::saturating_add)).await
+    }
 }
 
 async fn check_space(postgres: &Postgres, offer: &Offer, database_bytes: u64) -> Result<()> {
@@ -161,7 +164,7 @@ mod tests {
     async fn a_disk_that_is_too_small_is_found_before_the_restore() {
         let cluster = Cluster::start();
         let postgres = cluster.postgres();
-        let offer = offer(&postgres).await.unwrap();
+        let offer = Offer::ask(&postgres).await.unwrap();
         check_space(&postgres, &offer, 1).await.unwrap();
         let failure = check_space(&postgres, &offer, 1 << 60).await.unwrap_err();
         assert_eq!(failure.code, ExitCode::DiskTooSmall);

@@ -45,16 +45,24 @@ const EXISTING: &str = "SELECT json_build_object(
       CASE WHEN current_setting('server_version_num')::int >= 160000 THEN pg_get_userbyid(grantor) END)), '[]')
     FROM pg_auth_members))";
 
+impl Existing {
+    /// Asks the server.
+    pub(crate) async fn ask(postgres: &Postgres) -> Result<Self> {
+        let code = ExitCode::Restore;
+        postgres.query(ADMIN_DATABASE, EXISTING, code).await
+    }
+}
+
 /// Restores the globals: creates what is missing, and gives every role the attributes, password, settings and
 /// memberships of the backup.
 pub(crate) async fn restore(
     postgres: &Postgres,
     settings: &PostgresSettings,
+    existing: &Existing,
     globals: &str,
 ) -> Result<()> {
     let code = ExitCode::Restore;
-    let existing: Existing = postgres.query(ADMIN_DATABASE, EXISTING, code).await?;
-    let scripts = scripts(globals, settings, &existing)?;
+    let scripts = scripts(globals, settings, existing)?;
     postgres
         .script(ADMIN_DATABASE, &scripts.roles, code)
         .await?;
@@ -223,15 +231,21 @@ mod tests {
             .collect()
     }
 
+    async fn restored_on(target: &Cluster, settings: &PostgresSettings, globals: &str) {
+        let postgres = target.postgres();
+        let existing = Existing::ask(&postgres).await.unwrap();
+        restore(&postgres, settings, &existing, globals)
+            .await
+            .unwrap();
+    }
+
     #[tokio::test]
     async fn globals_come_back_whole_and_can_be_restored_twice() {
         let (source, target) = (Cluster::start(), Cluster::start());
         source.sql("postgres", NASTY).await;
         let globals = dump(&source).await;
         for _ in 0..2 {
-            restore(&target.postgres(), &target.settings, &globals)
-                .await
-                .unwrap();
+            restored_on(&target, &target.settings, &globals).await;
             assert_eq!(comparable(&dump(&target).await), comparable(&globals));
         }
     }
@@ -248,9 +262,7 @@ mod tests {
             GRANT readers TO app WITH ADMIN OPTION; CREATE ROLE image; GRANT readers TO image;";
         target.sql("postgres", more).await;
         let globals = dump(&source).await;
-        restore(&target.postgres(), &target.settings, &globals)
-            .await
-            .unwrap();
+        restored_on(&target, &target.settings, &globals).await;
         // Roles that the backup does not know are none of its business.
         target.sql("postgres", "DROP ROLE image").await;
         assert_eq!(comparable(&dump(&target).await), comparable(&globals));
@@ -271,14 +283,10 @@ mod tests {
 
         let mut settings = target.settings.clone();
         settings.bootstrap_role_password = BootstrapRolePassword::Keep;
-        restore(&target.postgres(), &settings, &globals)
-            .await
-            .unwrap();
+        restored_on(&target, &settings, &globals).await;
         assert_eq!(target.sql("postgres", password).await, before);
 
-        restore(&target.postgres(), &target.settings, &globals)
-            .await
-            .unwrap();
+        restored_on(&target, &target.settings, &globals).await;
         let restored = target.sql("postgres", password).await;
         assert_eq!(restored, source.sql("postgres", password).await);
     }

@@ -70,6 +70,16 @@ pub(crate) async fn swap(
 }
 
 impl Swapped {
+    /// Drops the databases that were replaced.
+    pub(crate) async fn forget(&self, postgres: &Postgres) -> Result<()> {
+        let replaced = self
+            .pairs
+            .iter()
+            .filter(|pair| self.replaced.contains(&pair.live));
+        let old: Vec<String> = replaced.map(|pair| pair.old.clone()).collect();
+        drop_databases(postgres, &old).await
+    }
+
     /// Puts the old databases back; the restored ones get their former names again.
     pub(crate) async fn undo(&self, postgres: &Postgres, server_version: u32) -> Result<()> {
         let mut renaming = String::new();
@@ -100,8 +110,12 @@ pub(crate) async fn drop_all(postgres: &Postgres, prefixes: &[&str]) -> Result<(
     );
     let code = ExitCode::Restore;
     let names: Vec<String> = postgres.query(ADMIN_DATABASE, &query, code).await?;
+    drop_databases(postgres, &names).await
+}
+
+async fn drop_databases(postgres: &Postgres, names: &[String]) -> Result<()> {
     for name in names {
-        let (database, text) = (identifier(&name), literal(&name));
+        let (database, text) = (identifier(name), literal(name));
         // Refusing connections first keeps a client from coming back; a template cannot be dropped.
         let script = format!(
             "UPDATE pg_catalog.pg_database SET datallowconn = false, datistemplate = false WHERE datname = {text};\n\
@@ -109,7 +123,9 @@ pub(crate) async fn drop_all(postgres: &Postgres, prefixes: &[&str]) -> Result<(
              DROP DATABASE {database};\n",
             forget_subscriptions(&text)
         );
-        postgres.script(ADMIN_DATABASE, &script, code).await?;
+        postgres
+            .script(ADMIN_DATABASE, &script, ExitCode::Restore)
+            .await?;
         tracing::info!(database = name, "dropped");
     }
     Ok(())

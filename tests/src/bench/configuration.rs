@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use super::sample::{Row, time};
-use super::site::{BUCKET, Site};
+use super::site::{BUCKET, Site, Spent};
 use super::{Plan, REKINDLE};
 use crate::node::Node;
 
@@ -37,8 +37,7 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
     );
     let (_, warm) = site.back_up(&node).await?;
     site.forget(&warm).await?;
-    // They are erased in the end: for minutes, ext4 looks at every freed inode again before it gives out another one.
-    let mut targets = Vec::new();
+    let mut spent = Spent::new(false);
     for run in 1..=plan.runs {
         plan.say_run(&capture.name, run);
         let (sample, report) = site.back_up(&node).await?;
@@ -51,8 +50,7 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         let (sample, _) = site.restore(&target, &report).await?;
         ensure!(files_of(&target)? == FILES, "files are missing");
         restore.add(REKINDLE, sample);
-        target.kill().await?;
-        targets.push(target);
+        spent.retire(target).await?;
         let target = site.machine(&["/srv/app"]).await?;
         // Written to the disk before anything relies on it, as ours is.
         let unpack = format!(
@@ -63,14 +61,11 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         ensure!(files_of(&target)? == FILES, "files are missing");
         sample.s3_bytes = Some(site.size(KEY)?);
         restore.add(TAR, sample);
-        target.kill().await?;
-        targets.push(target);
+        spent.retire(target).await?;
         site.forget(&report).await?;
         site.forget_below(KEY).await?;
     }
-    for target in targets {
-        target.discard().await?;
-    }
+    spent.discard().await?;
     for row in [&mut capture, &mut restore] {
         row.compare("time, of tar's and the aws CLI's", TAR, 0.7, time);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 
 use super::sample::{Row, Sample, memory, stored, time, written};
-use super::site::{BUCKET, Programs, STACK, Site};
+use super::site::{BUCKET, Programs, STACK, Site, Spent};
 use super::{ORIGINAL, Plan, REKINDLE};
 use crate::node::Node;
 use crate::registry::MAIN_DATABASE;
@@ -156,6 +156,7 @@ async fn restores(
          psql -qX -d restored -c ANALYZE",
         archive.display()
     );
+    let mut spent = Spent::new(large);
     for run in 1..=plan.runs {
         plan.say_run(&row.name, run);
         let target = site.machine(&[]).await?;
@@ -172,7 +173,7 @@ async fn restores(
                 ..Sample::default()
             },
         );
-        target.discard().await?;
+        spent.retire(target).await?;
 
         let target = site.machine(&[]).await?;
         let mut sample = site.script(&target, &original).await?.sample;
@@ -189,7 +190,7 @@ async fn restores(
         );
         let sample = site.script(&target, &again).await?.sample;
         swap.add("pg_restore --clean in place", sample);
-        target.discard().await?;
+        spent.retire(target).await?;
         std::fs::remove_file(&fetched)?;
 
         let target = site.machine(&[]).await?;
@@ -204,8 +205,9 @@ async fn restores(
             "rows are missing"
         );
         row.add(FLOOR, sample);
-        target.discard().await?;
+        spent.retire(target).await?;
     }
+    spent.discard().await?;
     site.forget(&backup).await?;
     site.forget_below("original/").await?;
     std::fs::remove_dir_all(&archives)?;

@@ -289,6 +289,42 @@ impl Drop for Site {
     }
 }
 
+/// Machines that were restored and are not needed any more.
+///
+/// For minutes, ext4 looks at every freed inode again before it gives out another one: whoever makes files next would pay
+/// for what was erased. So they are erased in the end, unless they are too large to be kept.
+pub(super) struct Spent {
+    large: bool,
+    machines: Vec<Arc<Node>>,
+}
+
+impl Spent {
+    pub(super) fn new(large: bool) -> Self {
+        Self {
+            large,
+            machines: Vec::new(),
+        }
+    }
+
+    /// Takes a machine's power, and erases it where it is large.
+    pub(super) async fn retire(&mut self, machine: Arc<Node>) -> Result<()> {
+        if self.large {
+            return machine.discard().await;
+        }
+        machine.kill().await?;
+        self.machines.push(machine);
+        Ok(())
+    }
+
+    /// Erases all.
+    pub(super) async fn discard(self) -> Result<()> {
+        for machine in self.machines {
+            machine.discard().await?;
+        }
+        Ok(())
+    }
+}
+
 fn directory(parent: &Path) -> Result<TempDir> {
     let directory = tempfile::Builder::new()
         .prefix("rekindle-bench-")
