@@ -99,6 +99,27 @@ pub struct Config {
     pub retention: Retention,
 }
 
+/// Where AWS is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The region, which Lambda always says.
+    pub region: Option<String>,
+    /// What stands in for AWS; mostly nothing does.
+    pub endpoint: Option<String>,
+}
+
+impl Place {
+    /// Reads the environment. A call that lacks the region says so itself.
+    pub fn from_env() -> Self {
+        let variables: BTreeMap<String, String> = std::env::vars().collect();
+        let variable = |name| variables.get(name).filter(|it| !it.is_empty()).cloned();
+        Self {
+            region: variable("AWS_REGION"),
+            endpoint: variable("AWS_ENDPOINT_URL"),
+        }
+    }
+}
+
 impl Config {
     /// Reads the environment; an error names every variable that is missing or empty, not only the first.
     pub fn from_env() -> Result<Self> {

@@ -29,6 +29,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::http_client_fn;
 use time::OffsetDateTime;
 
+use crate::env::Place;
 use crate::error::Error;
 
 /// The clients of both functions.
@@ -43,19 +44,17 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Makes the clients from the variables that Lambda sets: region, credentials, and an endpoint if there is one;
-    /// nothing is called yet.
+    /// Makes the clients, whose credentials are in the variables that Lambda sets; nothing is called yet.
     ///
     /// The SDK's default chain would look for them in files, containers and the instance's metadata, too, where a function
     /// has none: that was 7 % of its package, and 10 % of each start.
-    pub fn connect() -> Self {
+    pub fn connect(place: Place) -> Self {
         // A call may take a minute with its retries: far below the function's own 15 minutes, so that a call
         // that hangs becomes an error with a name instead of a dead invocation.
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(Duration::from_secs(20))
             .operation_timeout(Duration::from_mins(1))
             .build();
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .credentials_provider(SharedCredentialsProvider::new(
@@ -64,8 +63,8 @@ impl Aws {
             .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(4))
             .timeout_config(timeouts);
-        config.set_region(variable("AWS_REGION").map(Region::new));
-        config.set_endpoint_url(variable("AWS_ENDPOINT_URL"));
+        config.set_region(place.region.map(Region::new));
+        config.set_endpoint_url(place.endpoint);
         let config = config.build();
         Self {
             autoscaling: aws_sdk_autoscaling::Client::new(&config),

@@ -76,20 +76,6 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
             ),
         ),
         configuration(
-            "a hook that expires",
-            2,
-            serving(
-                1,
-                Left {
-                    launches: 2,
-                    terminations: 1,
-                    delays: 1,
-                    commands: 4 + size,
-                    ..one
-                },
-            ),
-        ),
-        configuration(
             "a sudden death",
             1,
             serving(
@@ -169,6 +155,20 @@ fn of_failures(size: u8) -> Vec<Configuration> {
                 Left {
                     deaths: 1,
                     damages: 2,
+                    ..one
+                },
+            ),
+        ),
+        configuration(
+            "a hook that expires",
+            2,
+            serving(
+                1,
+                Left {
+                    launches: 2,
+                    terminations: 1,
+                    delays: 1,
+                    commands: 4 + size,
                     ..one
                 },
             ),

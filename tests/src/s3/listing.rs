@@ -105,21 +105,18 @@ impl Store {
                 is_truncated = most > 0;
                 break;
             }
-            match folder {
-                Some(folder) => {
-                    from = Bound::Excluded(format!("{folder}{}", char::MAX));
-                    if !named_before {
-                        last = Some(folder.clone());
-                        common_prefixes.push(CommonPrefix {
-                            prefix: Some(folder),
-                        });
-                    }
+            if let Some(folder) = folder {
+                from = Bound::Excluded(format!("{folder}{}", char::MAX));
+                if !named_before {
+                    last = Some(folder.clone());
+                    common_prefixes.push(CommonPrefix {
+                        prefix: Some(folder),
+                    });
                 }
-                None => {
-                    from = Bound::Excluded(key.clone());
-                    last = Some(key);
-                    contents.push(listed(record));
-                }
+            } else {
+                from = Bound::Excluded(key.clone());
+                last = Some(key);
+                contents.push(listed(record));
             }
         }
         let count = contents.len() + common_prefixes.len();
