@@ -11,8 +11,8 @@ use shared::id::OperationId;
 use shared::layout;
 use shared::manifest::{Index, ObjectRecord};
 use shared::report::ExitCode;
+use tokio::join;
 use tokio::time::sleep;
-use tokio::try_join;
 
 use crate::contents::{Contents, DatabaseContents};
 use crate::context::Context;
@@ -127,14 +127,17 @@ impl<'c> Attempt<'c> {
         let waiting = health::wait_for_postgres(postgres, &settings.postgres);
         progress.patiently(waiting).await?;
         container::end_leftovers(postgres).await?;
-        // Each is a session of its own, and a small restore consists of little else.
-        let (server, offer, existing, text, ()) = try_join!(
+        // Each is a session of its own, and a small restore consists of little else. None is cut off by another's failure:
+        // a server goes on with what it was asked to drop.
+        let (dropped, server, offer, existing, text) = join!(
+            swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]),
             Server::ask(postgres),
             Offer::ask(postgres),
             Existing::ask(postgres),
-            self.globals(),
-            swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX])
-        )?;
+            self.globals()
+        );
+        dropped?;
+        let (server, offer, existing, text) = (server?, offer?, existing?, text?);
         offer
             .check(postgres, &server, &self.index, &contents)
             .await?;

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::marker::Marker;
 use crate::server::Server;
 use crate::watch::peak_memory_kib;
-use crate::{capture, health, placement, swap};
+use crate::{capture, container, health, placement, swap};
 
 /// Restores the first of the candidates, newest first, that can be; none of them asks for a first boot.
 pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<RestoreReport> {
@@ -35,6 +35,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
         (report.outcome, report.swap_seconds) =
             Box::pin(in_place(context, operation, candidates)).await?;
     } else if let Some(lineage) = ready_with(context).await? {
+        container::end_leftovers(&context.postgres).await?;
         remove_leftovers(context).await;
         (report.outcome, report.skipped) = as_restored_before(lineage);
     } else if candidates.is_empty() {
@@ -61,8 +62,9 @@ fn as_restored_before(lineage: Lineage) -> (RestoreOutcome, Vec<SkippedBackup>) 
     };
     let skipped = skipped.into_iter().map(|backup_id| SkippedBackup {
         backup_id,
+        // The marker keeps no exit codes.
         exit_code: ExitCode::Restore,
-        reason: "an earlier command of this launch could not restore it; the node's log says why"
+        reason: "an earlier command passed it over, whose report is lost; the node's log says why"
             .to_owned(),
     });
     (

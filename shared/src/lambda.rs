@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::aws::Aws;
-use crate::env::{Config, Place};
+use crate::env::{Config, Whereabouts};
 use crate::error::Result;
 use crate::log;
 
@@ -26,7 +26,7 @@ pub async fn serve<T, R: Serialize>(
             return ExitCode::FAILURE;
         }
     };
-    let function = set_up(Aws::connect(Place::from_env()), config);
+    let function = set_up(Aws::connect(Whereabouts::from_env()), config);
     let handler = service_fn(|event| handle(&function, event));
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -166,32 +166,47 @@ async fn admit(
     command_id: &CommandId,
     report: &RestoreReport,
 ) -> Result<Outcome> {
-    if let Ok(stack) = &facts.stack {
-        let backups = gather::backups(aws, config, stack, facts.now).await?;
-        if let Some(reason) = choose::overtaken(&facts.instance_id, report, &backups) {
-            return abandon(aws, config, facts, &reason).await;
+    let backups = match &facts.stack {
+        Ok(stack) => gather::backups(aws, config, stack, facts.now).await,
+        Err(problem) => Ok(Backups::Unknown(problem.clone())),
+    };
+    let backups = match backups {
+        Ok(backups) => backups,
+        // What is ready must not lose its hook while S3 cannot be asked.
+        Err(error) => {
+            let (group, instance) = (&facts.group, &facts.instance_id);
+            autoscaling::heartbeat(&aws.autoscaling, group, LAUNCH_HOOK, instance).await?;
+            return Err(error);
         }
-        // What was chosen was the newest then, and the instance has it.
-        if let Backups::Unknown(problem) = backups {
-            tell_unknown(config, facts, &problem);
+    };
+    if let Some(reason) = choose::overtaken(&facts.instance_id, report, &backups) {
+        if give_up(aws, config, facts, &reason).await? == Completion::Done {
+            tell_skipped(config, facts, command_id, report);
         }
+        return Ok(Outcome::Abandoned);
     }
     circuit::before_continuing(aws, config, facts).await;
     // What the node has is told once, by whoever let it into service.
     if answer(aws, facts, LifecycleResult::Continue).await? == Completion::Done {
         tell_restored(config, facts, command_id, report);
+        tell_skipped(config, facts, command_id, report);
+        tell_unlisted(config, facts, backups);
     }
     Ok(Outcome::Continued)
 }
 
-fn tell_unknown(config: &Config, facts: &Facts, problem: &str) {
-    let reason = Reason::BackupsUnknown {
-        problem: problem.to_owned(),
+/// Says that nobody knows whether there is a newer backup by now. What was restored was the newest one when it was
+/// chosen, and may be all that there is.
+fn tell_unlisted(config: &Config, facts: &Facts, backups: Backups) {
+    let reason = match backups {
+        Backups::Unknown(problem) => Reason::BackupsUnknown { problem },
+        Backups::Gone => Reason::BackupsGone,
+        Backups::Committed(_) | Backups::NeverAny => return,
     };
     let kind = reason.kind();
     error!(
         kind, instance_id = %facts.instance_id, group = facts.group, reason = %reason, remedy = reason.remedy(),
-        "let into service without another look for a newer backup"
+        "let into service without another look at the backups"
     );
     count(config, facts, kind);
 }
@@ -243,9 +258,10 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
             instance_id = %facts.instance_id, group = facts.group, %command_id, seconds = report.seconds,
             "started empty at the stack's first boot, and let into service"
         ),
-        RestoreOutcome::AlreadyRestored { .. } => {
+        RestoreOutcome::AlreadyRestored { backup_id } => {
             info!(
                 instance_id = %facts.instance_id, group = facts.group, %command_id,
+                backup_id = backup_id.as_ref().map(field::display),
                 "was restored by an earlier command, and let into service"
             );
             // This command took no time worth measuring.
@@ -255,6 +271,9 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
     if let Ok(stack) = &facts.stack {
         metrics::measured(&config.metric_namespace, facts.now, stack, &values);
     }
+}
+
+fn tell_skipped(config: &Config, facts: &Facts, command_id: &CommandId, report: &RestoreReport) {
     for skipped in &report.skipped {
         let kind = skipped.exit_code.word();
         error!(
@@ -267,12 +286,18 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
 }
 
 async fn abandon(aws: &Aws, config: &Config, facts: &Facts, reason: &Reason) -> Result<Outcome> {
+    give_up(aws, config, facts, reason).await?;
+    Ok(Outcome::Abandoned)
+}
+
+async fn give_up(aws: &Aws, config: &Config, facts: &Facts, reason: &Reason) -> Result<Completion> {
     let next = match circuit::before_abandoning(aws, config, facts, reason).await? {
         Next::Replaced => "the group replaces the instance",
         Next::Nothing => "the group launches nothing for now",
     };
     // Told once, by whoever abandons it. Should the answer fail, the next pass finds the same reason.
-    if answer(aws, facts, LifecycleResult::Abandon).await? == Completion::Done {
+    let completion = answer(aws, facts, LifecycleResult::Abandon).await?;
+    if completion == Completion::Done {
         let kind = reason.kind();
         error!(
             kind, instance_id = %facts.instance_id, group = facts.group,
@@ -281,7 +306,7 @@ async fn abandon(aws: &Aws, config: &Config, facts: &Facts, reason: &Reason) -> 
         );
         count(config, facts, kind);
     }
-    Ok(Outcome::Abandoned)
+    Ok(completion)
 }
 
 fn refuse(config: &Config, facts: &Facts, problem: &str) {

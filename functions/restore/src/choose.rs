@@ -153,23 +153,28 @@ pub fn overtaken(
     let Backups::Committed(backups) = backups else {
         return None;
     };
-    let newer = backups.iter().filter(|it| Some(&it.backup_id) > restored);
-    let mut unknown = newer.filter(|it| {
+    for Committed {
+        backup_id,
+        manifest,
+    } in backups
+    {
         let mut skipped = report.skipped.iter();
-        !skipped.any(|skipped| skipped.backup_id == it.backup_id)
-    });
-    let newest = unknown.find(|it| !matches!(it.manifest, Readable::No(_)))?;
-    let backup_id = newest.backup_id.clone();
-    match &newest.manifest {
-        // Put back into its group, it has been backed up since it was restored.
-        Readable::Yes { instance_id, .. } if instance_id == instance => None,
-        Readable::Yes { .. } => Some(Reason::NewerBackup { backup_id }),
-        Readable::ByNewerVersion(problem) => Some(Reason::NewerSchema {
-            backup_id,
-            problem: problem.clone(),
-        }),
-        Readable::No(_) => None,
+        if Some(backup_id) <= restored || skipped.any(|it| it.backup_id == *backup_id) {
+            continue;
+        }
+        let backup_id = backup_id.clone();
+        return match manifest {
+            Readable::No(_) => continue,
+            // Put back into its group, it has been backed up since it was restored.
+            Readable::Yes { instance_id, .. } if instance_id == instance => None,
+            Readable::Yes { .. } => Some(Reason::NewerBackup { backup_id }),
+            Readable::ByNewerVersion(problem) => Some(Reason::NewerSchema {
+                backup_id,
+                problem: problem.clone(),
+            }),
+        };
     }
+    None
 }
 
 /// Tells whether the manifests read so far decide, so that no older one needs to be read.

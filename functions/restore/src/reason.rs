@@ -157,7 +157,7 @@ impl Reason {
                 Cause::Contract => "Deploy functions and agent from the same version.",
             },
             Self::NewerBackup { .. } => {
-                "Nothing: the next launch restores the newer backup. Find out why it came late: mostly it is the final backup of an instance whose terminate hook expired."
+                "The next launch restores the newer backup, mostly the final one of an instance whose terminate hook expired: find out what held that up. Send `reject-quarantined` for what this instance itself backs up at its end."
             }
             Self::HardCap => {
                 "Find out what kept the restore from ending: the command's output in SSM, the node's log, S3's throughput."

@@ -29,7 +29,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::http_client_fn;
 use time::OffsetDateTime;
 
-use crate::env::Place;
+use crate::env::Whereabouts;
 use crate::error::Error;
 
 /// The clients of both functions.
@@ -48,7 +48,7 @@ impl Aws {
     ///
     /// The SDK's default chain would look for them in files, containers and the instance's metadata, too, where a function
     /// has none: that was 7 % of its package, and 10 % of each start.
-    pub fn connect(place: Place) -> Self {
+    pub fn connect(aws: Whereabouts) -> Self {
         // A call may take a minute with its retries: far below the function's own 15 minutes, so that a call
         // that hangs becomes an error with a name instead of a dead invocation.
         let timeouts = TimeoutConfig::builder()
@@ -63,8 +63,8 @@ impl Aws {
             .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(4))
             .timeout_config(timeouts);
-        config.set_region(place.region.map(Region::new));
-        config.set_endpoint_url(place.endpoint);
+        config.set_region(aws.region.map(Region::new));
+        config.set_endpoint_url(aws.endpoint);
         let config = config.build();
         Self {
             autoscaling: aws_sdk_autoscaling::Client::new(&config),

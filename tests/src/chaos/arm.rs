@@ -179,7 +179,11 @@ pub async fn arm(lane: &mut Lane, fault: Option<&Fault>, dice: &mut Dice) -> Res
         }
         Deed::Locked => armed.lock(lane, dice.below(2) == 0).await?,
         Deed::Sessions => armed.sessions(lane),
-        Deed::AgentLate | Deed::AgentNever => lane.protected.world.hold_agents(true),
+        Deed::AgentLate => lane.protected.world.hold_agents(true),
+        Deed::AgentNever => {
+            lane.protected.world.hold_agents(true);
+            harm::forget_breaker(lane).await?;
+        }
     }
     Ok(Some(armed))
 }

@@ -175,6 +175,23 @@ pub(super) fn take_tablespace(lane: &Lane) -> Result<Undo> {
     Ok(Undo::GiveTablespace(path, owner, group))
 }
 
+/// Lets nothing be remembered of the breaker, which an earlier fault may have closed: what fails from now on is made to
+/// have happened earlier than it did, and what failed before the breaker was closed does not count.
+pub(super) async fn forget_breaker(lane: &Lane) -> Result<()> {
+    let name = layout::breaker_parameter(&lane.stack.parse()?);
+    let ssm = aws_sdk_ssm::Client::new(lane.protected.world.aws());
+    match ssm.delete_parameter().name(name).send().await {
+        Err(error)
+            if !error
+                .as_service_error()
+                .is_some_and(|it| it.is_parameter_not_found()) =>
+        {
+            Err(error).context("forget the breaker")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lets the newest backup need an extension that no node has: its description says so, and every hash fits.
 pub(super) fn need_extension(lane: &Lane) -> Result<Undo> {
     let protected: &Protected = &lane.protected;

@@ -129,7 +129,6 @@ impl Store {
             next_continuation_token: last.filter(|_| is_truncated),
             continuation_token: input.continuation_token,
             delimiter: input.delimiter,
-            encoding_type: input.encoding_type,
             name: Some(input.bucket),
             prefix: input.prefix,
             start_after: input.start_after,

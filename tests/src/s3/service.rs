@@ -97,7 +97,6 @@ impl S3 for Service {
             contents: page.contents,
             common_prefixes: page.common_prefixes,
             delimiter: page.delimiter,
-            encoding_type: page.encoding_type,
             is_truncated: page.is_truncated,
             max_keys: page.max_keys,
             name: page.name,

@@ -234,9 +234,22 @@ async fn a_backup_that_was_committed_meanwhile_keeps_the_instance_out_of_service
     check(&skipped, "continued", "CONTINUE").await;
     let denied = Given {
         listing_denied: true,
-        ..given
+        ..given.clone()
     };
     check(&denied, "continued", "CONTINUE").await;
+    // What is restored may be all that there is.
+    let gone = Given {
+        backups: &[],
+        ..given.clone()
+    };
+    check(&gone, "continued", "CONTINUE").await;
+    let slow = Given {
+        listing_slow: true,
+        ..given
+    };
+    let (answer, done) = handled(&slow, launching()).await;
+    assert!(answer.contains("SlowDown"), "{answer}");
+    assert_eq!(done, "heartbeat");
 }
 
 #[tokio::test]

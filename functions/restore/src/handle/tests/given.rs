@@ -59,6 +59,8 @@ pub(super) struct Given {
     pub(super) sent_before: Option<(&'static str, String)>,
     pub(super) backups: &'static [&'static str],
     pub(super) listing_denied: bool,
+    /// S3 asks for patience whenever its objects are to be listed.
+    pub(super) listing_slow: bool,
     pub(super) parameter: bool,
     pub(super) refuses_command: bool,
     pub(super) answered_before: bool,
@@ -85,6 +87,7 @@ pub(super) fn ready() -> Given {
         sent_before: None,
         backups: &[BACKUP],
         listing_denied: false,
+        listing_slow: false,
         parameter: true,
         refuses_command: false,
         answered_before: false,
@@ -351,11 +354,16 @@ fn manifest_of(backup: &str) -> String {
 fn s3(given: &Given) -> aws_sdk_s3::Client {
     use aws_sdk_s3::Client;
     let backups = given.backups;
-    let list = if given.listing_denied {
-        let words = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>";
+    let refusal = match (given.listing_denied, given.listing_slow) {
+        (true, _) => Some((403, "AccessDenied")),
+        (_, true) => Some((503, "SlowDown")),
+        _ => None,
+    };
+    let list = if let Some((status, code)) = refusal {
+        let words = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
         mock!(Client::list_objects_v2)
             .sequence()
-            .http_status(403, Some(words.to_owned()))
+            .http_status(status, Some(words))
             .repeatedly()
             .build()
     } else {
