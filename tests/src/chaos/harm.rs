@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use aws_sdk_ssm::operation::delete_parameter::DeleteParameterError;
 use serde_json::Value;
 use shared::id::BackupId;
 use shared::layout;
@@ -184,7 +185,7 @@ pub(super) async fn forget_breaker(lane: &Lane) -> Result<()> {
         Err(error)
             if !error
                 .as_service_error()
-                .is_some_and(|it| it.is_parameter_not_found()) =>
+                .is_some_and(DeleteParameterError::is_parameter_not_found) =>
         {
             Err(error).context("forget the breaker")
         }
