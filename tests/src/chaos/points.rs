@@ -129,7 +129,8 @@ pub(super) const BACKUP_CHILDREN: &[(&str, u32)] = &[
 /// Programs that a restore runs, and how often.
 pub(super) const RESTORE_CHILDREN: &[(&str, u32)] = &[
     ("start-postgres", 1),
-    ("psql", 18),
+    // Each look at a Postgres that does not answer yet is one more.
+    ("psql", 16),
     ("pg_restore", 2),
     ("registry-start", 1),
     ("registry-health", 1),
