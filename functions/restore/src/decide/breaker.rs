@@ -196,7 +196,12 @@ pub fn on_sweep(facts: &Watched) -> OnSweep {
     let age = facts.now - tripped_at;
     if facts.suspended && age >= wait(trips) {
         OnSweep::HalfOpen(half_open)
-    } else if !facts.suspended && age >= budget::seconds(budget::BREAKER_SETTLE) {
+    } else if !facts.suspended
+        && age >= budget::seconds(budget::BREAKER_SETTLE)
+        // One that is on trial writes what becomes of it, and this record must not come after that: it would say of its
+        // suspension that it is somebody else's, for ever.
+        && facts.waiting.is_empty()
+    {
         OnSweep::NoteResumed(half_open)
     } else {
         OnSweep::Nothing
