@@ -188,6 +188,17 @@ pub enum RestoreOutcome {
     },
 }
 
+impl RestoreOutcome {
+    /// Returns the backup that the node's data are from; none where it was started empty or adopted.
+    pub fn backup_id(&self) -> Option<&BackupId> {
+        match self {
+            Self::Restored { backup_id, .. } => Some(backup_id),
+            Self::AlreadyRestored { backup_id } => backup_id.as_ref(),
+            Self::FirstBoot => None,
+        }
+    }
+}
+
 /// A backup that a restore had to pass over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedBackup {

@@ -166,11 +166,7 @@ async fn admit(
     command_id: &CommandId,
     report: &RestoreReport,
 ) -> Result<Outcome> {
-    let backups = match &facts.stack {
-        Ok(stack) => gather::backups(aws, config, stack, facts.now).await,
-        Err(problem) => Ok(Backups::Unknown(problem.clone())),
-    };
-    let backups = match backups {
+    let backups = match gather::backups(aws, config, facts).await {
         Ok(backups) => backups,
         // What is ready must not lose its hook while S3 cannot be asked.
         Err(error) => {

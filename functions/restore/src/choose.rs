@@ -2,7 +2,7 @@
 
 use shared::command::{Candidate, MOST_CANDIDATES};
 use shared::id::{BackupId, InstanceId};
-use shared::report::{RestoreOutcome, RestoreReport};
+use shared::report::RestoreReport;
 
 use crate::reason::Reason;
 
@@ -145,11 +145,7 @@ pub fn overtaken(
     report: &RestoreReport,
     backups: &Backups,
 ) -> Option<Reason> {
-    let restored = match &report.outcome {
-        RestoreOutcome::Restored { backup_id, .. } => Some(backup_id),
-        RestoreOutcome::AlreadyRestored { backup_id } => backup_id.as_ref(),
-        RestoreOutcome::FirstBoot => None,
-    };
+    let restored = report.outcome.backup_id();
     let Backups::Committed(backups) = backups else {
         return None;
     };
@@ -188,7 +184,7 @@ pub fn is_enough(backups: &[Committed]) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use shared::report::{ExitCode, SkippedBackup};
+    use shared::report::{ExitCode, RestoreOutcome, SkippedBackup};
 
     fn backup_id(number: usize) -> BackupId {
         format!("20261123T02{:02}00.000Z", 59 - number)

@@ -162,11 +162,7 @@ async fn attempts(
 /// Gathers what the stack has to restore from. Only what may differ the next time is an error: a refusal is a
 /// fact like any other.
 pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<Stock> {
-    // Decisions refuse a group without a stack before they ask for its backups.
-    let stack = facts
-        .stack
-        .as_ref()
-        .map_err(|problem| Error::Refused(problem.clone()))?;
+    let stack = stack(facts)?;
     let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
     let sharing = groups.into_iter().find(|group| {
         // A group that is empty has no node, and one whose own tag is malformed has no stack.
@@ -177,29 +173,26 @@ pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<S
     });
     Ok(Stock {
         shared_with: sharing.map(|group| group.name),
-        backups: backups(aws, config, stack, facts.now).await?,
+        backups: backups(aws, config, facts).await?,
     })
 }
 
-/// Gathers what S3 has of a stack. Only what may differ the next time is an error.
-pub(crate) async fn backups(
-    aws: &Aws,
-    config: &Config,
-    stack: &StackName,
-    now: OffsetDateTime,
-) -> Result<Backups> {
-    match listed(aws, config, stack, now).await {
+/// Returns the stack of an instance that a decision is acted upon: one without is refused before.
+fn stack(facts: &Facts) -> Result<&StackName> {
+    let stack = facts.stack.as_ref();
+    stack.map_err(|problem| Error::Refused(problem.clone()))
+}
+
+/// Gathers what S3 has of the instance's stack. Only what may differ the next time is an error.
+pub(crate) async fn backups(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
+    match listed(aws, config, facts).await {
         Err(error) if !error.retryable() => Ok(Backups::Unknown(error.chain())),
         listed => listed,
     }
 }
 
-async fn listed(
-    aws: &Aws,
-    config: &Config,
-    stack: &StackName,
-    now: OffsetDateTime,
-) -> Result<Backups> {
+async fn listed(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
+    let (stack, now) = (stack(facts)?, facts.now);
     let most = choose::MOST_MANIFESTS;
     let newest =
         catalog::newest(&aws.s3, &config.bucket, stack, Shelf::Committed, most, now).await?;

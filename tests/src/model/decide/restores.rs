@@ -75,15 +75,7 @@ pub(in crate::model) fn launch(question: &LaunchQuestion) -> Launch {
                     fence_broken_by: fence_broken_by.as_ref().map(names::node),
                 },
                 Decision::Continue { report, .. } => Launch::Admit {
-                    restored: match &report.outcome {
-                        RestoreOutcome::Restored { backup_id, .. } => {
-                            Some(names::backup(backup_id))
-                        }
-                        RestoreOutcome::AlreadyRestored { backup_id } => {
-                            backup_id.as_ref().map(names::backup)
-                        }
-                        RestoreOutcome::FirstBoot => None,
-                    },
+                    restored: report.outcome.backup_id().map(names::backup),
                     tells_skipped: !report.skipped.is_empty(),
                 },
                 Decision::Abandon(reason) => Launch::Abandon {
