@@ -128,15 +128,18 @@ async fn a_stack_without_a_backup_it_should_have_is_never_started_empty() -> Res
     assert!(reason.contains("NoSuchBucket"), "{problems:?}");
 
     for stack in ["removed", "denied", "nowhere"] {
-        let launches = protected.launches(stack).await?;
-        assert!(
-            launches.iter().any(|status| status == "Cancelled"),
-            "{launches:?}"
-        );
-        assert!(
-            !launches.iter().any(|status| status == "Successful"),
-            "{launches:?}"
-        );
+        // The function told of the answer; the group acts on it in its own time.
+        wait_for("the launch to be cancelled", PATIENCE, async || {
+            let launches = protected.launches(stack).await;
+            let launches = launches.map_err(|error| format!("{error:#}"))?;
+            let successful = launches.iter().any(|status| status == "Successful");
+            assert!(!successful, "{launches:?}");
+            let cancelled = launches.iter().any(|status| status == "Cancelled");
+            cancelled
+                .then_some(Some(()))
+                .ok_or_else(|| format!("{launches:?}"))
+        })
+        .await?;
         let problems = protected.problems(stack);
         let abandoned = "abandoned the launch; the group launches nothing for now";
         assert_eq!(problems[0]["fields"]["message"], abandoned);
