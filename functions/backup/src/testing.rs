@@ -12,7 +12,7 @@ use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
-use shared::aws::Aws;
+use shared::aws::{Aws, lazy};
 use shared::checksum::digests;
 use shared::env::{Config, Retention};
 
@@ -75,9 +75,9 @@ pub(crate) fn function_beside(
     let autoscaling = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, groups);
     Function::new(
         Aws {
-            autoscaling,
-            ssm,
-            s3,
+            autoscaling: lazy(|| autoscaling),
+            ssm: lazy(|| ssm),
+            s3: lazy(|| s3),
         },
         config(),
     )

@@ -13,6 +13,7 @@ pub mod state;
 mod status;
 
 use std::error::Error as StdError;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -32,19 +33,27 @@ use time::OffsetDateTime;
 use crate::env::Whereabouts;
 use crate::error::Error;
 
+/// A client that the first call makes: an event needs some of them, and a function that starts needs none.
+pub type Lazy<C> = LazyLock<C, Box<dyn FnOnce() -> C + Send>>;
+
+/// Makes a client when it is first used.
+pub fn lazy<C>(make: impl FnOnce() -> C + Send + 'static) -> Lazy<C> {
+    LazyLock::new(Box::new(make))
+}
+
 /// The clients of both functions.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Aws {
     /// EC2 Auto Scaling.
-    pub autoscaling: aws_sdk_autoscaling::Client,
+    pub autoscaling: Lazy<aws_sdk_autoscaling::Client>,
     /// Systems Manager.
-    pub ssm: aws_sdk_ssm::Client,
+    pub ssm: Lazy<aws_sdk_ssm::Client>,
     /// S3.
-    pub s3: aws_sdk_s3::Client,
+    pub s3: Lazy<aws_sdk_s3::Client>,
 }
 
 impl Aws {
-    /// Makes the clients, whose credentials are in the variables that Lambda sets; nothing is called yet.
+    /// Prepares the clients, whose credentials are in the variables that Lambda sets; nothing is called yet.
     ///
     /// The SDK's default chain would look for them in files, containers and the instance's metadata, too, where a function
     /// has none: that was 7 % of its package, and 10 % of each start.
@@ -65,11 +74,12 @@ impl Aws {
             .timeout_config(timeouts);
         config.set_region(aws.region.map(Region::new));
         config.set_endpoint_url(aws.endpoint);
-        let config = config.build();
+        let autoscaling = Arc::new(config.build());
+        let (ssm, s3) = (Arc::clone(&autoscaling), Arc::clone(&autoscaling));
         Self {
-            autoscaling: aws_sdk_autoscaling::Client::new(&config),
-            ssm: aws_sdk_ssm::Client::new(&config),
-            s3: aws_sdk_s3::Client::new(&config),
+            autoscaling: lazy(move || aws_sdk_autoscaling::Client::new(&autoscaling)),
+            ssm: lazy(move || aws_sdk_ssm::Client::new(&ssm)),
+            s3: lazy(move || aws_sdk_s3::Client::new(&s3)),
         }
     }
 }

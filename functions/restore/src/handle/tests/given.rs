@@ -30,8 +30,8 @@ use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::{Command, InstanceInformation, Parameter, PingStatus};
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use serde_json::{Value, json};
-use shared::aws::Aws;
 use shared::aws::autoscaling::LAUNCH_HOOK;
+use shared::aws::{Aws, lazy};
 use shared::layout;
 use time::OffsetDateTime;
 
@@ -401,10 +401,11 @@ fn s3(given: &Given) -> aws_sdk_s3::Client {
 impl Given {
     /// Returns the clients of this AWS.
     pub(super) fn clients(&self, journal: &Journal) -> Aws {
+        let (autoscaling, ssm, s3) = (autoscaling(self, journal), ssm(self, journal), s3(self));
         Aws {
-            autoscaling: autoscaling(self, journal),
-            ssm: ssm(self, journal),
-            s3: s3(self),
+            autoscaling: lazy(|| autoscaling),
+            ssm: lazy(|| ssm),
+            s3: lazy(|| s3),
         }
     }
 }
