@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::http;
+
 /// Tells where an instance is going: Auto Scaling knows.
 pub type TargetState = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
@@ -48,11 +50,7 @@ impl Imds {
         let address = listener
             .local_addr()
             .context("the metadata service's port")?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "the metadata service ended");
-            }
-        });
+        let task = tokio::spawn(http::serve("the metadata service", listener, routes));
         Ok(Self { address, task })
     }
 

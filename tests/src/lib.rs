@@ -13,6 +13,7 @@ mod endpoint;
 pub mod engine;
 pub mod fault;
 pub mod fuzz;
+pub mod http;
 pub mod imds;
 pub mod interruption;
 pub mod lambda;

@@ -24,6 +24,8 @@ use tokio::task::AbortHandle;
 use environment::Environment;
 use logs::Logs;
 
+use crate::http;
+
 pub use logs::LogLine;
 
 /// One function to run.
@@ -166,11 +168,7 @@ impl Lambda {
             closed: AtomicBool::new(false),
         });
         let routes = routes::routes(Arc::clone(&inner));
-        let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "the Lambda endpoint ended");
-            }
-        });
+        let server = tokio::spawn(http::serve("the Lambda endpoint", listener, routes));
         let life = Life {
             inner: Arc::clone(&inner),
             server: server.abort_handle(),

@@ -17,6 +17,7 @@ use crate::autoscaling::{self, AutoScaling, Ends};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::endpoint::{self, Services};
+use crate::http;
 use crate::lambda::{self, Function, Lambda};
 use crate::node::Surroundings;
 use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
@@ -339,9 +340,7 @@ async fn serve(listener: TcpListener, services: Services) {
     let routes = Router::new()
         .fallback(endpoint::handle)
         .with_state(services);
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the stand-in's listener ended");
-    }
+    http::serve("the stand-in's listener", listener, routes).await;
 }
 
 /// Postgres runs as a user of its own and has to get through.

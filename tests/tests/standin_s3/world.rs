@@ -14,6 +14,7 @@ use aws_sdk_s3::types::CompletedMultipartUpload;
 use aws_sdk_s3::types::CompletedPart;
 use axum::extract::Request;
 use axum::extract::State;
+use rekindle_tests::http;
 use rekindle_tests::s3::ACCESS_KEY;
 use rekindle_tests::s3::S3;
 use rekindle_tests::s3::SECRET_KEY;
@@ -37,7 +38,7 @@ pub(crate) async fn world() -> World {
     let routes = axum::Router::new()
         .fallback(async |State(s3): State<S3>, request: Request| s3.handle(request).await)
         .with_state(s3.clone());
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    tokio::spawn(http::serve("the stand-in's S3", listener, routes));
     let client = Client::from_conf(settings(&endpoint, SECRET_KEY).build());
     World {
         s3,
