@@ -9,6 +9,7 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::Bytes;
+use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use shared::Error;
 use shared::aws::{failed, s3};
 use shared::checksum::{ObjectDigest, digests};
@@ -32,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const RANGE: u64 = 4 * 1024 * 1024;
 /// Ranges that are on their way, or here before their turn: one connection to S3 brings some 100 MB/s, and no more.
 const RANGES_AT_ONCE: usize = 8;
+/// Objects that are looked at side by side, before any is read.
+const CHECKS_AT_ONCE: usize = 8;
 /// Pieces of a range that are handed on ahead of their use: some 16 of at most 64 KiB.
 const READ_AHEAD: usize = 16;
 
@@ -73,11 +76,13 @@ pub(crate) async fn index(context: &Context, candidate: &Candidate) -> Result<In
 /// Checks that every object of a backup is in S3 as its index says, without reading any: a missing, truncated
 /// or swapped one is found before anything is changed.
 pub(crate) async fn check_objects(context: &Context, index: &Index) -> Result<()> {
-    for record in &index.objects {
+    let checks = iter(&index.objects).map(|record| async move {
         check_object(context, record).await?;
         context.progress.touch();
-    }
-    Ok(())
+        Ok(())
+    });
+    // The first of the index that is not as recorded is told, whichever answer comes first.
+    checks.buffered(CHECKS_AT_ONCE).try_collect().await
 }
 
 /// Checks that one object is in S3 as it was recorded.
