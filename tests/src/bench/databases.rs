@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
 use super::site::{BUCKET, Programs, STACK, Site, Spent};
 use super::{ORIGINAL, Plan, REKINDLE};
@@ -115,6 +116,14 @@ async fn backups(
         written,
     );
     row.at_most("MiB of memory, its tools included", 128.0, memory);
+    if row.misses() {
+        plan.say(&format!("{}, profiled", row.name));
+        row.profile = profile::of(async {
+            let (_, report) = site.back_up(node).await?;
+            site.forget(&report).await
+        })
+        .await?;
+    }
     Ok(row)
 }
 
@@ -207,10 +216,6 @@ async fn restores(
         row.add(FLOOR, sample);
         spent.retire(target).await?;
     }
-    spent.discard().await?;
-    site.forget(&backup).await?;
-    site.forget_below("original/").await?;
-    std::fs::remove_dir_all(&archives)?;
     if large {
         row.compare("time, of the original's", ORIGINAL, 0.7, time);
         row.compare("time, of the floor's", FLOOR, 1.25, time);
@@ -218,6 +223,16 @@ async fn restores(
         row.compare("time, of the original's", ORIGINAL, 1.0, time);
     }
     swap.at_most("seconds out of reach", 0.5, time);
+    if row.misses() {
+        plan.say(&format!("{}, profiled", row.name));
+        let target = site.machine(&[]).await?;
+        row.profile = profile::of(async { site.restore(&target, &backup).await.map(drop) }).await?;
+        spent.retire(target).await?;
+    }
+    spent.discard().await?;
+    site.forget(&backup).await?;
+    site.forget_below("original/").await?;
+    std::fs::remove_dir_all(&archives)?;
     Ok(vec![row, swap])
 }
 

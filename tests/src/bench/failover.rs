@@ -61,6 +61,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     let looks = Looks::on(&protected);
     let mut node = protected.filled(STACK).await?;
     let manifest = protected.back_up(STACK).await?;
+    let mut slowest = 0.0;
     for run in 1..=plan.runs {
         plan.say_run(&row.name, run);
         protected.world.kill_instance(node.id()).await?;
@@ -75,6 +76,14 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         let seconds = (in_service - ready).as_seconds_f64() - report.seconds - wait;
         row.add(REKINDLE, lasting(seconds));
         row.add(WAIT, lasting(wait));
+        if seconds > slowest {
+            slowest = seconds;
+            row.profile = looks.timeline(ready + time::Duration::seconds_f64(wait), in_service);
+            row.profile.push(format!(
+                "the node itself worked {:.0} ms of it",
+                report.seconds * 1_000.0
+            ));
+        }
 
         protected.world.bus().mishap(LAUNCH, Mishap::Drop, 1);
         protected.world.kill_instance(node.id()).await?;
@@ -107,7 +116,7 @@ fn lasting(seconds: f64) -> Sample {
     }
 }
 
-/// When it was asked which agents have registered, and when a command was sent.
+/// When AWS was asked for what.
 #[derive(Clone, Default)]
 struct Looks(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
 
@@ -119,7 +128,24 @@ impl Looks {
             lock(&noted.0).push((call.operation.clone(), clock::now()));
             None
         });
+        let noted = looks.clone();
+        protected.world.s3().on_request(move |call| {
+            let asked = format!("S3's {}", call.operation);
+            lock(&noted.0).push((asked, clock::now()));
+            None
+        });
         looks
+    }
+
+    /// Says what was asked for between two moments, and how many milliseconds after the first.
+    fn timeline(&self, from: OffsetDateTime, to: OffsetDateTime) -> Vec<String> {
+        let after = |at: OffsetDateTime| (at - from).as_seconds_f64() * 1_000.0;
+        let calls = lock(&self.0);
+        let asked = calls.iter().filter(|(_, at)| (from..=to).contains(at));
+        asked
+            .map(|(call, at)| format!("{:>6.0} ms  {call}", after(*at)))
+            .chain([format!("{:>6.0} ms  in service", after(to))])
+            .collect()
     }
 
     /// Returns how long after `ready` the look began that led to the newest command; nothing where it was sent earlier.

@@ -15,9 +15,11 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::process::{Program, resident_kib, run};
+use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
 use super::{Plan, REKINDLE};
+use crate::http;
 use crate::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::wait::wait_for;
 
@@ -111,6 +113,16 @@ async fn cold_starts(
     next.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
     call.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
     call.at_most("MiB of memory", 32.0, memory);
+    if next.misses() || call.misses() {
+        next.profile = profile::of(async {
+            for _ in 0..plan.runs * MORE_RUNS {
+                start(&starters[0]).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        call.profile.clone_from(&next.profile);
+    }
     Ok(vec![next, call])
 }
 
@@ -141,7 +153,7 @@ async fn start(starter: &Starter) -> Result<Start> {
         let json = request.headers().contains_key("x-amz-target");
         async move { answer(&watching, event, &path, json).await }
     });
-    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let server = tokio::spawn(http::serve("the Lambda of the bench", listener, routes));
     let mut environment = BTreeMap::new();
     for (name, value) in [
         ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),

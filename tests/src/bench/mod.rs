@@ -7,6 +7,7 @@ mod failover;
 mod functions;
 mod network;
 mod process;
+mod profile;
 pub mod report;
 pub mod sample;
 mod scale;

@@ -44,6 +44,11 @@ pub fn table(findings: &Findings) -> Result<String, std::fmt::Error> {
         for goal in &row.goals {
             writeln!(text, "  {}", said(goal))?;
         }
+        if row.misses() {
+            for line in &row.profile {
+                writeln!(text, "    {line}")?;
+            }
+        }
     }
     let goals: Vec<&Goal> = findings.rows.iter().flat_map(|row| &row.goals).collect();
     let met = goals.iter().filter(|goal| goal.is_met()).count();
@@ -129,6 +134,7 @@ mod tests {
         }
         row.compare("time, of the original's", "the original", 0.45, time);
         row.compare("bytes, of the original's", "the original", 0.3, stored);
+        row.profile.push("98 % of the cores: pg_dump".to_owned());
         Findings {
             machine: vec!["a machine".to_owned()],
             rows: vec![row],
@@ -163,7 +169,8 @@ mod tests {
             lines[6],
             "  met: bytes, of the original's is 0.2, at most 0.3 was to be reached"
         );
-        assert_eq!(lines[8], "1 of 2 goals are met.");
+        assert_eq!(lines[7], "    98 % of the cores: pg_dump");
+        assert_eq!(lines[9], "1 of 2 goals are met.");
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Row {
     pub goals: Vec<Goal>,
     /// Of what there is how much: what the plot shows it against.
     pub amount: Option<Amount>,
+    /// Where ours spends what it takes; shown where a goal was missed.
+    pub profile: Vec<String>,
 }
 
 /// How much of something there is.
@@ -171,6 +173,11 @@ impl Row {
         if let Some((_, most)) = ours.and_then(|ours| ours.spread(figure)) {
             self.limit(what, most, limit);
         }
+    }
+
+    /// Tells whether a goal was missed, so that a profile is wanted.
+    pub fn misses(&self) -> bool {
+        !self.goals.iter().all(Goal::is_met)
     }
 
     /// Sets the limit of any value.

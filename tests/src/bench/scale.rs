@@ -1,5 +1,8 @@
 //! What grows with the number of nodes and backups: counted in calls, which cost time, money and quotas on AWS.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +16,7 @@ use super::sample::{Row, Sample, calls, time};
 use super::site::{BUCKET, Programs, STACK, Site};
 use super::{Plan, REKINDLE};
 use crate::autoscaling::Lifecycle;
+use crate::fault::lock;
 use crate::wait::wait_for;
 use crate::world::{Binaries, STACK_TAG, StandIn};
 
@@ -30,10 +34,13 @@ pub(super) async fn ticks(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> 
         if !plan.wants(&row.name) {
             continue;
         }
-        plan.say(&row.name);
-        let (all, throttled) = tick(programs, nodes).await?;
-        row.add(REKINDLE, all);
-        row.add(THROTTLED, throttled);
+        for run in 1..=plan.runs {
+            plan.say_run(&row.name, run);
+            let tick = tick(programs, nodes).await?;
+            row.add(REKINDLE, tick.all);
+            row.add(THROTTLED, tick.throttled);
+            row.profile = tick.calls;
+        }
         row.amounts_to(f64::from(nodes), "protected nodes");
         row.at_most("calls", f64::from(nodes) / 20.0 + 10.0, calls);
         row.at_most("seconds", INVOCATION / 3.0, time);
@@ -42,8 +49,17 @@ pub(super) async fn ticks(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> 
     Ok(rows)
 }
 
-/// Runs one tick; the second sample counts only the calls of the services that have few to give.
-async fn tick(programs: &Programs, nodes: u32) -> Result<(Sample, Sample)> {
+/// What one tick came to.
+struct Tick {
+    all: Sample,
+    /// With only the calls of the services that have few to give.
+    throttled: Sample,
+    /// How often it asked for what.
+    calls: Vec<String>,
+}
+
+/// Runs one tick.
+async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     let binaries = Binaries {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
@@ -94,8 +110,13 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<(Sample, Sample)> {
         .processes(&function)
         .first()
         .context("the function's process has ended")?;
-    let stored = || world.s3().counts().values().sum::<u64>();
-    let (before, stored_before) = (world.requests(), stored());
+    let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
+    let counting = Arc::clone(&counted);
+    world.faults().on_call(move |call| {
+        *lock(&counting).entry(call.operation.clone()).or_default() += 1;
+        None
+    });
+    let stored_before = world.s3().counts();
     let cpu = cpu_seconds_of_tree(process)?;
     let began = Instant::now();
     world.tick();
@@ -114,20 +135,40 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<(Sample, Sample)> {
     ensure!(problems.is_empty(), "{problems:#?}");
     let sent: usize = world.ssm().sent().values().sum();
     ensure!(sent > 0, "the tick asked for no backup");
-    let calls = world.requests() - before;
-    let all = Sample {
+    let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
+    let mut counts = lock(&counted).clone();
+    let throttled: u64 = counts.values().sum();
+    for (operation, count) in world.s3().counts() {
+        let before = stored_before.get(&operation).copied().unwrap_or_default();
+        counts.insert(format!("S3's {operation}"), count - before);
+    }
+    let sample = |calls: u64| Sample {
         seconds,
-        cpu_seconds: Some(cpu_seconds_of_tree(process)? - cpu),
-        peak_kib: Some(resident_kib(process)),
         calls: Some(calls),
         ..Sample::default()
     };
-    let throttled = Sample {
-        seconds,
-        calls: Some(calls - (stored() - stored_before)),
-        ..Sample::default()
-    };
-    Ok((all, throttled))
+    Ok(Tick {
+        all: Sample {
+            cpu_seconds: Some(cpu_seconds),
+            peak_kib: Some(resident_kib(process)),
+            ..sample(counts.values().sum())
+        },
+        throttled: sample(throttled),
+        calls: listed(counts),
+    })
+}
+
+/// Writes counts down, the largest first.
+fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
+    let mut counts: Vec<(u64, String)> = counts
+        .into_iter()
+        .filter_map(|(operation, count)| (count > 0).then_some((count, operation)))
+        .collect();
+    counts.sort_by_key(|(count, _)| Reverse(*count));
+    let lines = counts.iter();
+    lines
+        .map(|(count, operation)| format!("{count:>6}  {operation}"))
+        .collect()
 }
 
 /// Waits until every event has been handled.
@@ -198,12 +239,12 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
             let found = catalog::newest(&client, BUCKET, &stack, Shelf::Committed, 1, now).await?;
             ensure!(found.first() == Some(&expected), "the wrong one: {found:?}");
             row.add(REKINDLE, counted(site, before, began));
-        }
-        if backups <= MOST_LISTED {
-            let (before, began) = (listings(site), Instant::now());
-            let all = catalog::all(&client, BUCKET, &stack, Shelf::Committed).await?;
-            ensure!(all.last() == Some(&expected), "the wrong one");
-            row.add(LISTING, counted(site, before, began));
+            if backups <= MOST_LISTED {
+                let (before, began) = (listings(site), Instant::now());
+                let all = catalog::all(&client, BUCKET, &stack, Shelf::Committed).await?;
+                ensure!(all.last() == Some(&expected), "the wrong one");
+                row.add(LISTING, counted(site, before, began));
+            }
         }
         row.amounts_to(f64::from(u32::try_from(backups)?), "backups");
         let ours = row.contenders.first().and_then(|ours| ours.median(calls));

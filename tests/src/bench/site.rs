@@ -20,7 +20,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::process::{Program, Run, cpu_seconds_of_tree, run};
+use super::profile;
 use super::sample::Sample;
+use crate::http;
 use crate::node::{Node, Surroundings};
 use crate::postgres::Cluster;
 use crate::registry::{self, MAIN_DATABASE, Seed};
@@ -78,11 +80,7 @@ impl Site {
             let s3 = behind.clone();
             async move { s3.handle(request).await }
         });
-        let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "the listener ended");
-            }
-        });
+        let server = tokio::spawn(http::serve("the S3 of the bench", listener, routes));
         let surroundings = Surroundings {
             directory: disk.path().join("nodes"),
             endpoint,
@@ -273,6 +271,24 @@ impl Site {
         };
         sample.s3_bytes = Some(backup.bytes);
         Ok((sample, report))
+    }
+
+    /// Returns where the time goes of a backup of one machine, and of its restore onto another.
+    pub(super) async fn profiles(&self, node: &Node, target: &Node) -> Result<[Vec<String>; 2]> {
+        let mut report = None;
+        let backup = profile::of(async {
+            report = Some(self.back_up(node).await?.1);
+            Ok(())
+        });
+        let backup = backup.await?;
+        // Without a profiler there was no backup either.
+        let Some(report) = report else {
+            return Ok([backup.clone(), backup]);
+        };
+        let restore = profile::of(async { self.restore(target, &report).await.map(drop) });
+        let restore = restore.await?;
+        self.forget(&report).await?;
+        Ok([backup, restore])
     }
 
     /// Returns the size of one object.

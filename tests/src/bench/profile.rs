@@ -1,0 +1,137 @@
+//! Where the time of a row goes that missed a goal: who had the cores while ours ran once more, as the kernel's profiler
+//! saw it.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+/// How often each core is looked at, in a second.
+const FREQUENCY: &str = "1999";
+/// What takes less is left out.
+const LEAST_PERCENT: &str = "2";
+/// How many of the functions that take the most are named.
+const FUNCTIONS: usize = 8;
+
+/// A profiler that looks at all cores until it is asked what it saw.
+struct Profiler {
+    perf: Child,
+    data: PathBuf,
+    _directory: TempDir,
+}
+
+impl Profiler {
+    /// Starts to look, which has begun when this returns.
+    fn start() -> Result<Self> {
+        let directory = tempfile::tempdir().context("make a directory for a profile")?;
+        let data = directory.path().join("perf.data");
+        // perf runs its command when it has begun to look, and stops when that ends: with this one's input.
+        let mut perf = Command::new("perf")
+            .args(["record", "--quiet", "--all-cpus", "--freq", FREQUENCY])
+            .arg("--output")
+            .arg(&data)
+            .args(["--", "sh", "-c", "echo begun; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("run perf, which `make bench` installs")?;
+        let mut begun = [0; 6];
+        let output = perf.stdout.as_mut().context("perf has no output")?;
+        let read = output.read_exact(&mut begun);
+        read.context("perf record did not begin; is this user allowed to look at all cores?")?;
+        Ok(Self {
+            perf,
+            data,
+            _directory: directory,
+        })
+    }
+
+    /// Stops looking, and says what was seen: the shares of all cores' time, by program and by function.
+    fn stop(mut self) -> Result<Vec<String>> {
+        drop(self.perf.stdin.take());
+        self.perf.wait().context("wait for perf")?;
+        let mut lines =
+            vec!["where the time of all cores went, in one run more of ours:".to_owned()];
+        lines.extend(self.report("comm")?);
+        lines.push("and in which functions:".to_owned());
+        let functions = self.report("comm,dso,symbol")?.into_iter();
+        // Of time when nobody works, one line tells enough.
+        let busy = functions.filter(|line| !line.contains("swapper"));
+        lines.extend(busy.take(FUNCTIONS));
+        Ok(lines)
+    }
+
+    fn report(&self, sort: &str) -> Result<Vec<String>> {
+        let report = Command::new("perf")
+            .args([
+                "report",
+                "--stdio",
+                "--quiet",
+                "--percent-limit",
+                LEAST_PERCENT,
+            ])
+            .args(["--sort", sort, "--input"])
+            .arg(&self.data)
+            .output()
+            .context("run perf report")?;
+        let errors = String::from_utf8_lossy(&report.stderr);
+        ensure!(report.status.success(), "perf report failed: {errors}");
+        let text = String::from_utf8_lossy(&report.stdout);
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        Ok(lines.map(squeezed).collect())
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        // Whoever is asked what it saw has ended already.
+        self.perf.kill().ok();
+        self.perf.wait().ok();
+    }
+}
+
+/// Profiles work of ours. Where nothing can be profiled, the work is not done and the reason is all that is said.
+pub(super) async fn of(work: impl Future<Output = Result<()>>) -> Result<Vec<String>> {
+    match Profiler::start() {
+        Ok(profiler) => {
+            work.await?;
+            profiler.stop()
+        }
+        Err(error) => Ok(vec![format!("no profile: {error:#}")]),
+    }
+}
+
+/// Leaves the padding of perf's columns out, and names what a core does that has nothing to do.
+fn squeezed(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let mut text = format!("{:>7} ", words.next().unwrap_or_default());
+    for word in words.filter(|word| *word != "-") {
+        let word = if word == "swapper" {
+            "swapper (idle)"
+        } else {
+            word
+        };
+        // Writing to a string does not fail.
+        write!(text, " {word}").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_perf_becomes_a_share_and_a_name() {
+        let line = "    12.34%  postgres        postgres            [.] btree_xlog_insert          -      -";
+        assert_eq!(
+            squeezed(line),
+            " 12.34%  postgres postgres [.] btree_xlog_insert"
+        );
+        assert_eq!(squeezed("  5.00%  swapper"), "  5.00%  swapper (idle)");
+    }
+}
