@@ -91,6 +91,9 @@ async fn try_to_trip(
             breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
             launches::suspend(client, group).await?;
             tell_tripped(config, facts, stack, failures, &breaker);
+            if take_back_if_late(aws, group, stack).await? {
+                return Ok(Next::Replaced);
+            }
         }
         OnFailure::AlreadyTripped => {
             info!(decision = "already-tripped", instance_id = %facts.instance_id, group, %stack, "Rekindle suspended the group's launches before");
@@ -100,6 +103,18 @@ async fn try_to_trip(
         }
     }
     Ok(Next::Nothing)
+}
+
+/// Resumes the launches again where the breaker is not open any more: a suspension that was throttled may come after an
+/// operator's resume, or after a success, and nobody would ever take back what no record calls Rekindle's.
+async fn take_back_if_late(aws: &Aws, group: &str, stack: &StackName) -> Result<bool> {
+    let known = breaker::read(&aws.ssm, stack, group).await?;
+    let late = !matches!(known, Some(Breaker::Open { .. }));
+    if late {
+        launches::resume(&aws.autoscaling, group).await?;
+        info!(decision = "take-back-suspension", group, %stack, "the breaker was closed meanwhile");
+    }
+    Ok(late)
 }
 
 /// Closes the breaker before a restored instance is let into service: what is cut off in between is done again by the
@@ -123,12 +138,27 @@ async fn try_to_close(aws: &Aws, facts: &Facts, stack: &StackName) -> Result<()>
     let known = breaker::read(&aws.ssm, stack, group).await?;
     if let OnSuccess::Close { resume, breaker } = on_success(known.as_ref(), facts.now) {
         if resume {
-            launches::resume(&aws.autoscaling, group).await?;
+            resume_and_write(aws, stack, group, &breaker, facts.now).await?;
+        } else {
+            breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
         }
-        breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
         info!(decision = "close-breaker", instance_id = %facts.instance_id, group, %stack, "a launch succeeded");
     }
     Ok(())
+}
+
+/// Resumes a group's launches and records it. Whoever suspends them at this moment finds the record after its suspension,
+/// and takes that back; or suspends before the record, and the second resumption does.
+pub(crate) async fn resume_and_write(
+    aws: &Aws,
+    stack: &StackName,
+    group: &str,
+    record: &Breaker,
+    now: OffsetDateTime,
+) -> Result<()> {
+    launches::resume(&aws.autoscaling, group).await?;
+    breaker::write(&aws.ssm, stack, group, record, now).await?;
+    launches::resume(&aws.autoscaling, group).await
 }
 
 /// Tells whether a group's breaker is worth a look in every sweep: a group that serves and may launch has nothing

@@ -1,13 +1,14 @@
 //! What an operator asks for by hand; IAM alone says who may.
 
 use serde::Serialize;
-use shared::aws::autoscaling::{self, Group, launches};
+use shared::aws::autoscaling::{self, Group};
 use shared::aws::{Aws, breaker};
 use shared::id::StackName;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::info;
 
+use crate::circuit;
 use crate::decide::breaker::{OnResume, on_resume};
 
 /// What a request to resume came to, as the function's answer has it.
@@ -85,16 +86,17 @@ async fn resume_group(aws: &Aws, stack: &StackName, group: Group) -> Result<Resu
     let group = group.name;
     let known = breaker::read(&aws.ssm, stack, &group).await?;
     let (launches, record) = match on_resume(known.as_ref(), suspended, now) {
-        OnResume::Resume(record) => {
-            launches::resume(&aws.autoscaling, &group).await?;
-            (Launches::Resumed, Some(record))
-        }
+        OnResume::Resume(record) => (Launches::Resumed, Some(record)),
         OnResume::Close(record) => (Launches::NoLongerOnTrial, Some(record)),
         OnResume::NothingToDo => (Launches::WereNotSuspended, None),
         OnResume::SuspendedBySomebodyElse(record) => (Launches::SuspendedBySomebodyElse, record),
     };
     if let Some(record) = &record {
-        breaker::write(&aws.ssm, stack, &group, record, now).await?;
+        if launches == Launches::Resumed {
+            circuit::resume_and_write(aws, stack, &group, record, now).await?;
+        } else {
+            breaker::write(&aws.ssm, stack, &group, record, now).await?;
+        }
     }
     let message = launches.message();
     info!(decision = "resume", group, %stack, closed = record.is_some(), message);

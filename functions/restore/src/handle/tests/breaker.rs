@@ -97,6 +97,16 @@ async fn a_throttled_suspension_is_tried_again_while_the_instance_waits_and_a_de
 }
 
 #[tokio::test]
+async fn a_suspension_that_comes_after_the_breaker_was_closed_is_taken_back() {
+    let late = Given {
+        closed_meanwhile: true,
+        ..hopeless()
+    };
+    let taken_back = "record open 1; suspend Launch; resume Launch; ABANDON";
+    check(&late, "abandoned", taken_back).await;
+}
+
+#[tokio::test]
 async fn a_record_that_cannot_be_read_keeps_nobody_from_an_answer() {
     let unreadable = Some(json!("nonsense"));
     let failed = Given {
@@ -124,7 +134,7 @@ async fn a_success_closes_the_breaker_before_it_is_let_into_service() {
     };
     let closed = "record closed null; CONTINUE";
     check(&restored(Some(half_open())), "continued", closed).await;
-    let resumed = "resume Launch; record closed null; CONTINUE";
+    let resumed = "resume Launch; record closed null; resume Launch; CONTINUE";
     check(&restored(Some(open(1, OLD_INSTANCE))), "continued", resumed).await;
     let closed_before = json!({"state": "closed", "closed_at": minutes_ago(9)});
     check(&restored(Some(closed_before)), "continued", "CONTINUE").await;
@@ -170,7 +180,7 @@ async fn the_operator_is_told_what_a_request_to_resume_came_to() {
         (
             empty(true, Some(open(1, INSTANCE))),
             "resumed",
-            "resume Launch; record closed null",
+            "resume Launch; record closed null; resume Launch",
         ),
         (
             empty(false, Some(half_open())),

@@ -20,15 +20,16 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CommonPrefix, Object};
+use aws_sdk_ssm::error::ErrorMetadata;
 use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInformationOutput;
 use aws_sdk_ssm::operation::get_command_invocation::GetCommandInvocationOutput;
-use aws_sdk_ssm::operation::get_parameter::GetParameterOutput;
+use aws_sdk_ssm::operation::get_parameter::{GetParameterError, GetParameterOutput};
 use aws_sdk_ssm::operation::list_commands::ListCommandsOutput;
 use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
 use aws_sdk_ssm::operation::send_command::SendCommandOutput;
 use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::{Command, InstanceInformation, Parameter, PingStatus};
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use serde_json::{Value, json};
 use shared::aws::autoscaling::LAUNCH_HOOK;
 use shared::aws::{Aws, lazy};
@@ -71,6 +72,8 @@ pub(super) struct Given {
     pub(super) breaker: Option<Value>,
     /// The error code with which AWS refuses to suspend anything.
     pub(super) refuses_to_suspend: Option<&'static str>,
+    /// An operator closes the breaker while AWS lets a suspension wait.
+    pub(super) closed_meanwhile: bool,
     /// How many minutes ago the launch began.
     pub(super) minutes: u64,
 }
@@ -95,11 +98,19 @@ pub(super) fn ready() -> Given {
         suspended: false,
         breaker: None,
         refuses_to_suspend: None,
+        closed_meanwhile: false,
         minutes: 1,
     }
 }
 
 pub(super) type Journal = Arc<Mutex<Vec<String>>>;
+
+/// The value of the breakers' parameter.
+type Record = Arc<Mutex<Option<Value>>>;
+
+fn breakers(breaker: &Value) -> Value {
+    json!({"schema_version": 1, "groups": {"dtr": breaker}})
+}
 
 fn write(journal: &Journal, entry: impl Into<String>) {
     journal.lock().unwrap().push(entry.into());
@@ -134,7 +145,7 @@ fn group(
         .build()
 }
 
-fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client {
+fn autoscaling(given: &Given, journal: &Journal, record: &Record) -> aws_sdk_autoscaling::Client {
     use aws_sdk_autoscaling::Client;
     let state = given.state;
     let instances = mock!(Client::describe_auto_scaling_instances).then_output(move || {
@@ -198,7 +209,7 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
             CompleteLifecycleActionOutput::builder().build()
         })
     };
-    let suspend = suspension(given, journal);
+    let suspend = suspension(given, journal, record);
     let writes = Arc::clone(journal);
     let resume = mock!(Client::resume_processes).then_compute_output(move |request| {
         assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
@@ -225,7 +236,7 @@ fn autoscaling(given: &Given, journal: &Journal) -> aws_sdk_autoscaling::Client 
     mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules)
 }
 
-fn suspension(given: &Given, journal: &Journal) -> Rule {
+fn suspension(given: &Given, journal: &Journal, record: &Record) -> Rule {
     use aws_sdk_autoscaling::Client;
     if let Some(code) = given.refuses_to_suspend {
         let words = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
@@ -235,8 +246,14 @@ fn suspension(given: &Given, journal: &Journal) -> Rule {
             .repeatedly()
             .build()
     } else {
-        let journal = Arc::clone(journal);
+        let (journal, record) = (Arc::clone(journal), Arc::clone(record));
+        let closed = given
+            .closed_meanwhile
+            .then(|| breakers(&json!({"state": "closed", "closed_at": "2026-11-23T02:15:00Z"})));
         mock!(Client::suspend_processes).then_compute_output(move |request| {
+            if let Some(closed) = &closed {
+                *record.lock().unwrap() = Some(closed.clone());
+            }
             assert_eq!(request.auto_scaling_group_name(), Some("dtr"));
             write(
                 &journal,
@@ -247,7 +264,7 @@ fn suspension(given: &Given, journal: &Journal) -> Rule {
     }
 }
 
-fn ssm(given: &Given, journal: &Journal) -> aws_sdk_ssm::Client {
+fn ssm(given: &Given, journal: &Journal, record: &Record) -> aws_sdk_ssm::Client {
     use aws_sdk_ssm::Client;
     let registered = given.registered;
     let ping = mock!(Client::describe_instance_information).then_output(move || {
@@ -280,14 +297,14 @@ fn ssm(given: &Given, journal: &Journal) -> aws_sdk_ssm::Client {
             .build()
     });
     let state = json!({"schema_version": 1, "first_backup": BACKUP});
-    let state = parameter("/rekindle/dtr", given.parameter.then_some(state));
-    let breaker = given.breaker.clone();
-    let breaker = breaker.map(|it| json!({"schema_version": 1, "groups": {"dtr": it}}));
-    let breaker = parameter("/rekindle/dtr/breaker", breaker);
-    let writes = Arc::clone(journal);
+    let state = given.parameter.then_some(state);
+    let state = parameter("/rekindle/dtr", &Arc::new(Mutex::new(state)));
+    let breaker = parameter("/rekindle/dtr/breaker", record);
+    let (writes, record) = (Arc::clone(journal), Arc::clone(record));
     let put = mock!(Client::put_parameter).then_compute_output(move |request| {
         assert_eq!(request.name(), Some("/rekindle/dtr/breaker"));
         let value: Value = serde_json::from_str(request.value().unwrap()).unwrap();
+        *record.lock().unwrap() = Some(value.clone());
         let breaker = &value["groups"]["dtr"];
         let entry = format!("record {} {}", breaker["state"], breaker["trips"]);
         write(&writes, entry.replace('"', ""));
@@ -319,21 +336,19 @@ fn ssm(given: &Given, journal: &Journal) -> aws_sdk_ssm::Client {
     mock_client!(aws_sdk_ssm, RuleMode::MatchAny, rules)
 }
 
-fn parameter(name: &'static str, value: Option<Value>) -> Rule {
-    let asked = mock!(aws_sdk_ssm::Client::get_parameter)
-        .match_requests(move |request| request.name() == Some(name));
-    let Some(value) = value else {
-        let missing = json!({"__type": "ParameterNotFound"}).to_string();
-        return asked
-            .sequence()
-            .http_status(400, Some(missing))
-            .repeatedly()
-            .build();
-    };
-    asked.then_output(move || {
-        let parameter = Parameter::builder().value(value.to_string()).build();
-        GetParameterOutput::builder().parameter(parameter).build()
-    })
+fn parameter(name: &'static str, value: &Record) -> Rule {
+    let value = Arc::clone(value);
+    mock!(aws_sdk_ssm::Client::get_parameter)
+        .match_requests(move |request| request.name() == Some(name))
+        .then_compute_response(move |_| {
+            if let Some(value) = &*value.lock().unwrap() {
+                let parameter = Parameter::builder().value(value.to_string()).build();
+                let output = GetParameterOutput::builder().parameter(parameter).build();
+                return MockResponse::Output(output);
+            }
+            let missing = ErrorMetadata::builder().code("ParameterNotFound").build();
+            MockResponse::Error(GetParameterError::generic(missing))
+        })
 }
 
 fn manifest_of(backup: &str) -> String {
@@ -401,7 +416,9 @@ fn s3(given: &Given) -> aws_sdk_s3::Client {
 impl Given {
     /// Returns the clients of this AWS.
     pub(super) fn clients(&self, journal: &Journal) -> Aws {
-        let (autoscaling, ssm, s3) = (autoscaling(self, journal), ssm(self, journal), s3(self));
+        let record: Record = Arc::new(Mutex::new(self.breaker.as_ref().map(breakers)));
+        let autoscaling = autoscaling(self, journal, &record);
+        let (ssm, s3) = (ssm(self, journal, &record), s3(self));
         Aws {
             autoscaling: lazy(|| autoscaling),
             ssm: lazy(|| ssm),
