@@ -166,13 +166,15 @@ impl<'c> Attempt<'c> {
     /// Puts everything into S3, and returns the index with its object.
     async fn all(&mut self, server: Server, lineage: Lineage) -> Result<(ObjectRecord, Index)> {
         let context = self.context;
+        let listing = database::list(&context.postgres, &context.settings.postgres);
+        let (pg_dump, databases) =
+            tokio::join!(pg_dump_version(context), self.timed("list", listing));
+        let (pg_dump, databases) = (pg_dump?, databases?);
         let versions = Versions {
             server: server.version,
-            pg_dump: pg_dump_version(context).await?,
+            pg_dump,
             agent: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let listing = database::list(&context.postgres, &context.settings.postgres);
-        let databases = self.timed("list", listing).await?;
 
         let started_at = OffsetDateTime::now_utc();
         let (mut records, mut contents) = (Vec::new(), Vec::new());
@@ -199,11 +201,17 @@ impl<'c> Attempt<'c> {
 
         // After the databases, so that every owner in them finds its role, and every row its file.
         let globals = dump::globals(context, self.key(layout::GLOBALS));
-        let globals = self.timed("globals", globals).await?;
-        self.objects.push(globals);
         let configuration = capture::configuration(context, self.key(layout::CONFIGURATION));
-        let configuration = self.timed("configuration", configuration).await?;
-        self.objects.push(configuration);
+        // Neither is cut off by the other's failure: an upload that was begun is ended or taken back.
+        let (globals, configuration) = tokio::join!(
+            clocked("globals", globals),
+            clocked("configuration", configuration)
+        );
+        for ended in [globals, configuration] {
+            let (object, timing) = ended?;
+            self.objects.push(object);
+            self.timings.push(timing);
+        }
 
         let contents = Contents::new(contents).to_bytes()?;
         let putting = put(context, self.key(layout::CONTENTS), &contents);
@@ -248,16 +256,20 @@ impl<'c> Attempt<'c> {
     }
 
     async fn timed<T>(&mut self, stage: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let started = Instant::now();
-        let done = work.await?;
-        let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(stage, seconds, "stage finished");
-        self.timings.push(Timing {
-            stage: stage.to_owned(),
-            seconds,
-        });
+        let (done, timing) = clocked(stage, work).await?;
+        self.timings.push(timing);
         Ok(done)
     }
+}
+
+/// Does a stage's work, and says how long it took.
+async fn clocked<T>(stage: &str, work: impl Future<Output = Result<T>>) -> Result<(T, Timing)> {
+    let started = Instant::now();
+    let done = work.await?;
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(stage, seconds, "stage finished");
+    let stage = stage.to_owned();
+    Ok((done, Timing { stage, seconds }))
 }
 
 /// Puts an object whose bytes are all at hand.
