@@ -4,9 +4,9 @@
 //! reads the very bytes that are uploaded. Nothing is completed here: the caller does that once every stage, and
 //! whatever else it waits for, has succeeded.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use shared::checksum::{Digests, ObjectDigest};
 use shared::manifest::ObjectRecord;
 use shared::report::ExitCode;
@@ -22,11 +22,16 @@ use crate::upload::Upload;
 /// of leave a better match nothing to find: their dumps even become smaller.
 const LEVEL: i32 = 1;
 
+/// How many bytes become a frame of their own. An encoder of one long frame moves everything through a ring, and looks for
+/// matches across its seam most of the time, which takes a third longer. What a frame comes to fits into a channel, so that
+/// the next stages work on one while the next one is made.
+const FRAME: usize = 1024 * 1024;
+
 /// How many compressed bytes are handed on at once.
 const CHUNK: usize = 128 * 1024;
 
 /// How many chunks wait between two stages.
-pub(crate) const WAITING: usize = 4;
+pub(crate) const WAITING: usize = 8;
 
 /// An object whose bytes are all in S3, but which does not exist yet.
 #[derive(Debug)]
@@ -107,62 +112,55 @@ fn compress(
     mut chunks: mpsc::Receiver<Bytes>,
     consumers: [mpsc::Sender<Bytes>; 2],
 ) -> std::result::Result<Digests, Stop> {
-    let sink = Sink {
+    // One thread keeps up with any dump and needs a few MiB; several would need tens.
+    let mut encoder = zstd::bulk::Compressor::new(LEVEL).map_err(unable)?;
+    encoder.include_checksum(true).map_err(unable)?;
+    let mut outlet = Outlet {
         consumers,
         digest: ObjectDigest::new(),
-        buffer: BytesMut::with_capacity(CHUNK),
     };
-    // One thread keeps up with any dump and needs a few MiB; several would need tens.
-    let mut encoder = zstd::Encoder::new(sink, LEVEL).map_err(unable)?;
-    encoder.include_checksum(true).map_err(unable)?;
-    while let Some(chunk) = chunks.blocking_recv() {
-        encoder.write_all(&chunk).map_err(consumer_gone)?;
+    let mut plain = Vec::with_capacity(FRAME);
+    let mut empty = true;
+    while let Some(mut chunk) = chunks.blocking_recv() {
+        while !chunk.is_empty() {
+            let fits = chunk.len().min(FRAME - plain.len());
+            plain.extend_from_slice(&chunk.split_to(fits));
+            if plain.len() == FRAME {
+                outlet.hand_on(encoder.compress(&plain).map_err(unable)?)?;
+                plain.clear();
+                empty = false;
+            }
+        }
     }
-    let mut sink = encoder.finish().map_err(consumer_gone)?;
-    sink.hand_on().map_err(consumer_gone)?;
-    Ok(sink.digest.finish())
+    // Nothing at all is a frame, too.
+    if empty || !plain.is_empty() {
+        outlet.hand_on(encoder.compress(&plain).map_err(unable)?)?;
+    }
+    Ok(outlet.digest.finish())
 }
 
 fn unable(error: io::Error) -> Stop {
-    let failed: Result<()> = Err(error).or_fail(ExitCode::Internal, || "start the zstd encoder");
+    let failed: Result<()> = Err(error).or_fail(ExitCode::Internal, || "compress with zstd");
     failed.map_or_else(Stop::Failed, |()| Stop::Downstream)
 }
 
-/// The encoder itself never fails; what it writes to does.
-fn consumer_gone(_: io::Error) -> Stop {
-    Stop::Downstream
-}
-
-/// Digests what the encoder writes, and hands it to the upload and to the decoder.
-struct Sink {
+/// Digests frames, and hands them to the upload and to the decoder.
+struct Outlet {
     consumers: [mpsc::Sender<Bytes>; 2],
     digest: ObjectDigest,
-    buffer: BytesMut,
 }
 
-impl Sink {
-    fn hand_on(&mut self) -> io::Result<()> {
-        let chunk = self.buffer.split().freeze();
-        self.digest.update(&chunk);
-        for consumer in &self.consumers {
-            let sent = consumer.blocking_send(chunk.clone());
-            sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+impl Outlet {
+    fn hand_on(&mut self, frame: Vec<u8>) -> std::result::Result<(), Stop> {
+        let mut frame = Bytes::from(frame);
+        while !frame.is_empty() {
+            let chunk = frame.split_to(frame.len().min(CHUNK));
+            self.digest.update(&chunk);
+            for consumer in &self.consumers {
+                let sent = consumer.blocking_send(chunk.clone());
+                sent.map_err(|_| Stop::Downstream)?;
+            }
         }
-        self.buffer.reserve(CHUNK);
-        Ok(())
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
-            self.hand_on()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
