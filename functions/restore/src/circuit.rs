@@ -91,8 +91,10 @@ async fn try_to_trip(
             breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
             launches::suspend(client, group).await?;
             tell_tripped(config, facts, stack, failures, &breaker);
-            if take_back_if_late(aws, group, stack).await? {
-                return Ok(Next::Replaced);
+            match take_back_if_late(aws, group, stack).await {
+                Ok(true) => return Ok(Next::Replaced),
+                Ok(false) => {}
+                Err(error) => tell_left(config, facts, &error),
             }
         }
         OnFailure::AlreadyTripped => {
@@ -106,7 +108,8 @@ async fn try_to_trip(
 }
 
 /// Resumes the launches again where the breaker is not open any more: a suspension that was throttled may come after an
-/// operator's resume, or after a success, and nobody would ever take back what no record calls Rekindle's.
+/// operator's resume, or after a success, and nobody would ever take back what no record calls Rekindle's. Where this is
+/// cut off, the alarm about suspended launches stays on.
 async fn take_back_if_late(aws: &Aws, group: &str, stack: &StackName) -> Result<bool> {
     let known = breaker::read(&aws.ssm, stack, group).await?;
     let late = !matches!(known, Some(Breaker::Open { .. }));
@@ -147,8 +150,8 @@ async fn try_to_close(aws: &Aws, facts: &Facts, stack: &StackName) -> Result<()>
     Ok(())
 }
 
-/// Resumes a group's launches and records it. Whoever suspends them at this moment finds the record after its suspension,
-/// and takes that back; or suspends before the record, and the second resumption does.
+/// Resumes a group's launches and records that the breaker is not open any more. A pass that suspends them at this moment
+/// does so after the record, and takes it back itself; or before it, and the second resumption does.
 pub(crate) async fn resume_and_write(
     aws: &Aws,
     stack: &StackName,
@@ -185,8 +188,7 @@ pub(crate) async fn watch(aws: &Aws, group: &Group, stack: &StackName) -> Result
     match on_sweep(&watched) {
         OnSweep::Nothing => {}
         OnSweep::HalfOpen(breaker) => {
-            launches::resume(&aws.autoscaling, group).await?;
-            breaker::write(&aws.ssm, stack, group, &breaker, now).await?;
+            resume_and_write(aws, stack, group, &breaker, now).await?;
             info!(decision = "half-open-breaker", group, %stack, "resumed the group's launches, to try one");
         }
         OnSweep::NoteResumed(breaker) => {
@@ -218,6 +220,19 @@ fn tell_tripped(
     }
     let suspended = [(Metric::LaunchesSuspended, 1.0)];
     metrics::measured(&config.metric_namespace, facts.now, stack, &suspended);
+}
+
+/// Says that nobody knows whether a suspension came too late.
+fn tell_left(config: &Config, facts: &Facts, error: &Error) {
+    let kind = "BreakerFailed";
+    let stack = facts.stack.as_ref().ok();
+    error!(
+        kind, instance_id = %facts.instance_id, group = facts.group, stack = stack.map(tracing::field::display),
+        reason = error.chain(),
+        remedy = "If the alarm LaunchesSuspended stays on and the parameter /rekindle/<stack>/breaker says that the breaker is closed, resume the group's process Launch by hand.",
+        "the launches were suspended, and it could not be seen whether the breaker was closed meanwhile"
+    );
+    metrics::failed(&config.metric_namespace, facts.now, stack, kind);
 }
 
 fn tell_failed(config: &Config, facts: &Facts, error: &Error, message: &str) {

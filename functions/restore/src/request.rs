@@ -1,8 +1,9 @@
 //! What an operator asks for by hand; IAM alone says who may.
 
 use serde::Serialize;
+use shared::aws::Aws;
 use shared::aws::autoscaling::{self, Group};
-use shared::aws::{Aws, breaker};
+use shared::aws::breaker::{self, Breaker};
 use shared::id::StackName;
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -92,7 +93,8 @@ async fn resume_group(aws: &Aws, stack: &StackName, group: Group) -> Result<Resu
         OnResume::SuspendedBySomebodyElse(record) => (Launches::SuspendedBySomebodyElse, record),
     };
     if let Some(record) = &record {
-        if launches == Launches::Resumed {
+        // Where it is open and nothing is suspended, a suspension may be on its way.
+        if matches!(known, Some(Breaker::Open { .. })) {
             circuit::resume_and_write(aws, stack, &group, record, now).await?;
         } else {
             breaker::write(&aws.ssm, stack, &group, record, now).await?;

@@ -113,16 +113,6 @@ pub enum Call {
         /// The instance that failed.
         node: NodeNumber,
     },
-    /// Read the breaker's record once more, since the suspension may have come too late.
-    LookAtBreaker {
-        /// The instance that failed.
-        node: NodeNumber,
-    },
-    /// Resume launches that were suspended too late.
-    TakeBackSuspension {
-        /// The instance that failed.
-        node: NodeNumber,
-    },
     /// Resume them.
     ResumeLaunches {
         /// What for.
@@ -250,8 +240,6 @@ fn is_pointless(world: &World, call: &Call) -> bool {
         | Call::SendRestore { .. }
         | Call::TripBreaker { .. }
         | Call::SuspendLaunches { .. }
-        | Call::LookAtBreaker { .. }
-        | Call::TakeBackSuspension { .. }
         | Call::ResumeLaunches { .. }
         | Call::RecordBreaker { .. }
         | Call::TellConcessions { .. } => false,

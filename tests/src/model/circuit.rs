@@ -94,20 +94,6 @@ pub(super) fn trip(protocol: &Protocol, world: &mut World, node: NodeNumber, tri
 /// Suspends the group's launches.
 pub(super) fn suspend(world: &mut World, node: NodeNumber) -> Call {
     world.suspended = true;
-    Call::LookAtBreaker { node }
-}
-
-/// Looks whether the suspension came too late.
-pub(super) fn look(world: &World, node: NodeNumber) -> Call {
-    match world.breaker {
-        Some(Breaker::Open { .. }) => Call::Abandon { node },
-        _ => Call::TakeBackSuspension { node },
-    }
-}
-
-/// Resumes launches that were suspended too late.
-pub(super) fn take_back(world: &mut World, node: NodeNumber) -> Call {
-    world.suspended = false;
     Call::Abandon { node }
 }
 

@@ -205,8 +205,6 @@ fn make(protocol: &Protocol, world: &mut World, call: Call) -> Option<Call> {
         Call::Abandon { node } => restore_function::abandon(protocol, world, node),
         Call::TripBreaker { node, trips } => Some(circuit::trip(protocol, world, node, trips)),
         Call::SuspendLaunches { node } => Some(circuit::suspend(world, node)),
-        Call::LookAtBreaker { node } => Some(circuit::look(world, node)),
-        Call::TakeBackSuspension { node } => Some(circuit::take_back(world, node)),
         Call::ResumeLaunches { resumption } => Some(circuit::resume(world, resumption)),
         Call::RecordBreaker { resumption } => circuit::record(protocol, world, resumption),
     }

@@ -152,7 +152,7 @@ fn empty(suspended: bool, breaker: Option<Value>) -> Given {
 
 #[tokio::test]
 async fn a_sweep_half_opens_what_is_due_and_ours() {
-    let resumed = "resume Launch; record half-open 1";
+    let resumed = "resume Launch; record half-open 1; resume Launch";
     let cases = [
         (empty(true, Some(open(16, INSTANCE))), resumed),
         (empty(true, Some(open(14, INSTANCE))), ""),
@@ -180,6 +180,11 @@ async fn the_operator_is_told_what_a_request_to_resume_came_to() {
         (
             empty(true, Some(open(1, INSTANCE))),
             "resumed",
+            "resume Launch; record closed null; resume Launch",
+        ),
+        (
+            empty(false, Some(open(1, INSTANCE))),
+            "no-longer-on-trial",
             "resume Launch; record closed null; resume Launch",
         ),
         (
