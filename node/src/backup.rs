@@ -207,6 +207,9 @@ impl<'c> Attempt<'c> {
             clocked("globals", globals),
             clocked("configuration", configuration)
         );
+        if let (Err(_), Err(failure)) = (&globals, &configuration) {
+            tracing::error!(problem = failure.chain(), "the configuration failed, too");
+        }
         for ended in [globals, configuration] {
             let (object, timing) = ended?;
             self.objects.push(object);

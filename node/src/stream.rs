@@ -23,8 +23,8 @@ use crate::upload::Upload;
 const LEVEL: i32 = 1;
 
 /// How many bytes become a frame of their own. An encoder of one long frame moves everything through a ring, and looks for
-/// matches across its seam most of the time, which takes a third longer. What a frame comes to fits into a channel, so that
-/// the next stages work on one while the next one is made.
+/// matches across its seam most of the time, which takes a third longer. What a frame comes to fits into a channel, as a rule, so
+/// that the next stages work on one while the next one is made.
 const FRAME: usize = 1024 * 1024;
 
 /// How many compressed bytes are handed on at once.
@@ -120,21 +120,21 @@ fn compress(
         digest: ObjectDigest::new(),
     };
     let mut plain = Vec::with_capacity(FRAME);
-    let mut empty = true;
+    let mut none_yet = true;
     while let Some(mut chunk) = chunks.blocking_recv() {
         while !chunk.is_empty() {
             let fits = chunk.len().min(FRAME - plain.len());
             plain.extend_from_slice(&chunk.split_to(fits));
             if plain.len() == FRAME {
-                outlet.hand_on(encoder.compress(&plain).map_err(unable)?)?;
+                outlet.hand_on(&encoder.compress(&plain).map_err(unable)?)?;
                 plain.clear();
-                empty = false;
+                none_yet = false;
             }
         }
     }
     // Nothing at all is a frame, too.
-    if empty || !plain.is_empty() {
-        outlet.hand_on(encoder.compress(&plain).map_err(unable)?)?;
+    if none_yet || !plain.is_empty() {
+        outlet.hand_on(&encoder.compress(&plain).map_err(unable)?)?;
     }
     Ok(outlet.digest.finish())
 }
@@ -151,11 +151,11 @@ struct Outlet {
 }
 
 impl Outlet {
-    fn hand_on(&mut self, frame: Vec<u8>) -> std::result::Result<(), Stop> {
-        let mut frame = Bytes::from(frame);
-        while !frame.is_empty() {
-            let chunk = frame.split_to(frame.len().min(CHUNK));
-            self.digest.update(&chunk);
+    fn hand_on(&mut self, frame: &[u8]) -> std::result::Result<(), Stop> {
+        self.digest.update(frame);
+        for chunk in frame.chunks(CHUNK) {
+            // A copy, since a frame's own memory has room for one that does not become smaller.
+            let chunk = Bytes::copy_from_slice(chunk);
             for consumer in &self.consumers {
                 let sent = consumer.blocking_send(chunk.clone());
                 sent.map_err(|_| Stop::Downstream)?;
@@ -177,7 +177,7 @@ pub(crate) fn decode<T>(
     })
     .or_fail(ExitCode::Verification, doing)?;
     let found = proof(&mut decoder)?;
-    // The frame's checksum comes after its last byte.
+    // The last frame's checksum comes after its last byte.
     let rest = io::copy(&mut decoder, &mut io::sink()).or_fail(ExitCode::Verification, doing)?;
     if rest > 0 {
         let message = format!("{rest} bytes follow what was expected to be the end");
@@ -203,5 +203,51 @@ impl Read for ChunkReader {
         let length = self.current.len().min(buffer.len());
         buffer[..length].copy_from_slice(&self.current.split_to(length));
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(bytes: Vec<u8>) -> (Vec<u8>, Vec<u8>, Digests) {
+        let (source, plain) = mpsc::channel(WAITING);
+        let (to_upload, mut uploaded) = mpsc::channel(64);
+        let (to_decode, decoding) = mpsc::channel(64);
+        let sending = std::thread::spawn(move || {
+            // Of a length that no frame's is a multiple of.
+            for chunk in bytes.chunks(100_003) {
+                source.blocking_send(Bytes::copy_from_slice(chunk)).unwrap();
+            }
+        });
+        let Ok(digests) = compress(plain, [to_upload, to_decode]) else {
+            panic!("it does not compress");
+        };
+        sending.join().unwrap();
+        let mut object = Vec::new();
+        while let Some(chunk) = uploaded.blocking_recv() {
+            object.extend_from_slice(&chunk);
+        }
+        let proof: Proof<Vec<u8>> = Box::new(|reader| {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            Ok(all)
+        });
+        let Ok(decoded) = decode(decoding, proof) else {
+            panic!("it does not decode");
+        };
+        (object, decoded, digests)
+    }
+
+    #[test]
+    fn frames_are_one_stream_wherever_the_source_ends() {
+        for length in [0, 1, FRAME - 1, FRAME, FRAME + 1, 2 * FRAME] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let (object, decoded, digests) = round(bytes.clone());
+            assert!(decoded == bytes, "{length}");
+            assert!(zstd::decode_all(&object[..]).unwrap() == bytes, "{length}");
+            assert_eq!(digests.size, object.len() as u64);
+            assert_eq!(digests.sha256, shared::checksum::digests(&object).sha256);
+        }
     }
 }

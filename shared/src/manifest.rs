@@ -156,7 +156,7 @@ pub struct Index {
     /// What stood in the way of saving an image, each with its container. The data are complete all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsaved_images: Vec<String>,
-    /// How long each stage took.
+    /// How long each stage took; some are beside each other.
     pub timings: Vec<Timing>,
 }
 

@@ -74,12 +74,12 @@ impl Aws {
             .timeout_config(timeouts);
         config.set_region(aws.region.map(Region::new));
         config.set_endpoint_url(aws.endpoint);
-        let autoscaling = Arc::new(config.build());
-        let (ssm, s3) = (Arc::clone(&autoscaling), Arc::clone(&autoscaling));
+        let first = Arc::new(config.build());
+        let (second, third) = (Arc::clone(&first), Arc::clone(&first));
         Self {
-            autoscaling: lazy(move || aws_sdk_autoscaling::Client::new(&autoscaling)),
-            ssm: lazy(move || aws_sdk_ssm::Client::new(&ssm)),
-            s3: lazy(move || aws_sdk_s3::Client::new(&s3)),
+            autoscaling: lazy(move || aws_sdk_autoscaling::Client::new(&first)),
+            ssm: lazy(move || aws_sdk_ssm::Client::new(&second)),
+            s3: lazy(move || aws_sdk_s3::Client::new(&third)),
         }
     }
 }
