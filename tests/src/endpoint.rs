@@ -1,7 +1,6 @@
 //! The one HTTP listener behind which all services stand, told apart by what a request was signed for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
@@ -27,12 +26,10 @@ pub(crate) struct Services {
     pub(crate) s3: S3,
     pub(crate) lambda: Lambda,
     pub(crate) planned: Arc<PlannedFaults>,
-    pub(crate) requests: Arc<AtomicU64>,
 }
 
 /// Answers one request.
 pub(crate) async fn handle(State(services): State<Services>, request: Request<Body>) -> Response {
-    services.requests.fetch_add(1, Ordering::Relaxed);
     let scope = scope(&request);
     let service = scope.as_deref().and_then(|scope| scope.split('/').nth(3));
     let service = service.map(str::to_owned);

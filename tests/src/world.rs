@@ -7,7 +7,6 @@ mod machines;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,7 +71,6 @@ struct State {
     s3: S3,
     lambda: Lambda,
     planned: Arc<PlannedFaults>,
-    requests: Arc<AtomicU64>,
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     launches: Mutex<BTreeMap<String, Launch>>,
     template: PathBuf,
@@ -140,11 +138,6 @@ impl StandIn {
     /// Returns the errors that API operations are to answer with.
     pub fn faults(&self) -> &PlannedFaults {
         &self.state.planned
-    }
-
-    /// Returns how many requests there were to all services.
-    pub fn requests(&self) -> u64 {
-        self.state.requests.load(Ordering::Relaxed)
     }
 
     /// Returns the time scale.

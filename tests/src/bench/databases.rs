@@ -118,11 +118,16 @@ async fn backups(
     row.at_most("MiB of memory, its tools included", 128.0, memory);
     if row.misses() {
         plan.say(&format!("{}, profiled", row.name));
+        let mut done = None;
         row.profile = profile::of(async {
             let (_, report) = site.back_up(node).await?;
-            site.forget(&report).await
+            done = Some(report);
+            Ok(())
         })
         .await?;
+        if let Some(report) = done {
+            site.forget(&report).await?;
+        }
     }
     Ok(row)
 }

@@ -53,9 +53,9 @@ impl Profiler {
     /// Stops looking, and says what was seen: the shares of all cores' time, by program and by function.
     fn stop(mut self) -> Result<Vec<String>> {
         drop(self.perf.stdin.take());
-        self.perf.wait().context("wait for perf")?;
-        let mut lines =
-            vec!["where the time of all cores went, in one run more of ours:".to_owned()];
+        let ended = self.perf.wait().context("wait for perf")?;
+        ensure!(ended.success(), "perf record ended with {ended}");
+        let mut lines = vec!["where the time of all cores went, while ours ran again:".to_owned()];
         lines.extend(self.report("comm")?);
         lines.push("and in which functions:".to_owned());
         let functions = self.report("comm,dso,symbol")?.into_iter();
@@ -99,10 +99,19 @@ pub(super) async fn of(work: impl Future<Output = Result<()>>) -> Result<Vec<Str
     match Profiler::start() {
         Ok(profiler) => {
             work.await?;
-            profiler.stop()
+            profiler.stop().or_else(none)
         }
-        Err(error) => Ok(vec![format!("no profile: {error:#}")]),
+        Err(error) => none(error),
     }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    reason = "what takes an error's place"
+)]
+fn none(error: anyhow::Error) -> Result<Vec<String>> {
+    Ok(vec![format!("no profile: {error:#}")])
 }
 
 /// Leaves the padding of perf's columns out, and names what a core does that has nothing to do.

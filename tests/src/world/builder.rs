@@ -276,7 +276,6 @@ impl StandInBuilder {
             s3,
             lambda,
             planned: Arc::default(),
-            requests: Arc::default(),
             nodes: Mutex::default(),
             launches: Mutex::default(),
             template: self.template,
@@ -332,7 +331,6 @@ fn services(state: &State) -> Services {
         s3: state.s3.clone(),
         lambda: state.lambda.clone(),
         planned: Arc::clone(&state.planned),
-        requests: Arc::clone(&state.requests),
     }
 }
 
