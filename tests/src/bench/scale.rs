@@ -67,8 +67,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     let world = StandIn::builder()
         .binaries(binaries)
         .registration_delay(1.0)
-        // Agents that are stopped are online for SSM, and their commands wait, as long as it takes.
-        .time_scale(1.0)
+        // Agents that are stopped are online for SSM, as long as it takes.
         .stale(1e6)
         .start()
         .await?;
