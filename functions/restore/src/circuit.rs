@@ -1,7 +1,7 @@
 //! What the rules of `decide::breaker` mean for AWS: the record first, then the suspension, then the answer.
 //!
 //! Each step may be repeated. What is cut off between two of them is taken up by the next pass over the instance, or
-//! by the next sweep.
+//! by the next sweep; but for a look whether a suspension came too late, of which an alarm is left.
 
 use futures_util::try_join;
 use shared::aws::Aws;
@@ -19,6 +19,13 @@ use crate::decide::breaker::{
     FailedLaunch, OnFailure, OnSuccess, OnSweep, Watched, on_failure, on_success, on_sweep, wait,
 };
 use crate::reason::Reason;
+
+/// What to do while the breaker does not work.
+const SUSPEND_BY_HAND: &str = "Look at the restore function's role, at the group's tag and at the parameter \
+    /rekindle/<stack>/breaker; suspend the group's process Launch by hand while launches fail.";
+/// What to do about a suspension that may be nobody's.
+const RESUME_BY_HAND: &str = "If the alarm LaunchesSuspended stays on and the parameter /rekindle/<stack>/breaker says \
+    that the breaker is closed, resume the group's process Launch by hand.";
 
 /// What comes after an abandoned launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,7 @@ pub(crate) async fn before_abandoning(
                 config,
                 facts,
                 &error,
+                SUSPEND_BY_HAND,
                 "the breaker failed, so the group launches again whatever fails",
             );
             Ok(Next::Replaced)
@@ -94,7 +102,13 @@ async fn try_to_trip(
             match take_back_if_late(aws, group, stack).await {
                 Ok(true) => return Ok(Next::Replaced),
                 Ok(false) => {}
-                Err(error) => tell_left(config, facts, &error),
+                Err(error) => tell_failed(
+                    config,
+                    facts,
+                    &error,
+                    RESUME_BY_HAND,
+                    "the launches were suspended, and it could not be seen whether the breaker was closed meanwhile",
+                ),
             }
         }
         OnFailure::AlreadyTripped => {
@@ -120,8 +134,8 @@ async fn take_back_if_late(aws: &Aws, group: &str, stack: &StackName) -> Result<
     Ok(late)
 }
 
-/// Closes the breaker before a restored instance is let into service: what is cut off in between is done again by the
-/// next pass, since the instance still waits. Its service does not wait for a breaker that fails.
+/// Closes the breaker before a restored instance is let into service: what is cut off before the record is done again by
+/// the next pass, since the instance still waits. Its service does not wait for a breaker that fails.
 pub(crate) async fn before_continuing(aws: &Aws, config: &Config, facts: &Facts) {
     let Ok(stack) = &facts.stack else {
         return;
@@ -131,6 +145,7 @@ pub(crate) async fn before_continuing(aws: &Aws, config: &Config, facts: &Facts)
             config,
             facts,
             &error,
+            SUSPEND_BY_HAND,
             "the breaker was not closed, so the next failure counts as one after a trial",
         );
     }
@@ -140,28 +155,31 @@ async fn try_to_close(aws: &Aws, facts: &Facts, stack: &StackName) -> Result<()>
     let group = &facts.group;
     let known = breaker::read(&aws.ssm, stack, group).await?;
     if let OnSuccess::Close { resume, breaker } = on_success(known.as_ref(), facts.now) {
-        if resume {
-            resume_and_write(aws, stack, group, &breaker, facts.now).await?;
-        } else {
-            breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
-        }
+        record(aws, stack, group, &breaker, resume, facts.now).await?;
         info!(decision = "close-breaker", instance_id = %facts.instance_id, group, %stack, "a launch succeeded");
     }
     Ok(())
 }
 
-/// Resumes a group's launches and records that the breaker is not open any more. A pass that suspends them at this moment
-/// does so after the record, and takes it back itself; or before it, and the second resumption does.
-pub(crate) async fn resume_and_write(
+/// Records that the breaker is not open any more, and resumes the group's launches where `resume` says so: before it, and
+/// once more after. A pass that suspends them at this moment does so after the record, and takes it back itself; or before
+/// it, and the second resumption does.
+pub(crate) async fn record(
     aws: &Aws,
     stack: &StackName,
     group: &str,
-    record: &Breaker,
+    breaker: &Breaker,
+    resume: bool,
     now: OffsetDateTime,
 ) -> Result<()> {
-    launches::resume(&aws.autoscaling, group).await?;
-    breaker::write(&aws.ssm, stack, group, record, now).await?;
-    launches::resume(&aws.autoscaling, group).await
+    if resume {
+        launches::resume(&aws.autoscaling, group).await?;
+    }
+    breaker::write(&aws.ssm, stack, group, breaker, now).await?;
+    if resume {
+        launches::resume(&aws.autoscaling, group).await?;
+    }
+    Ok(())
 }
 
 /// Tells whether a group's breaker is worth a look in every sweep: a group that serves and may launch has nothing
@@ -188,11 +206,11 @@ pub(crate) async fn watch(aws: &Aws, group: &Group, stack: &StackName) -> Result
     match on_sweep(&watched) {
         OnSweep::Nothing => {}
         OnSweep::HalfOpen(breaker) => {
-            resume_and_write(aws, stack, group, &breaker, now).await?;
+            record(aws, stack, group, &breaker, true, now).await?;
             info!(decision = "half-open-breaker", group, %stack, "resumed the group's launches, to try one");
         }
         OnSweep::NoteResumed(breaker) => {
-            breaker::write(&aws.ssm, stack, group, &breaker, now).await?;
+            record(aws, stack, group, &breaker, false, now).await?;
             info!(decision = "note-resumed", group, %stack, "the group's launches were resumed; the next one is on trial");
         }
     }
@@ -222,27 +240,12 @@ fn tell_tripped(
     metrics::measured(&config.metric_namespace, facts.now, stack, &suspended);
 }
 
-/// Says that nobody knows whether a suspension came too late.
-fn tell_left(config: &Config, facts: &Facts, error: &Error) {
+fn tell_failed(config: &Config, facts: &Facts, error: &Error, remedy: &str, message: &str) {
     let kind = "BreakerFailed";
     let stack = facts.stack.as_ref().ok();
     error!(
         kind, instance_id = %facts.instance_id, group = facts.group, stack = stack.map(tracing::field::display),
-        reason = error.chain(),
-        remedy = "If the alarm LaunchesSuspended stays on and the parameter /rekindle/<stack>/breaker says that the breaker is closed, resume the group's process Launch by hand.",
-        "the launches were suspended, and it could not be seen whether the breaker was closed meanwhile"
-    );
-    metrics::failed(&config.metric_namespace, facts.now, stack, kind);
-}
-
-fn tell_failed(config: &Config, facts: &Facts, error: &Error, message: &str) {
-    let kind = "BreakerFailed";
-    let stack = facts.stack.as_ref().ok();
-    error!(
-        kind, instance_id = %facts.instance_id, group = facts.group, stack = stack.map(tracing::field::display),
-        reason = error.chain(),
-        remedy = "Look at the restore function's role, at the group's tag and at the parameter /rekindle/<stack>/breaker; suspend the group's process Launch by hand while launches fail.",
-        "{message}"
+        reason = error.chain(), remedy, "{message}"
     );
     metrics::failed(&config.metric_namespace, facts.now, stack, kind);
 }

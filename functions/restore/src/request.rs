@@ -1,9 +1,8 @@
 //! What an operator asks for by hand; IAM alone says who may.
 
 use serde::Serialize;
-use shared::aws::Aws;
 use shared::aws::autoscaling::{self, Group};
-use shared::aws::breaker::{self, Breaker};
+use shared::aws::{Aws, breaker};
 use shared::id::StackName;
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -86,19 +85,16 @@ async fn resume_group(aws: &Aws, stack: &StackName, group: Group) -> Result<Resu
     let suspended = group.launches_suspended;
     let group = group.name;
     let known = breaker::read(&aws.ssm, stack, &group).await?;
-    let (launches, record) = match on_resume(known.as_ref(), suspended, now) {
-        OnResume::Resume(record) => (Launches::Resumed, Some(record)),
-        OnResume::Close(record) => (Launches::NoLongerOnTrial, Some(record)),
-        OnResume::NothingToDo => (Launches::WereNotSuspended, None),
-        OnResume::SuspendedBySomebodyElse(record) => (Launches::SuspendedBySomebodyElse, record),
+    let (launches, resume, record) = match on_resume(known.as_ref(), suspended, now) {
+        OnResume::Resume(record) => (Launches::Resumed, true, Some(record)),
+        OnResume::Close { resume, breaker } => (Launches::NoLongerOnTrial, resume, Some(breaker)),
+        OnResume::NothingToDo => (Launches::WereNotSuspended, false, None),
+        OnResume::SuspendedBySomebodyElse(record) => {
+            (Launches::SuspendedBySomebodyElse, false, record)
+        }
     };
     if let Some(record) = &record {
-        // Where it is open and nothing is suspended, a suspension may be on its way.
-        if matches!(known, Some(Breaker::Open { .. })) {
-            circuit::resume_and_write(aws, stack, &group, record, now).await?;
-        } else {
-            breaker::write(&aws.ssm, stack, &group, record, now).await?;
-        }
+        circuit::record(aws, stack, &group, record, resume, now).await?;
     }
     let message = launches.message();
     info!(decision = "resume", group, %stack, closed = record.is_some(), message);

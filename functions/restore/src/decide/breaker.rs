@@ -220,8 +220,13 @@ pub fn wait(trips: u32) -> Duration {
 pub enum OnResume {
     /// Resume the group's launches, then write this record.
     Resume(Breaker),
-    /// Nothing is suspended any more, and the breaker is half open: write this record.
-    Close(Breaker),
+    /// Nothing is suspended now, and the breaker is not closed: write this record.
+    Close {
+        /// Whether to resume the group's launches: where the breaker is open, a suspension may be on its way.
+        resume: bool,
+        /// The record.
+        breaker: Breaker,
+    },
     /// Nothing: Rekindle has suspended nothing.
     NothingToDo,
     /// Somebody else suspended the launches, and the operator has to ask Auto Scaling itself. Where there is a
@@ -236,7 +241,12 @@ pub fn on_resume(breaker: Option<&Breaker>, suspended: bool, now: OffsetDateTime
         (Some(Breaker::Open { .. }), true) => OnResume::Resume(closed),
         (Some(Breaker::HalfOpen { .. }), true) => OnResume::SuspendedBySomebodyElse(Some(closed)),
         (None | Some(Breaker::Closed { .. }), true) => OnResume::SuspendedBySomebodyElse(None),
-        (Some(Breaker::Open { .. } | Breaker::HalfOpen { .. }), false) => OnResume::Close(closed),
+        (Some(known @ (Breaker::Open { .. } | Breaker::HalfOpen { .. })), false) => {
+            OnResume::Close {
+                resume: matches!(known, Breaker::Open { .. }),
+                breaker: closed,
+            }
+        }
         (None | Some(Breaker::Closed { .. }), false) => OnResume::NothingToDo,
     }
 }

@@ -282,12 +282,16 @@ fn a_success_closes_what_was_tripped_and_writes_nothing_otherwise() {
 fn the_operator_resumes_what_is_ours_and_is_told_of_what_is_not() {
     let closed = Breaker::Closed { closed_at: NOW };
     let (open, half_open) = (open(1, NOW, 50), half_open(1, NOW));
+    let close = |resume| OnResume::Close {
+        resume,
+        breaker: closed.clone(),
+    };
     let cases = [
         (None, false, OnResume::NothingToDo),
         (Some(&closed), false, OnResume::NothingToDo),
         (Some(&open), true, OnResume::Resume(closed.clone())),
-        (Some(&open), false, OnResume::Close(closed.clone())),
-        (Some(&half_open), false, OnResume::Close(closed.clone())),
+        (Some(&open), false, close(true)),
+        (Some(&half_open), false, close(false)),
         (
             Some(&half_open),
             true,

@@ -196,7 +196,8 @@ impl Life {
                         self.resume();
                         self.breaker = Some(breaker);
                     }
-                    OnResume::Close(breaker) | OnResume::SuspendedBySomebodyElse(Some(breaker)) => {
+                    OnResume::Close { breaker, .. }
+                    | OnResume::SuspendedBySomebodyElse(Some(breaker)) => {
                         self.breaker = Some(breaker);
                     }
                     OnResume::NothingToDo | OnResume::SuspendedBySomebodyElse(None) => return,
