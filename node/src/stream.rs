@@ -23,8 +23,8 @@ use crate::upload::Upload;
 const LEVEL: i32 = 1;
 
 /// How many bytes become a frame of their own. An encoder of one long frame moves everything through a ring, and looks for
-/// matches across its seam most of the time, which takes a third longer. What a frame comes to fits into a channel, as a rule, so
-/// that the next stages work on one while the next one is made.
+/// most matches across its seam. What a frame comes to fits into a channel, as a rule, so that the next stages work on one
+/// while the next one is made.
 const FRAME: usize = 1024 * 1024;
 
 /// How many compressed bytes are handed on at once.
@@ -116,26 +116,24 @@ fn compress(
     let mut encoder = zstd::bulk::Compressor::new(LEVEL).map_err(unable)?;
     encoder.include_checksum(true).map_err(unable)?;
     let mut outlet = Outlet {
+        encoder,
+        frame: Vec::with_capacity(zstd::zstd_safe::compress_bound(FRAME)),
         consumers,
         digest: ObjectDigest::new(),
     };
     let mut plain = Vec::with_capacity(FRAME);
-    let mut none_yet = true;
     while let Some(mut chunk) = chunks.blocking_recv() {
         while !chunk.is_empty() {
+            if plain.len() == FRAME {
+                outlet.hand_on(&plain)?;
+                plain.clear();
+            }
             let fits = chunk.len().min(FRAME - plain.len());
             plain.extend_from_slice(&chunk.split_to(fits));
-            if plain.len() == FRAME {
-                outlet.hand_on(&encoder.compress(&plain).map_err(unable)?)?;
-                plain.clear();
-                none_yet = false;
-            }
         }
     }
     // Nothing at all is a frame, too.
-    if none_yet || !plain.is_empty() {
-        outlet.hand_on(&encoder.compress(&plain).map_err(unable)?)?;
-    }
+    outlet.hand_on(&plain)?;
     Ok(outlet.digest.finish())
 }
 
@@ -144,17 +142,21 @@ fn unable(error: io::Error) -> Stop {
     failed.map_or_else(Stop::Failed, |()| Stop::Downstream)
 }
 
-/// Digests frames, and hands them to the upload and to the decoder.
+/// Makes frames, digests them, and hands them to the upload and to the decoder.
 struct Outlet {
+    encoder: zstd::bulk::Compressor<'static>,
+    /// The last frame, in memory for one that does not become smaller.
+    frame: Vec<u8>,
     consumers: [mpsc::Sender<Bytes>; 2],
     digest: ObjectDigest,
 }
 
 impl Outlet {
-    fn hand_on(&mut self, frame: &[u8]) -> std::result::Result<(), Stop> {
-        self.digest.update(frame);
-        for chunk in frame.chunks(CHUNK) {
-            // A copy, since a frame's own memory has room for one that does not become smaller.
+    fn hand_on(&mut self, plain: &[u8]) -> std::result::Result<(), Stop> {
+        let compressed = self.encoder.compress_to_buffer(plain, &mut self.frame);
+        compressed.map_err(unable)?;
+        self.digest.update(&self.frame);
+        for chunk in self.frame.chunks(CHUNK) {
             let chunk = Bytes::copy_from_slice(chunk);
             for consumer in &self.consumers {
                 let sent = consumer.blocking_send(chunk.clone());

@@ -74,14 +74,18 @@ impl Aws {
             .timeout_config(timeouts);
         config.set_region(aws.region.map(Region::new));
         config.set_endpoint_url(aws.endpoint);
-        let first = Arc::new(config.build());
-        let (second, third) = (Arc::clone(&first), Arc::clone(&first));
+        let config = Arc::new(config.build());
         Self {
-            autoscaling: lazy(move || aws_sdk_autoscaling::Client::new(&first)),
-            ssm: lazy(move || aws_sdk_ssm::Client::new(&second)),
-            s3: lazy(move || aws_sdk_s3::Client::new(&third)),
+            autoscaling: client(&config, aws_sdk_autoscaling::Client::new),
+            ssm: client(&config, aws_sdk_ssm::Client::new),
+            s3: client(&config, aws_sdk_s3::Client::new),
         }
     }
+}
+
+fn client<C: 'static>(config: &Arc<SdkConfig>, new: fn(&SdkConfig) -> C) -> Lazy<C> {
+    let config = Arc::clone(config);
+    lazy(move || new(&config))
 }
 
 /// Makes what clients of AWS connect by, with ring's cryptography: the SDK's own choice makes larger packages.
