@@ -118,14 +118,9 @@ async fn backups(
     row.at_most("MiB of memory, its tools included", 128.0, memory);
     if row.misses() {
         plan.say(&format!("{}, profiled", row.name));
-        let mut done = None;
-        row.profile = profile::of(async {
-            let (_, report) = site.back_up(node).await?;
-            done = Some(report);
-            Ok(())
-        })
-        .await?;
-        if let Some(report) = done {
+        let done;
+        (row.profile, done) = profile::of(site.back_up(node)).await?;
+        if let Some((_, report)) = done {
             site.forget(&report).await?;
         }
     }
@@ -231,7 +226,7 @@ async fn restores(
     if row.misses() {
         plan.say(&format!("{}, profiled", row.name));
         let target = site.machine(&[]).await?;
-        row.profile = profile::of(async { site.restore(&target, &backup).await.map(drop) }).await?;
+        (row.profile, _) = profile::of(site.restore(&target, &backup)).await?;
         spent.retire(target).await?;
     }
     spent.discard().await?;

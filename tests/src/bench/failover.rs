@@ -125,16 +125,19 @@ impl Looks {
         let looks = Self::default();
         let noted = looks.clone();
         protected.world.faults().on_call(move |call| {
-            lock(&noted.0).push((call.operation.clone(), clock::now()));
+            noted.note(call.operation.clone());
             None
         });
         let noted = looks.clone();
         protected.world.s3().on_request(move |call| {
-            let asked = format!("S3's {}", call.operation);
-            lock(&noted.0).push((asked, clock::now()));
+            noted.note(format!("S3's {}", call.operation));
             None
         });
         looks
+    }
+
+    fn note(&self, call: String) {
+        lock(&self.0).push((call, clock::now()));
     }
 
     /// Says what was asked for between two moments, and how many milliseconds after the first.

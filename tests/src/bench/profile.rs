@@ -94,24 +94,19 @@ impl Drop for Profiler {
     }
 }
 
-/// Profiles work of ours. Where nothing can be profiled, the work is not done and the reason is all that is said.
-pub(super) async fn of(work: impl Future<Output = Result<()>>) -> Result<Vec<String>> {
+/// Profiles work of ours, and returns what came of it. Where nothing can be profiled, the work is not done and the reason is
+/// all that is said.
+pub(super) async fn of<T>(
+    work: impl Future<Output = Result<T>>,
+) -> Result<(Vec<String>, Option<T>)> {
+    let missing = |error: anyhow::Error| vec![format!("no profile: {error:#}")];
     match Profiler::start() {
         Ok(profiler) => {
-            work.await?;
-            profiler.stop().or_else(none)
+            let done = work.await?;
+            Ok((profiler.stop().unwrap_or_else(missing), Some(done)))
         }
-        Err(error) => none(error),
+        Err(error) => Ok((missing(error), None)),
     }
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    clippy::unnecessary_wraps,
-    reason = "what takes an error's place"
-)]
-fn none(error: anyhow::Error) -> Result<Vec<String>> {
-    Ok(vec![format!("no profile: {error:#}")])
 }
 
 /// Leaves the padding of perf's columns out, and names what a core does that has nothing to do.

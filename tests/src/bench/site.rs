@@ -275,18 +275,12 @@ impl Site {
 
     /// Returns where the time goes of a backup of one machine, and of its restore onto another.
     pub(super) async fn profiles(&self, node: &Node, target: &Node) -> Result<[Vec<String>; 2]> {
-        let mut report = None;
-        let backup = profile::of(async {
-            report = Some(self.back_up(node).await?.1);
-            Ok(())
-        });
-        let backup = backup.await?;
+        let (backup, done) = profile::of(self.back_up(node)).await?;
         // Without a profiler there was no backup either.
-        let Some(report) = report else {
+        let Some((_, report)) = done else {
             return Ok([backup.clone(), backup]);
         };
-        let restore = profile::of(async { self.restore(target, &report).await.map(drop) });
-        let restore = restore.await?;
+        let (restore, _) = profile::of(self.restore(target, &report)).await?;
         self.forget(&report).await?;
         Ok([backup, restore])
     }
