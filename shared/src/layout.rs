@@ -5,6 +5,7 @@
 //! backups/<stack>/images/<image id>.tar.zst                    put by the node, once for all backups
 //! manifests/<stack>/<yyyy-mm-dd>/<backup id>.json              put by the backup function, last
 //! quarantine/<stack>/<yyyy-mm-dd>/<backup id>.json             the same, of a backup that is kept aside
+//! commits/<backup id>/<stack>                                  put by the backup function, after the manifest
 //! pins/<stack>/<backup id>                                     put by the backup function: kept for ever
 //! agent/<sha256>/rekindle-node                                 put by a function
 //! ```
@@ -76,6 +77,25 @@ impl Shelf {
 /// Returns the key of a committed backup's manifest. The backup exists if and only if this object does.
 pub fn manifest(stack: &StackName, backup: &BackupId) -> String {
     Shelf::Committed.manifest(stack, backup)
+}
+
+/// The prefix of what says that a backup was committed, of every stack.
+pub const COMMITS: &str = "commits/";
+
+/// Returns the key of what says that a backup of a stack was committed: by time, so that one listing tells of all stacks.
+pub fn commit(stack: &StackName, backup: &BackupId) -> String {
+    format!("{COMMITS}{backup}/{stack}")
+}
+
+/// Returns what sorts right before the commits of this backup's time and later ones.
+pub fn commits_from(backup: &BackupId) -> String {
+    format!("{COMMITS}{backup}")
+}
+
+/// Reads a commit's key; none where the key is not one.
+pub fn commit_of_key(key: &str) -> Option<(StackName, BackupId)> {
+    let (backup, stack) = key.strip_prefix(COMMITS)?.split_once('/')?;
+    Some((stack.parse().ok()?, backup.parse().ok()?))
 }
 
 /// Returns the prefix of all objects of a stack's backups.
@@ -159,6 +179,11 @@ mod tests {
             "quarantine/dtr/2026-11-23/20261123T021500.000Z.json"
         );
         assert_eq!(pin(&stack, &backup), "pins/dtr/20261123T021500.000Z");
+        let said = commit(&stack, &backup);
+        assert_eq!(said, "commits/20261123T021500.000Z/dtr");
+        assert_eq!(commit_of_key(&said), Some((stack.clone(), backup.clone())));
+        assert_eq!(commit_of_key("commits/notes.txt"), None);
+        assert!(commits_from(&backup) < said);
         let object = object(&stack, &backup, &run, INDEX);
         assert_eq!(attempt_of_object(&stack, &object), Some((backup, run)));
         let elsewhere = object.replace("2026-11-23", "2026-11-24");

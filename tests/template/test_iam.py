@@ -17,6 +17,7 @@ OTHER = OWN.replace("dtr", "other")
 MANIFEST = "manifests/dtr/2026-11-23/20261123T021500.000Z.json"
 ASIDE = MANIFEST.replace("manifests", "quarantine")
 PIN = "pins/dtr/20261123T021500.000Z"
+COMMIT = "commits/20261123T021500.000Z/dtr"
 AGENT = f"agent/{'ab' * 32}/rekindle-node"
 TAGGED = {"ssm__resourceTag/rekindle__stack": "dtr", "aws__ResourceTag/rekindle__stack": "dtr"}
 
@@ -35,6 +36,7 @@ MAY = [
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{PIN}", {}),
+    ("BackupRole", "s3:PutObject", f"{BACKUPS}/{COMMIT}", {}),
     ("BackupRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
     ("BackupRole", "s3:GetObject", f"{BACKUPS}/{ASIDE}", {}),
     ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{OWN}", {}),
@@ -45,6 +47,7 @@ MAY = [
     ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "manifests/dtr/"}),
     ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "quarantine/dtr/"}),
     ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "pins/dtr/"}),
+    ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "commits/"}),
     ("BackupRole", "s3:ListBucket", BACKUPS, {}),
     ("BackupRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
     ("RestoreRole", "ssm:SendCommand", f"{DOCUMENT}rekindle-restore", {}),
@@ -64,6 +67,7 @@ MAY_NOT = [
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{AGENT}", {}),
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{PIN}", {}),
+    ("NodeRole", "s3:PutObject", f"{BACKUPS}/{COMMIT}", {}),
     ("NodeRole", "s3:GetObject", f"{BACKUPS}/{OTHER}", {}),
     ("NodeRole", "s3:GetObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("NodeRole", "s3:DeleteObject", f"{BACKUPS}/{OWN}", {}),
@@ -81,6 +85,7 @@ MAY_NOT = [
     ("BackupRole", "autoscaling:SuspendProcesses", GROUP, TAGGED),
     ("BackupRole", "s3:PutObject", f"{BACKUPS}/{OWN}", {}),
     ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{AGENT}", {}),
+    ("BackupRole", "s3:DeleteObject", f"{BACKUPS}/{COMMIT}", {}),
     ("BackupRole", "s3:DeleteObjectVersion", f"{BACKUPS}/{MANIFEST}", {}),
     ("BackupRole", "s3:DeleteObjectVersion", f"{BACKUPS}/{OWN}", {}),
     ("BackupRole", "s3:ListBucket", BACKUPS, {"s3__prefix": "agent/"}),
@@ -93,6 +98,7 @@ MAY_NOT = [
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("RestoreRole", "s3:DeleteObject", f"{BACKUPS}/{MANIFEST}", {}),
     ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{ASIDE}", {}),
+    ("RestoreRole", "s3:PutObject", f"{BACKUPS}/{COMMIT}", {}),
     ("RestoreRole", "s3:GetObject", f"{BACKUPS}/{OWN}", {}),
     ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/dtr", {}),
     ("RestoreRole", "ssm:PutParameter", f"{STATE}rekindle/breaker", {}),

@@ -1,15 +1,17 @@
 //! What lost events left behind: backups that are complete but not committed, and hooks without an answer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
-use shared::id::{BackupId, InstanceId, StackName};
+use shared::id::{CommandId, InstanceId, StackName};
 use shared::{Result, budget};
 use time::OffsetDateTime;
 use tracing::info;
 
+use crate::commits::Commits;
 use crate::decide::seconds;
 use crate::failures::Failures;
 use crate::function::Function;
@@ -24,20 +26,21 @@ pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result
     let since = now - seconds(budget::SCHEDULE + budget::BACKUP_EXECUTION);
     let document = &function.config.backup_document;
     let records = ssm::commands(&function.aws.ssm, document, since, false, None).await?;
+    let mut commits = Commits::unlisted(now);
     let mut caught_up = catch_up(
         function,
         &groups,
         &records,
         since,
-        &Committed::new(),
+        &mut commits,
         &mut failures,
     )
     .await;
-    for (group, stack, member) in members(&groups) {
+    for (group, stack, member) in &members(&groups) {
         if is_waiting(&member.state) {
             let instance = &member.instance_id;
-            let advanced = terminate::advance(function, group, &stack, instance, None).await;
-            caught_up.extend(failures.keep(Some(&stack), advanced).flatten());
+            let advanced = terminate::advance(function, group, stack, instance, None).await;
+            caught_up.extend(failures.keep(Some(stack), advanced).flatten());
         }
     }
     let failures = failures.finish()?;
@@ -47,52 +50,58 @@ pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result
     })
 }
 
-/// Backups that are known to be committed, by their stacks.
-pub(crate) type Committed = HashMap<StackName, BTreeSet<BackupId>>;
-
-/// Sees through every command sent since `since` that ended on a member of a protected group without effect. Of a backup
-/// that is not among the `committed` ones, S3 is asked.
+/// Sees through every command sent since `since` that ended on a member of a protected group without effect.
 pub(crate) async fn catch_up(
     function: &Function,
     groups: &[Group],
     records: &[CommandRecord],
     since: OffsetDateTime,
-    committed: &Committed,
+    commits: &mut Commits,
     failures: &mut Failures<'_>,
 ) -> Vec<CaughtUp> {
-    let mut caught_up = Vec::new();
-    for record in records.iter().filter(|record| record.requested_at >= since) {
-        // Asked for once per command, and only if one of its instances is still open.
-        let mut statuses = None;
-        for (group, stack, member) in members(groups) {
-            let instance = &member.instance_id;
-            if !record.instance_ids.contains(instance)
-                || function.is_settled(&record.command_id, instance)
-            {
-                continue;
-            }
-            let target = Target {
-                group,
-                stack: &stack,
-                instance,
-                record,
-            };
-            let known = committed.get(&stack);
-            let done = look_at(function, target, &member.state, known, &mut statuses).await;
-            caught_up.extend(failures.keep(Some(&stack), done).flatten());
-        }
+    let members = members(groups);
+    let recent = records.iter().filter(|record| record.requested_at >= since);
+    let open: Vec<(Target<'_>, &LifecycleState)> = recent
+        .flat_map(|record| {
+            members
+                .iter()
+                .filter(|(_, _, member)| record.instance_ids.contains(&member.instance_id))
+                .map(move |(group, stack, member)| {
+                    let instance = &member.instance_id;
+                    let target = Target {
+                        group,
+                        stack,
+                        instance,
+                        record,
+                    };
+                    (target, &member.state)
+                })
+        })
+        .filter(|(target, _)| !function.is_settled(&target.record.command_id, target.instance))
+        .collect();
+    let requested = open.iter().map(|(target, _)| target.record.requested_at);
+    if let Some(first) = requested.min() {
+        // A backup bears the time of its tick, and the event of that may be so late.
+        let named_since = first - seconds(budget::BACKUP_EVENT_AGE);
+        commits.reach(function, named_since, failures).await;
+    }
+    let (mut caught_up, mut statuses) = (Vec::new(), HashMap::new());
+    for (target, state) in open {
+        let done = look_at(function, target, state, commits, &mut statuses).await;
+        caught_up.extend(failures.keep(Some(target.stack), done).flatten());
     }
     caught_up
 }
 
-type Statuses = Vec<(InstanceId, InvocationStatus)>;
+/// What SSM says of commands on their instances, each command asked for once.
+type Statuses = HashMap<CommandId, Vec<(InstanceId, InvocationStatus)>>;
 
 async fn look_at(
     function: &Function,
     target: Target<'_>,
     state: &LifecycleState,
-    committed: Option<&BTreeSet<BackupId>>,
-    statuses: &mut Option<Statuses>,
+    commits: &Commits,
+    statuses: &mut Statuses,
 ) -> Result<Option<CaughtUp>> {
     let Target {
         stack,
@@ -111,21 +120,22 @@ async fn look_at(
         return Ok(None);
     }
     let backup = &command.backup_id;
-    if committed.is_some_and(|committed| committed.contains(backup))
-        || stored::is_settled(function, stack, backup).await?
-    {
+    if commits.has(stack, backup) {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }
-    if statuses.is_none() {
-        *statuses = Some(ssm::invocations(&function.aws.ssm, &record.command_id).await?);
-    }
-    let listed = statuses.iter().flatten().find(|(of, _)| of == instance);
-    let Some((_, status)) = listed.filter(|(_, status)| status.is_finished()) else {
+    let listed = match statuses.entry(record.command_id.clone()) {
+        Entry::Occupied(listed) => listed.into_mut(),
+        Entry::Vacant(place) => {
+            place.insert(ssm::invocations(&function.aws.ssm, &record.command_id).await?)
+        }
+    };
+    let status = listed.iter().find(|(of, _)| of == instance);
+    let Some((_, status)) = status.filter(|(_, status)| status.is_finished()) else {
         return Ok(None);
     };
     // A failure's own event says it; if that is lost, the age of the newest backup says it.
-    if *status != InvocationStatus::Success {
+    if *status != InvocationStatus::Success || stored::is_settled(function, stack, backup).await? {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }

@@ -1,11 +1,12 @@
 //! Checking a finished backup in S3, and committing it: the one place where a backup begins to exist.
 //!
 //! The order is the guarantee: every object is checked, then the guard is asked, then the manifest is put, among the
-//! committed ones or aside, then the stack's state.
+//! committed ones or aside, then the stack's state, and what tells ticks of it.
 
 #[cfg(test)]
 mod tests;
 
+use futures_util::join;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use shared::aws::autoscaling::Group;
 use shared::aws::s3::{self, Created};
@@ -21,11 +22,10 @@ use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::warn;
 
-use crate::admission;
 use crate::decide::guard::Doubt;
 use crate::failures::report;
 use crate::function::Function;
-use crate::stored;
+use crate::{admission, commits, stored};
 
 /// How many objects are looked at in parallel.
 const HEADS: usize = 16;
@@ -69,7 +69,7 @@ pub(crate) async fn commit(
     let (index_object, index) = read_index(function, finished).await?;
     if let Some(before) = settled(function, finished.stack, &index, &index_object).await? {
         if before == Commit::Repeated {
-            ensure_state(function, finished.stack, &index.backup_id).await;
+            tell(function, finished.stack, &index.backup_id).await;
         }
         return Ok(before);
     }
@@ -98,7 +98,7 @@ pub(crate) async fn commit(
     }
     tell_unsaved_images(function, finished.stack, &manifest.index);
     measure(function, finished, &manifest, now);
-    ensure_state(function, finished.stack, &manifest.index.backup_id).await;
+    tell(function, finished.stack, &manifest.index.backup_id).await;
     Ok(Commit::New)
 }
 
@@ -124,6 +124,14 @@ async fn settled(
         Shelf::Committed => Commit::Repeated,
         Shelf::Quarantined => Commit::KeptAsideBefore,
     }))
+}
+
+/// Writes down what follows from a manifest, for those who do not read it.
+async fn tell(function: &Function, stack: &StackName, backup: &BackupId) {
+    join!(
+        ensure_state(function, stack, backup),
+        commits::say(function, stack, backup)
+    );
 }
 
 /// Writes the stack's state. The backup is committed all the same where that fails, and every tick repairs it.

@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::function::Function;
 use crate::outcome::Outcome;
-use crate::{commit, stored};
+use crate::{commit, commits, stored};
 
 /// Lets a backup that was kept aside take its place among the committed ones.
 pub(crate) async fn accept(
@@ -48,6 +48,7 @@ async fn accept_pinned(
     commit::check_objects(function, objects).await?;
     let key = Shelf::Committed.manifest(stack, backup);
     s3::create(client, bucket, &key, bytes, "application/json").await?;
+    commits::say(function, stack, backup).await;
     let aside = Shelf::Quarantined.manifest(stack, backup);
     s3::delete(client, bucket, &[aside]).await?;
     Ok("accepted: a restore may choose it from now on")

@@ -5,6 +5,7 @@
 mod admission;
 mod catch_up;
 mod commit;
+mod commits;
 mod curate;
 pub mod decide;
 mod failures;

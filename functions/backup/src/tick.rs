@@ -3,9 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use futures_util::stream::{self, StreamExt as _};
 use shared::aws::autoscaling::{self, Group, LifecycleState};
 use shared::aws::catalog;
 use shared::aws::ssm::{self, CommandRecord, Ping};
@@ -19,15 +18,13 @@ use shared::{Error, budget};
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use crate::catch_up::{self, Committed};
+use crate::catch_up;
+use crate::commits::Commits;
 use crate::decide::{self, GroupFacts, Skip, Start, seconds};
 use crate::failures::{Failures, report};
 use crate::function::Function;
 use crate::outcome::{Outcome, Skipped};
 use crate::start;
-
-/// How many stacks' backups are listed side by side: one call of S3 for each, as a rule.
-const LISTINGS_AT_ONCE: usize = 16;
 
 /// Handles a tick: starts what is due, then looks after what earlier events left behind.
 pub(crate) async fn on_tick(
@@ -59,17 +56,17 @@ pub(crate) async fn on_tick(
     }
 
     let since = now - seconds(budget::COMMIT_WINDOW);
-    let committed = committed(function, &facts, since, &mut failures).await;
+    let mut commits = Commits::unlisted(now);
     let caught_up = catch_up::catch_up(
         function,
         &facts.groups,
         &facts.backups,
         since,
-        &committed,
+        &mut commits,
         &mut failures,
     )
     .await;
-    look_after_all(function, &committed, now, &mut failures).await;
+    look_after_all(function, &facts.stacks(), &mut commits, now, &mut failures).await;
     let failures = failures.finish()?;
     Ok(Outcome::Tick {
         started,
@@ -208,42 +205,32 @@ async fn unfinished(
         .collect())
 }
 
-/// Lists what was committed of every stack since `since`. Of one that cannot be listed, nothing is known.
-async fn committed(
-    function: &Function,
-    facts: &Facts,
-    since: OffsetDateTime,
-    failures: &mut Failures<'_>,
-) -> Committed {
-    let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let listing = facts.stacks().into_iter().map(|stack| async move {
-        let listed = catalog::recent(s3, bucket, &stack, Shelf::Committed, since).await;
-        (stack, listed)
-    });
-    let mut listing = stream::iter(listing).buffer_unordered(LISTINGS_AT_ONCE);
-    let mut committed = Committed::new();
-    while let Some((stack, listed)) = listing.next().await {
-        if let Some(listed) = failures.keep(Some(&stack), listed) {
-            committed.insert(stack, listed);
-        }
-    }
-    committed
-}
-
-/// Measures every stack that could be listed.
+/// Measures every stack.
 async fn look_after_all(
     function: &Function,
-    committed: &Committed,
+    stacks: &HashSet<StackName>,
+    commits: &mut Commits,
     now: OffsetDateTime,
     failures: &mut Failures<'_>,
 ) {
+    // As far back as the default schedule's last backups; further only where another schedule, or a trouble, asks for it.
+    for window in [
+        budget::SCHEDULE + budget::BACKUP_EXECUTION,
+        budget::COMMIT_WINDOW,
+    ] {
+        if stacks.iter().any(|stack| commits.newest(stack).is_none()) {
+            commits
+                .reach(function, now - seconds(window), failures)
+                .await;
+        }
+    }
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
     let aside = catalog::stacks(s3, bucket, Shelf::Quarantined).await;
     let aside = failures.keep(None, aside).unwrap_or_default();
     // One after the other: they take calls only where a process is new, or a stack is in trouble.
-    for (stack, recent) in committed {
-        let aside = aside.contains(stack);
-        let looked = look_after(function, stack, recent, aside, now).await;
+    for stack in stacks {
+        let newest = commits.newest(stack).cloned();
+        let looked = look_after(function, stack, newest, aside.contains(stack), now).await;
         failures.keep(Some(stack), looked);
     }
 }
@@ -253,12 +240,11 @@ async fn look_after_all(
 async fn look_after(
     function: &Function,
     stack: &StackName,
-    recent: &BTreeSet<BackupId>,
+    mut newest: Option<BackupId>,
     aside: bool,
     now: OffsetDateTime,
 ) -> Result<()> {
     let (aws, config) = (&function.aws, &function.config);
-    let mut newest = recent.last().cloned();
     if newest.is_none() {
         let (s3, bucket) = (&aws.s3, config.bucket.as_str());
         newest = catalog::newest(s3, bucket, stack, Shelf::Committed, 1, now)

@@ -1,6 +1,7 @@
 //! What a bucket holds, listed: backups by their manifests, pins, and the objects below `backups/`.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -43,23 +44,32 @@ pub async fn newest(
     Ok(newest)
 }
 
-/// Returns a stack's backups on a shelf that were asked for at `since` or later: one call, as a rule.
-pub async fn recent(
+/// Returns the backups of all stacks that are said to be committed, from `since` on and before `until`: one call for each
+/// thousand. What is said is so; of a backup of which nothing is said, its manifest has to be asked.
+pub async fn commits(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
-    shelf: Shelf,
     since: OffsetDateTime,
-) -> Result<BTreeSet<BackupId>> {
-    // What follows a key does not include it.
-    let before = BackupId::at(since - Duration::MILLISECOND);
+    until: OffsetDateTime,
+) -> Result<Vec<(StackName, BackupId)>> {
     let request = client
         .list_objects_v2()
         .bucket(bucket)
-        .prefix(shelf.prefix(stack))
-        .start_after(shelf.manifest(stack, &before));
-    let found = listed(bucket, request, |page| manifests(page, stack, shelf));
-    Ok(found.await?.into_iter().collect())
+        .prefix(layout::COMMITS)
+        .start_after(layout::commits_from(&BackupId::at(since)));
+    let end = layout::commits_from(&BackupId::at(until));
+    let mut found = Vec::new();
+    each_page(bucket, request, &mut |page| {
+        for key in keys(page) {
+            if key > end {
+                return ControlFlow::Break(());
+            }
+            found.extend(layout::commit_of_key(&key));
+        }
+        ControlFlow::Continue(())
+    })
+    .await?;
+    Ok(found)
 }
 
 /// Returns the stacks that have backups on a shelf, all of them in one call for each thousand.
@@ -236,22 +246,28 @@ async fn listed<T: Send>(
     find: impl Fn(&ListObjectsV2Output) -> Vec<T> + Send + Sync,
 ) -> Result<Vec<T>> {
     let mut found = Vec::new();
-    each_page(bucket, request, &mut |page| found.extend(find(page))).await?;
+    each_page(bucket, request, &mut |page| {
+        found.extend(find(page));
+        ControlFlow::Continue(())
+    })
+    .await?;
     Ok(found)
 }
 
-/// Takes a listing's pages one by one. Not generic: what it comes to as code is large.
+/// Takes a listing's pages one by one, until there are no more or `see` has enough. Not generic: what it comes to as code is large.
 async fn each_page(
     bucket: &str,
     request: ListObjectsV2FluentBuilder,
-    see: &mut (dyn FnMut(&ListObjectsV2Output) + Send),
+    see: &mut (dyn FnMut(&ListObjectsV2Output) -> ControlFlow<()> + Send),
 ) -> Result<()> {
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(failed(LIST_OBJECTS)).map_err(advise(bucket))?;
         // An empty bucket is one that says its name.
         of_s3(LIST_OBJECTS, page.name())?;
-        see(&page);
+        if see(&page).is_break() {
+            break;
+        }
     }
     Ok(())
 }

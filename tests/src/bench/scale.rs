@@ -89,12 +89,17 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     for node in world.nodes() {
         node.stop_agent();
     }
-    // Every stack was backed up at the last tick.
+    // Every stack was backed up at the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
-    let newest = BackupId::at(now - time::Duration::minutes(INTERVAL));
-    for number in 0..nodes {
-        let key = layout::manifest(&format!("stack-{number}").parse()?, &newest);
-        world.s3().replace(world.bucket(), &key, b"{}")?;
+    for tick in 1..=TICKS_BEFORE {
+        let backup = BackupId::at(now - time::Duration::minutes(tick * INTERVAL));
+        for number in 0..nodes {
+            let stack = format!("stack-{number}").parse()?;
+            let manifest = layout::manifest(&stack, &backup);
+            for key in [manifest, layout::commit(&stack, &backup)] {
+                world.s3().replace(world.bucket(), &key, b"{}")?;
+            }
+        }
     }
     // What a new process does once is not a tick's: a tick that is too late asks for no backups, and does the rest.
     world.bus().tick(now - time::Duration::hours(1));
@@ -208,6 +213,8 @@ async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
 
 /// How far apart backups are, in minutes.
 const INTERVAL: i64 = 15;
+/// More than a tick looks back.
+const TICKS_BEFORE: i64 = 12;
 const LISTING: &str = "a plain paginated listing";
 /// The stand-in walks through all keys for each page, so the plain listing is left out beyond this.
 const MOST_LISTED: usize = 10_000;

@@ -40,6 +40,8 @@ pub(super) const BACKUP_STORAGE: &[Point] = &[
     point(Backup, "ListObjectsV2", "manifests"),
     point(Backup, "GetObject", "manifest"),
     point(Backup, "PutObject", "manifest"),
+    point(Backup, "PutObject", "commits"),
+    point(Backup, "ListObjectsV2", "commits"),
     point(Backup, "ListObjectsV2", "quarantine"),
     point(Backup, "ListObjectsV2", "attempts"),
     point(Backup, "ListObjectsV2", "pins"),

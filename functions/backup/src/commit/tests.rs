@@ -17,6 +17,8 @@ const NOW: OffsetDateTime = datetime!(2026-11-23 02:16:00 UTC);
 const BACKUP: &str = "20261123T021500.000Z";
 const MANIFEST: &str = "manifests/dtr/2026-11-23/20261123T021500.000Z.json";
 
+const TOLD: &str = "commits/20261123T021500.000Z/dtr";
+
 /// A backup as a node leaves it, with what the function knows of it.
 struct Scene {
     bucket: Bucket,
@@ -157,8 +159,12 @@ async fn a_whole_backup_is_committed_once_and_again_without_harm() {
         format!("{BACKUP}/0a1b2c3d/{}/-", scene.report.index_sha256)
     );
 
+    // What the first commit's process did not come to say, the second one's says.
+    let told = scene.bucket.lock().unwrap().remove(TOLD);
+    assert!(told.is_some());
     let (commit, states) = scene.commit().await;
     assert_eq!((commit.unwrap(), states), (Commit::Repeated, 1));
+    assert_eq!(keys(&scene.bucket, "commits/"), [TOLD]);
     assert_eq!(
         scene.bucket.lock().unwrap()[MANIFEST].bytes,
         bytes,
@@ -188,11 +194,10 @@ async fn refused(scene: Scene, words: &str) {
     assert!(error.chain().contains(words), "{words}: {error:?}");
     assert!(!error.retryable(), "{error:?}");
     assert_eq!(states, 0, "{words}");
-    assert_eq!(
-        keys(&scene.bucket, "manifests/"),
-        Vec::<String>::new(),
-        "{words}"
-    );
+    for prefix in ["manifests/", "commits/"] {
+        let put = keys(&scene.bucket, prefix);
+        assert_eq!(put, Vec::<String>::new(), "{words}");
+    }
 }
 
 #[tokio::test]
@@ -339,6 +344,7 @@ async fn what_continues_another_backup_than_the_newest_is_kept_aside_and_stays_t
     assert_eq!(keys(&scene.bucket, "manifests/"), before);
     let aside = keys(&scene.bucket, "quarantine/");
     assert_eq!(aside, [MANIFEST.replace("manifests", "quarantine")]);
+    assert!(!keys(&scene.bucket, "commits/").contains(&TOLD.to_owned()));
     let bytes = scene.bucket.lock().unwrap()[&aside[0]].bytes.clone();
     let manifest = Manifest::parse(&bytes, &scene.stack, &BACKUP.parse().unwrap()).unwrap();
     assert_eq!(manifest.quarantined_for, Some(doubt.to_string()));

@@ -115,14 +115,34 @@ async fn the_newest_of_a_whole_day_are_beyond_its_first_page() {
 }
 
 #[tokio::test]
-async fn the_backups_of_the_last_hours_cost_one_call() {
-    let (rule, calls) = bucket(every_minute(20_000));
+async fn what_all_stacks_committed_lately_costs_a_call_for_each_thousand() {
+    let names = ["dtr", "gitea"].map(|name| name.parse::<StackName>().unwrap());
+    let told = |from: i64, to: i64| -> BTreeSet<(StackName, BackupId)> {
+        let ages = from..to;
+        ages.map(|age| BackupId::at(NOW - Duration::minutes(age)))
+            .flat_map(|backup| names.clone().map(|stack| (stack, backup.clone())))
+            .collect()
+    };
+    let mut keys: BTreeSet<String> = told(0, 20_000)
+        .iter()
+        .map(|(stack, backup)| layout::commit(stack, backup))
+        .collect();
+    keys.insert("commits/20261123T021500.000Z/No Stack".to_owned());
+    let (rule, calls) = bucket(keys);
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
-    let since = NOW - Duration::hours(2);
-    let found = recent(&client, "bucket", &stack(), Shelf::Committed, since).await;
-    let expected = (0..=120).map(|age| BackupId::at(NOW - Duration::minutes(age)));
-    assert_eq!(found.unwrap(), expected.collect());
-    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let ago = |minutes| NOW - Duration::minutes(minutes);
+    let expected = [
+        (ago(120), NOW + Duration::minutes(1), told(0, 121), 1),
+        // It begins with what was asked for, and ends before what is known.
+        (ago(240), ago(120), told(121, 241), 1),
+        (ago(1_200), ago(0), told(1, 1_201), 3),
+    ];
+    for (since, until, expected, most_calls) in expected {
+        let before = calls.load(Ordering::Relaxed);
+        let found = commits(&client, "bucket", since, until).await.unwrap();
+        assert_eq!(BTreeSet::from_iter(found), expected);
+        assert_eq!(calls.load(Ordering::Relaxed) - before, most_calls);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,78 @@
+//! What was committed lately, of all stacks in one listing: a stack's own would cost a tick one call for each stack.
+//!
+//! A manifest is what makes a backup exist. What is said here is put after it, and never without it; but its put may fail
+//! or be on its way. So what is said is believed, and of everything else the manifests are asked.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+
+use shared::aws::{catalog, s3};
+use shared::budget;
+use shared::id::{BackupId, StackName};
+use shared::layout;
+use time::OffsetDateTime;
+use tracing::warn;
+
+use crate::decide::seconds;
+use crate::failures::Failures;
+use crate::function::Function;
+
+/// Says of a backup that its manifest is in place.
+pub(crate) async fn say(function: &Function, stack: &StackName, backup: &BackupId) {
+    let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+    let key = layout::commit(stack, backup);
+    if let Err(error) = s3::create(client, bucket, &key, Vec::new(), "text/plain").await {
+        warn!(stack = %stack, backup_id = %backup, problem = error.chain(),
+            "ticks and sweeps will ask for this backup's manifest");
+    }
+}
+
+/// What is said of the backups from some time on.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    since: OffsetDateTime,
+    said: HashMap<StackName, BTreeSet<BackupId>>,
+}
+
+impl Commits {
+    /// Starts without having listed anything.
+    pub(crate) fn unlisted(now: OffsetDateTime) -> Self {
+        Self {
+            // A tick may lie so far ahead of this clock.
+            since: now + seconds(budget::MARGIN),
+            said: HashMap::new(),
+        }
+    }
+
+    /// Makes sure that everything from `since` on is listed. Where that fails, which is said once, nothing is known.
+    pub(crate) async fn reach(
+        &mut self,
+        function: &Function,
+        since: OffsetDateTime,
+        failures: &mut Failures<'_>,
+    ) {
+        if since >= self.since {
+            return;
+        }
+        let (client, bucket) = (&function.aws.s3, &function.config.bucket);
+        let listed = catalog::commits(client, bucket, since, self.since).await;
+        for (stack, backup) in failures.keep(None, listed).unwrap_or_default() {
+            self.said.entry(stack).or_default().insert(backup);
+        }
+        self.since = since;
+    }
+
+    /// Tells whether a backup is known to be committed.
+    pub(crate) fn has(&self, stack: &StackName, backup: &BackupId) -> bool {
+        self.said
+            .get(stack)
+            .is_some_and(|backups| backups.contains(backup))
+    }
+
+    /// Returns the newest backup of a stack that is known to be committed.
+    pub(crate) fn newest(&self, stack: &StackName) -> Option<&BackupId> {
+        self.said.get(stack)?.last()
+    }
+}
