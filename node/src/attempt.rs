@@ -116,8 +116,7 @@ impl<'c> Attempt<'c> {
         let context = self.context;
         let (postgres, settings) = (&context.postgres, &context.settings);
         let progress = &context.progress;
-        let contents = self.contents().await?;
-        self.configuration().await?;
+        let contents = self.contents_and_configuration().await?;
         self.unloaded_images = images::load(context, &self.index).await;
         if !*postgres_started {
             let starting = health::start_postgres(&settings.commands, &context.root);
@@ -285,18 +284,28 @@ impl<'c> Attempt<'c> {
         decode().or_fail(ExitCode::Verification, || "read the backup's globals")
     }
 
-    /// Unpacks the configuration to one side, and exchanges it for the live one once its hash has matched.
-    async fn configuration(&mut self) -> Result<()> {
-        let context = self.context;
+    /// Reads what the databases have to come to, and meanwhile unpacks the configuration to one side; exchanges it for the
+    /// live one once both are what was committed.
+    async fn contents_and_configuration(&mut self) -> Result<Contents> {
         let placement = self.placement.insert(Placement::prepare(&self.paths)?);
         let targets = placement.targets();
+        let (contents, unpacked) = join!(self.contents(), self.unpack(targets));
+        let contents = contents?;
+        unpacked?;
+        if let Some(placement) = &mut self.placement {
+            placement.put_in_place()?;
+        }
+        Ok(contents)
+    }
+
+    async fn unpack(&self, targets: Vec<PathBuf>) -> Result<()> {
         let record = self.record(layout::CONFIGURATION)?;
-        let (downloading, reader) = download::stream(context, record);
+        let (downloading, reader) = download::stream(self.context, record);
         let unpacking = tokio::task::spawn_blocking(move || {
             let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
             unpack(decoder, &targets)
         });
-        let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
+        let (downloaded, unpacked) = join!(downloading, unpacking);
         // An archive that is not the one that was committed is no reason to look at what is wrong in it.
         downloaded?;
         let doing = || "unpack the configuration";
@@ -310,11 +319,7 @@ impl<'c> Attempt<'c> {
                 code,
                 cause: anyhow::Error::new(error).context(doing()),
             }
-        })?;
-        match &mut self.placement {
-            Some(placement) => placement.put_in_place(),
-            None => Ok(()),
-        }
+        })
     }
 
     /// Restores one database under a new name and compares it with what was recorded; returns its rows.
@@ -336,14 +341,7 @@ impl<'c> Attempt<'c> {
         let plain = self.index.databases.get(number);
         let plain = plain.map_or(0, |database| database.dump_bytes);
         load::dump(context, record, plain, new).await?;
-        let (rows, analyzed, written) = tokio::join!(
-            verify::verify(postgres, new, recorded),
-            verify::analyze(postgres, new),
-            verify::write(postgres)
-        );
-        let rows = rows?;
-        analyzed?;
-        written?;
+        let rows = verify::verify(postgres, new, recorded, load::sessions()).await?;
         properties.apply(postgres, new).await?;
         tracing::info!(database = properties.name, rows, "restored and verified");
         Ok(rows)

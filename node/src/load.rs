@@ -47,17 +47,23 @@ pub(crate) async fn dump(
     plain_bytes: u64,
     database: &str,
 ) -> Result<()> {
-    let sessions = std::thread::available_parallelism().map_or(1, usize::from);
     let load = Load {
         context,
         database,
-        sessions: sessions.min(MOST_SESSIONS),
+        sessions: sessions(),
     };
     if plain_bytes < WORTH_DEALING || load.sessions < 2 {
         load.at_once(record).await
     } else {
         load.dealt_out(record).await
     }
+}
+
+/// Returns how many sessions work side by side on one database.
+pub(crate) fn sessions() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MOST_SESSIONS)
 }
 
 struct Load<'c> {

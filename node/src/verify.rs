@@ -1,10 +1,13 @@
 //! Compares a restored database with what its backup recorded, before anything live is touched.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
+use futures_util::future::join_all;
 use serde::Deserialize;
 use shared::report::ExitCode;
+use tokio::join;
 
 use crate::contents::DatabaseContents;
 use crate::failure::{Failure, OrFail as _, Result};
@@ -14,6 +17,10 @@ use crate::postgres::{ADMIN_DATABASE, Postgres, identifier};
 const NAMED: usize = 3;
 /// How many tables are counted by one session.
 const TABLES_OF_A_SESSION: usize = 1_000;
+/// How many rows of a table `ANALYZE` looks at, at the default statistics target: what it takes grows no further.
+const SAMPLE: u64 = 30_000;
+/// What a table's `ANALYZE` takes besides its rows, in rows.
+const WORK_OF_ANY: u64 = 100;
 
 #[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Present {
@@ -27,27 +34,77 @@ SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relnam
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
 
-/// Checks that every recorded relation is there and every counted table has exactly its recorded rows; returns
-/// the rows of all of them.
+/// Checks that every recorded relation is there and every counted table has exactly its recorded rows, and gathers the
+/// planner's statistics meanwhile, by so many sessions; returns the rows of all tables.
 pub(crate) async fn verify(
     postgres: &Postgres,
     database: &str,
     recorded: &DatabaseContents,
+    sessions: usize,
 ) -> Result<u64> {
-    present(postgres, database, recorded).await?;
-    count(postgres, database, recorded).await
+    let found = present(postgres, database, recorded).await?;
+    let scripts = analyses(&found, recorded, sessions);
+    let (rows, analyzed, written) = join!(
+        count(postgres, database, recorded),
+        analyze(postgres, database, &scripts),
+        write(postgres)
+    );
+    let rows = rows?;
+    analyzed?;
+    written?;
+    Ok(rows)
 }
 
 /// Gathers the planner's statistics, which no dump of a server before version 18 has.
-pub(crate) async fn analyze(postgres: &Postgres, database: &str) -> Result<()> {
-    let script = "SET statement_timeout = 0; SET maintenance_work_mem = '256MB'; ANALYZE;";
-    postgres.script(database, script, ExitCode::Restore).await?;
+async fn analyze(postgres: &Postgres, database: &str, scripts: &[String]) -> Result<()> {
+    let scripts = scripts
+        .iter()
+        .map(|script| postgres.script(database, script, ExitCode::Restore));
+    for analyzed in join_all(scripts).await {
+        analyzed?;
+    }
     Ok(())
+}
+
+/// Deals out what an `ANALYZE` of the whole database would look at, one relation after the other in a single session.
+fn analyses(
+    found: &BTreeSet<Present>,
+    recorded: &DatabaseContents,
+    sessions: usize,
+) -> Vec<String> {
+    let tables = recorded.tables.iter();
+    let rows: HashMap<(&str, &str), u64> = tables
+        .map(|table| ((table.schema.as_str(), table.name.as_str()), table.rows))
+        .collect();
+    let mut works: Vec<(u64, &Present)> = found
+        .iter()
+        .filter(|one| ['r', 'p', 'm'].contains(&one.kind))
+        .map(|one| {
+            let rows = rows.get(&(one.schema.as_str(), one.name.as_str()));
+            let rows = match (rows, one.kind) {
+                (Some(rows), _) => *rows,
+                // A catalog, mostly.
+                (None, 'r') => 0,
+                (None, _) => SAMPLE,
+            };
+            (rows.min(SAMPLE), one)
+        })
+        .collect();
+    works.sort_by_key(|(rows, _)| Reverse(*rows));
+    let mut scripts = vec![(0, "SET statement_timeout = 0;\n".to_owned()); sessions.max(1)];
+    for (rows, Present { schema, name, .. }) in works {
+        if let Some((work, script)) = scripts.iter_mut().min_by_key(|(work, _)| *work) {
+            let (schema, name) = (identifier(schema), identifier(name));
+            writeln!(script, "ANALYZE {schema}.{name};").ok();
+            *work += rows + WORK_OF_ANY;
+        }
+    }
+    scripts.into_iter().map(|(_, script)| script).collect()
 }
 
 /// Has the server write everything to its disk. It would do so as well when the replaced database is dropped, with everybody
 /// waiting; here it has the disk to itself, and a disk that cannot take the data is found before they are live.
-pub(crate) async fn write(postgres: &Postgres) -> Result<()> {
+async fn write(postgres: &Postgres) -> Result<()> {
     let script = "CHECKPOINT;\n";
     postgres
         .script(ADMIN_DATABASE, script, ExitCode::Restore)
@@ -55,7 +112,11 @@ pub(crate) async fn write(postgres: &Postgres) -> Result<()> {
     Ok(())
 }
 
-async fn present(postgres: &Postgres, database: &str, recorded: &DatabaseContents) -> Result<()> {
+async fn present(
+    postgres: &Postgres,
+    database: &str,
+    recorded: &DatabaseContents,
+) -> Result<BTreeSet<Present>> {
     let found: BTreeSet<Present> = postgres.query(database, PRESENT, ExitCode::Restore).await?;
     let is_there = |schema: &str, name: &str, kinds: &[char]| {
         kinds.iter().any(|&kind| {
@@ -80,7 +141,8 @@ async fn present(postgres: &Postgres, database: &str, recorded: &DatabaseContent
         recorded,
         &tables.chain(relations).collect::<Vec<_>>(),
         "lacks",
-    )
+    )?;
+    Ok(found)
 }
 
 async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents) -> Result<u64> {
@@ -152,7 +214,8 @@ mod tests {
         let cluster = Cluster::start();
         let postgres = cluster.postgres();
         let script = "CREATE TABLE \"T \"\"x\" AS SELECT generate_series(1, 3); CREATE TABLE child () INHERITS (\"T \"\"x\");
-            INSERT INTO child VALUES (4); CREATE VIEW seen AS SELECT 1;";
+            INSERT INTO child VALUES (4); CREATE VIEW seen AS SELECT 1; CREATE MATERIALIZED VIEW kept AS SELECT 1;
+            CREATE TABLE whole (n int) PARTITION BY RANGE (n); CREATE TABLE part PARTITION OF whole DEFAULT;";
         cluster.sql("postgres", script).await;
         let mut listed = database::list(&postgres, &cluster.settings).await.unwrap();
         let rows = |name: &str, rows| TableRows {
@@ -169,12 +232,17 @@ mod tests {
                 kind: RelationKind::View,
             }],
         };
-        analyze(&postgres, "postgres").await.unwrap();
-        let counted = verify(&postgres, "postgres", &recorded).await.unwrap();
+        let counted = verify(&postgres, "postgres", &recorded, 2).await.unwrap();
         assert_eq!(counted, 4);
+        // A relation that was never looked at has -1.
+        let without = "SELECT string_agg(relname, ', ') FROM pg_class
+            WHERE relkind IN ('r', 'p', 'm') AND reltuples < 0";
+        assert_eq!(cluster.sql("postgres", without).await, "");
 
         recorded.tables[0].rows = 5;
-        let failure = verify(&postgres, "postgres", &recorded).await.unwrap_err();
+        let failure = verify(&postgres, "postgres", &recorded, 2)
+            .await
+            .unwrap_err();
         assert_eq!(failure.code, ExitCode::Verification);
         assert_eq!(
             failure.chain(),
@@ -182,7 +250,9 @@ mod tests {
         );
 
         recorded.relations[0].name = "unseen".to_owned();
-        let failure = verify(&postgres, "postgres", &recorded).await.unwrap_err();
+        let failure = verify(&postgres, "postgres", &recorded, 2)
+            .await
+            .unwrap_err();
         assert_eq!(
             failure.chain(),
             "the restored database \"postgres\" lacks View public.unseen"
