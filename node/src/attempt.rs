@@ -285,7 +285,8 @@ impl<'c> Attempt<'c> {
     }
 
     /// Reads what the databases have to come to, and meanwhile unpacks the configuration to one side; exchanges it for the
-    /// live one once both are what was committed.
+    /// live one once both are what was committed. Whoever fails waits for the other: what is unpacked must not be going on
+    /// when it is removed.
     async fn contents_and_configuration(&mut self) -> Result<Contents> {
         let placement = self.placement.insert(Placement::prepare(&self.paths)?);
         let targets = placement.targets();
@@ -341,7 +342,8 @@ impl<'c> Attempt<'c> {
         let plain = self.index.databases.get(number);
         let plain = plain.map_or(0, |database| database.dump_bytes);
         load::dump(context, record, plain, new).await?;
-        let rows = verify::verify(postgres, new, recorded, load::sessions()).await?;
+        let rows =
+            verify::verify(postgres, new, recorded, server_version, load::sessions()).await?;
         properties.apply(postgres, new).await?;
         tracing::info!(database = properties.name, rows, "restored and verified");
         Ok(rows)

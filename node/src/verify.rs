@@ -9,7 +9,7 @@ use serde::Deserialize;
 use shared::report::ExitCode;
 use tokio::join;
 
-use crate::contents::DatabaseContents;
+use crate::contents::{DatabaseContents, TableRows};
 use crate::failure::{Failure, OrFail as _, Result};
 use crate::postgres::{ADMIN_DATABASE, Postgres, identifier};
 
@@ -21,16 +21,21 @@ const TABLES_OF_A_SESSION: usize = 1_000;
 const SAMPLE: u64 = 30_000;
 /// What a table's `ANALYZE` takes besides its rows, in rows.
 const WORK_OF_ANY: u64 = 100;
+/// What a catalog's rows are taken for.
+const ROWS_OF_A_CATALOG: u64 = 1_000;
 
-#[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Present {
     schema: String,
     name: String,
     kind: char,
+    /// Whether it is a partition, which there is from version 10 on.
+    part: bool,
 }
 
 const PRESENT: &str = "
-SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind)), '[]')
+SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
+  'part', coalesce((row_to_json(c)->>'relispartition')::boolean, false))), '[]')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
 
@@ -40,10 +45,11 @@ pub(crate) async fn verify(
     postgres: &Postgres,
     database: &str,
     recorded: &DatabaseContents,
+    server_version: u32,
     sessions: usize,
 ) -> Result<u64> {
     let found = present(postgres, database, recorded).await?;
-    let scripts = analyses(&found, recorded, sessions);
+    let scripts = analyses(&found, &recorded.tables, server_version, sessions);
     let (rows, analyzed, written) = join!(
         count(postgres, database, recorded),
         analyze(postgres, database, &scripts),
@@ -67,27 +73,37 @@ async fn analyze(postgres: &Postgres, database: &str, scripts: &[String]) -> Res
 }
 
 /// Deals out what an `ANALYZE` of the whole database would look at, one relation after the other in a single session.
+///
+/// By its name, a partitioned table is looked at together with all its parts, unless `ONLY` says otherwise, which it
+/// cannot before version 18.
 fn analyses(
     found: &BTreeSet<Present>,
-    recorded: &DatabaseContents,
+    recorded: &[TableRows],
+    server_version: u32,
     sessions: usize,
 ) -> Vec<String> {
-    let tables = recorded.tables.iter();
-    let rows: HashMap<(&str, &str), u64> = tables
+    let rows: HashMap<(&str, &str), u64> = recorded
+        .iter()
         .map(|table| ((table.schema.as_str(), table.name.as_str()), table.rows))
         .collect();
+    let rows_looked_at = |one: &Present| {
+        let rows = rows.get(&(one.schema.as_str(), one.name.as_str()));
+        match rows {
+            Some(rows) => (*rows).min(SAMPLE),
+            None if one.schema == "pg_catalog" => ROWS_OF_A_CATALOG,
+            None => SAMPLE,
+        }
+    };
+    let alone = server_version >= 180_000;
+    let only = if alone { "ONLY " } else { "" };
+    let parts = found.iter().filter(|one| one.part);
+    let rows_of_parts: u64 = parts.map(rows_looked_at).sum();
     let mut works: Vec<(u64, &Present)> = found
         .iter()
-        .filter(|one| ['r', 'p', 'm'].contains(&one.kind))
-        .map(|one| {
-            let rows = rows.get(&(one.schema.as_str(), one.name.as_str()));
-            let rows = match (rows, one.kind) {
-                (Some(rows), _) => *rows,
-                // A catalog, mostly.
-                (None, 'r') => 0,
-                (None, _) => SAMPLE,
-            };
-            (rows.min(SAMPLE), one)
+        .filter(|one| ['r', 'p', 'm'].contains(&one.kind) && (alone || !one.part))
+        .map(|one| match one.kind {
+            'p' if !alone => (SAMPLE + rows_of_parts, one),
+            _ => (rows_looked_at(one), one),
         })
         .collect();
     works.sort_by_key(|(rows, _)| Reverse(*rows));
@@ -95,7 +111,7 @@ fn analyses(
     for (rows, Present { schema, name, .. }) in works {
         if let Some((work, script)) = scripts.iter_mut().min_by_key(|(work, _)| *work) {
             let (schema, name) = (identifier(schema), identifier(name));
-            writeln!(script, "ANALYZE {schema}.{name};").ok();
+            writeln!(script, "ANALYZE {only}{schema}.{name};").ok();
             *work += rows + WORK_OF_ANY;
         }
     }
@@ -120,10 +136,13 @@ async fn present(
     let found: BTreeSet<Present> = postgres.query(database, PRESENT, ExitCode::Restore).await?;
     let is_there = |schema: &str, name: &str, kinds: &[char]| {
         kinds.iter().any(|&kind| {
-            found.contains(&Present {
-                schema: schema.to_owned(),
-                name: name.to_owned(),
-                kind,
+            [false, true].into_iter().any(|part| {
+                found.contains(&Present {
+                    schema: schema.to_owned(),
+                    name: name.to_owned(),
+                    kind,
+                    part,
+                })
             })
         })
     };
@@ -205,9 +224,56 @@ fn refuse(recorded: &DatabaseContents, problems: &[String], verb: &str) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contents::{Relation, RelationKind, TableRows};
+    use crate::contents::{Relation, RelationKind};
     use crate::database;
     use crate::testing::Cluster;
+
+    #[test]
+    fn each_relation_is_analyzed_once_and_the_work_is_shared() {
+        let tables = [
+            ("large", 'r', false),
+            ("medium", 'r', false),
+            ("root", 'p', false),
+            ("branch", 'p', true),
+            ("leaf", 'r', true),
+            ("seen", 'v', false),
+        ];
+        let found = tables.map(|(name, kind, part)| Present {
+            schema: "s".to_owned(),
+            name: name.to_owned(),
+            kind,
+            part,
+        });
+        let rows = [("large", 90_000), ("medium", 20_000), ("leaf", 5)];
+        let tables = rows.map(|(name, rows)| TableRows {
+            schema: "s".to_owned(),
+            name: name.to_owned(),
+            rows,
+        });
+        let scripts = |version, sessions| {
+            let scripts = analyses(&BTreeSet::from(found.clone()), &tables, version, sessions);
+            scripts
+                .iter()
+                .map(|script| {
+                    let lines = script
+                        .lines()
+                        .filter_map(|line| line.strip_prefix("ANALYZE "));
+                    lines.collect::<Vec<_>>().join(" ")
+                })
+                .collect::<Vec<_>>()
+        };
+        // The root brings its branch and its leaf along.
+        assert_eq!(
+            scripts(150_000, 2),
+            [r#""s"."root";"#, r#""s"."large"; "s"."medium";"#]
+        );
+        assert_eq!(
+            scripts(180_000, 1),
+            [
+                r#"ONLY "s"."branch"; ONLY "s"."large"; ONLY "s"."root"; ONLY "s"."medium"; ONLY "s"."leaf";"#
+            ]
+        );
+    }
 
     #[tokio::test]
     async fn a_lost_row_or_relation_is_named() {
@@ -232,7 +298,9 @@ mod tests {
                 kind: RelationKind::View,
             }],
         };
-        let counted = verify(&postgres, "postgres", &recorded, 2).await.unwrap();
+        let counted = verify(&postgres, "postgres", &recorded, 150_000, 2)
+            .await
+            .unwrap();
         assert_eq!(counted, 4);
         // A relation that was never looked at has -1.
         let without = "SELECT string_agg(relname, ', ') FROM pg_class
@@ -240,7 +308,7 @@ mod tests {
         assert_eq!(cluster.sql("postgres", without).await, "");
 
         recorded.tables[0].rows = 5;
-        let failure = verify(&postgres, "postgres", &recorded, 2)
+        let failure = verify(&postgres, "postgres", &recorded, 150_000, 2)
             .await
             .unwrap_err();
         assert_eq!(failure.code, ExitCode::Verification);
@@ -250,7 +318,7 @@ mod tests {
         );
 
         recorded.relations[0].name = "unseen".to_owned();
-        let failure = verify(&postgres, "postgres", &recorded, 2)
+        let failure = verify(&postgres, "postgres", &recorded, 150_000, 2)
             .await
             .unwrap_err();
         assert_eq!(

@@ -1,5 +1,8 @@
 //! What lost events left behind: backups that are complete but not committed, and hooks without an answer.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -7,11 +10,12 @@ use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::id::{CommandId, InstanceId, StackName};
+use shared::layout::Shelf;
 use shared::{Result, budget};
 use time::OffsetDateTime;
 use tracing::info;
 
-use crate::commits::Commits;
+use crate::commits::{self, Commits};
 use crate::decide::seconds;
 use crate::failures::Failures;
 use crate::function::Function;
@@ -79,11 +83,12 @@ pub(crate) async fn catch_up(
         })
         .filter(|(target, _)| !function.is_settled(&target.record.command_id, target.instance))
         .collect();
-    let requested = open.iter().map(|(target, _)| target.record.requested_at);
-    if let Some(first) = requested.min() {
-        // A backup bears the time of its tick, and the event of that may be so late.
-        let named_since = first - seconds(budget::BACKUP_EVENT_AGE);
-        commits.reach(function, named_since, failures).await;
+    let commands = open.iter().map(|(target, _)| &target.record.parameters);
+    let asked = commands.filter_map(|parameters| BackupCommand::from_parameters(parameters).ok());
+    if let Some(first) = asked.map(|command| command.backup_id.time()).min() {
+        // A backup bears the time of its tick, whose event may be so late; who names an older one gets no long listing for it.
+        let earliest = since - seconds(budget::BACKUP_EVENT_AGE);
+        commits.reach(function, first.max(earliest), failures).await;
     }
     let (mut caught_up, mut statuses) = (Vec::new(), HashMap::new());
     for (target, state) in open {
@@ -100,7 +105,7 @@ async fn look_at(
     function: &Function,
     target: Target<'_>,
     state: &LifecycleState,
-    commits: &Commits,
+    commits: &mut Commits,
     statuses: &mut Statuses,
 ) -> Result<Option<CaughtUp>> {
     let Target {
@@ -135,8 +140,17 @@ async fn look_at(
         return Ok(None);
     };
     // A failure's own event says it; if that is lost, the age of the newest backup says it.
-    if *status != InvocationStatus::Success || stored::is_settled(function, stack, backup).await? {
+    if *status != InvocationStatus::Success {
         function.remember(&record.command_id, instance);
+        return Ok(None);
+    }
+    if let Some(shelf) = stored::shelf(function, stack, backup).await? {
+        function.remember(&record.command_id, instance);
+        if shelf == Shelf::Committed {
+            // Who committed it did not come to say so.
+            commits::say(function, stack, backup).await;
+            commits.learn(stack.clone(), backup.clone());
+        }
         return Ok(None);
     }
     info!(stack = %stack, instance_id = %instance, command_id = %record.command_id, decision = "CatchUp",

@@ -91,7 +91,12 @@ pub(crate) async fn commit(
         // Another delivery of the same event was faster.
         let (index, object) = (&manifest.index, &manifest.index_object);
         let before = settled(function, finished.stack, index, object).await?;
-        return Ok(before.unwrap_or(Commit::Repeated));
+        let before = before.unwrap_or(Commit::Repeated);
+        if before == Commit::Repeated {
+            // It may not have come to that.
+            tell(function, finished.stack, &index.backup_id).await;
+        }
+        return Ok(before);
     }
     if let Some(doubt) = doubt {
         return Ok(Commit::KeptAside(doubt));

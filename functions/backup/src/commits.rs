@@ -1,7 +1,9 @@
 //! What was committed lately, of all stacks in one listing: a stack's own would cost a tick one call for each stack.
 //!
 //! A manifest is what makes a backup exist. What is said here is put after it, and never without it; but its put may fail
-//! or be on its way. So what is said is believed, and of everything else the manifests are asked.
+//! or be on its way. So what is said is believed, and what is not is looked for among the manifests: a backup before it is
+//! committed again, and a stack's newest where nothing is said of the stack. The age of the newest may come out an interval
+//! too old, where what would have said so is lost, and never too young.
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,8 @@ pub(crate) async fn say(function: &Function, stack: &StackName, backup: &BackupI
 pub(crate) struct Commits {
     since: OffsetDateTime,
     said: HashMap<StackName, BTreeSet<BackupId>>,
+    /// Whether something of it could not be listed.
+    gaps: bool,
 }
 
 impl Commits {
@@ -43,10 +47,12 @@ impl Commits {
             // A tick may lie so far ahead of this clock.
             since: now + seconds(budget::MARGIN),
             said: HashMap::new(),
+            gaps: false,
         }
     }
 
-    /// Makes sure that everything from `since` on is listed. Where that fails, which is said once, nothing is known.
+    /// Makes sure that everything from `since` on is listed. Where that fails, the manifests are asked instead; it is a failure
+    /// all the same, since it would cost every event that many calls.
     pub(crate) async fn reach(
         &mut self,
         function: &Function,
@@ -58,10 +64,17 @@ impl Commits {
         }
         let (client, bucket) = (&function.aws.s3, &function.config.bucket);
         let listed = catalog::commits(client, bucket, since, self.since).await;
-        for (stack, backup) in failures.keep(None, listed).unwrap_or_default() {
-            self.said.entry(stack).or_default().insert(backup);
+        let listed = failures.keep(None, listed);
+        self.gaps |= listed.is_none();
+        for (stack, backup) in listed.unwrap_or_default() {
+            self.learn(stack, backup);
         }
         self.since = since;
+    }
+
+    /// Takes in a commit that was not listed.
+    pub(crate) fn learn(&mut self, stack: StackName, backup: BackupId) {
+        self.said.entry(stack).or_default().insert(backup);
     }
 
     /// Tells whether a backup is known to be committed.
@@ -71,8 +84,9 @@ impl Commits {
             .is_some_and(|backups| backups.contains(backup))
     }
 
-    /// Returns the newest backup of a stack that is known to be committed.
+    /// Returns the newest backup of a stack that is known to be committed; none where a newer one may have been overlooked.
     pub(crate) fn newest(&self, stack: &StackName) -> Option<&BackupId> {
-        self.said.get(stack)?.last()
+        let newest = self.said.get(stack)?.last();
+        newest.filter(|_| !self.gaps)
     }
 }

@@ -58,6 +58,15 @@ pub(crate) async fn is_settled(
     stack: &StackName,
     backup: &BackupId,
 ) -> Result<bool> {
+    Ok(shelf(function, stack, backup).await?.is_some())
+}
+
+/// Returns the shelf on which a backup has its manifest, if it has one.
+pub(crate) async fn shelf(
+    function: &Function,
+    stack: &StackName,
+    backup: &BackupId,
+) -> Result<Option<Shelf>> {
     let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
     let key = |shelf: Shelf| shelf.manifest(stack, backup);
     let (committed, kept_aside) = (key(Shelf::Committed), key(Shelf::Quarantined));
@@ -65,7 +74,8 @@ pub(crate) async fn is_settled(
         s3::head(s3, bucket, &committed, None),
         s3::head(s3, bucket, &kept_aside, None),
     )?;
-    Ok(committed.is_some() || kept_aside.is_some())
+    let committed = committed.map(|_| Shelf::Committed);
+    Ok(committed.or(kept_aside.map(|_| Shelf::Quarantined)))
 }
 
 /// Says that a stack has no such backup.

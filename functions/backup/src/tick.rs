@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
+use futures_util::stream::{self, StreamExt as _};
 use shared::aws::autoscaling::{self, Group, LifecycleState};
 use shared::aws::catalog;
 use shared::aws::ssm::{self, CommandRecord, Ping};
@@ -25,6 +26,9 @@ use crate::failures::{Failures, report};
 use crate::function::Function;
 use crate::outcome::{Outcome, Skipped};
 use crate::start;
+
+/// How many stacks are looked after side by side.
+const STACKS_AT_ONCE: usize = 16;
 
 /// Handles a tick: starts what is due, then looks after what earlier events left behind.
 pub(crate) async fn on_tick(
@@ -213,10 +217,11 @@ async fn look_after_all(
     now: OffsetDateTime,
     failures: &mut Failures<'_>,
 ) {
-    // As far back as the default schedule's last backups; further only where another schedule, or a trouble, asks for it.
+    // As far back as the default schedule's last backups; further only where another schedule, or a trouble, asks for it. The
+    // event of a tick may be late.
     for window in [
         budget::SCHEDULE + budget::BACKUP_EXECUTION,
-        budget::COMMIT_WINDOW,
+        budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE,
     ] {
         if stacks.iter().any(|stack| commits.newest(stack).is_none()) {
             commits
@@ -227,10 +232,16 @@ async fn look_after_all(
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
     let aside = catalog::stacks(s3, bucket, Shelf::Quarantined).await;
     let aside = failures.keep(None, aside).unwrap_or_default();
-    // One after the other: they take calls only where a process is new, or a stack is in trouble.
-    for stack in stacks {
-        let newest = commits.newest(stack).cloned();
-        let looked = look_after(function, stack, newest, aside.contains(stack), now).await;
+    // They take calls only where a process is new, or nothing was said of a stack.
+    let looking = stacks.iter().map(|stack| {
+        let (newest, aside) = (commits.newest(stack).cloned(), aside.contains(stack));
+        async move {
+            let looked = look_after(function, stack, newest, aside, now).await;
+            (stack, looked)
+        }
+    });
+    let mut looking = stream::iter(looking).buffer_unordered(STACKS_AT_ONCE);
+    while let Some((stack, looked)) = looking.next().await {
         failures.keep(Some(stack), looked);
     }
 }

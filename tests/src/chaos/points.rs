@@ -131,8 +131,8 @@ pub(super) const BACKUP_CHILDREN: &[(&str, u32)] = &[
 /// Programs that a restore runs, and how often.
 pub(super) const RESTORE_CHILDREN: &[(&str, u32)] = &[
     ("start-postgres", 1),
-    // Each look at a Postgres that does not answer yet is one more.
-    ("psql", 16),
+    // On two cores: each further one is one more for every database, as is a look at a Postgres that does not answer yet.
+    ("psql", 18),
     ("pg_restore", 2),
     ("registry-start", 1),
     ("registry-health", 1),

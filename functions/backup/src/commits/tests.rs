@@ -2,13 +2,15 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ErrorMetadata;
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Error;
+use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2Error, ListObjectsV2Output};
+use aws_sdk_s3::types::Object;
 use aws_smithy_mocks::{RuleMode, mock, mock_client};
 use shared::aws::lazy;
 use time::Duration;
 use time::macros::datetime;
 
 use super::*;
+use crate::decide::retention;
 use crate::testing::{Bucket, function, keys, put};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
@@ -66,6 +68,40 @@ async fn what_is_no_commit_is_passed_over() {
         .reach(&function, ago(20).time(), &mut failures)
         .await;
     assert!(commits.said.is_empty(), "{commits:?}");
+}
+
+#[tokio::test]
+async fn where_something_was_not_listed_no_backup_is_the_newest() {
+    let mut function = function(&Bucket::default(), &[]);
+    let key = layout::commit(&stack(), &ago(30));
+    let answer = move || {
+        let said = Object::builder().key(key.clone()).build();
+        let page = ListObjectsV2Output::builder().name("bucket");
+        page.contents(said).build()
+    };
+    let rule = mock!(Client::list_objects_v2)
+        .sequence()
+        .http_status(403, None)
+        .output(answer)
+        .build();
+    let s3 = mock_client!(aws_sdk_s3, RuleMode::Sequential, [&rule]);
+    function.aws.s3 = lazy(|| s3);
+    let mut failures = Failures::new(&function.config);
+    let mut commits = Commits::unlisted(NOW);
+    for minutes in [20, 60] {
+        let since = ago(minutes).time();
+        commits.reach(&function, since, &mut failures).await;
+    }
+    assert!(commits.has(&stack(), &ago(30)));
+    assert_eq!(commits.newest(&stack()), None);
+    assert_eq!(failures.finish().unwrap(), 1);
+}
+
+/// What is said is believed, so retention must leave its manifest alone for as long as it is listed.
+#[test]
+fn no_manifest_goes_while_its_commit_is_listed() {
+    let listed = budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE;
+    assert!(seconds(listed) < retention::UNTOUCHED);
 }
 
 #[tokio::test]
