@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{
 };
 use rekindle_tests::protected::Protected;
 use serde_json::Value;
-use shared::layout;
+use shared::{budget, layout};
 
 use super::template;
 
@@ -143,9 +143,15 @@ fn the_template_lets_a_node_delete_nothing_and_nobody_delete_a_version() -> Resu
     let properties = &bucket["Properties"];
     assert_eq!(properties["VersioningConfiguration"]["Status"], "Enabled");
     let rules = properties["LifecycleConfiguration"]["Rules"].as_array();
-    // Of what tells of commits, nothing is restored.
-    let of_backups = |rule: &&Value| rule["Prefix"] != layout::COMMITS;
-    for rule in rules.context("a lifecycle")?.iter().filter(of_backups) {
+    // Of what tells of commits, nothing is restored; it stays for as long as it is read.
+    let rules = rules.context("a lifecycle")?;
+    let (of_commits, others): (Vec<&Value>, Vec<&Value>) = rules
+        .iter()
+        .partition(|rule| rule["Prefix"] == layout::COMMITS);
+    let days = of_commits.first().map(|rule| &rule["ExpirationInDays"]);
+    let days = days.and_then(Value::as_u64).context("commits expire")?;
+    assert!(days * 86_400 > u64::from(budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE));
+    for rule in others {
         for expiry in ["Expiration", "ExpirationInDays", "ExpirationDate"] {
             assert_eq!(rule[expiry], Value::Null, "{rule}");
         }

@@ -352,6 +352,14 @@ async fn what_continues_another_backup_than_the_newest_is_kept_aside_and_stays_t
     let (commit, _) = scene.commit().await;
     assert_eq!(commit.unwrap(), Commit::KeptAsideBefore);
     assert_eq!(keys(&scene.bucket, "manifests/"), before);
+
+    let function = function(&scene.bucket, &[]);
+    let backup = BACKUP.parse().unwrap();
+    crate::curate::accept(&function, &scene.stack, &backup)
+        .await
+        .unwrap();
+    assert_eq!(keys(&scene.bucket, "quarantine/"), Vec::<String>::new());
+    assert!(keys(&scene.bucket, "commits/").contains(&TOLD.to_owned()));
 }
 
 #[tokio::test]
