@@ -3,7 +3,7 @@
 //! A manifest is what makes a backup exist. What is said here is put after it, and never without it; but its put may fail
 //! or be on its way. So what is said is believed, and what is not is looked for among the manifests: a backup before it is
 //! committed again, and a stack's newest where nothing is said of the stack. The age of the newest may come out an interval
-//! too old, where what would have said so is lost, and never too young.
+//! too old, where what would have said so is lost; too young it is only where a manifest is deleted by hand.
 
 #[cfg(test)]
 mod tests;

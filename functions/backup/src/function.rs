@@ -22,7 +22,7 @@ pub(crate) struct Function {
     stated: Mutex<HashSet<StackName>>,
 }
 
-/// More than a day's commands of a large account; then what is remembered starts again.
+/// Ten ticks' commands of a thousand nodes; then what is remembered starts again.
 const MOST_REMEMBERED: usize = 10_000;
 
 impl Function {

@@ -217,17 +217,21 @@ async fn look_after_all(
     now: OffsetDateTime,
     failures: &mut Failures<'_>,
 ) {
-    // As far back as the default schedule's last backups; further only where another schedule, or a trouble, asks for it. The
-    // event of a tick may be late.
-    for window in [
-        budget::SCHEDULE + budget::BACKUP_EXECUTION,
-        budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE,
-    ] {
-        if stacks.iter().any(|stack| commits.newest(stack).is_none()) {
-            commits
-                .reach(function, now - seconds(window), failures)
-                .await;
-        }
+    let silent = |commits: &Commits| {
+        let silent = stacks
+            .iter()
+            .filter(|stack| commits.newest(stack).is_none());
+        silent.count()
+    };
+    // As far back as the default schedule's last backups. Where most stacks have none, the schedule is a longer one; the few
+    // that are in trouble are asked one by one. The event of a tick may be late.
+    let recent = now - seconds(budget::SCHEDULE + budget::BACKUP_EXECUTION);
+    let longest = now - seconds(budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE);
+    if silent(commits) > 0 {
+        commits.reach(function, recent, failures).await;
+    }
+    if 2 * silent(commits) > stacks.len() {
+        commits.reach(function, longest, failures).await;
     }
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
     let aside = catalog::stacks(s3, bucket, Shelf::Quarantined).await;

@@ -1,10 +1,17 @@
 //! What a tick reads out of AWS' answers about one group.
 
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::error::ErrorMetadata;
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
+use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
+use aws_smithy_mocks::mock;
 use shared::aws::autoscaling::Member;
 use shared::aws::ssm::InvocationStatus;
+use shared::layout;
 use time::macros::datetime;
 
 use super::*;
+use crate::testing::{Bucket, function, put};
 
 const BACKUP: &str = "20261123T021500.000Z";
 
@@ -98,4 +105,36 @@ fn a_second_delivery_of_a_tick_finds_the_first_ones_command() {
         facts.of_group(&facts.groups[0], None).in_service,
         [instance(1)]
     );
+}
+
+#[tokio::test]
+async fn a_stack_is_looked_after_whether_its_backups_are_said_or_only_there() {
+    const NOW: OffsetDateTime = datetime!(2026-11-23 02:30:01 UTC);
+    let bucket = Bucket::default();
+    let names =
+        ["said", "unsaid", "long-ago", "none"].map(|name| name.parse::<StackName>().unwrap());
+    let [said, unsaid, long_ago, none] = &names;
+    let backup: BackupId = BACKUP.parse().unwrap();
+    put(&bucket, &layout::commit(said, &backup), b"");
+    put(&bucket, &layout::manifest(unsaid, &backup), b"{}");
+    let old = BackupId::at(NOW - time::Duration::days(40));
+    put(&bucket, &layout::manifest(long_ago, &old), b"{}");
+    let unknown = mock!(Client::get_parameter).then_error(|| {
+        let code = ErrorMetadata::builder().code("ParameterNotFound").build();
+        GetParameterError::generic(code)
+    });
+    let written =
+        mock!(Client::put_parameter).then_output(|| PutParameterOutput::builder().build());
+    let function = function(&bucket, &[&unknown, &written]);
+    let (mut failures, mut commits) = (Failures::new(&function.config), Commits::unlisted(NOW));
+    let stacks: HashSet<StackName> = names.clone().into();
+    look_after_all(&function, &stacks, &mut commits, NOW, &mut failures).await;
+    assert_eq!(failures.finish().unwrap(), 0);
+    assert_eq!(commits.newest(said), Some(&backup));
+    // The state is written of whoever has a backup.
+    for stack in [said, unsaid, long_ago] {
+        assert!(function.has_state(stack), "{stack}");
+    }
+    assert!(!function.has_state(none));
+    assert_eq!(written.num_calls(), 3);
 }
