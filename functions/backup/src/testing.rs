@@ -11,6 +11,8 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
+use aws_sdk_ssm::operation::list_command_invocations::ListCommandInvocationsOutput;
+use aws_sdk_ssm::types::CommandInvocation;
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use shared::aws::{Aws, lazy};
 use shared::checksum::digests;
@@ -23,6 +25,19 @@ use crate::function::Function;
 pub(crate) struct Stored {
     pub(crate) bytes: Vec<u8>,
     pub(crate) checksum_type: ChecksumType,
+}
+
+/// SSM says of every command that this is its status on this instance.
+pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule {
+    mock!(aws_sdk_ssm::Client::list_command_invocations).then_output(move || {
+        let invocation = CommandInvocation::builder()
+            .instance_id(instance)
+            .status(status.into())
+            .build();
+        ListCommandInvocationsOutput::builder()
+            .command_invocations(invocation)
+            .build()
+    })
 }
 
 /// The objects of a bucket, by key.

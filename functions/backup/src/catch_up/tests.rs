@@ -1,14 +1,10 @@
 //! Which commands a sweep takes for seen through, and what it asks to find out.
 
-use aws_sdk_ssm::Client;
-use aws_sdk_ssm::operation::list_command_invocations::ListCommandInvocationsOutput;
-use aws_sdk_ssm::types::CommandInvocation;
-use aws_smithy_mocks::mock;
 use shared::layout;
 use time::macros::datetime;
 
 use super::*;
-use crate::testing::{Bucket, function, keys, put};
+use crate::testing::{Bucket, function, invocations, keys, put};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 const BACKUP: &str = "20261123T021500.000Z";
@@ -16,15 +12,7 @@ const INSTANCE: &str = "i-04d1c8f7a2b3e6905";
 
 /// Looks at one scheduled backup's command; tells how often SSM was asked, and whether the command needs another look.
 async fn look(bucket: &Bucket, status: &'static str) -> (usize, bool) {
-    let invocations = mock!(Client::list_command_invocations).then_output(move || {
-        let invocation = CommandInvocation::builder()
-            .instance_id(INSTANCE)
-            .status(status.into())
-            .build();
-        ListCommandInvocationsOutput::builder()
-            .command_invocations(invocation)
-            .build()
-    });
+    let invocations = invocations(INSTANCE, status);
     let function = function(bucket, &[&invocations]);
     let instance: InstanceId = INSTANCE.parse().unwrap();
     let member = Member {

@@ -12,18 +12,17 @@ use aws_sdk_autoscaling::types::{
 use aws_sdk_ssm::operation::cancel_command::CancelCommandOutput;
 use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInformationOutput;
 use aws_sdk_ssm::operation::get_command_invocation::GetCommandInvocationOutput;
-use aws_sdk_ssm::operation::list_command_invocations::ListCommandInvocationsOutput;
 use aws_sdk_ssm::operation::list_commands::ListCommandsOutput;
 use aws_sdk_ssm::operation::send_command::SendCommandOutput;
 use aws_sdk_ssm::primitives::DateTime;
-use aws_sdk_ssm::types::{Command, CommandInvocation, InstanceInformation, PingStatus};
+use aws_sdk_ssm::types::{Command, InstanceInformation, PingStatus};
 use aws_smithy_mocks::mock;
 use shared::report::{BackupReport, ExitCode, FailureReport, Report};
 
 use super::*;
 use crate::catch_up;
 use crate::outcome::Outcome;
-use crate::testing::{Bucket, function_of_groups, put};
+use crate::testing::{Bucket, function_of_groups, invocations, put};
 
 const INSTANCE: &str = "i-04d1c8f7a2b3e6905";
 const COMMAND: &str = "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11";
@@ -162,15 +161,7 @@ impl Given {
             .sent_before
             .clone()
             .unwrap_or((0, "Pending", String::new()));
-        let invocations = mock!(Client::list_command_invocations).then_output(move || {
-            let invocation = CommandInvocation::builder()
-                .instance_id(INSTANCE)
-                .status(status.into())
-                .build();
-            ListCommandInvocationsOutput::builder()
-                .command_invocations(invocation)
-                .build()
-        });
+        let invocations = invocations(INSTANCE, status);
         let invocation = mock!(Client::get_command_invocation).then_output(move || {
             GetCommandInvocationOutput::builder()
                 .status(status.into())
