@@ -107,7 +107,7 @@ fn analyses(
         })
         .collect();
     works.sort_by_key(|(rows, _)| Reverse(*rows));
-    let mut scripts = vec![(0, "SET statement_timeout = 0;\n".to_owned()); sessions.max(1)];
+    let mut scripts = vec![(0, String::new()); sessions.max(1)];
     for (rows, Present { schema, name, .. }) in works {
         if let Some((work, script)) = scripts.iter_mut().min_by_key(|(work, _)| *work) {
             let (schema, name) = (identifier(schema), identifier(name));
@@ -134,17 +134,13 @@ async fn present(
     recorded: &DatabaseContents,
 ) -> Result<BTreeSet<Present>> {
     let found: BTreeSet<Present> = postgres.query(database, PRESENT, ExitCode::Restore).await?;
+    let there: BTreeSet<(&str, &str, char)> = found
+        .iter()
+        .map(|one| (one.schema.as_str(), one.name.as_str(), one.kind))
+        .collect();
     let is_there = |schema: &str, name: &str, kinds: &[char]| {
-        kinds.iter().any(|&kind| {
-            [false, true].into_iter().any(|part| {
-                found.contains(&Present {
-                    schema: schema.to_owned(),
-                    name: name.to_owned(),
-                    kind,
-                    part,
-                })
-            })
-        })
+        let mut kinds = kinds.iter();
+        kinds.any(|&kind| there.contains(&(schema, name, kind)))
     };
     let tables = recorded
         .tables

@@ -65,8 +65,9 @@ pub(crate) async fn catch_up(
 ) -> Vec<CaughtUp> {
     let members = members(groups);
     let recent = records.iter().filter(|record| record.requested_at >= since);
-    let open: Vec<(Target<'_>, &LifecycleState)> = recent
+    let open: Vec<(Target<'_>, &LifecycleState, Option<BackupCommand>)> = recent
         .flat_map(|record| {
+            let command = BackupCommand::from_parameters(&record.parameters).ok();
             members
                 .iter()
                 .filter(|(_, _, member)| record.instance_ids.contains(&member.instance_id))
@@ -78,21 +79,20 @@ pub(crate) async fn catch_up(
                         instance,
                         record,
                     };
-                    (target, &member.state)
+                    (target, &member.state, command.clone())
                 })
         })
-        .filter(|(target, _)| !function.is_settled(&target.record.command_id, target.instance))
+        .filter(|(target, ..)| !function.is_settled(&target.record.command_id, target.instance))
         .collect();
-    let commands = open.iter().map(|(target, _)| &target.record.parameters);
-    let asked = commands.filter_map(|parameters| BackupCommand::from_parameters(parameters).ok());
+    let asked = open.iter().filter_map(|(.., command)| command.as_ref());
     if let Some(first) = asked.map(|command| command.backup_id.time()).min() {
         // A backup bears the time of its tick, whose event may be so late; who names an older one gets no long listing for it.
         let earliest = since - seconds(budget::BACKUP_EVENT_AGE);
         commits.reach(function, first.max(earliest), failures).await;
     }
     let (mut caught_up, mut statuses) = (Vec::new(), HashMap::new());
-    for (target, state) in open {
-        let done = look_at(function, target, state, commits, &mut statuses).await;
+    for (target, state, command) in open {
+        let done = look_at(function, target, state, command, commits, &mut statuses).await;
         caught_up.extend(failures.keep(Some(target.stack), done).flatten());
     }
     caught_up
@@ -105,6 +105,7 @@ async fn look_at(
     function: &Function,
     target: Target<'_>,
     state: &LifecycleState,
+    command: Option<BackupCommand>,
     commits: &mut Commits,
     statuses: &mut Statuses,
 ) -> Result<Option<CaughtUp>> {
@@ -114,9 +115,8 @@ async fn look_at(
         record,
         ..
     } = target;
-    let command = BackupCommand::from_parameters(&record.parameters);
     // Somebody else's use of the document: what it leaves is not committed by its event either.
-    let Ok(command) = command else {
+    let Some(command) = command else {
         function.remember(&record.command_id, instance);
         return Ok(None);
     };

@@ -68,9 +68,6 @@ pub(crate) async fn commit(
 ) -> Result<Commit> {
     let (index_object, index) = read_index(function, finished).await?;
     if let Some(before) = settled(function, finished.stack, &index, &index_object).await? {
-        if before == Commit::Repeated {
-            tell(function, finished.stack, &index.backup_id).await;
-        }
         return Ok(before);
     }
     check_objects(function, index.needed()).await?;
@@ -91,12 +88,7 @@ pub(crate) async fn commit(
         // Another delivery of the same event was faster.
         let (index, object) = (&manifest.index, &manifest.index_object);
         let before = settled(function, finished.stack, index, object).await?;
-        let before = before.unwrap_or(Commit::Repeated);
-        if before == Commit::Repeated {
-            // It may not have come to that.
-            tell(function, finished.stack, &index.backup_id).await;
-        }
-        return Ok(before);
+        return Ok(before.unwrap_or(Commit::Repeated));
     }
     if let Some(doubt) = doubt {
         return Ok(Commit::KeptAside(doubt));
@@ -107,7 +99,7 @@ pub(crate) async fn commit(
     Ok(Commit::New)
 }
 
-/// Says what became of this backup before, if it has a manifest.
+/// Says what became of this backup before, if it has a manifest. Whoever committed it may not have come to tell of it.
 async fn settled(
     function: &Function,
     stack: &StackName,
@@ -125,10 +117,11 @@ async fn settled(
             other.run_id, other.node.instance_id, index.run_id, index.node.instance_id
         )));
     }
-    Ok(Some(match shelf {
-        Shelf::Committed => Commit::Repeated,
-        Shelf::Quarantined => Commit::KeptAsideBefore,
-    }))
+    if shelf == Shelf::Quarantined {
+        return Ok(Some(Commit::KeptAsideBefore));
+    }
+    tell(function, stack, backup).await;
+    Ok(Some(Commit::Repeated))
 }
 
 /// Writes down what follows from a manifest, for those who do not read it.
