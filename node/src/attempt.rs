@@ -341,7 +341,7 @@ impl<'c> Attempt<'c> {
         let record = self.record(&layout::dump(number))?;
         let plain = self.index.databases.get(number);
         let plain = plain.map_or(0, |database| database.dump_bytes);
-        load::dump(context, record, plain, new).await?;
+        load::dump(context, record, plain, new, server_version).await?;
         let rows =
             verify::verify(postgres, new, recorded, server_version, load::sessions()).await?;
         properties.apply(postgres, new).await?;

@@ -34,6 +34,8 @@ const MOST_SESSIONS: usize = 4;
 
 /// Memory of all the restore's sessions together in which they sort, in MB.
 const SORT_MEMORY: usize = 256;
+/// The first version whose sessions can do without zeroes in new WAL files.
+const UNFILLED_WAL_SINCE: u32 = 120_000;
 
 /// Runs `pg_restore` on an archive that it reads from a file which has no name any more, as `--jobs` wants it: an
 /// archive on standard input cannot be read by several processes. Nothing stays behind, whenever it is killed.
@@ -46,10 +48,12 @@ pub(crate) async fn dump(
     record: &ObjectRecord,
     plain_bytes: u64,
     database: &str,
+    server_version: u32,
 ) -> Result<()> {
     let load = Load {
         context,
         database,
+        server_version,
         sessions: sessions(),
     };
     if plain_bytes < WORTH_DEALING || load.sessions < 2 {
@@ -66,9 +70,23 @@ pub(crate) fn sessions() -> usize {
         .min(MOST_SESSIONS)
 }
 
+/// Returns what else each of so many sessions runs with. None of it outlives them.
+fn options(server_version: u32, sessions: usize) -> String {
+    // A database that is not live yet can lose nothing by a late write.
+    let memory = SORT_MEMORY / sessions;
+    let mut options = format!("-c synchronous_commit=off -c maintenance_work_mem={memory}MB");
+    if server_version >= UNFILLED_WAL_SINCE {
+        // A new node's server has no WAL files to use again, and fills each new one with zeroes, which its disk must
+        // have before anybody's WAL is written. That WAL is then flushed as always.
+        options += " -c wal_init_zero=off";
+    }
+    options
+}
+
 struct Load<'c> {
     context: &'c Context,
     database: &'c str,
+    server_version: u32,
     sessions: usize,
 }
 
@@ -160,12 +178,9 @@ impl Load<'_> {
         if self.context.settings.postgres.tablespaces == Tablespaces::Default {
             command.arg("--no-tablespaces");
         }
-        // None of it outlives the sessions, and a database that is not live yet can lose nothing by a late write.
-        let memory = SORT_MEMORY / self.sessions;
+        let options = options(self.server_version, self.sessions);
         let mut connection = connection_string(self.database);
-        connection.push(format!(
-            " options='{SESSION} -c synchronous_commit=off -c maintenance_work_mem={memory}MB'"
-        ));
+        connection.push(format!(" options='{SESSION} {options}'"));
         command
             .args(arguments)
             .arg("-d")
@@ -191,5 +206,20 @@ pub(crate) fn decode(reader: PieceReader, sender: &mpsc::Sender<Bytes>) -> std::
         {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_always_fills_wal_is_not_asked_to_do_without() {
+        let oldest = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
+        assert_eq!(options(110_022, 2), oldest);
+        assert_eq!(
+            options(120_000, 2),
+            format!("{oldest} -c wal_init_zero=off")
+        );
     }
 }

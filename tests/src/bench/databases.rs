@@ -16,8 +16,8 @@ const MEGA: u64 = 1_000_000;
 /// What the agent notes of an operation on disk, so that it is answered only once: a page or two for each of its files.
 const MOST_RECORD_BYTES: f64 = 131_072.0;
 
-/// The session settings with which a restore by Rekindle runs, as libpq takes them.
-const SESSION: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB";
+/// Memory in which all sessions of a restore by Rekindle sort, in MB.
+const SORT_MEMORY: usize = 256;
 
 /// Measures backups and restores of a registry of about so many MB.
 pub(super) async fn rows(site: &Site, plan: &Plan, megabytes: u64) -> Result<Vec<Row>> {
@@ -159,9 +159,14 @@ async fn restores(
          pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
         fetched = fetched.display()
     );
-    let cores = std::thread::available_parallelism()?;
+    let cores = std::thread::available_parallelism()?.get();
+    // The settings of the sessions in which Rekindle restores.
+    let memory = SORT_MEMORY / cores.min(4);
+    let settings = format!(
+        "-c synchronous_commit=off -c wal_init_zero=off -c maintenance_work_mem={memory}MB"
+    );
     let floor = format!(
-        "export PGOPTIONS='{SESSION}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
+        "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
          psql -qX -d restored -c ANALYZE",
         archive.display()
     );
