@@ -33,17 +33,7 @@ impl Cluster {
     /// Its superuser is `postgres`, trusted from this machine; it listens on a free port of 127.0.0.1 and on a
     /// socket within the directory.
     pub async fn create(directory: &Path) -> Result<Self> {
-        let cluster = Self {
-            directory: std::path::absolute(directory)?,
-            bin: bin_directory()?,
-            port: free_port()?,
-        };
-        std::fs::create_dir_all(&cluster.directory)?;
-        for part in ["data", "run"] {
-            let path = cluster.directory.join(part);
-            std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-            give_to_postgres(&path)?;
-        }
+        let cluster = Self::place(directory)?;
         let data = cluster.data();
         let data = data.to_string_lossy();
         let initdb = cluster.bin.join("initdb");
@@ -60,10 +50,41 @@ impl Cluster {
             "--no-instructions",
         ];
         run(&as_postgres(&initdb, &arguments)).await?;
-        cluster.configure()?;
-        cluster.write_script("start", &cluster.start_arguments())?;
-        cluster.write_script("stop", &cluster.control_arguments(&["stop", "-m", "fast"]))?;
+        cluster.equip()
+    }
+
+    /// Makes another one of a cluster that was never started, in a directory that is absent or empty. Both have the same
+    /// system identifier.
+    pub async fn copy(&self, directory: &Path) -> Result<Self> {
+        let copy = Self::place(directory)?;
+        let from = format!("{}/.", self.data().display());
+        let to = copy.data().display().to_string();
+        run(&["cp", "-a", &from, &to].map(str::to_owned)).await?;
+        copy.equip()
+    }
+
+    /// Makes the directories of a cluster that is yet to come.
+    fn place(directory: &Path) -> Result<Self> {
+        let cluster = Self {
+            directory: std::path::absolute(directory)?,
+            bin: bin_directory()?,
+            port: free_port()?,
+        };
+        std::fs::create_dir_all(&cluster.directory)?;
+        for part in ["data", "run"] {
+            let path = cluster.directory.join(part);
+            std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+            give_to_postgres(&path)?;
+        }
         Ok(cluster)
+    }
+
+    /// Gives a cluster that is not started yet its settings and scripts.
+    fn equip(self) -> Result<Self> {
+        self.configure()?;
+        self.write_script("start", &self.start_arguments())?;
+        self.write_script("stop", &self.control_arguments(&["stop", "-m", "fast"]))?;
+        Ok(self)
     }
 
     /// Describes a server that a container runs on a port of 127.0.0.1, and that these shell scripts start and stop.

@@ -10,6 +10,7 @@ use shared::aws::catalog;
 use shared::id::BackupId;
 use shared::layout::{self, Shelf};
 use time::OffsetDateTime;
+use tokio::task::JoinSet;
 
 use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
@@ -91,16 +92,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     }
     // Every stack was backed up at the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
-    for tick in 1..=TICKS_BEFORE {
-        let backup = BackupId::at(now - time::Duration::minutes(tick * INTERVAL));
-        for number in 0..nodes {
-            let stack = format!("stack-{number}").parse()?;
-            let manifest = layout::manifest(&stack, &backup);
-            for key in [manifest, layout::commit(&stack, &backup)] {
-                world.s3().replace(world.bucket(), &key, b"{}")?;
-            }
-        }
-    }
+    store_backups(&world, nodes, now).await?;
     // What a new process does once is not a tick's: a tick that is too late asks for no backups, and does the rest.
     world.bus().tick(now - time::Duration::hours(1));
     handled(&world).await?;
@@ -162,6 +154,32 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     })
 }
 
+/// Stores what the commits of the ticks before `now` left; each core takes a part of the stacks.
+async fn store_backups(world: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
+    let cores = u32::try_from(std::thread::available_parallelism()?.get())?;
+    let mut storing = JoinSet::new();
+    for core in 0..cores {
+        let (s3, bucket) = (world.s3().clone(), world.bucket().to_owned());
+        storing.spawn_blocking(move || {
+            for number in (core..nodes).step_by(cores as usize) {
+                let stack = format!("stack-{number}").parse()?;
+                for tick in 1..=TICKS_BEFORE {
+                    let backup = BackupId::at(now - time::Duration::minutes(tick * INTERVAL));
+                    let manifest = layout::manifest(&stack, &backup);
+                    for key in [manifest, layout::commit(&stack, &backup)] {
+                        s3.replace(&bucket, &key, b"{}")?;
+                    }
+                }
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(stored) = storing.join_next().await {
+        stored??;
+    }
+    Ok(())
+}
+
 /// Writes counts down, the largest first.
 fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
     let mut counts: Vec<(u64, String)> = counts
@@ -213,8 +231,8 @@ async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
 
 /// How far apart backups are, in minutes.
 const INTERVAL: i64 = 15;
-/// More than a tick looks back.
-const TICKS_BEFORE: i64 = 12;
+/// More than a tick looks back, which is two hours.
+const TICKS_BEFORE: i64 = 9;
 const LISTING: &str = "a plain paginated listing";
 /// The stand-in walks through all keys for each page, so the plain listing is left out beyond this.
 const MOST_LISTED: usize = 10_000;

@@ -55,6 +55,8 @@ pub struct Site {
     pub s3: S3,
     /// What the machines reach S3 by.
     pub surroundings: Surroundings,
+    /// What the clusters of all machines are copies of.
+    pristine: Cluster,
     machines: AtomicU64,
     backups: AtomicU64,
     server: JoinHandle<()>,
@@ -90,9 +92,11 @@ impl Site {
         };
         std::fs::create_dir_all(&surroundings.directory)?;
         open_to_all(&surroundings.directory)?;
+        let pristine = Cluster::create(&disk.path().join("pristine")).await?;
         Ok(Self {
             programs,
             s3,
+            pristine,
             surroundings,
             machines: AtomicU64::new(1),
             backups: AtomicU64::new(0),
@@ -126,7 +130,8 @@ impl Site {
         let number = self.machines.fetch_add(1, Ordering::Relaxed);
         let id = format!("i-{number:017x}");
         let node = Node::boot(&id, STACK, surroundings, Arc::new(|| None)).await?;
-        let cluster = Cluster::create(&node.root().join("var/lib/postgresql")).await?;
+        let directory = node.root().join("var/lib/postgresql");
+        let cluster = self.pristine.copy(&directory).await?;
         let settings = format!(
             "stack = \"{STACK}\"\nbucket = \"{BUCKET}\"\n\n[configuration]\npaths = {paths:?}\n\n[postgres]\n\
              host = \"{}\"\nport = {}\ndatabases = [\"{MAIN_DATABASE}\"]\n",

@@ -83,9 +83,10 @@ struct Taken {
     _worker: OwnedSemaphorePermit,
 }
 
-/// Takes the command off SSM's hands as soon as the agent runs and has a worker free.
+/// Takes the command off SSM's hands as soon as the agent runs and has a worker free. A node that lost its power has
+/// none that ever will; what becomes of the command is SSM's to say.
 async fn take(ssm: &Ssm, id: &str, node: &Node) -> Option<Taken> {
-    loop {
+    while node.has_power() {
         let worker = node.worker();
         {
             let mut state = lock(&ssm.state);
@@ -119,6 +120,7 @@ async fn take(ssm: &Ssm, id: &str, node: &Node) -> Option<Taken> {
         }
         tokio::time::sleep(POLL).await;
     }
+    None
 }
 
 fn is_over(ssm: &Ssm, id: &str, node: &Node) -> bool {
