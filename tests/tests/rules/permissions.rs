@@ -52,6 +52,8 @@ async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
     world.tick();
     protected.committed("modest", 0).await?;
     protected.committed("neighbour", 0).await?;
+    // What tells of a commit is stored behind its manifest.
+    protected.quiet().await?;
     let objects = || -> Result<BTreeMap<String, Vec<u8>>> {
         let keys = world.s3().keys(bucket, "")?.into_iter();
         keys.map(|key| Ok((key.clone(), world.s3().read(bucket, &key)?)))

@@ -18,6 +18,8 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
     let (world, bus) = (&protected.world, protected.world.bus());
     let manifest = protected.back_up("gated").await?;
     let held = spare::holding(&lost).await?;
+    // What tells of a commit is stored behind its manifest.
+    protected.quiet().await?;
     let objects = world.s3().keys(world.bucket(), "")?;
     // One byte of the only backup is not what it was, so every restore fails.
     let dump = &manifest.index.databases[0];
