@@ -25,7 +25,7 @@ mod health;
 pub mod image_archive;
 mod images;
 mod instance;
-mod load;
+pub mod load;
 mod marker;
 mod open_uploads;
 mod operation;

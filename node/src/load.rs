@@ -64,14 +64,14 @@ pub(crate) async fn dump(
 }
 
 /// Returns how many sessions work side by side on one database.
-pub(crate) fn sessions() -> usize {
+pub fn sessions() -> usize {
     std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MOST_SESSIONS)
 }
 
-/// Returns what else each of so many sessions runs with. None of it outlives them.
-fn options(server_version: u32, sessions: usize) -> String {
+/// Returns what else each of so many sessions runs with, as libpq takes it. None of it outlives them.
+pub fn options(server_version: u32, sessions: usize) -> String {
     // A database that is not live yet can lose nothing by a late write.
     let memory = SORT_MEMORY / sessions;
     let mut options = format!("-c synchronous_commit=off -c maintenance_work_mem={memory}MB");

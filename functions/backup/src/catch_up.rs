@@ -64,10 +64,19 @@ pub(crate) async fn catch_up(
     failures: &mut Failures<'_>,
 ) -> Vec<CaughtUp> {
     let members = members(groups);
-    let recent = records.iter().filter(|record| record.requested_at >= since);
-    let open: Vec<(Target<'_>, &LifecycleState, Option<BackupCommand>)> = recent
-        .flat_map(|record| {
-            let command = BackupCommand::from_parameters(&record.parameters).ok();
+    let recent: Vec<(&CommandRecord, Option<BackupCommand>)> = records
+        .iter()
+        .filter(|record| record.requested_at >= since)
+        .map(|record| {
+            (
+                record,
+                BackupCommand::from_parameters(&record.parameters).ok(),
+            )
+        })
+        .collect();
+    let open: Vec<(Target<'_>, &LifecycleState, Option<&BackupCommand>)> = recent
+        .iter()
+        .flat_map(|(record, command)| {
             members
                 .iter()
                 .filter(|(_, _, member)| record.instance_ids.contains(&member.instance_id))
@@ -79,12 +88,12 @@ pub(crate) async fn catch_up(
                         instance,
                         record,
                     };
-                    (target, &member.state, command.clone())
+                    (target, &member.state, command.as_ref())
                 })
         })
         .filter(|(target, ..)| !function.is_settled(&target.record.command_id, target.instance))
         .collect();
-    let asked = open.iter().filter_map(|(.., command)| command.as_ref());
+    let asked = open.iter().filter_map(|(.., command)| *command);
     if let Some(first) = asked.map(|command| command.backup_id.time()).min() {
         // A backup bears the time of its tick, whose event may be so late; who names an older one gets no long listing for it.
         let earliest = since - seconds(budget::BACKUP_EVENT_AGE);
@@ -105,7 +114,7 @@ async fn look_at(
     function: &Function,
     target: Target<'_>,
     state: &LifecycleState,
-    command: Option<BackupCommand>,
+    command: Option<&BackupCommand>,
     commits: &mut Commits,
     statuses: &mut Statuses,
 ) -> Result<Option<CaughtUp>> {

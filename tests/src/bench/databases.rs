@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use rekindle_node::load;
 
 use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
@@ -15,9 +16,6 @@ const MEGA: u64 = 1_000_000;
 
 /// What the agent notes of an operation on disk, so that it is answered only once: a page or two for each of its files.
 const MOST_RECORD_BYTES: f64 = 131_072.0;
-
-/// Memory in which all sessions of a restore by Rekindle sort, in MB.
-const SORT_MEMORY: usize = 256;
 
 /// Measures backups and restores of a registry of about so many MB.
 pub(super) async fn rows(site: &Site, plan: &Plan, megabytes: u64) -> Result<Vec<Row>> {
@@ -159,12 +157,8 @@ async fn restores(
          pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
         fetched = fetched.display()
     );
-    let cores = std::thread::available_parallelism()?.get();
-    // The settings of the sessions in which Rekindle restores.
-    let memory = SORT_MEMORY / cores.min(4);
-    let settings = format!(
-        "-c synchronous_commit=off -c wal_init_zero=off -c maintenance_work_mem={memory}MB"
-    );
+    let cores = std::thread::available_parallelism()?;
+    let settings = load::options(server_version(node).await?, load::sessions());
     let floor = format!(
         "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
          psql -qX -d restored -c ANALYZE",
@@ -239,6 +233,14 @@ async fn restores(
     site.forget_below("original/").await?;
     std::fs::remove_dir_all(&archives)?;
     Ok(vec![row, swap])
+}
+
+/// Returns the server's version as a number, such as 150018.
+async fn server_version(node: &Node) -> Result<u32> {
+    let client = node.cluster()?.connect(MAIN_DATABASE).await?;
+    let row = client.query_one("SHOW server_version_num", &[]).await?;
+    let version: String = row.get(0);
+    version.parse().context("read the server's version")
 }
 
 /// Counts the rows of the largest table.
