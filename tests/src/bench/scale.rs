@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
-use super::site::{BUCKET, Programs, STACK, Site};
+use super::site::{self, BUCKET, Programs, STACK, Site};
 use super::{Plan, REKINDLE};
 use crate::autoscaling::Lifecycle;
 use crate::fault::lock;
@@ -67,6 +67,8 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     };
     let world = StandIn::builder()
         .binaries(binaries)
+        // What S3 stores is kept in memory, as in the other rows.
+        .below(&site::memory())
         .registration_delay(1.0)
         // Agents that are stopped are online for SSM, as long as it takes.
         .stale(1e6)

@@ -33,8 +33,6 @@ pub const BUCKET: &str = "rekindle-bench";
 /// The stack that every backup is filed under.
 pub const STACK: &str = "registry";
 const REGION: &str = "eu-central-1";
-/// Where memory can be written to like a disk.
-const MEMORY: &str = "/dev/shm";
 
 /// The programs to measure, as AWS would run them.
 #[derive(Debug, Clone)]
@@ -68,11 +66,7 @@ impl Site {
     /// Prepares an empty place. What S3 stores is kept in memory: its disks are not the machine's.
     pub async fn prepare(programs: Programs) -> Result<Self> {
         let disk = directory(std::env::temp_dir().as_path())?;
-        let memory = if Path::new(MEMORY).is_dir() {
-            directory(Path::new(MEMORY))?
-        } else {
-            directory(&std::env::temp_dir())?
-        };
+        let memory = directory(&memory())?;
         let s3 = S3::new(&memory.path().join("s3"))?;
         s3.create_bucket(BUCKET)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -337,6 +331,16 @@ impl Spent {
             machine.discard().await?;
         }
         Ok(())
+    }
+}
+
+/// Returns a directory that can be written to like a disk, but is memory, where the machine has one.
+pub(super) fn memory() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
     }
 }
 

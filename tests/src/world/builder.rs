@@ -45,6 +45,7 @@ pub struct StandInBuilder {
     echo: Option<PathBuf>,
     log_level: String,
     overwrites: bool,
+    parent: PathBuf,
 }
 
 impl Default for StandInBuilder {
@@ -68,6 +69,7 @@ impl Default for StandInBuilder {
             echo: None,
             log_level: "info".to_owned(),
             overwrites: false,
+            parent: std::env::temp_dir(),
         }
     }
 }
@@ -197,11 +199,18 @@ impl StandInBuilder {
         self
     }
 
+    /// Keeps everything below this directory, S3's objects among it; below the one for temporary files by default.
+    #[must_use]
+    pub fn below(mut self, directory: &Path) -> Self {
+        directory.clone_into(&mut self.parent);
+        self
+    }
+
     /// Starts everything.
     pub async fn start(self) -> Result<StandIn> {
         let directory = tempfile::Builder::new()
             .prefix("rekindle-")
-            .tempdir()
+            .tempdir_in(&self.parent)
             .context("create the stand-in's directory")?;
         open_to_all(directory.path())?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
