@@ -94,7 +94,10 @@ fn machine() -> Vec<String> {
     let load = load.split(' ').next().unwrap_or_default();
     vec![
         format!("{cores} cores of {processor}, {memory} of memory; load before: {load}"),
-        format!("Postgres of {server}"),
+        format!(
+            "Postgres of {server}; S3 stores in {}",
+            site::store().display()
+        ),
     ]
 }
 

@@ -33,6 +33,8 @@ pub const BUCKET: &str = "rekindle-bench";
 /// The stack that every backup is filed under.
 pub const STACK: &str = "registry";
 const REGION: &str = "eu-central-1";
+/// Bytes that S3 needs at most: 4 GB as the original and Postgres' fastest dump write them.
+const ROOM: u64 = 6_000_000_000;
 
 /// The programs to measure, as AWS would run them.
 #[derive(Debug, Clone)]
@@ -63,10 +65,10 @@ pub struct Site {
 }
 
 impl Site {
-    /// Prepares an empty place. What S3 stores is kept in memory: its disks are not the machine's.
+    /// Prepares an empty place. What S3 stores is kept in memory, if there is enough: its disks are not the machine's.
     pub async fn prepare(programs: Programs) -> Result<Self> {
         let disk = directory(std::env::temp_dir().as_path())?;
-        let memory = directory(&memory())?;
+        let memory = directory(&store())?;
         let s3 = S3::new(&memory.path().join("s3"))?;
         s3.create_bucket(BUCKET)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -105,7 +107,7 @@ impl Site {
         self.disk.path()
     }
 
-    /// Returns a directory in memory, where the machine has one.
+    /// Returns a directory in memory, where the machine has enough.
     pub fn memory(&self) -> &Path {
         self.memory.path()
     }
@@ -334,14 +336,14 @@ impl Spent {
     }
 }
 
-/// Returns a directory that can be written to like a disk, but is memory, where the machine has one.
-pub(super) fn memory() -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() {
-        memory
-    } else {
-        std::env::temp_dir()
+/// Returns where S3 stores: in memory that is written to like a disk, or on the disk of a machine that has too little.
+pub(super) fn store() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map_or(0, |it| it.f_bavail * it.f_frsize);
+    if free < ROOM {
+        return std::env::temp_dir();
     }
+    memory.to_owned()
 }
 
 fn directory(parent: &Path) -> Result<TempDir> {

@@ -199,10 +199,10 @@ impl StandInBuilder {
         self
     }
 
-    /// Keeps everything below this directory, S3's objects among it; below the one for temporary files by default.
+    /// Keeps S3's objects and the nodes' disks below this directory; below the one for temporary files by default.
     #[must_use]
-    pub fn below(mut self, directory: &Path) -> Self {
-        directory.clone_into(&mut self.parent);
+    pub fn below(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.parent = directory.into();
         self
     }
 
