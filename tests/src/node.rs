@@ -208,8 +208,11 @@ impl Node {
         }
     }
 
-    /// Lets go of what its engine has mounted, if it has one.
+    /// Lets go of what the kernel keeps for the dead: its server's shared memory, and what its engine has mounted.
     fn let_go(&self) -> Result<()> {
+        if let Some(cluster) = self.cluster.get() {
+            cluster.free_shared_memory();
+        }
         match self.engine.get() {
             Some(_) => engine::let_go(&self.directory, &self.id),
             None => Ok(()),

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -106,7 +107,8 @@ impl Cluster {
         write!(
             settings,
             "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
-             shared_buffers = 32MB\nmax_connections = 50\nmax_locks_per_transaction = 200\nlogging_collector = off\n",
+             shared_buffers = 32MB\nmax_connections = 50\nmax_locks_per_transaction = 200\nlogging_collector = off\n\
+             dynamic_shared_memory_type = mmap\n",
             self.port,
             self.socket_directory().display()
         )?;
@@ -187,6 +189,7 @@ impl Cluster {
     /// A boot would have ended every process for good. Here the dead postmaster may remain as a zombie that nobody
     /// reaps, for which Postgres would refuse to start again.
     fn remove_locks(&self) -> Result<()> {
+        self.free_shared_memory();
         let socket = format!(".s.PGSQL.{}.lock", self.port);
         for lock in [
             self.data().join("postmaster.pid"),
@@ -200,6 +203,26 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Frees what a killed server leaves outside of its directory, as the end of its machine would have done: the
+    /// kernel keeps a segment of each until it has no room for another one.
+    pub(crate) fn free_shared_memory(&self) {
+        if let Some(segment) = self.shared_memory() {
+            // One that has gone is as good.
+            Command::new("ipcrm")
+                .args(["--shmem-id", &segment])
+                .stderr(Stdio::null())
+                .status()
+                .ok();
+        }
+    }
+
+    /// Returns the id of the server's segment of shared memory, which its lock names in the seventh line, after the key.
+    fn shared_memory(&self) -> Option<String> {
+        let lock = std::fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let id = lock.lines().nth(6)?.split_whitespace().nth(1)?;
+        Some(id.to_owned())
     }
 
     /// Kills the server and erases the directory.
@@ -325,6 +348,7 @@ impl Drop for Cluster {
         if let Err(error) = self.kill_processes() {
             tracing::warn!(%error, directory = %self.directory.display(), "a Postgres server may be left running");
         }
+        self.free_shared_memory();
     }
 }
 
@@ -354,8 +378,11 @@ mod tests {
                 .exists()
         );
 
+        let segment = cluster.shared_memory().unwrap();
+        assert!(is_kept(&segment));
         cluster.kill().await.unwrap();
         assert!(cluster.connect("postgres").await.is_err());
+        assert!(!is_kept(&segment), "the kernel keeps {segment}");
         cluster.start().await.unwrap();
         let client = cluster.connect("postgres").await.unwrap();
         let kept: i32 = client
@@ -371,5 +398,13 @@ mod tests {
         let path = cluster.directory().to_owned();
         cluster.destroy().await.unwrap();
         assert!(!path.exists());
+    }
+
+    fn is_kept(segment: &str) -> bool {
+        let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let mut ids = segments
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        ids.any(|id| id == segment)
     }
 }
