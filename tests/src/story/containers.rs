@@ -99,9 +99,10 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
 }
 
 struct Scene<'a> {
+    /// Goes before the world, in whose directory it works.
+    client: Client,
     story: Story<'a>,
     stack: Stack,
-    client: Client,
     pushed: Vec<Pushed>,
     noticed: Vec<String>,
     pulled: usize,
