@@ -177,18 +177,18 @@ impl Cluster {
             }
         })
         .await?;
-        self.remove_locks()
+        self.remove_remains()
     }
 
     /// Kills the whole server without waiting for its end.
     pub fn strike(&self) -> Result<()> {
         self.kill_processes()?;
-        self.remove_locks()
+        self.remove_remains()
     }
 
-    /// A boot would have ended every process for good. Here the dead postmaster may remain as a zombie that nobody
-    /// reaps, for which Postgres would refuse to start again.
-    fn remove_locks(&self) -> Result<()> {
+    /// Removes what a boot would have: the server's shared memory, and its locks. A boot ends every process for good; here
+    /// the dead postmaster may remain as a zombie that nobody reaps, for which Postgres would refuse to start again.
+    fn remove_remains(&self) -> Result<()> {
         self.free_shared_memory();
         let socket = format!(".s.PGSQL.{}.lock", self.port);
         for lock in [

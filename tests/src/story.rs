@@ -174,6 +174,11 @@ impl Story<'_> {
 
     /// Fires the schedule and waits for the commit.
     async fn backup(&mut self) -> Result<Manifest> {
+        // A launch's event and a sweep may both have sent a restore; a backup is skipped until the second is answered too.
+        wait_for("the commands to end", PATIENCE, async || {
+            Ok::<_, String>(self.world.is_at_rest(STACK).then_some(()))
+        })
+        .await?;
         let before = self.backups()?.len();
         self.world.tick();
         let key = wait_for("another committed backup", PATIENCE, async || {

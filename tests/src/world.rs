@@ -250,6 +250,12 @@ impl StandIn {
         self.state.lambda.logs()
     }
 
+    /// Tells whether no function works on an event, and no member of the group on a command.
+    pub fn is_at_rest(&self, group: &str) -> bool {
+        let busy = |one: &InstanceView| self.ssm().is_busy(&one.id);
+        self.lambda().pending() == 0 && !self.group(group).iter().any(busy)
+    }
+
     /// Waits until an instance of the group other than `not` is in the given state; returns its machine.
     pub async fn wait_until(
         &self,

@@ -236,45 +236,36 @@ impl Scene<'_> {
     async fn restored_node(&mut self, node: &Node) -> Result<Arc<Node>> {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
-            // The restore waits for a sweep where its predecessor still ends.
-            let waiting = self.story.world.wait_until(
-                STACK,
-                Lifecycle::PendingWait,
-                Some(node.id()),
-                Duration::from_secs(2),
-            );
-            if let Ok(next) = waiting.await
-                && self.story.restore_of(&next).await.is_ok()
-            {
-                return Ok(next);
+            // Asked before the report is. A sweep after the restore's end would find it, and answer the hook: what is at
+            // rest now and has no report then has not begun.
+            let at_rest = self.story.world.is_at_rest(STACK);
+            for member in self.story.world.group(STACK) {
+                if member.id == node.id() {
+                    continue;
+                }
+                ensure!(
+                    member.state != Lifecycle::InService,
+                    "{} came into service before anybody could look at it",
+                    member.id
+                );
+                if member.state == Lifecycle::PendingWait
+                    && let Ok(next) = self.story.world.node(&member.id)
+                    && self.story.restore_of(&next).await.is_ok()
+                {
+                    return Ok(next);
+                }
             }
             ensure!(
                 std::time::Instant::now() < deadline,
-                "no replacement was restored: {:?}",
-                self.story
-                    .world
-                    .logs()
-                    .iter()
-                    .rev()
-                    .take(20)
-                    .collect::<Vec<_>>()
+                "no replacement was restored in {PATIENCE:?}: {:?}",
+                self.story.world.group(STACK)
             );
-            if self.restores_under_way() == 0 {
+            // The restore waits for a sweep where its predecessor still ends.
+            if at_rest {
                 self.story.world.sweep();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-    }
-
-    /// Counts the members on which a command is under way: a sweep then would find its end before the event does.
-    fn restores_under_way(&self) -> usize {
-        let members = self.story.world.group(STACK);
-        let waiting = members
-            .iter()
-            .filter(|one| one.state == Lifecycle::PendingWait);
-        waiting
-            .filter(|one| self.story.world.ssm().is_busy(&one.id))
-            .count()
     }
 
     /// Does what users do, and notes what they would notice. The node is not in service, before and after.
