@@ -116,7 +116,7 @@ impl<'c> Attempt<'c> {
         let context = self.context;
         let (postgres, settings) = (&context.postgres, &context.settings);
         let progress = &context.progress;
-        let contents = self.contents_and_configuration().await?;
+        let (contents, text) = self.descriptions_and_configuration().await?;
         self.unloaded_images = images::load(context, &self.index).await;
         if !*postgres_started {
             let starting = health::start_postgres(&settings.commands, &context.root);
@@ -128,15 +128,14 @@ impl<'c> Attempt<'c> {
         container::end_leftovers(postgres).await?;
         // Each is a session of its own, and a small restore consists of little else. None is cut off by another's failure:
         // a server goes on with what it was asked to drop.
-        let (dropped, server, offer, existing, text) = join!(
+        let (dropped, server, offer, existing) = join!(
             swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]),
             Server::ask(postgres),
             Offer::ask(postgres),
-            Existing::ask(postgres),
-            self.globals()
+            Existing::ask(postgres)
         );
         dropped?;
-        let (server, offer, existing, text) = (server?, offer?, existing?, text?);
+        let (server, offer, existing) = (server?, offer?, existing?);
         offer
             .check(postgres, &server, &self.index, &contents)
             .await?;
@@ -284,19 +283,20 @@ impl<'c> Attempt<'c> {
         decode().or_fail(ExitCode::Verification, || "read the backup's globals")
     }
 
-    /// Reads what the databases have to come to, and meanwhile unpacks the configuration to one side; exchanges it for the
-    /// live one once both are what was committed. Whoever fails waits for the other: what is unpacked must not be going on
-    /// when it is removed.
-    async fn contents_and_configuration(&mut self) -> Result<Contents> {
+    /// Reads what the databases have to come to, and the globals, and meanwhile unpacks the configuration to one side;
+    /// exchanges it for the live one once all are what was committed. Whoever fails waits for the others: what is unpacked
+    /// must not be going on when it is removed.
+    async fn descriptions_and_configuration(&mut self) -> Result<(Contents, String)> {
         let placement = self.placement.insert(Placement::prepare(&self.paths)?);
         let targets = placement.targets();
-        let (contents, unpacked) = join!(self.contents(), self.unpack(targets));
-        let contents = contents?;
+        let (contents, globals, unpacked) =
+            join!(self.contents(), self.globals(), self.unpack(targets));
+        let described = (contents?, globals?);
         unpacked?;
         if let Some(placement) = &mut self.placement {
             placement.put_in_place()?;
         }
-        Ok(contents)
+        Ok(described)
     }
 
     async fn unpack(&self, targets: Vec<PathBuf>) -> Result<()> {

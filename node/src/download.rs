@@ -30,9 +30,10 @@ const FRUITLESS_RESUMPTIONS: u32 = 4;
 /// The pause before the first resumption; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes that one request asks for.
-const RANGE: u64 = 4 * 1024 * 1024;
-/// Ranges that are on their way, or here before their turn: one connection to S3 brings some 100 MB/s, and no more.
-const RANGES_AT_ONCE: usize = 8;
+const RANGE: u64 = 2 * 1024 * 1024;
+/// Ranges that are on their way, or here before their turn: one connection to S3 brings some 100 MB/s, and nothing until
+/// its answer has come all the way. Many small ones hide that way better than few large ones that take the same memory.
+const RANGES_AT_ONCE: usize = 16;
 /// Objects that are looked at side by side, before any is read.
 const CHECKS_AT_ONCE: usize = 8;
 /// Pieces of a range that are handed on ahead of their use: some 16 of at most 64 KiB.
