@@ -32,7 +32,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes that one request asks for.
 const RANGE: u64 = 2 * 1024 * 1024;
 /// Ranges that are on their way, or here before their turn: one connection to S3 brings some 100 MB/s, and nothing until
-/// its answer has come all the way. Many small ones hide that way better than few large ones that take the same memory.
+/// its answer has come all the way. Many small ones hide that way better than few large ones of as many bytes.
 const RANGES_AT_ONCE: usize = 16;
 /// Objects that are looked at side by side, before any is read.
 const CHECKS_AT_ONCE: usize = 8;

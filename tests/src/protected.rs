@@ -136,13 +136,9 @@ impl Protected {
         let arrival = self.world.wait_until_in_service(stack, not, PATIENCE);
         let arrived = self.sweeping(arrival).await;
         let node = arrived.with_context(|| format!("{:#?}", self.problems(stack)))?;
-        // The launch's event and a sweep may both send a restore, the second one late; until that is answered too, a
-        // backup would be skipped.
-        wait_for("the commands to end", PATIENCE, async || {
-            let idle = self.world.lambda().pending() == 0 && !self.world.ssm().is_busy(node.id());
-            Ok::<_, String>(idle.then_some(()))
-        })
-        .await?;
+        self.world
+            .wait_until_at_rest(&[node.id()], PATIENCE)
+            .await?;
         Ok(node)
     }
 

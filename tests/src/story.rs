@@ -174,11 +174,9 @@ impl Story<'_> {
 
     /// Fires the schedule and waits for the commit.
     async fn backup(&mut self) -> Result<Manifest> {
-        // A launch's event and a sweep may both have sent a restore; a backup is skipped until the second is answered too.
-        wait_for("the commands to end", PATIENCE, async || {
-            Ok::<_, String>(self.world.is_at_rest(STACK).then_some(()))
-        })
-        .await?;
+        let members = self.world.group(STACK);
+        let members: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
+        self.world.wait_until_at_rest(&members, PATIENCE).await?;
         let before = self.backups()?.len();
         self.world.tick();
         let key = wait_for("another committed backup", PATIENCE, async || {

@@ -250,10 +250,18 @@ impl StandIn {
         self.state.lambda.logs()
     }
 
-    /// Tells whether no function works on an event, and no member of the group on a command.
-    pub fn is_at_rest(&self, group: &str) -> bool {
-        let busy = |one: &InstanceView| self.ssm().is_busy(&one.id);
-        self.lambda().pending() == 0 && !self.group(group).iter().any(busy)
+    /// Tells whether no function works on an event, and none of these instances on a command.
+    pub fn is_at_rest(&self, instances: &[&str]) -> bool {
+        self.lambda().pending() == 0 && !instances.iter().any(|one| self.ssm().is_busy(one))
+    }
+
+    /// Waits until no function works on an event, and none of these instances on a command. A launch's event and a sweep
+    /// may both send a restore, the second one late; until that is answered too, a backup would be skipped.
+    pub async fn wait_until_at_rest(&self, instances: &[&str], deadline: Duration) -> Result<()> {
+        wait_for("the commands to end", deadline, async || {
+            Ok::<_, String>(self.is_at_rest(instances).then_some(()))
+        })
+        .await
     }
 
     /// Waits until an instance of the group other than `not` is in the given state; returns its machine.

@@ -194,7 +194,7 @@ impl Lane {
         let (world, end) = (&self.protected.world, Instant::now() + PATIENCE);
         let mut sweeps = 0;
         loop {
-            if world.lambda().pending() == 0 && !world.ssm().is_busy(self.node.id()) {
+            if world.is_at_rest(&[self.node.id()]) {
                 // Also what comes after a commit has happened by now.
                 if self.newest()?.as_ref() > known {
                     return Ok(true);

@@ -238,8 +238,10 @@ impl Scene<'_> {
         loop {
             // Asked before the report is. A sweep after the restore's end would find it, and answer the hook: what is at
             // rest now and has no report then has not begun.
-            let at_rest = self.story.world.is_at_rest(STACK);
-            for member in self.story.world.group(STACK) {
+            let members = self.story.world.group(STACK);
+            let ids: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
+            let at_rest = self.story.world.is_at_rest(&ids);
+            for member in &members {
                 if member.id == node.id() {
                     continue;
                 }
@@ -257,8 +259,7 @@ impl Scene<'_> {
             }
             ensure!(
                 std::time::Instant::now() < deadline,
-                "no replacement was restored in {PATIENCE:?}: {:?}",
-                self.story.world.group(STACK)
+                "no replacement was restored in {PATIENCE:?}: {members:?}"
             );
             // The restore waits for a sweep where its predecessor still ends.
             if at_rest {
