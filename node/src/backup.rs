@@ -85,12 +85,12 @@ pub(crate) fn retire(state: &crate::state::State) -> Result<()> {
     state.forget(LAUNCH_PREFIX)
 }
 
-/// Returns the marker that was written on this instance for this stack; a node without one is refused, unless it is
+/// Returns the marker that was written on this instance for this application; a node without one is refused, unless it is
 /// being adopted.
 fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
-    let stack = &context.settings.stack;
+    let application = &context.settings.application;
     let marker = Marker::load(&context.root)?;
-    let marker = marker.filter(|marker| marker.is_of(stack, &context.instance_id));
+    let marker = marker.filter(|marker| marker.is_of(application, &context.instance_id));
     if marker.is_some() || purpose == Purpose::Adopt {
         return Ok(marker);
     }
@@ -117,17 +117,17 @@ fn lineage(
 
 fn not_restored(context: &Context, cluster: &str) -> Failure {
     let message = format!(
-        "{}{cluster} has no valid restored marker for the stack {}: replace the instance, or send the adopt event if \
+        "{}{cluster} has no valid restored marker for the application {}: replace the instance, or send the adopt event if \
          its data are the truth",
-        context.instance_id, context.settings.stack
+        context.instance_id, context.settings.application
     );
     Failure::new(ExitCode::NotRestored, message)
 }
 
-/// Declares the node's data to be the stack's, now that they are all in S3.
+/// Declares the node's data to be the application's, now that they are all in S3.
 fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<()> {
     let marker = Marker {
-        stack: context.settings.stack.clone(),
+        application: context.settings.application.clone(),
         instance_id: context.instance_id.clone(),
         system_identifier: server.system_identifier.clone(),
         lineage: Lineage::Adopted,
@@ -228,7 +228,7 @@ impl<'c> Attempt<'c> {
 
         let index = Index {
             schema_version: SCHEMA_VERSION,
-            stack: context.settings.stack.clone(),
+            application: context.settings.application.clone(),
             backup_id: self.command.backup_id.clone(),
             run_id: self.run_id.clone(),
             operation_id: self.command.operation_id.clone(),
@@ -254,8 +254,8 @@ impl<'c> Attempt<'c> {
     }
 
     fn key(&self, name: &str) -> String {
-        let stack = &self.context.settings.stack;
-        layout::object(stack, &self.command.backup_id, &self.run_id, name)
+        let application = &self.context.settings.application;
+        layout::object(application, &self.command.backup_id, &self.run_id, name)
     }
 
     async fn timed<T>(&mut self, stage: &str, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -41,9 +41,9 @@ const READ_AHEAD: usize = 16;
 
 /// Reads and checks the index of a candidate.
 pub(crate) async fn index(context: &Context, candidate: &Candidate) -> Result<Index> {
-    let stack = &context.settings.stack;
+    let application = &context.settings.application;
     let (backup, run) = (&candidate.backup_id, &candidate.run_id);
-    let key = layout::object(stack, backup, run, layout::INDEX);
+    let key = layout::object(application, backup, run, layout::INDEX);
     let version = candidate.index_version.as_deref();
     let bytes = s3::read(
         &context.s3,
@@ -63,7 +63,7 @@ pub(crate) async fn index(context: &Context, candidate: &Candidate) -> Result<In
         );
         return Err(Failure::new(ExitCode::Verification, message));
     }
-    Index::parse(&bytes, stack, backup, run).map_err(|error| {
+    Index::parse(&bytes, application, backup, run).map_err(|error| {
         // An older backup could be restored, but would silently lose what a newer Rekindle can still read.
         let code = if is_newer_schema(&error) {
             ExitCode::NoUsableBackup

@@ -194,7 +194,7 @@ async fn object(context: &Context, id: &Sha256, purpose: Purpose) -> Result<Obje
     {
         return Ok(known);
     }
-    let key = layout::image(&context.settings.stack, id);
+    let key = layout::image(&context.settings.application, id);
     let head = s3::head(&context.s3, &context.settings.bucket, &key, None).await;
     let there = match head {
         Ok(there) => there,

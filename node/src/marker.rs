@@ -1,4 +1,4 @@
-//! The `restored` marker: the node's own proof that its data are the stack's, and not an empty application's.
+//! The `restored` marker: the node's own proof that its data are the application's, and not an empty application's.
 //!
 //! It names the instance and the cluster, so one that was baked into an image or that lies beside a fresh volume
 //! does not count.
@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shared::id::{InstanceId, OperationId, StackName};
+use shared::id::{ApplicationName, InstanceId, OperationId};
 use shared::manifest::Lineage;
 use shared::report::ExitCode;
 use time::OffsetDateTime;
@@ -20,8 +20,8 @@ const PATH: &str = "var/lib/rekindle/restored.json";
 /// What makes a node one that may be backed up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// The stack whose data the node has.
-    pub(crate) stack: StackName,
+    /// The application whose data the node has.
+    pub(crate) application: ApplicationName,
     /// The instance.
     pub(crate) instance_id: InstanceId,
     /// Postgres' system identifier.
@@ -58,7 +58,7 @@ impl Marker {
             .or_fail(ExitCode::NodeState, || format!("write {}", path.display()))
     }
 
-    /// Removes the marker, so that the node is never again backed up as the stack's truth.
+    /// Removes the marker, so that the node is never again backed up as the application's truth.
     pub(crate) fn remove(root: &Path) -> Result<()> {
         let path = path(root);
         match std::fs::remove_file(&path) {
@@ -69,19 +69,19 @@ impl Marker {
         }
     }
 
-    /// Tells whether the marker was written on this instance, for this stack and this very cluster.
+    /// Tells whether the marker was written on this instance, for this application and this very cluster.
     pub(crate) fn valid_for(
         &self,
-        stack: &StackName,
+        application: &ApplicationName,
         instance: &InstanceId,
         system_identifier: &str,
     ) -> bool {
-        self.is_of(stack, instance) && self.system_identifier == system_identifier
+        self.is_of(application, instance) && self.system_identifier == system_identifier
     }
 
-    /// Tells whether the marker was written on this instance for this stack, whatever the cluster.
-    pub(crate) fn is_of(&self, stack: &StackName, instance: &InstanceId) -> bool {
-        (&self.stack, &self.instance_id) == (stack, instance)
+    /// Tells whether the marker was written on this instance for this application, whatever the cluster.
+    pub(crate) fn is_of(&self, application: &ApplicationName, instance: &InstanceId) -> bool {
+        (&self.application, &self.instance_id) == (application, instance)
     }
 
     fn replace(&self, path: &Path) -> anyhow::Result<()> {
@@ -106,11 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_counts_only_for_its_own_stack_instance_and_cluster() {
+    fn a_marker_counts_only_for_its_own_application_instance_and_cluster() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Marker::load(root.path()).unwrap(), None);
         let marker = Marker {
-            stack: "dtr".parse().unwrap(),
+            application: "dtr".parse().unwrap(),
             instance_id: "i-0123abcd".parse().unwrap(),
             system_identifier: "7".to_owned(),
             lineage: Lineage::FirstBoot,
@@ -120,10 +120,10 @@ mod tests {
         marker.store(root.path()).unwrap();
         assert_eq!(Marker::load(root.path()).unwrap().as_ref(), Some(&marker));
 
-        let (stack, instance) = (marker.stack.clone(), marker.instance_id.clone());
-        assert!(marker.valid_for(&stack, &instance, "7"));
-        assert!(!marker.valid_for(&stack, &instance, "8"));
-        assert!(!marker.valid_for(&stack, &"i-0123abce".parse().unwrap(), "7"));
+        let (application, instance) = (marker.application.clone(), marker.instance_id.clone());
+        assert!(marker.valid_for(&application, &instance, "7"));
+        assert!(!marker.valid_for(&application, &instance, "8"));
+        assert!(!marker.valid_for(&application, &"i-0123abce".parse().unwrap(), "7"));
         assert!(!marker.valid_for(&"gitea".parse().unwrap(), &instance, "7"));
 
         Marker::remove(root.path()).unwrap();

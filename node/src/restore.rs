@@ -88,13 +88,13 @@ pub(crate) async fn remove_leftovers(context: &Context) {
     }
 }
 
-/// Returns how this instance came by its stack's data, if it has them already. The marker alone does not prove it:
+/// Returns how this instance came by its application's data, if it has them already. The marker alone does not prove it:
 /// the volume may be a fresh one.
 async fn ready_with(context: &Context) -> Result<Option<Lineage>> {
     let Some(marker) = Marker::load(&context.root)? else {
         return Ok(None);
     };
-    if !marker.is_of(&context.settings.stack, &context.instance_id) {
+    if !marker.is_of(&context.settings.application, &context.instance_id) {
         return Ok(None);
     }
     // Nothing is started here: a node that is restored and whose server is down is not to be restored again.
@@ -103,7 +103,7 @@ async fn ready_with(context: &Context) -> Result<Option<Lineage>> {
     context.progress.patiently(waiting).await?;
     let server = Server::ask(postgres).await?;
     let valid = marker.valid_for(
-        &context.settings.stack,
+        &context.settings.application,
         &context.instance_id,
         &server.system_identifier,
     );
@@ -293,7 +293,7 @@ fn mark(
     lineage: Lineage,
 ) -> Result<()> {
     let marker = Marker {
-        stack: context.settings.stack.clone(),
+        application: context.settings.application.clone(),
         instance_id: context.instance_id.clone(),
         system_identifier: server.system_identifier.clone(),
         lineage,

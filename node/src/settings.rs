@@ -7,7 +7,7 @@ mod value;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use shared::report::ExitCode;
 
 use crate::failure::{Failure, OrFail as _, Result};
@@ -19,7 +19,7 @@ pub(crate) const PATH: &str = "etc/rekindle/node.toml";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// What the node's backups are filed under.
-    pub stack: StackName,
+    pub application: ApplicationName,
     /// The bucket of backups.
     pub bucket: String,
     /// The bucket's region; the instance's own where it is not set.
@@ -135,7 +135,7 @@ impl fmt::Display for Settings {
     /// Says what the agent will do, for `rekindle-node check`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let region = self.region.as_deref().unwrap_or("the instance's own");
-        writeln!(f, "stack: {}", self.stack)?;
+        writeln!(f, "application: {}", self.application)?;
         writeln!(f, "bucket: {} (region: {region})", self.bucket)?;
         writeln!(
             f,

@@ -88,7 +88,7 @@ impl Tree<'_> {
                 None,
                 &mut io::empty(),
             )?;
-            // The stack returns the last one first.
+            // The application returns the last one first.
             for child in children(&path)?.into_iter().rev() {
                 let child_name = [&name[..], b"/", child.as_bytes()].concat();
                 waiting.push((path.join(&child), child_name));

@@ -74,7 +74,7 @@ impl FromStr for Purpose {
 /// One backup that a restore may use, with what makes its index trustworthy.
 ///
 /// Written `<backup id>/<run id>/<SHA-256 of its index>/<version id, or ->`. The node reads the index from its
-/// own stack's prefix and believes it only if the hash matches, so it needs no access to manifests.
+/// own application's prefix and believes it only if the hash matches, so it needs no access to manifests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The backup.

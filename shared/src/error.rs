@@ -38,7 +38,7 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// The stack, group or instance that a request names does not fit the request.
+    /// The application, group or instance that a request names does not fit the request.
     #[error("refused: {0}")]
     Refused(String),
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
-use crate::id::{BackupId, CommandId, InstanceId, StackName};
+use crate::id::{ApplicationName, BackupId, CommandId, InstanceId};
 
 /// What the two functions are invoked with.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,59 +90,59 @@ impl LifecycleAction {
 pub enum Request {
     /// What the one-minute rule sends as its constant input.
     Sweep,
-    /// Take a backup of this stack's node outside the schedule.
+    /// Take a backup of this application's node outside the schedule.
     BackupNow {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
     },
-    /// Name this stack's newest committed backups.
+    /// Name this application's newest committed backups.
     ListBackups {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// At most so many, 20 by default.
         #[serde(default = "default_limit")]
         limit: usize,
     },
-    /// Declare that the data of this stack's running node are the truth, and back them up.
+    /// Declare that the data of this application's running node are the truth, and back them up.
     Adopt {
-        /// The stack.
-        stack: StackName,
-        /// Needed where the stack already has backups, which then no longer are the newest.
+        /// The application.
+        application: ApplicationName,
+        /// Needed where the application already has backups, which then no longer are the newest.
         #[serde(default)]
         over_existing_backups: bool,
     },
     /// Let a backup that was kept aside take its place among the committed ones.
     AcceptQuarantined {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
     /// Take a backup out of quarantine for good.
     RejectQuarantined {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
     /// Keep a backup for ever.
     Pin {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
     /// Leave a pinned backup to retention again.
     Unpin {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
-    /// Restore a chosen backup onto this stack's running node, after a backup of what it has.
+    /// Restore a chosen backup onto this application's running node, after a backup of what it has.
     RestoreBackup {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// This one, committed or kept aside.
         #[serde(default)]
         backup_id: Option<BackupId>,
@@ -150,10 +150,10 @@ pub enum Request {
         #[serde(default, with = "time::serde::rfc3339::option")]
         before: Option<OffsetDateTime>,
     },
-    /// Close the breaker of this stack's group, and let the group launch again what Rekindle kept it from launching.
+    /// Close the breaker of this application's group, and let the group launch again what Rekindle kept it from launching.
     Resume {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
     },
 }
 
@@ -162,20 +162,20 @@ fn default_limit() -> usize {
 }
 
 impl Event {
-    /// Returns the stack that an operator's request names; other events name none.
-    pub fn stack(&self) -> Option<&StackName> {
+    /// Returns the application that an operator's request names; other events name none.
+    pub fn application(&self) -> Option<&ApplicationName> {
         match self {
             Self::Request(
-                Request::BackupNow { stack }
-                | Request::ListBackups { stack, .. }
-                | Request::Adopt { stack, .. }
-                | Request::AcceptQuarantined { stack, .. }
-                | Request::RejectQuarantined { stack, .. }
-                | Request::Pin { stack, .. }
-                | Request::Unpin { stack, .. }
-                | Request::RestoreBackup { stack, .. }
-                | Request::Resume { stack },
-            ) => Some(stack),
+                Request::BackupNow { application }
+                | Request::ListBackups { application, .. }
+                | Request::Adopt { application, .. }
+                | Request::AcceptQuarantined { application, .. }
+                | Request::RejectQuarantined { application, .. }
+                | Request::Pin { application, .. }
+                | Request::Unpin { application, .. }
+                | Request::RestoreBackup { application, .. }
+                | Request::Resume { application },
+            ) => Some(application),
             _ => None,
         }
     }

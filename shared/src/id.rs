@@ -90,8 +90,8 @@ name!(
 );
 
 name!(
-    /// The value of a group's `rekindle:stack` tag: what backups are filed under.
-    StackName,
+    /// The value of a group's `rekindle:application` tag: what backups are filed under.
+    ApplicationName,
     "1 to 63 lower-case letters, digits and inner hyphens",
     |text| {
         (1..=63).contains(&text.len())
@@ -138,7 +138,7 @@ name!(
 );
 
 name!(
-    /// The UTC time a backup was asked for, which is its name: sortable as text, unique within a stack.
+    /// The UTC time a backup was asked for, which is its name: sortable as text, unique within an application.
     BackupId,
     "a UTC time such as 20261123T021500.000Z",
     |text| parse_backup_time(text).is_some()
@@ -249,10 +249,10 @@ mod tests {
 
     #[test]
     fn malformed_names_are_refused_with_their_shape() {
-        let error = "prod/../other".parse::<StackName>().unwrap_err();
+        let error = "prod/../other".parse::<ApplicationName>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            r#"StackName "prod/../other" is not 1 to 63 lower-case letters, digits and inner hyphens"#
+            r#"ApplicationName "prod/../other" is not 1 to 63 lower-case letters, digits and inner hyphens"#
         );
         assert!("20261323T021500.000Z".parse::<BackupId>().is_err());
         assert!("+2026112T021500.000Z".parse::<BackupId>().is_err());

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::command::{Candidate, Purpose};
 use crate::error::{Error, Result};
 use crate::id::{
-    BackupId, CommandId, Crc64, InstanceId, OperationId, RunId, Sha256, StackName, is_version,
+    ApplicationName, BackupId, CommandId, Crc64, InstanceId, OperationId, RunId, Sha256, is_version,
 };
 use crate::layout;
 
@@ -52,9 +52,9 @@ pub enum Lineage {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         skipped: Vec<BackupId>,
     },
-    /// The application was started empty: a stack's first boot.
+    /// The application was started empty: an application's first boot.
     FirstBoot,
-    /// An operator declared the node's own data to be the stack's.
+    /// An operator declared the node's own data to be the application's.
     Adopted,
 }
 
@@ -124,8 +124,8 @@ pub struct Timing {
 pub struct Index {
     /// [`SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,
-    /// The stack of the node's own settings.
-    pub stack: StackName,
+    /// The application of the node's own settings.
+    pub application: ApplicationName,
     /// The backup.
     pub backup_id: BackupId,
     /// The attempt.
@@ -206,7 +206,7 @@ impl ObjectRecord {
 }
 
 impl Index {
-    /// Checks that every image lies where the stack's images do, and is there once; says what is wrong.
+    /// Checks that every image lies where the application's images do, and is there once; says what is wrong.
     fn check_images(&self) -> std::result::Result<(), String> {
         let (count, unsaved) = (self.images.len(), self.unsaved_images.len());
         if count.max(unsaved) > MOST_IMAGES {
@@ -217,7 +217,7 @@ impl Index {
         let mut seen = BTreeSet::new();
         for image in &self.images {
             let (id, key) = (&image.id, &image.object.key);
-            if *key != layout::image(&self.stack, id) {
+            if *key != layout::image(&self.application, id) {
                 return Err(format!("the image {id} lies at {key}"));
             }
             image.object.can_be_asked_for()?;
@@ -228,19 +228,24 @@ impl Index {
         Ok(())
     }
 
-    /// Reads an index, and checks that it is the one of this stack, backup and attempt, that every object lies
+    /// Reads an index, and checks that it is the one of this application, backup and attempt, that every object lies
     /// under its own prefix, and that it lists whatever a restore needs, once, and nothing else.
-    pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId, run: &RunId) -> Result<Self> {
-        let object = layout::object(stack, backup, run, layout::INDEX);
+    pub fn parse(
+        bytes: &[u8],
+        application: &ApplicationName,
+        backup: &BackupId,
+        run: &RunId,
+    ) -> Result<Self> {
+        let object = layout::object(application, backup, run, layout::INDEX);
         let index: Self = parse_versioned(bytes, &object)?;
         let wrong = |problem: String| Err(Error::contract(object.as_str(), problem));
-        if (&index.stack, &index.backup_id, &index.run_id) != (stack, backup, run) {
+        if (&index.application, &index.backup_id, &index.run_id) != (application, backup, run) {
             return wrong(format!(
                 "it describes {}/{}/{}",
-                index.stack, index.backup_id, index.run_id
+                index.application, index.backup_id, index.run_id
             ));
         }
-        let prefix = layout::run_prefix(stack, backup, run);
+        let prefix = layout::run_prefix(application, backup, run);
         let mut listed: BTreeMap<&str, usize> = BTreeMap::new();
         for record in &index.objects {
             if let Err(problem) = record.check(&prefix) {
@@ -279,7 +284,7 @@ impl Index {
 
     /// Returns the object with this name within the backup.
     pub fn object(&self, name: &str) -> Result<&ObjectRecord> {
-        let key = layout::object(&self.stack, &self.backup_id, &self.run_id, name);
+        let key = layout::object(&self.application, &self.backup_id, &self.run_id, name);
         let found = self.objects.iter().find(|record| record.key == key);
         found.ok_or_else(|| Error::contract(key, "the index does not list it"))
     }
@@ -316,18 +321,19 @@ impl Index {
 }
 
 impl Manifest {
-    /// Reads a manifest and checks that it commits this stack's backup of this id, and names no object of another.
-    pub fn parse(bytes: &[u8], stack: &StackName, backup: &BackupId) -> Result<Self> {
-        let key = layout::manifest(stack, backup);
+    /// Reads a manifest and checks that it commits this application's backup of this id, and names no object of another.
+    pub fn parse(bytes: &[u8], application: &ApplicationName, backup: &BackupId) -> Result<Self> {
+        let key = layout::manifest(application, backup);
         let manifest: Self = parse_versioned(bytes, &key)?;
-        if &manifest.index.stack != stack || &manifest.index.backup_id != backup {
-            let (other_stack, other_backup) = (&manifest.index.stack, &manifest.index.backup_id);
+        if &manifest.index.application != application || &manifest.index.backup_id != backup {
+            let (other_application, other_backup) =
+                (&manifest.index.application, &manifest.index.backup_id);
             return Err(Error::contract(
                 key,
-                format!("it belongs to {other_stack}/{other_backup}"),
+                format!("it belongs to {other_application}/{other_backup}"),
             ));
         }
-        let prefix = layout::run_prefix(stack, backup, &manifest.index.run_id);
+        let prefix = layout::run_prefix(application, backup, &manifest.index.run_id);
         let own = &manifest.index_object;
         if own.key.strip_prefix(&prefix) != Some(layout::INDEX) {
             return Err(Error::contract(

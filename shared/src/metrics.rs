@@ -6,9 +6,9 @@
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use crate::id::StackName;
+use crate::id::ApplicationName;
 
-/// What is measured of a stack.
+/// What is measured of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// Seconds since the newest committed backup was asked for: what would be lost now.
@@ -23,9 +23,9 @@ pub enum Metric {
     RestoreSeconds,
     /// Seconds between a restored backup's start and its restore: what was lost.
     RestoredAge,
-    /// 1 for as long as a group of the stack may launch nothing; not printed otherwise.
+    /// 1 for as long as a group of the application may launch nothing; not printed otherwise.
     LaunchesSuspended,
-    /// 1 for as long as a backup of the stack is kept aside; not printed otherwise.
+    /// 1 for as long as a backup of the application is kept aside; not printed otherwise.
     BackupsQuarantined,
 }
 
@@ -54,31 +54,41 @@ impl Metric {
     }
 }
 
-/// Prints measurements of a stack.
-pub fn measured(namespace: &str, now: OffsetDateTime, stack: &StackName, values: &[(Metric, f64)]) {
+/// Prints measurements of an application.
+pub fn measured(
+    namespace: &str,
+    now: OffsetDateTime,
+    application: &ApplicationName,
+    values: &[(Metric, f64)],
+) {
     if !values.is_empty() {
-        print(&measurements(namespace, now, stack, values));
+        print(&measurements(namespace, now, application, values));
     }
 }
 
-/// Prints that something failed. `kind` is the word of an error or of an exit code. There is no stack where the
+/// Prints that something failed. `kind` is the word of an error or of an exit code. There is no application where the
 /// failure concerns none, or none that is known.
-pub fn failed(namespace: &str, now: OffsetDateTime, stack: Option<&StackName>, kind: &str) {
-    print(&failure(namespace, now, stack, kind));
+pub fn failed(
+    namespace: &str,
+    now: OffsetDateTime,
+    application: Option<&ApplicationName>,
+    kind: &str,
+) {
+    print(&failure(namespace, now, application, kind));
 }
 
 fn measurements(
     namespace: &str,
     now: OffsetDateTime,
-    stack: &StackName,
+    application: &ApplicationName,
     values: &[(Metric, f64)],
 ) -> Value {
     let metrics: Vec<Value> = values
         .iter()
         .map(|(metric, _)| json!({"Name": metric.name(), "Unit": metric.unit()}))
         .collect();
-    let mut line = envelope(namespace, now, &json!([["Stack"]]), &metrics);
-    line.insert("Stack".to_owned(), json!(stack));
+    let mut line = envelope(namespace, now, &json!([["Application"]]), &metrics);
+    line.insert("Application".to_owned(), json!(application));
     line.extend(
         values
             .iter()
@@ -88,15 +98,20 @@ fn measurements(
 }
 
 /// The metric without dimensions is the one for the alarm; the others say where and what.
-fn failure(namespace: &str, now: OffsetDateTime, stack: Option<&StackName>, kind: &str) -> Value {
-    let dimensions = match stack {
-        Some(_) => json!([[], ["Stack"], ["Stack", "Kind"]]),
+fn failure(
+    namespace: &str,
+    now: OffsetDateTime,
+    application: Option<&ApplicationName>,
+    kind: &str,
+) -> Value {
+    let dimensions = match application {
+        Some(_) => json!([[], ["Application"], ["Application", "Kind"]]),
         None => json!([[], ["Kind"]]),
     };
     let metrics = [json!({"Name": "Failures", "Unit": "Count"})];
     let mut line = envelope(namespace, now, &dimensions, &metrics);
-    if let Some(stack) = stack {
-        line.insert("Stack".to_owned(), json!(stack));
+    if let Some(application) = application {
+        line.insert("Application".to_owned(), json!(application));
     }
     line.insert("Kind".to_owned(), json!(kind));
     line.insert("Failures".to_owned(), json!(1));
@@ -132,33 +147,39 @@ mod tests {
 
     #[test]
     fn a_measurement_is_one_embedded_metric_line() {
-        let stack = "dtr".parse().unwrap();
+        let application = "dtr".parse().unwrap();
         let values = [(Metric::BackupAge, 62.5), (Metric::BackupRows, 100_000.0)];
-        let line = measurements("Rekindle", NOW, &stack, &values);
+        let line = measurements("Rekindle", NOW, &application, &values);
         let metrics = json!([{"Name": "BackupAge", "Unit": "Seconds"}, {"Name": "BackupRows", "Unit": "Count"}]);
         let directive =
-            json!({"Namespace": "Rekindle", "Dimensions": [["Stack"]], "Metrics": metrics});
+            json!({"Namespace": "Rekindle", "Dimensions": [["Application"]], "Metrics": metrics});
         let expected = json!({
             "_aws": {"Timestamp": 1_795_400_100_000_i64, "CloudWatchMetrics": [directive]},
-            "Stack": "dtr", "BackupAge": 62.5, "BackupRows": 100_000.0,
+            "Application": "dtr", "BackupAge": 62.5, "BackupRows": 100_000.0,
         });
         assert_eq!(line, expected);
     }
 
     #[test]
     fn a_failure_counts_with_and_without_its_dimensions() {
-        let stack = "dtr".parse().unwrap();
-        let line = failure("Rekindle", NOW, Some(&stack), "Busy");
+        let application = "dtr".parse().unwrap();
+        let line = failure("Rekindle", NOW, Some(&application), "Busy");
         let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
-        assert_eq!(dimensions, &json!([[], ["Stack"], ["Stack", "Kind"]]));
         assert_eq!(
-            (&line["Stack"], &line["Kind"], &line["Failures"]),
+            dimensions,
+            &json!([[], ["Application"], ["Application", "Kind"]])
+        );
+        assert_eq!(
+            (&line["Application"], &line["Kind"], &line["Failures"]),
             (&json!("dtr"), &json!("Busy"), &json!(1))
         );
 
         let line = failure("Rekindle", NOW, None, "Event");
         let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
         assert_eq!(dimensions, &json!([[], ["Kind"]]));
-        assert_eq!((line.get("Stack"), &line["Kind"]), (None, &json!("Event")));
+        assert_eq!(
+            (line.get("Application"), &line["Kind"]),
+            (None, &json!("Event"))
+        );
     }
 }

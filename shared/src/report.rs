@@ -78,7 +78,7 @@ exit_codes! {
     ConfigurationCapture = 24 transient "ConfigurationCapture", "A configured file could not be archived: the message names it.";
     Verification = 25 transient "Verification", "What was read is not what was backed up, so it was neither committed nor restored: look at the named object's noncurrent versions, and at the node's memory and disk.";
     NoUsableBackup = 30 permanent "NoUsableBackup", "None of the offered backups passed verification: look at the skipped ones in the report; the README's section on restores that keep failing says how to go further back.";
-    Download = 31 transient "Download", "S3 did not deliver an object: check the node's access to backups/ of its own stack.";
+    Download = 31 transient "Download", "S3 did not deliver an object: check the node's access to backups/ of its own application.";
     Restore = 32 transient "Restore", "`pg_restore` or `psql` failed: its own words are in the message.";
     ServerTooOld = 33 permanent "ServerTooOld", "The server is older than the one that was backed up: start the same or a newer major version.";
     ExtensionMissing = 34 permanent "ExtensionMissing", "Install the extension's files on the new node's server.";
@@ -179,7 +179,7 @@ pub enum RestoreOutcome {
         /// Bytes read from S3.
         bytes: u64,
     },
-    /// An empty application: the stack's first boot.
+    /// An empty application: the application's first boot.
     FirstBoot,
     /// What it had: an earlier command had already made this node ready.
     AlreadyRestored {

@@ -72,17 +72,20 @@ mod tests {
     const EXPECTED: &[(&str, &str)] = &[
         (
             "accept-quarantined",
-            r#"AcceptQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            r#"AcceptQuarantined { application: ApplicationName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
         ),
         (
             "adopt",
-            r#"Adopt { stack: StackName("dtr"), over_existing_backups: false }"#,
+            r#"Adopt { application: ApplicationName("dtr"), over_existing_backups: false }"#,
         ),
         (
             "backup-failed",
             "rekindle-backup of i-04d1c8f7a2b3e6905 ended Failed",
         ),
-        ("backup-now", r#"BackupNow { stack: StackName("dtr") }"#),
+        (
+            "backup-now",
+            r#"BackupNow { application: ApplicationName("dtr") }"#,
+        ),
         (
             "backup-succeeded",
             "rekindle-backup of i-04d1c8f7a2b3e6905 ended Success",
@@ -109,23 +112,23 @@ mod tests {
         ),
         (
             "list-backups",
-            r#"ListBackups { stack: StackName("dtr"), limit: 5 }"#,
+            r#"ListBackups { application: ApplicationName("dtr"), limit: 5 }"#,
         ),
         (
             "pin",
-            r#"Pin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            r#"Pin { application: ApplicationName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
         ),
         (
             "reject-quarantined",
-            r#"RejectQuarantined { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            r#"RejectQuarantined { application: ApplicationName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
         ),
         (
             "restore-backup",
-            r#"RestoreBackup { stack: StackName("dtr"), backup_id: Some(BackupId("20261123T021500.000Z")), before: None }"#,
+            r#"RestoreBackup { application: ApplicationName("dtr"), backup_id: Some(BackupId("20261123T021500.000Z")), before: None }"#,
         ),
         (
             "restore-before",
-            r#"RestoreBackup { stack: StackName("dtr"), backup_id: None, before: Some(2026-11-23 2:00:00.0 +00:00:00) }"#,
+            r#"RestoreBackup { application: ApplicationName("dtr"), backup_id: None, before: Some(2026-11-23 2:00:00.0 +00:00:00) }"#,
         ),
         (
             "restore-failed",
@@ -139,7 +142,10 @@ mod tests {
             "restore-timed-out",
             "rekindle-restore of i-0b7e4c2a91d3f5068 ended TimedOut",
         ),
-        ("resume", r#"Resume { stack: StackName("dtr") }"#),
+        (
+            "resume",
+            r#"Resume { application: ApplicationName("dtr") }"#,
+        ),
         ("schedule-rule", "tick at 2026-11-23 2:15:00.0 +00:00:00"),
         (
             "schedule-scheduler",
@@ -152,7 +158,7 @@ mod tests {
         ),
         (
             "unpin",
-            r#"Unpin { stack: StackName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
+            r#"Unpin { application: ApplicationName("dtr"), backup_id: BackupId("20261123T021500.000Z") }"#,
         ),
     ];
 

@@ -28,9 +28,9 @@ pub const STORAGE: &str = "docker_trusted_registry_image_storage_0";
 /// The bucket in which the registry keeps images.
 pub const IMAGES: &str = "registry-images";
 
-/// How a stack's containers are set up, the same on every node of it.
+/// How an application's containers are set up, the same on every node of it.
 #[derive(Debug, Clone)]
-pub struct Stack {
+pub struct Application {
     /// Its name.
     pub name: String,
     /// The image of both containers.
@@ -48,8 +48,8 @@ pub struct Stack {
     pub with_image: bool,
 }
 
-impl Stack {
-    /// Sets a stack up in a stand-in; `image` is on this machine's engine.
+impl Application {
+    /// Sets an application up in a stand-in; `image` is on this machine's engine.
     pub fn new(world: &StandIn, name: &str, image: &str) -> Result<Self> {
         let outside = world.directory().join("outside").join(name);
         std::fs::create_dir_all(&outside)?;
@@ -71,15 +71,15 @@ impl Stack {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Describes the group whose nodes run this stack.
+    /// Describes the group whose nodes run this application.
     pub fn group(&self, bucket: &str) -> ProtectedGroup {
-        let (stack, bucket) = (self.clone(), bucket.to_owned());
+        let (application, bucket) = (self.clone(), bucket.to_owned());
         ProtectedGroup {
             name: self.name.clone(),
-            stack: self.name.clone(),
+            application: self.name.clone(),
             user_data: Arc::new(move |node| {
-                let (stack, bucket) = (stack.clone(), bucket.clone());
-                async move { stack.prepare(&node, &bucket).await }.boxed()
+                let (application, bucket) = (application.clone(), bucket.clone());
+                async move { application.prepare(&node, &bucket).await }.boxed()
             }),
             retain_on_abandon: false,
             tagged: true,
@@ -161,7 +161,7 @@ code=$(curl --silent --max-time 5 --cacert '{outside}/ca.pem' --output /dev/null
     fn write_settings(&self, node: &Node, bucket: &str, cluster: &Cluster) -> Result<()> {
         let paths = CONFIGURATION.map(|path| format!("\"/{path}\"")).join(", ");
         let settings = format!(
-            r#"stack = "{stack}"
+            r#"application = "{application}"
 bucket = "{bucket}"
 
 [configuration]
@@ -181,7 +181,7 @@ stop = ["{programs}/registry-stop"]
 health = ["{programs}/registry-health"]
 health_timeout_seconds = 60
 "#,
-            stack = self.name,
+            application = self.name,
             start = cluster.start_script().display(),
             programs = node.root().join("usr/local/bin").display(),
         );
@@ -301,13 +301,13 @@ storage:
 }
 
 /// Returns the SHA-256 fingerprint of the certificate that the registry shows.
-pub async fn tls_identity(stack: &Stack) -> Result<String> {
+pub async fn tls_identity(application: &Application) -> Result<String> {
     let script = "openssl s_client -connect \"$0\" -CAfile \"$1/ca.pem\" -verify_return_error </dev/null 2>/dev/null |
         openssl x509 -noout -fingerprint -sha256";
     let mut command = Command::new("bash");
     command
-        .args(["-o", "pipefail", "-c", script, &stack.address()])
-        .arg(&stack.outside)
+        .args(["-o", "pipefail", "-c", script, &application.address()])
+        .arg(&application.outside)
         .stdin(Stdio::null());
     let output = command.output().await?;
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use serde_json::Value;
 use shared::command::AGENT_STEP;
 use shared::env;
-use shared::id::{BackupId, StackName};
+use shared::id::{ApplicationName, BackupId};
 use shared::layout::{self, Shelf};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreReport};
@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 /// Rows of a filled node; few, so that a test stays short.
 pub const ROWS: u64 = 300;
 
-/// A stand-in with any number of protected groups. A group, its stack and its tag share one name.
+/// A stand-in with any number of protected groups. A group, its application and its tag share one name.
 pub struct Protected {
     /// The stand-in.
     pub world: StandIn,
@@ -77,33 +77,37 @@ impl Protected {
     }
 
     /// Starts a stand-in with one filled group in service; returns its node, too.
-    pub async fn one(stack: &str) -> Result<(Self, Arc<Node>)> {
+    pub async fn one(application: &str) -> Result<(Self, Arc<Node>)> {
         let protected = Self::start().await?;
-        let node = protected.filled(stack).await?;
+        let node = protected.filled(application).await?;
         Ok((protected, node))
     }
 
-    /// Returns what drives the application of this stack's nodes.
-    pub fn load(&self, stack: &str) -> Result<Load> {
-        let directory = self.world.directory().join("loads").join(stack);
+    /// Returns what drives the application of this application's nodes.
+    pub fn load(&self, application: &str) -> Result<Load> {
+        let directory = self.world.directory().join("loads").join(application);
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
         Ok(Load::in_directory(&directory))
     }
 
     /// Describes a protected group whose nodes run the registry.
-    pub fn description(&self, stack: &str) -> Result<ProtectedGroup> {
-        let load = self.load(stack)?;
-        Ok(registry::protected_group(stack, self.world.bucket(), &load))
+    pub fn description(&self, application: &str) -> Result<ProtectedGroup> {
+        let load = self.load(application)?;
+        Ok(registry::protected_group(
+            application,
+            self.world.bucket(),
+            &load,
+        ))
     }
 
     /// Creates a group whose machines are changed by `prepare`, too, before their agent starts.
     pub fn create_changed(
         &self,
-        stack: &str,
+        application: &str,
         prepare: impl Fn(&Node) -> Result<()> + Send + Sync + 'static,
     ) -> Result<()> {
-        let group = self.description(stack)?;
+        let group = self.description(application)?;
         let (inner, prepare) = (group.user_data, Arc::new(prepare));
         let user_data: UserData = Arc::new(move |node| {
             let (inner, prepare) = (Arc::clone(&inner), Arc::clone(&prepare));
@@ -118,24 +122,24 @@ impl Protected {
     }
 
     /// Creates a group and waits until its first, still empty, node is in service.
-    pub async fn empty(&self, stack: &str) -> Result<Arc<Node>> {
-        self.world.create_group(self.description(stack)?)?;
-        self.in_service(stack, None).await
+    pub async fn empty(&self, application: &str) -> Result<Arc<Node>> {
+        self.world.create_group(self.description(application)?)?;
+        self.in_service(application, None).await
     }
 
     /// Creates a group and fills its first node with a small registry.
-    pub async fn filled(&self, stack: &str) -> Result<Arc<Node>> {
-        let node = self.empty(stack).await?;
+    pub async fn filled(&self, application: &str) -> Result<Arc<Node>> {
+        let node = self.empty(application).await?;
         fill(&node).await?;
         Ok(node)
     }
 
     /// Waits until a node of the group other than `not` is in service; the minute sweep fires meanwhile.
-    pub async fn in_service(&self, stack: &str, not: Option<&Node>) -> Result<Arc<Node>> {
+    pub async fn in_service(&self, application: &str, not: Option<&Node>) -> Result<Arc<Node>> {
         let not = not.map(Node::id);
-        let arrival = self.world.wait_until_in_service(stack, not, PATIENCE);
+        let arrival = self.world.wait_until_in_service(application, not, PATIENCE);
         let arrived = self.sweeping(arrival).await;
-        let node = arrived.with_context(|| format!("{:#?}", self.problems(stack)))?;
+        let node = arrived.with_context(|| format!("{:#?}", self.problems(application)))?;
         self.world
             .wait_until_at_rest(&[node.id()], PATIENCE)
             .await?;
@@ -163,15 +167,15 @@ impl Protected {
     }
 
     /// Sends the operator's request to resume; returns what it came to.
-    pub async fn resume(&self, stack: &str) -> Result<Value> {
-        let request = serde_json::json!({"rekindle": "resume", "stack": stack});
+    pub async fn resume(&self, application: &str) -> Result<Value> {
+        let request = serde_json::json!({"rekindle": "resume", "application": application});
         let answer = self.world.invoke(&self.function("restore")?, request).await;
-        answer.map_err(|error| anyhow::anyhow!("resume {stack}: {error}"))
+        answer.map_err(|error| anyhow::anyhow!("resume {application}: {error}"))
     }
 
-    /// Returns the committed backups of a stack, oldest first.
-    pub fn backups(&self, stack: &str) -> Result<Vec<BackupId>> {
-        let prefix = Shelf::Committed.prefix(&stack.parse()?);
+    /// Returns the committed backups of an application, oldest first.
+    pub fn backups(&self, application: &str) -> Result<Vec<BackupId>> {
+        let prefix = Shelf::Committed.prefix(&application.parse()?);
         let keys = self.world.s3().keys(self.world.bucket(), &prefix)?;
         keys.iter()
             .map(|key| {
@@ -181,26 +185,28 @@ impl Protected {
     }
 
     /// Reads a committed backup's manifest.
-    pub fn manifest(&self, stack: &str, backup: &BackupId) -> Result<Manifest> {
-        let stack: StackName = stack.parse()?;
-        let key = layout::manifest(&stack, backup);
+    pub fn manifest(&self, application: &str, backup: &BackupId) -> Result<Manifest> {
+        let application: ApplicationName = application.parse()?;
+        let key = layout::manifest(&application, backup);
         let bytes = self.world.s3().read(self.world.bucket(), &key)?;
-        Ok(Manifest::parse(&bytes, &stack, backup)?)
+        Ok(Manifest::parse(&bytes, &application, backup)?)
     }
 
-    /// Waits until the stack has more than `before` backups; returns the newest one's manifest.
-    pub async fn committed(&self, stack: &str, before: usize) -> Result<Manifest> {
-        let what = format!("more than {before} committed backups of {stack}");
+    /// Waits until the application has more than `before` backups; returns the newest one's manifest.
+    pub async fn committed(&self, application: &str, before: usize) -> Result<Manifest> {
+        let what = format!("more than {before} committed backups of {application}");
         let newest = wait_for(&what, PATIENCE, async || {
-            let backups = self.backups(stack).map_err(|error| format!("{error:#}"))?;
+            let backups = self
+                .backups(application)
+                .map_err(|error| format!("{error:#}"))?;
             if backups.len() > before {
                 Ok(backups.last().cloned())
             } else {
-                Err(format!("{backups:?}; {:#?}", self.problems(stack)))
+                Err(format!("{backups:?}; {:#?}", self.problems(application)))
             }
         })
         .await?;
-        self.manifest(stack, &newest)
+        self.manifest(application, &newest)
     }
 
     /// Counts the uploads to the bucket of backups that were begun and neither completed nor aborted, as S3 lists them.
@@ -211,11 +217,11 @@ impl Protected {
         Ok(listed.uploads().len())
     }
 
-    /// Fires the schedule and waits until the stack has one backup more.
-    pub async fn back_up(&self, stack: &str) -> Result<Manifest> {
-        let before = self.backups(stack)?.len();
+    /// Fires the schedule and waits until the application has one backup more.
+    pub async fn back_up(&self, application: &str) -> Result<Manifest> {
+        let before = self.backups(application)?.len();
         self.world.tick();
-        self.committed(stack, before).await
+        self.committed(application, before).await
     }
 
     /// Returns the name of the function whose name contains `word`, such as `backup`.
@@ -372,23 +378,23 @@ impl Protected {
         self.world.logs().len()
     }
 
-    /// Returns the ERROR lines that name a stack.
-    pub fn problems(&self, stack: &str) -> Vec<Value> {
+    /// Returns the ERROR lines that name an application.
+    pub fn problems(&self, application: &str) -> Vec<Value> {
         let lines = self.lines(0).into_iter();
         lines
-            .filter(|line| line["level"] == "ERROR" && line["fields"]["stack"] == stack)
+            .filter(|line| line["level"] == "ERROR" && line["fields"]["application"] == application)
             .collect()
     }
 
-    /// Waits for the ERROR line of a stack with this word, and for the metric that raises the alarm; returns the
+    /// Waits for the ERROR line of an application with this word, and for the metric that raises the alarm; returns the
     /// line's message.
-    pub async fn failure(&self, stack: &str, kind: &str) -> Result<String> {
-        let what = format!("an ERROR line and a metric of the kind {kind} for {stack}");
+    pub async fn failure(&self, application: &str, kind: &str) -> Result<String> {
+        let what = format!("an ERROR line and a metric of the kind {kind} for {application}");
         wait_for(&what, PATIENCE, async || {
-            let problems = self.problems(stack);
+            let problems = self.problems(application);
             let line = problems.iter().find(|line| line["fields"]["kind"] == kind);
             let metric = self.lines(0).into_iter().any(|line| {
-                line["Failures"] == 1 && line["Stack"] == stack && line["Kind"] == kind
+                line["Failures"] == 1 && line["Application"] == application && line["Kind"] == kind
             });
             match line.and_then(|line| line["fields"]["message"].as_str()) {
                 Some(message) if metric => Ok(Some(message.to_owned())),

@@ -76,11 +76,11 @@ impl Load {
 }
 
 /// Describes a protected group whose nodes run this application.
-pub fn protected_group(stack: &str, bucket: &str, load: &Load) -> ProtectedGroup {
-    let (name, bucket, load) = (stack.to_owned(), bucket.to_owned(), load.clone());
+pub fn protected_group(application: &str, bucket: &str, load: &Load) -> ProtectedGroup {
+    let (name, bucket, load) = (application.to_owned(), bucket.to_owned(), load.clone());
     ProtectedGroup {
-        name: stack.to_owned(),
-        stack: stack.to_owned(),
+        name: application.to_owned(),
+        application: application.to_owned(),
         user_data: Arc::new(move |node| {
             let (name, bucket, load) = (name.clone(), bucket.clone(), load.clone());
             async move { prepare(&node, &name, &bucket, &load).await }.boxed()
@@ -92,12 +92,12 @@ pub fn protected_group(stack: &str, bucket: &str, load: &Load) -> ProtectedGroup
 
 /// Prepares a fresh node, as user data would: a Postgres cluster that is not started yet, the application's
 /// commands, and the agent's settings.
-pub async fn prepare(node: &Arc<Node>, stack: &str, bucket: &str, load: &Load) -> Result<()> {
+pub async fn prepare(node: &Arc<Node>, application: &str, bucket: &str, load: &Load) -> Result<()> {
     let root = node.root();
     let cluster = Cluster::create(&root.join("var/lib/postgresql")).await?;
     let programs = root.join("usr/local/bin");
-    let application = std::env::current_exe().context("find this program")?;
-    let application = application
+    let this_program = std::env::current_exe().context("find this program")?;
+    let program = this_program
         .ancestors()
         .map(|directory| directory.join("application"))
         .find(|path| path.is_file())
@@ -113,11 +113,11 @@ pid_file="$REKINDLE_ROOT/run/registry.pid"
 {ready}
 [ ! -s "$pid_file" ] || ! kill -0 "$(cat "$pid_file")" 2>/dev/null || exit 0
 : > "$pid_file"
-setsid '{application}' --database 'host={host} port={port} user=postgres dbname={MAIN_DATABASE}' \
+setsid '{program}' --database 'host={host} port={port} user=postgres dbname={MAIN_DATABASE}' \
     --acknowledged '{acknowledged}' --load '{switch}' --pid-file "$pid_file" </dev/null >/dev/null 2>&1 &
 echo $! > "$pid_file"
 "#,
-        application = application.display(),
+        program = program.display(),
         acknowledged = load.acknowledged.display(),
         switch = load.switch.display(),
     );
@@ -144,7 +144,7 @@ rm -f "$pid_file"
     }
     let paths = CONFIGURATION.map(|path| format!("\"/{path}\"")).join(", ");
     let settings = format!(
-        r#"stack = "{stack}"
+        r#"application = "{application}"
 bucket = "{bucket}"
 
 [configuration]

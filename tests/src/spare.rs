@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use shared::checksum::digests;
 use shared::command::Candidate;
-use shared::id::{BackupId, RunId, StackName};
+use shared::id::{ApplicationName, BackupId, RunId};
 use shared::layout;
 use shared::manifest::{Index, Manifest, ObjectRecord};
 use shared::report::Report;
@@ -57,21 +57,27 @@ pub struct Holding {
 }
 
 impl Spare {
-    /// Boots a machine with the settings of `stack` and an empty Postgres that is not started yet.
-    pub async fn boot(protected: &Protected, stack: &str) -> Result<Self> {
+    /// Boots a machine with the settings of `application` and an empty Postgres that is not started yet.
+    pub async fn boot(protected: &Protected, application: &str) -> Result<Self> {
         let world = &protected.world;
-        let surroundings = world.surroundings(stack)?;
+        let surroundings = world.surroundings(application)?;
         let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
         let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
-        registry::prepare(&node, stack, world.bucket(), &protected.load(stack)?).await?;
+        registry::prepare(
+            &node,
+            application,
+            world.bucket(),
+            &protected.load(application)?,
+        )
+        .await?;
         node.finish_boot()?;
         Ok(Self { node })
     }
 
     /// Boots a machine that has data of its own: a table, a database and configuration that a failing restore
     /// must not touch.
-    pub async fn with_data(protected: &Protected, stack: &str) -> Result<Self> {
-        let spare = Self::boot(protected, stack).await?;
+    pub async fn with_data(protected: &Protected, application: &str) -> Result<Self> {
+        let spare = Self::boot(protected, application).await?;
         let cluster = spare.node.cluster()?;
         cluster.start().await?;
         let main = cluster.connect(registry::MAIN_DATABASE).await?;
@@ -196,10 +202,10 @@ pub fn forge(
 ) -> Result<Manifest> {
     let (s3, bucket) = (protected.world.s3(), protected.world.bucket());
     let mut index = genuine.index.clone();
-    let old = layout::run_prefix(&index.stack, &index.backup_id, &index.run_id);
+    let old = layout::run_prefix(&index.application, &index.backup_id, &index.run_id);
     let run = &uuid::Uuid::new_v4().simple().to_string()[..8];
     index.run_id = run.parse::<RunId>()?;
-    let new = layout::run_prefix(&index.stack, &index.backup_id, &index.run_id);
+    let new = layout::run_prefix(&index.application, &index.backup_id, &index.run_id);
     let mut parts = Parts::new();
     for record in &index.objects {
         let name = record.key.strip_prefix(&old).context("an alien key")?;
@@ -247,7 +253,7 @@ pub fn age(protected: &Protected, genuine: &Manifest, to: &BackupId) -> Result<(
     }
     let mut manifest = genuine.clone();
     manifest.index.backup_id = to.clone();
-    let key = layout::manifest(&manifest.index.stack, to);
+    let key = layout::manifest(&manifest.index.application, to);
     s3.replace(bucket, &key, &serde_json::to_vec(&manifest)?)
 }
 
@@ -261,7 +267,7 @@ pub fn edit_contents(part: &mut Vec<u8>, change: impl FnOnce(&mut Value)) -> Res
 
 /// Puts a forged manifest in the place of the genuine one.
 pub fn commit(protected: &Protected, forged: &Manifest) -> Result<()> {
-    let key = layout::manifest(&forged.index.stack, &forged.index.backup_id);
+    let key = layout::manifest(&forged.index.application, &forged.index.backup_id);
     let bytes = serde_json::to_vec_pretty(forged)?;
     let world = &protected.world;
     world.s3().replace(world.bucket(), &key, &bytes)
@@ -273,8 +279,8 @@ pub fn change_manifest(
     genuine: &Manifest,
     change: impl FnOnce(&mut Value),
 ) -> Result<()> {
-    let stack: &StackName = &genuine.index.stack;
-    let key = layout::manifest(stack, &genuine.index.backup_id);
+    let application: &ApplicationName = &genuine.index.application;
+    let key = layout::manifest(application, &genuine.index.backup_id);
     let mut json = serde_json::to_value(genuine)?;
     change(&mut json);
     let world = &protected.world;

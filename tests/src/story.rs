@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use shared::layout::{self, Shelf};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreOutcome, RestoreReport};
@@ -23,8 +23,8 @@ use crate::registry::{self, Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
 use crate::wait::wait_for;
 use crate::world::StandIn;
 
-/// The name of the group and of its stack.
-pub const STACK: &str = "registry";
+/// The name of the group and of its application.
+pub const APPLICATION: &str = "registry";
 
 /// How long any step may take; a story of millions of rows takes its time.
 const PATIENCE: Duration = Duration::from_mins(20);
@@ -143,12 +143,12 @@ struct Story<'a> {
 impl Story<'_> {
     async fn first_node(&self) -> Result<Arc<Node>> {
         self.world.create_group(registry::protected_group(
-            STACK,
+            APPLICATION,
             self.world.bucket(),
             &self.load,
         ))?;
         self.world
-            .wait_until_in_service(STACK, None, PATIENCE)
+            .wait_until_in_service(APPLICATION, None, PATIENCE)
             .await
     }
 
@@ -174,7 +174,7 @@ impl Story<'_> {
 
     /// Fires the schedule and waits for the commit.
     async fn backup(&mut self) -> Result<Manifest> {
-        let members = self.world.group(STACK);
+        let members = self.world.group(APPLICATION);
         let members: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
         self.world.wait_until_at_rest(&members, PATIENCE).await?;
         let before = self.backups()?.len();
@@ -201,17 +201,17 @@ impl Story<'_> {
 
     /// Returns the keys of the committed backups, oldest first.
     fn backups(&self) -> Result<Vec<String>> {
-        let stack: StackName = STACK.parse()?;
+        let application: ApplicationName = APPLICATION.parse()?;
         self.world
             .s3()
-            .keys(self.world.bucket(), &Shelf::Committed.prefix(&stack))
+            .keys(self.world.bucket(), &Shelf::Committed.prefix(&application))
     }
 
     fn manifest(&self, key: &str) -> Result<Manifest> {
         let id =
             layout::backup_of_manifest(key).with_context(|| format!("{key} is no manifest"))?;
         let bytes = self.world.s3().read(self.world.bucket(), key)?;
-        Ok(Manifest::parse(&bytes, &STACK.parse()?, &id)?)
+        Ok(Manifest::parse(&bytes, &APPLICATION.parse()?, &id)?)
     }
 
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
@@ -219,7 +219,7 @@ impl Story<'_> {
         self.world.kill_instance(node.id()).await?;
         let next = self
             .world
-            .wait_until_in_service(STACK, Some(node.id()), PATIENCE)
+            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let restore = self.restore_of(&next).await?;
@@ -261,7 +261,7 @@ impl Story<'_> {
         self.world.terminate(node.id()).await?;
         let next = self
             .world
-            .wait_until_in_service(STACK, Some(node.id()), PATIENCE)
+            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let acknowledged = self.load.acknowledged()?;
@@ -372,7 +372,7 @@ impl Story<'_> {
         let RestoreOutcome::Restored { backup_id, .. } = &report.outcome else {
             anyhow::bail!("nothing was restored: {:?}", report.outcome);
         };
-        let manifest = self.manifest(&layout::manifest(&STACK.parse()?, backup_id))?;
+        let manifest = self.manifest(&layout::manifest(&APPLICATION.parse()?, backup_id))?;
         Ok(manifest.index.started_at)
     }
 }

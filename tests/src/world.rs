@@ -39,8 +39,8 @@ pub type UserData = Arc<dyn Fn(Arc<Node>) -> BoxFuture<'static, Result<()>> + Se
 pub struct ProtectedGroup {
     /// The group's name.
     pub name: String,
-    /// The stack that its tag names.
-    pub stack: String,
+    /// The application that its tag names.
+    pub application: String,
     /// What prepares its machines.
     pub user_data: UserData,
     /// Whether an instance whose terminate hook is abandoned is kept.
@@ -50,7 +50,7 @@ pub struct ProtectedGroup {
 }
 
 /// The tag by which Rekindle finds the groups that it protects.
-pub const STACK_TAG: &str = "rekindle:stack";
+pub const APPLICATION_TAG: &str = "rekindle:application";
 
 /// A running stand-in. All its processes and directories go when it is dropped.
 pub struct StandIn {
@@ -164,12 +164,12 @@ impl StandIn {
     pub fn create_group(&self, group: ProtectedGroup) -> Result<()> {
         let launch = Launch {
             user_data: group.user_data,
-            surroundings: self.surroundings(&group.stack)?,
+            surroundings: self.surroundings(&group.application)?,
         };
         lock(&self.state.launches).insert(group.name.clone(), launch);
         let tags = group.tagged.then(|| Tag {
-            key: STACK_TAG.to_owned(),
-            value: group.stack.clone(),
+            key: APPLICATION_TAG.to_owned(),
+            value: group.application.clone(),
             propagate: true,
         });
         let created = self.state.auto_scaling.create(GroupSpec {
@@ -184,12 +184,12 @@ impl StandIn {
         created.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.message))
     }
 
-    /// Returns what surrounds the nodes of a stack. They have the role that the template gives to such nodes.
-    pub fn surroundings(&self, stack: &str) -> Result<Surroundings> {
+    /// Returns what surrounds the nodes of an application. They have the role that the template gives to such nodes.
+    pub fn surroundings(&self, application: &str) -> Result<Surroundings> {
         let mut parameters = self.state.parameters.clone();
-        parameters.insert("ProtectedStack".to_owned(), stack.to_owned());
+        parameters.insert("ApplicationName".to_owned(), application.to_owned());
         let template = Template::load(&self.state.template, &parameters)?;
-        let access_key = deploy::restrict_nodes(&self.state.s3, &template, stack)?;
+        let access_key = deploy::restrict_nodes(&self.state.s3, &template, application)?;
         let mut surroundings = self.state.surroundings.clone();
         surroundings.credentials.0 = access_key;
         Ok(surroundings)

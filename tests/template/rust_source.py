@@ -122,10 +122,10 @@ def budget():
 def metrics():
     """The metrics that the functions print, with the dimensions that each is printed with."""
     text = source(ROOT / "shared/src/metrics.rs")
-    measured = {name: {("Stack",)} for name in re.findall(r'Self::\w+ => "(\w+)"', text) if name not in UNITS}
+    measured = {name: {("Application",)} for name in re.findall(r'Self::\w+ => "(\w+)"', text) if name not in UNITS}
     failures = re.search(r'"Name": "(Failures)"', text)
     if failures:
-        measured[failures.group(1)] = {(), ("Stack",), ("Stack", "Kind"), ("Kind",)}
+        measured[failures.group(1)] = {(), ("Application",), ("Application", "Kind"), ("Kind",)}
     return measured
 
 

@@ -31,7 +31,7 @@ NODE = {
 }
 OPTIONS = {
     "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
-    "ImagesBucketName": "rekindle-images",
+    "BulkDataBucketName": "rekindle-images",
 }
 _NOTHING = object()
 _VARIABLE = re.compile(r"\$\{(!?)([A-Za-z0-9:.]+)\}")

@@ -7,7 +7,7 @@ from checks.permissions import statements
 from template import ACCOUNT, BUCKET, OPTIONS, REGION
 
 BACKUPS = f"arn:aws:s3:::{BUCKET['BackupBucketName']}"
-IMAGES = f"arn:aws:s3:::{OPTIONS['ImagesBucketName']}"
+IMAGES = f"arn:aws:s3:::{OPTIONS['BulkDataBucketName']}"
 INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-0123456789abcdef0"
 GROUP = f"arn:aws:autoscaling:{REGION}:{ACCOUNT}:autoScalingGroup:9f0c2a51:autoScalingGroupName/dtr"
 DOCUMENT = f"arn:aws:ssm:{REGION}:{ACCOUNT}:document/"
@@ -19,7 +19,7 @@ ASIDE = MANIFEST.replace("manifests", "quarantine")
 PIN = "pins/dtr/20261123T021500.000Z"
 COMMIT = "commits/20261123T021500.000Z/dtr"
 AGENT = f"agent/{'ab' * 32}/rekindle-node"
-TAGGED = {"ssm__resourceTag/rekindle__stack": "dtr", "aws__ResourceTag/rekindle__stack": "dtr"}
+TAGGED = {"ssm__resourceTag/rekindle__application": "dtr", "aws__ResourceTag/rekindle__application": "dtr"}
 
 MAY = [
     ("NodeRole", "s3:PutObject", f"{BACKUPS}/{OWN}", {}),
@@ -139,7 +139,7 @@ def test_nobody_overwrites_a_backup(write, shipped):
     assert denies(policy, "s3:PutObject", f"{BACKUPS}/{OWN}", **context) == denied
 
 
-@pytest.mark.parametrize("policy, arn", [("BackupBucketPolicy", BACKUPS), ("ImagesBucketPolicy", IMAGES)])
+@pytest.mark.parametrize("policy, arn", [("BackupBucketPolicy", BACKUPS), ("BulkDataBucketPolicy", IMAGES)])
 def test_buckets_speak_tls_only(policy, arn, shipped):
     statements = bucket_policy(shipped, policy)
     for resource in (arn, f"{arn}/{OWN}"):

@@ -72,7 +72,7 @@ def role_findings(template: Template):
     everything = {
         **OPTIONS,
         "ReplicaBucketArn": "arn:aws:s3:::replica",
-        "ImagesReplicaBucketArn": "arn:aws:s3:::images-replica",
+        "BulkDataReplicaBucketArn": "arn:aws:s3:::images-replica",
         "ReplicaKmsKeyArn": OPTIONS["KmsKeyArn"],
     }
     for name, role in template.resolved(**everything).of_type("AWS::IAM::Role").items():

@@ -16,11 +16,11 @@ AGENT = Path(os.environ.get("REKINDLE_NODE", ROOT / "target/debug/rekindle-node"
 PARAMETERS = {
     "the defaults": {},
     "a server that starts by itself": {"StartPostgresCommand": "", "StopCommand": "", "HealthCommand": ""},
-    "no images": {"ImageContainers": ""},
+    "no images": {"SavedImageContainers": ""},
     "no commands at all": {"StartPostgresCommand": "", "StartCommand": "", "StopCommand": "", "HealthCommand": ""},
     "arguments with quotes and blanks": {"StartCommand": """["bash", "-c", 'docker start "a b" && echo "it''s"']""".replace("''", "")},
     "some databases, a slow start": {"PostgresDatabases": "registry,notary-server", "HealthSeconds": "600"},
-    "one path, another stack": {"ConfigurationPaths": "/etc/harbor", "ProtectedStack": "harbor-2", "PostgresUser": "app_user"},
+    "one path, another application": {"ConfigurationPaths": "/etc/harbor", "ApplicationName": "harbor-2", "PostgresUser": "app_user"},
 }
 
 
@@ -51,8 +51,8 @@ def test_the_agent_takes_the_shipped_settings(file, tmp_path):
 
 
 def test_the_settings_name_this_deployment(shipped):
-    settings = tomllib.loads(node_settings(shipped, ProtectedStack="harbor"))
-    assert (settings["stack"], settings["bucket"], settings["region"]) == ("harbor", "rekindle-backups", "eu-central-1")
+    settings = tomllib.loads(node_settings(shipped, ApplicationName="harbor"))
+    assert (settings["application"], settings["bucket"], settings["region"]) == ("harbor", "rekindle-backups", "eu-central-1")
 
 
 def test_the_settings_have_what_only_some_applications_need(shipped):

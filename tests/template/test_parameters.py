@@ -17,7 +17,7 @@ REFUSED = {
     "arm64 on a t3": ({"Architecture": "arm64"}, "InstanceType is not arm64"),
     "access logs without TLS": ({"AccessLogsBucket": "logs"}, "Only a TLS listener writes access logs"),
     "a replica of somebody else's bucket": ({"ReplicaBucketArn": REPLICA, "CreateBackupBucket": "no"}, "Replication is set up"),
-    "a replica of no images": ({"ImagesReplicaBucketArn": REPLICA}, "Replication is set up"),
+    "a replica of no images": ({"BulkDataReplicaBucketArn": REPLICA}, "Replication is set up"),
     "an encrypted replica without a key": ({"ReplicaBucketArn": REPLICA, "KmsKeyArn": KEY}, "give ReplicaKmsKeyArn"),
     "a host name without a zone": ({"HostName": "hub.company.com"}, "A record needs both"),
     "a zone without a host name": ({"HostedZoneId": "Z0123456789"}, "A record needs both"),
@@ -81,7 +81,7 @@ def test_every_default_has_its_own_pattern(shipped):
 def test_text_that_reaches_user_data_cannot_end_its_here_document(shipped):
     template = str(shipped.raw["Resources"]["NodeTemplate"])
     used = {name for name in shipped.raw["Parameters"] if f"${{{name}}}" in template or f"'{name}'" in template}
-    assert {"ConfigurationPaths", "StartCommand", "PostgresContainer", "ProtectedStack"} <= used
+    assert {"ConfigurationPaths", "StartCommand", "PostgresContainer", "ApplicationName"} <= used
     for name in used:
         parameter = shipped.raw["Parameters"][name]
         if parameter["Type"] == "String" and "AllowedValues" not in parameter:

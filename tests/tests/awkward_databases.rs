@@ -14,14 +14,14 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use rekindle_tests::containers::{POSTGRES, Stack};
+use rekindle_tests::containers::{Application, POSTGRES};
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
 use rekindle_tests::{engine, postgres, registry};
 use shared::manifest::Manifest;
 
-/// The name of every group and its stack.
-const STACK: &str = "awkward";
+/// The name of every group and its application.
+const APPLICATION: &str = "awkward";
 
 /// A protected group with one node.
 struct Scene {
@@ -37,9 +37,9 @@ impl Scene {
             prepare(node);
             Ok(())
         };
-        protected.create_changed(STACK, prepare).unwrap();
+        protected.create_changed(APPLICATION, prepare).unwrap();
         Self {
-            node: protected.in_service(STACK, None).await.unwrap(),
+            node: protected.in_service(APPLICATION, None).await.unwrap(),
             protected,
         }
     }
@@ -53,13 +53,13 @@ impl Scene {
         }
         let image = engine::image().await.unwrap();
         let protected = Protected::start().await.unwrap();
-        let mut stack = Stack::new(&protected.world, STACK, &image).unwrap();
-        "--user postgres --env AUTH_LOCAL=peer".clone_into(&mut stack.postgres_options);
-        stack.with_image = true;
-        let group = stack.group(protected.world.bucket());
+        let mut application = Application::new(&protected.world, APPLICATION, &image).unwrap();
+        "--user postgres --env AUTH_LOCAL=peer".clone_into(&mut application.postgres_options);
+        application.with_image = true;
+        let group = application.group(protected.world.bucket());
         protected.world.create_group(group).unwrap();
         Some(Self {
-            node: protected.in_service(STACK, None).await.unwrap(),
+            node: protected.in_service(APPLICATION, None).await.unwrap(),
             protected,
         })
     }
@@ -78,7 +78,7 @@ impl Scene {
     }
 
     async fn back_up(&self) -> Manifest {
-        self.protected.back_up(STACK).await.unwrap()
+        self.protected.back_up(APPLICATION).await.unwrap()
     }
 
     /// Takes the node's power, and waits for the replacement.

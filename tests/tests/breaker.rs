@@ -21,23 +21,23 @@ use shared::manifest::Manifest;
 
 const DAY: f64 = 86_400.0;
 
-/// A group of one stack with one backup, and what the backup holds.
+/// A group of one application with one backup, and what the backup holds.
 struct Scene {
     protected: Protected,
-    stack: &'static str,
+    application: &'static str,
     node: Arc<Node>,
     manifest: Manifest,
     holding: Holding,
 }
 
 impl Scene {
-    async fn set(stack: &'static str) -> Result<Self> {
-        let (protected, node) = Protected::one(stack).await?;
-        let manifest = protected.back_up(stack).await?;
+    async fn set(application: &'static str) -> Result<Self> {
+        let (protected, node) = Protected::one(application).await?;
+        let manifest = protected.back_up(application).await?;
         let holding = spare::holding(&node).await?;
         Ok(Self {
             protected,
-            stack,
+            application,
             node,
             manifest,
             holding,
@@ -64,7 +64,7 @@ impl Scene {
 
     fn manifest_key(&self) -> String {
         let index = &self.manifest.index;
-        layout::manifest(&index.stack, &index.backup_id)
+        layout::manifest(&index.application, &index.backup_id)
     }
 
     async fn lose_node(&self) -> Result<()> {
@@ -77,7 +77,7 @@ impl Scene {
 
     /// Tells whether the group's launches are suspended, and checks that nothing else is.
     async fn is_suspended(&self) -> Result<bool> {
-        let names = self.protected.suspended(self.stack).await?;
+        let names = self.protected.suspended(self.application).await?;
         assert!(names.iter().all(|it| it == "Launch"), "{names:?}");
         Ok(!names.is_empty())
     }
@@ -87,7 +87,7 @@ impl Scene {
         let client = self.auto_scaling();
         let described = client
             .describe_scaling_activities()
-            .auto_scaling_group_name(self.stack);
+            .auto_scaling_group_name(self.application);
         let described = described.send().await?;
         let words = described.activities().iter().map(|it| it.description());
         let launching = |it: &&str| it.starts_with("Launching");
@@ -96,7 +96,7 @@ impl Scene {
 
     async fn breakers(&self) -> Result<Option<Breakers>> {
         let ssm = aws_sdk_ssm::Client::new(self.protected.world.aws());
-        let name = layout::breaker_parameter(&self.stack.parse()?);
+        let name = layout::breaker_parameter(&self.application.parse()?);
         let answer = match ssm.get_parameter().name(name).send().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -111,7 +111,7 @@ impl Scene {
 
     async fn breaker(&self) -> Result<Option<Breaker>> {
         let breakers = self.breakers().await?;
-        Ok(breakers.and_then(|mut it| it.groups.remove(self.stack)))
+        Ok(breakers.and_then(|mut it| it.groups.remove(self.application)))
     }
 
     /// Returns how often in a row the breaker tripped, where it is open.
@@ -124,16 +124,16 @@ impl Scene {
 
     /// Lets the breaker have tripped so many minutes earlier, and with it everything before.
     async fn age(&self, minutes: u32) -> Result<()> {
-        self.protected.world.age(self.stack, minutes.into());
+        self.protected.world.age(self.application, minutes.into());
         let mut breakers = self.breakers().await?.context("no record")?;
-        let breaker = breakers.groups.get_mut(self.stack);
+        let breaker = breakers.groups.get_mut(self.application);
         let Some(Breaker::Open { tripped_at, .. }) = breaker else {
             anyhow::bail!("{breaker:?} is not open");
         };
         *tripped_at -= time::Duration::minutes(minutes.into());
         let ssm = aws_sdk_ssm::Client::new(self.protected.world.aws());
         ssm.put_parameter()
-            .name(layout::breaker_parameter(&self.stack.parse()?))
+            .name(layout::breaker_parameter(&self.application.parse()?))
             .value(serde_json::to_string(&breakers)?)
             .r#type(ParameterType::String)
             .overwrite(true)
@@ -155,7 +155,7 @@ impl Scene {
         let what = format!("the breaker to have tripped {trips} times");
         let stopped = wait_for(&what, PATIENCE, async || {
             let found = async {
-                let group = self.protected.world.group(self.stack);
+                let group = self.protected.world.group(self.application);
                 let tripped = self.trips().await? == Some(trips) && self.is_suspended().await?;
                 anyhow::Ok((tripped && group.is_empty(), group))
             };
@@ -163,7 +163,7 @@ impl Scene {
                 Ok((true, _)) => Ok(Some(())),
                 Ok((false, group)) => Err(format!(
                     "{group:?} {:#?}",
-                    self.protected.problems(self.stack)
+                    self.protected.problems(self.application)
                 )),
                 Err(error) => Err(format!("{error:#}")),
             }
@@ -175,7 +175,7 @@ impl Scene {
     /// Waits for a node in service that has what the backup holds, and checks that this closed the breaker.
     async fn restored(&self) -> Result<()> {
         let lost = Some(&*self.node);
-        let node = self.protected.in_service(self.stack, lost).await?;
+        let node = self.protected.in_service(self.application, lost).await?;
         let found = spare::holding(&node).await?;
         assert!(
             found.databases == self.holding.databases,
@@ -191,7 +191,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Returns the lines of a decision about this stack, in order.
+    /// Returns the lines of a decision about this application, in order.
     fn decided(&self, decision: &str) -> Vec<Value> {
         let lines = self
             .protected
@@ -199,7 +199,7 @@ impl Scene {
             .into_iter()
             .map(|line| line["fields"].clone());
         lines
-            .filter(|it| it["decision"] == decision && it["stack"] == self.stack)
+            .filter(|it| it["decision"] == decision && it["application"] == self.application)
             .collect()
     }
 }
@@ -214,7 +214,8 @@ async fn what_can_only_fail_again_is_launched_once_and_then_when_the_operator_sa
     scene.stopped(1).await?;
     protected.failure("hopeless", "NoReadableManifest").await?;
     assert_eq!(scene.decided("trip-breaker")[0]["failures"], 1);
-    let measured = |line: &Value| line["LaunchesSuspended"] == 1.0 && line["Stack"] == "hopeless";
+    let measured =
+        |line: &Value| line["LaunchesSuspended"] == 1.0 && line["Application"] == "hopeless";
     assert!(
         protected.lines(0).iter().any(measured),
         "the alarm's metric"
@@ -366,7 +367,7 @@ async fn what_somebody_else_suspended_stays_suspended() -> Result<()> {
     let nobody = protected.resume("nobody").await?;
     assert_eq!(nobody["kind"], "Refused");
     let message = nobody["message"].as_str().unwrap_or_default();
-    assert!(message.contains("rekindle:stack=nobody"), "{message}");
+    assert!(message.contains("rekindle:application=nobody"), "{message}");
     Ok(())
 }
 

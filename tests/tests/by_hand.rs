@@ -62,7 +62,7 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
             ("BUCKET", world.bucket()),
-            ("STACK", "library"),
+            ("APPLICATION", "library"),
             ("PGHOST", "127.0.0.1"),
             ("PGPORT", &cluster.port().to_string()),
             ("PGUSER", "postgres"),

@@ -185,7 +185,7 @@ fn the_shipped_settings_are_good() -> Result<()> {
         let path = entry?.path();
         let (code, output) = check(&std::fs::read_to_string(&path)?)?;
         assert_eq!(code, Some(0), "{}: {output}", path.display());
-        assert!(output.contains("stack: "), "{output}");
+        assert!(output.contains("application: "), "{output}");
         seen += 1;
     }
     assert!(seen >= 2, "there are only {seen} settings files");
@@ -194,7 +194,7 @@ fn the_shipped_settings_are_good() -> Result<()> {
 
 #[test]
 fn all_mistakes_of_a_settings_file_are_told_at_once_with_their_lines() -> Result<()> {
-    let text = r#"stack = "No Stack"
+    let text = r#"application = "No Application"
 bucket = "B"
 stall_limit_seconds = "soon"
 [configuration]
@@ -210,7 +210,7 @@ colour = "red"
     let (code, output) = check(text)?;
     assert_eq!(code, Some(ExitCode::Settings.code().into()), "{output}");
     for (line, word) in [
-        (1, "stack"),
+        (1, "application"),
         (2, "bucket"),
         (3, "stall_limit_seconds"),
         (5, "relative"),

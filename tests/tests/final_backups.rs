@@ -49,7 +49,7 @@ fn application(node: &Node) -> Result<String> {
     Ok(pid)
 }
 
-/// Checks that the stack's newest backup is a final one, and that the node was restored from exactly that.
+/// Checks that the application's newest backup is a final one, and that the node was restored from exactly that.
 async fn restored_from_final(protected: &Protected, node: &Node) -> Result<()> {
     let newest = protected.backups(node.group())?;
     let newest = newest.last().context("there is no backup")?;
@@ -169,8 +169,8 @@ async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup
         message.contains("its SSM agent does not answer"),
         "{message}"
     );
-    for stack in ["powerless", "silent"] {
-        assert_eq!(protected.backups(stack)?.len(), 1, "{stack}");
+    for application in ["powerless", "silent"] {
+        assert_eq!(protected.backups(application)?.len(), 1, "{application}");
     }
     Ok(())
 }
@@ -200,8 +200,8 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
         protected.committed("gone", 0).await?.index.backup_id,
     );
     let world = &protected.world;
-    for stack in ["kept", "gone"] {
-        let prefix = format!("backups/{stack}/");
+    for application in ["kept", "gone"] {
+        let prefix = format!("backups/{application}/");
         world.s3().deny("PutObject", world.bucket(), &prefix);
     }
     let next = replace(&protected, &kept).await?;
@@ -215,8 +215,8 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
 
     let next = replace(&protected, &gone).await?;
     assert_eq!(source(&protected, &next).await?, before.1);
-    for stack in ["kept", "gone"] {
-        let message = protected.failure(stack, "Upload").await?;
+    for application in ["kept", "gone"] {
+        let message = protected.failure(application, "Upload").await?;
         assert!(message.contains("AccessDenied"), "{message}");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A launched instance comes into service with its stack's data, once, or not at all: whatever is lost, doubled,
+//! A launched instance comes into service with its application's data, once, or not at all: whatever is lost, doubled,
 //! late, killed or denied on the way.
 
 use std::sync::Arc;
@@ -22,9 +22,9 @@ const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const DUMP: &str = "postgres/1.dump.zst";
 
 /// A group with one backup, its node, and what the backup holds.
-async fn backed_up(stack: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
-    let (protected, node) = Protected::one(stack).await?;
-    let manifest = protected.back_up(stack).await?;
+async fn backed_up(application: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
+    let (protected, node) = Protected::one(application).await?;
+    let manifest = protected.back_up(application).await?;
     let holding = spare::holding(&node).await?;
     Ok((protected, node, manifest, holding))
 }
@@ -54,10 +54,11 @@ async fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
     .await
 }
 
-fn was_in_service(protected: &Protected, stack: &str) -> bool {
-    let let_in =
-        |line: &Value| line["fields"]["group"] == stack && line["fields"]["decision"] == "continue";
-    let now = protected.world.group(stack);
+fn was_in_service(protected: &Protected, application: &str) -> bool {
+    let let_in = |line: &Value| {
+        line["fields"]["group"] == application && line["fields"]["decision"] == "continue"
+    };
+    let now = protected.world.group(application);
     now.iter().any(|one| one.state == Lifecycle::InService) || protected.lines(0).iter().any(let_in)
 }
 
@@ -72,7 +73,7 @@ fn let_in(protected: &Protected, node: &Node) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stack_without_backups_starts_empty_and_is_backed_up_from_then_on() -> Result<()> {
+async fn a_application_without_backups_starts_empty_and_is_backed_up_from_then_on() -> Result<()> {
     let protected = Protected::start().await?;
     let node = protected.empty("fresh").await?;
     let report = protected.restored(&node).await?;

@@ -1,9 +1,9 @@
-//! What the guard has to know of a stack before a backup may become its newest.
+//! What the guard has to know of an application before a backup may become its newest.
 
 use shared::aws::autoscaling::Group;
 use shared::aws::{catalog, ssm};
 use shared::command::Purpose;
-use shared::id::{BackupId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, InstanceId};
 use shared::layout::Shelf;
 use shared::manifest::Index;
 use shared::{Error, Result, budget};
@@ -21,7 +21,7 @@ const MOST_PREDECESSORS: usize = 24;
 pub(crate) async fn doubt(
     function: &Function,
     group: &Group,
-    stack: &StackName,
+    application: &ApplicationName,
     index: &Index,
     now: OffsetDateTime,
 ) -> Result<Option<Doubt>> {
@@ -31,7 +31,7 @@ pub(crate) async fn doubt(
     {
         return Ok(Some(Doubt::Superseded { by }));
     }
-    let predecessor = predecessor(function, stack, &new.backup_id, now).await?;
+    let predecessor = predecessor(function, application, &new.backup_id, now).await?;
     let continued = match guard::continues(&new, &predecessor) {
         Ok(None) => return Ok(None),
         Ok(Some(continued)) => continued,
@@ -39,7 +39,7 @@ pub(crate) async fn doubt(
     };
     let reference = match predecessor {
         Predecessor::Newest(newest) if newest.backup_id == continued => newest,
-        _ => match profile(function, stack, &continued).await? {
+        _ => match profile(function, application, &continued).await? {
             Ok(profile) => profile,
             Err(problem) => return Ok(Some(Doubt::ReferenceUnreadable { problem })),
         },
@@ -47,7 +47,7 @@ pub(crate) async fn doubt(
     Ok(guard::compare(&new, &reference).err())
 }
 
-/// Returns the member of the group that was given the stack's data after this instance.
+/// Returns the member of the group that was given the application's data after this instance.
 async fn successor(
     function: &Function,
     group: &Group,
@@ -88,16 +88,23 @@ async fn restored_at(
 
 async fn predecessor(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
     now: OffsetDateTime,
 ) -> Result<Predecessor> {
     let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let newest =
-        catalog::newest(s3, bucket, stack, Shelf::Committed, MOST_PREDECESSORS, now).await?;
+    let newest = catalog::newest(
+        s3,
+        bucket,
+        application,
+        Shelf::Committed,
+        MOST_PREDECESSORS,
+        now,
+    )
+    .await?;
     let mut problem = None;
     for older in newest.iter().filter(|older| *older < backup) {
-        match stored::on_shelf(function, stack, Shelf::Committed, older).await {
+        match stored::on_shelf(function, application, Shelf::Committed, older).await {
             Ok(Some(manifest)) => {
                 return Ok(Predecessor::Newest(Profile::from(&manifest.index)));
             }
@@ -115,10 +122,10 @@ async fn predecessor(
 /// Reads what the guard looks at in a backup, or says what is wrong with it.
 async fn profile(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<std::result::Result<Profile, String>> {
-    match stored::anywhere(function, stack, backup).await {
+    match stored::anywhere(function, application, backup).await {
         Ok(Some((_, manifest))) => Ok(Ok(Profile::from(&manifest.index))),
         Ok(None) => Ok(Err(format!("the backup {backup} is not there any more"))),
         Err(error @ Error::Contract { .. }) => Ok(Err(error.chain())),

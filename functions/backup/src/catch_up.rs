@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
-use shared::id::{CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, CommandId, InstanceId};
 use shared::layout::Shelf;
 use shared::{Result, budget};
 use time::OffsetDateTime;
@@ -40,11 +40,11 @@ pub(crate) async fn on_sweep(function: &Function, now: OffsetDateTime) -> Result
         &mut failures,
     )
     .await;
-    for (group, stack, member) in &members(&groups) {
+    for (group, application, member) in &members(&groups) {
         if is_waiting(&member.state) {
             let instance = &member.instance_id;
-            let advanced = terminate::advance(function, group, stack, instance, None).await;
-            caught_up.extend(failures.keep(Some(stack), advanced).flatten());
+            let advanced = terminate::advance(function, group, application, instance, None).await;
+            caught_up.extend(failures.keep(Some(application), advanced).flatten());
         }
     }
     let failures = failures.finish()?;
@@ -80,11 +80,11 @@ pub(crate) async fn catch_up(
             members
                 .iter()
                 .filter(|(_, _, member)| record.instance_ids.contains(&member.instance_id))
-                .map(move |(group, stack, member)| {
+                .map(move |(group, application, member)| {
                     let instance = &member.instance_id;
                     let target = Target {
                         group,
-                        stack,
+                        application,
                         instance,
                         record,
                     };
@@ -102,7 +102,7 @@ pub(crate) async fn catch_up(
     let (mut caught_up, mut statuses) = (Vec::new(), HashMap::new());
     for (target, state, command) in open {
         let done = look_at(function, target, state, command, commits, &mut statuses).await;
-        caught_up.extend(failures.keep(Some(target.stack), done).flatten());
+        caught_up.extend(failures.keep(Some(target.application), done).flatten());
     }
     caught_up
 }
@@ -119,7 +119,7 @@ async fn look_at(
     statuses: &mut Statuses,
 ) -> Result<Option<CaughtUp>> {
     let Target {
-        stack,
+        application,
         instance,
         record,
         ..
@@ -134,7 +134,7 @@ async fn look_at(
         return Ok(None);
     }
     let backup = &command.backup_id;
-    if commits.has(stack, backup) {
+    if commits.has(application, backup) {
         function.remember(&record.command_id, instance);
         return Ok(None);
     }
@@ -153,16 +153,16 @@ async fn look_at(
         function.remember(&record.command_id, instance);
         return Ok(None);
     }
-    if let Some(shelf) = stored::shelf(function, stack, backup).await? {
+    if let Some(shelf) = stored::shelf(function, application, backup).await? {
         function.remember(&record.command_id, instance);
         if shelf == Shelf::Committed {
             // Who committed it did not come to say so.
-            commits::say(function, stack, backup).await;
-            commits.learn(stack.clone(), backup.clone());
+            commits::say(function, application, backup).await;
+            commits.learn(application.clone(), backup.clone());
         }
         return Ok(None);
     }
-    info!(stack = %stack, instance_id = %instance, command_id = %record.command_id, decision = "CatchUp",
+    info!(application = %application, instance_id = %instance, command_id = %record.command_id, decision = "CatchUp",
         "the command ended without effect, so its event is lost or still on its way");
     let done = settle::settle(function, target).await?;
     Ok(Some(done))
@@ -178,17 +178,17 @@ fn is_waiting(state: &LifecycleState) -> bool {
     )
 }
 
-/// Returns every member of every group whose tag names a stack.
-fn members(groups: &[Group]) -> Vec<(&Group, StackName, &Member)> {
+/// Returns every member of every group whose tag names an application.
+fn members(groups: &[Group]) -> Vec<(&Group, ApplicationName, &Member)> {
     let protected = groups
         .iter()
-        .filter_map(|group| Some((group, group.stack().ok().flatten()?)));
+        .filter_map(|group| Some((group, group.application().ok().flatten()?)));
     protected
-        .flat_map(|(group, stack)| {
+        .flat_map(|(group, application)| {
             group
                 .members
                 .iter()
-                .map(move |member| (group, stack.clone(), member))
+                .map(move |member| (group, application.clone(), member))
         })
         .collect()
 }

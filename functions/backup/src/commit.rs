@@ -1,7 +1,7 @@
 //! Checking a finished backup in S3, and committing it: the one place where a backup begins to exist.
 //!
 //! The order is the guarantee: every object is checked, then the guard is asked, then the manifest is put, among the
-//! committed ones or aside, then the stack's state, and what tells ticks of it.
+//! committed ones or aside, then the application's state, and what tells ticks of it.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +13,7 @@ use shared::aws::s3::{self, Created};
 use shared::aws::state;
 use shared::checksum::digests;
 use shared::command::BackupCommand;
-use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::layout::{self, Shelf};
 use shared::manifest::{Index, MOST_INDEX_BYTES, Manifest, ObjectRecord, SCHEMA_VERSION};
 use shared::metrics::{self, Metric};
@@ -36,7 +36,7 @@ pub(crate) struct Finished<'a> {
     /// The instance's group, or the one that it has left.
     pub(crate) group: &'a Group,
     /// From the tag of the group, never from the report.
-    pub(crate) stack: &'a StackName,
+    pub(crate) application: &'a ApplicationName,
     /// The instance that the command ran on.
     pub(crate) instance: &'a InstanceId,
     /// The command.
@@ -67,11 +67,12 @@ pub(crate) async fn commit(
     now: OffsetDateTime,
 ) -> Result<Commit> {
     let (index_object, index) = read_index(function, finished).await?;
-    if let Some(before) = settled(function, finished.stack, &index, &index_object).await? {
+    if let Some(before) = settled(function, finished.application, &index, &index_object).await? {
         return Ok(before);
     }
     check_objects(function, index.needed()).await?;
-    let doubt = admission::doubt(function, finished.group, finished.stack, &index, now).await?;
+    let doubt =
+        admission::doubt(function, finished.group, finished.application, &index, now).await?;
     let shelf = match doubt {
         None => Shelf::Committed,
         Some(_) => Shelf::Quarantined,
@@ -84,30 +85,30 @@ pub(crate) async fn commit(
         quarantined_for: doubt.as_ref().map(Doubt::to_string),
         index,
     };
-    if !put_manifest(function, finished.stack, shelf, &manifest).await? {
+    if !put_manifest(function, finished.application, shelf, &manifest).await? {
         // Another delivery of the same event was faster.
         let (index, object) = (&manifest.index, &manifest.index_object);
-        let before = settled(function, finished.stack, index, object).await?;
+        let before = settled(function, finished.application, index, object).await?;
         return Ok(before.unwrap_or(Commit::Repeated));
     }
     if let Some(doubt) = doubt {
         return Ok(Commit::KeptAside(doubt));
     }
-    tell_unsaved_images(function, finished.stack, &manifest.index);
+    tell_unsaved_images(function, finished.application, &manifest.index);
     measure(function, finished, &manifest, now);
-    tell(function, finished.stack, &manifest.index.backup_id).await;
+    tell(function, finished.application, &manifest.index.backup_id).await;
     Ok(Commit::New)
 }
 
 /// Says what became of this backup before, if it has a manifest. Whoever committed it may not have come to tell of it.
 async fn settled(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     index: &Index,
     index_object: &ObjectRecord,
 ) -> Result<Option<Commit>> {
     let backup = &index.backup_id;
-    let Some((shelf, before)) = stored::anywhere(function, stack, backup).await? else {
+    let Some((shelf, before)) = stored::anywhere(function, application, backup).await? else {
         return Ok(None);
     };
     if before.index_object.sha256 != index_object.sha256 {
@@ -120,33 +121,42 @@ async fn settled(
     if shelf == Shelf::Quarantined {
         return Ok(Some(Commit::KeptAsideBefore));
     }
-    tell(function, stack, backup).await;
+    tell(function, application, backup).await;
     Ok(Some(Commit::Repeated))
 }
 
 /// Writes down what follows from a manifest, for those who do not read it.
-async fn tell(function: &Function, stack: &StackName, backup: &BackupId) {
+async fn tell(function: &Function, application: &ApplicationName, backup: &BackupId) {
     join!(
-        ensure_state(function, stack, backup),
-        commits::say(function, stack, backup)
+        ensure_state(function, application, backup),
+        commits::say(function, application, backup)
     );
 }
 
-/// Writes the stack's state. The backup is committed all the same where that fails, and every tick repairs it.
-async fn ensure_state(function: &Function, stack: &StackName, backup: &BackupId) {
-    match state::ensure(&function.aws.ssm, stack, backup).await {
-        Ok(_) => function.remember_state(stack),
+/// Writes the application's state. The backup is committed all the same where that fails, and every tick repairs it.
+async fn ensure_state(function: &Function, application: &ApplicationName, backup: &BackupId) {
+    match state::ensure(&function.aws.ssm, application, backup).await {
+        Ok(_) => function.remember_state(application),
         Err(error) => {
-            warn!(stack = %stack, backup_id = %backup, problem = error.chain(), "the stack's state is not written yet");
+            warn!(application = %application, backup_id = %backup, problem = error.chain(), "the application's state is not written yet");
         }
     }
 }
 
 /// Reads the index that the report names, if it is the one that the report means.
 async fn read_index(function: &Function, finished: &Finished<'_>) -> Result<(ObjectRecord, Index)> {
-    let Finished { stack, report, .. } = *finished;
+    let Finished {
+        application,
+        report,
+        ..
+    } = *finished;
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let key = layout::object(stack, &report.backup_id, &report.run_id, layout::INDEX);
+    let key = layout::object(
+        application,
+        &report.backup_id,
+        &report.run_id,
+        layout::INDEX,
+    );
     if report.index_size > MOST_INDEX_BYTES {
         let problem = format!(
             "it has {} bytes, at most {MOST_INDEX_BYTES} are read",
@@ -158,7 +168,7 @@ async fn read_index(function: &Function, finished: &Finished<'_>) -> Result<(Obj
     let head = head.ok_or_else(|| {
         Error::contract(
             &key,
-            "it is not in the bucket: check `bucket` and `stack` in the node's settings",
+            "it is not in the bucket: check `bucket` and `application` in the node's settings",
         )
     })?;
     let bytes = s3::read(
@@ -176,7 +186,7 @@ async fn read_index(function: &Function, finished: &Finished<'_>) -> Result<(Obj
             "it is not the index that the node reported",
         ));
     }
-    let index = Index::parse(&bytes, stack, &report.backup_id, &report.run_id)?;
+    let index = Index::parse(&bytes, application, &report.backup_id, &report.run_id)?;
     check_origin(finished, &index, &key)?;
     let object = ObjectRecord {
         key,
@@ -252,26 +262,31 @@ async fn check_object(function: &Function, record: &ObjectRecord) -> Result<()> 
 }
 
 /// Says which images the node could not save. The backup counts all the same: its data are complete.
-fn tell_unsaved_images(function: &Function, stack: &StackName, index: &Index) {
+fn tell_unsaved_images(function: &Function, application: &ApplicationName, index: &Index) {
     if !index.unsaved_images.is_empty() {
         let message = format!(
             "the backup {} is without images that [images] in the node's settings asks for: {}",
             index.backup_id,
             index.unsaved_images.join("; ")
         );
-        report(&function.config, Some(stack), "ImageUnsaved", &message);
+        report(
+            &function.config,
+            Some(application),
+            "ImageUnsaved",
+            &message,
+        );
     }
 }
 
 /// Puts the manifest on a shelf; tells whether the place was free.
 async fn put_manifest(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     manifest: &Manifest,
 ) -> Result<bool> {
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let key = shelf.manifest(stack, &manifest.index.backup_id);
+    let key = shelf.manifest(application, &manifest.index.backup_id);
     let bytes = serde_json::to_vec_pretty(manifest)
         .map_err(|error| Error::contract(&key, error.to_string()))?;
     let created = s3::create(s3, bucket, &key, bytes, "application/json").await?;
@@ -296,7 +311,7 @@ fn measure(function: &Function, finished: &Finished<'_>, manifest: &Manifest, no
     metrics::measured(
         &function.config.metric_namespace,
         now,
-        finished.stack,
+        finished.application,
         &values,
     );
 }

@@ -1,8 +1,8 @@
-//! What was committed lately, of all stacks in one listing: a stack's own would cost a tick one call for each stack.
+//! What was committed lately, of all applications in one listing: an application's own would cost a tick one call for each application.
 //!
 //! A manifest is what makes a backup exist. What is said here is put after it, and never without it; but its put may fail
 //! or be on its way. So what is said is believed, and what is not is looked for among the manifests: a backup before it is
-//! committed again, and a stack's newest where nothing is said of the stack. The age of the newest may come out an interval
+//! committed again, and an application's newest where nothing is said of the application. The age of the newest may come out an interval
 //! too old, where what would have said so is lost; too young it is only where a manifest is deleted by hand.
 
 #[cfg(test)]
@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use shared::aws::{catalog, s3};
 use shared::budget;
-use shared::id::{BackupId, StackName};
+use shared::id::{ApplicationName, BackupId};
 use shared::layout;
 use time::OffsetDateTime;
 use tracing::warn;
@@ -22,11 +22,11 @@ use crate::failures::Failures;
 use crate::function::Function;
 
 /// Says of a backup that its manifest is in place.
-pub(crate) async fn say(function: &Function, stack: &StackName, backup: &BackupId) {
+pub(crate) async fn say(function: &Function, application: &ApplicationName, backup: &BackupId) {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = layout::commit(stack, backup);
+    let key = layout::commit(application, backup);
     if let Err(error) = s3::create(client, bucket, &key, Vec::new(), "text/plain").await {
-        warn!(stack = %stack, backup_id = %backup, problem = error.chain(),
+        warn!(application = %application, backup_id = %backup, problem = error.chain(),
             "ticks and sweeps will ask for this backup's manifest");
     }
 }
@@ -35,7 +35,7 @@ pub(crate) async fn say(function: &Function, stack: &StackName, backup: &BackupI
 #[derive(Debug)]
 pub(crate) struct Commits {
     since: OffsetDateTime,
-    said: HashMap<StackName, BTreeSet<BackupId>>,
+    said: HashMap<ApplicationName, BTreeSet<BackupId>>,
     /// Whether something of it could not be listed.
     gaps: bool,
 }
@@ -66,27 +66,27 @@ impl Commits {
         let listed = catalog::commits(client, bucket, since, self.since).await;
         let listed = failures.keep(None, listed);
         self.gaps |= listed.is_none();
-        for (stack, backup) in listed.unwrap_or_default() {
-            self.learn(stack, backup);
+        for (application, backup) in listed.unwrap_or_default() {
+            self.learn(application, backup);
         }
         self.since = since;
     }
 
     /// Takes in a commit that was not listed.
-    pub(crate) fn learn(&mut self, stack: StackName, backup: BackupId) {
-        self.said.entry(stack).or_default().insert(backup);
+    pub(crate) fn learn(&mut self, application: ApplicationName, backup: BackupId) {
+        self.said.entry(application).or_default().insert(backup);
     }
 
     /// Tells whether a backup is known to be committed.
-    pub(crate) fn has(&self, stack: &StackName, backup: &BackupId) -> bool {
+    pub(crate) fn has(&self, application: &ApplicationName, backup: &BackupId) -> bool {
         self.said
-            .get(stack)
+            .get(application)
             .is_some_and(|backups| backups.contains(backup))
     }
 
-    /// Returns the newest backup of a stack that is known to be committed; none where a newer one may have been overlooked.
-    pub(crate) fn newest(&self, stack: &StackName) -> Option<&BackupId> {
-        let newest = self.said.get(stack)?.last();
+    /// Returns the newest backup of an application that is known to be committed; none where a newer one may have been overlooked.
+    pub(crate) fn newest(&self, application: &ApplicationName) -> Option<&BackupId> {
+        let newest = self.said.get(application)?.last();
         newest.filter(|_| !self.gaps)
     }
 }

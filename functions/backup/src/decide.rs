@@ -13,7 +13,7 @@ use std::fmt;
 use shared::aws::ssm::{Invocation, InvocationStatus, Ping};
 use shared::budget;
 use shared::command::{BackupCommand, Purpose};
-use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::report::{BackupReport, ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 
@@ -48,9 +48,9 @@ pub fn late(scheduled: OffsetDateTime, now: OffsetDateTime) -> Option<String> {
 /// What a start depends on, for one group.
 #[derive(Debug, Clone)]
 pub struct GroupFacts {
-    /// The group's stack, or what is wrong with its tag.
-    pub stack: Result<StackName, String>,
-    /// Other groups that claim the same stack.
+    /// The group's application, or what is wrong with its tag.
+    pub application: Result<ApplicationName, String>,
+    /// Other groups that claim the same application.
     pub rivals: Vec<String>,
     /// The members in service.
     pub in_service: Vec<InstanceId>,
@@ -67,8 +67,8 @@ pub struct GroupFacts {
 pub enum Start {
     /// Back this instance up.
     Start {
-        /// The stack to file it under.
-        stack: StackName,
+        /// The application to file it under.
+        application: ApplicationName,
         /// The instance.
         instance: InstanceId,
     },
@@ -79,10 +79,10 @@ pub enum Start {
 /// Why a group's backup is not started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Skip {
-    /// The tag names no stack.
+    /// The tag names no application.
     MalformedTag(String),
     /// Two groups would write under one name.
-    StackClaimedTwice(Vec<String>),
+    ApplicationClaimedTwice(Vec<String>),
     /// Nothing serves at the moment: a replacement is on its way.
     NoInstanceInService,
     /// Rekindle keeps single nodes; with two, neither is known to hold the truth.
@@ -102,7 +102,7 @@ impl Skip {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::MalformedTag(_) | Self::StackClaimedTwice(_) | Self::SeveralInService(_)
+            Self::MalformedTag(_) | Self::ApplicationClaimedTwice(_) | Self::SeveralInService(_)
         )
     }
 }
@@ -111,9 +111,9 @@ impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MalformedTag(problem) => f.write_str(problem),
-            Self::StackClaimedTwice(groups) => write!(
+            Self::ApplicationClaimedTwice(groups) => write!(
                 f,
-                "the groups {} have the same stack tag; give each its own",
+                "the groups {} have the same application tag; give each its own",
                 groups.join(", ")
             ),
             Self::NoInstanceInService => f.write_str("no instance is InService"),
@@ -143,12 +143,12 @@ impl fmt::Display for Skip {
 
 /// Decides whether one group is backed up now.
 pub fn on_tick(facts: &GroupFacts) -> Start {
-    let stack = match &facts.stack {
-        Ok(stack) => stack.clone(),
+    let application = match &facts.application {
+        Ok(application) => application.clone(),
         Err(problem) => return Start::Skip(Skip::MalformedTag(problem.clone())),
     };
     if !facts.rivals.is_empty() {
-        return Start::Skip(Skip::StackClaimedTwice(facts.rivals.clone()));
+        return Start::Skip(Skip::ApplicationClaimedTwice(facts.rivals.clone()));
     }
     let instance = match facts.in_service.as_slice() {
         [] => return Start::Skip(Skip::NoInstanceInService),
@@ -162,7 +162,10 @@ pub fn on_tick(facts: &GroupFacts) -> Start {
         return Start::Skip(Skip::CommandExecuting(command.clone()));
     }
     match facts.ping {
-        Some(Ping::Online) => Start::Start { stack, instance },
+        Some(Ping::Online) => Start::Start {
+            application,
+            instance,
+        },
         Some(Ping::ConnectionLost) => Start::Skip(Skip::AgentConnectionLost(instance)),
         None => Start::Skip(Skip::AgentNotRegistered(instance)),
     }
@@ -285,7 +288,7 @@ fn on_success(facts: &FinishedFacts, report: BackupReport) -> Ending {
 pub fn on_adopt(newest: Option<&BackupId>, over_existing_backups: bool) -> Result<(), String> {
     match newest {
         Some(backup) if !over_existing_backups => Err(format!(
-            "the stack already has backups, the newest is {backup}: adopting makes this node's data the newest; \
+            "the application already has backups, the newest is {backup}: adopting makes this node's data the newest; \
              repeat the request with \"over_existing_backups\": true if that is meant"
         )),
         _ => Ok(()),

@@ -3,16 +3,16 @@
 //! An error that a retry may cure is returned to Lambda, whose runtime logs it; every other one is logged here.
 
 use shared::env::Config;
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use shared::{Error, Result, metrics};
 use time::OffsetDateTime;
 use tracing::error;
 
-/// The failures of one invocation that works on several stacks: one stack's must not stop the others.
+/// The failures of one invocation that works on several applications: one application's must not stop the others.
 #[derive(Debug)]
 pub(crate) struct Failures<'a> {
     config: &'a Config,
-    retry: Option<(Option<StackName>, Error)>,
+    retry: Option<(Option<ApplicationName>, Error)>,
     count: usize,
 }
 
@@ -27,21 +27,25 @@ impl<'a> Failures<'a> {
     }
 
     /// Takes a failure. The first that a retry may cure is kept for [`Failures::finish`].
-    pub(crate) fn add(&mut self, stack: Option<&StackName>, error: Error) {
+    pub(crate) fn add(&mut self, application: Option<&ApplicationName>, error: Error) {
         self.count += 1;
         if error.retryable() && self.retry.is_none() {
-            self.retry = Some((stack.cloned(), error));
+            self.retry = Some((application.cloned(), error));
         } else {
-            report(self.config, stack, error.kind(), &error.chain());
+            report(self.config, application, error.kind(), &error.chain());
         }
     }
 
     /// Takes a value, or the failure in its place.
-    pub(crate) fn keep<T>(&mut self, stack: Option<&StackName>, result: Result<T>) -> Option<T> {
+    pub(crate) fn keep<T>(
+        &mut self,
+        application: Option<&ApplicationName>,
+        result: Result<T>,
+    ) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                self.add(stack, error);
+                self.add(application, error);
                 None
             }
         }
@@ -57,13 +61,18 @@ impl<'a> Failures<'a> {
 }
 
 /// Says that something failed. `kind` is the word of an error or of an exit code.
-pub(crate) fn report(config: &Config, stack: Option<&StackName>, kind: &str, message: &str) {
-    let stack_name = stack.map_or("-", StackName::as_str);
-    error!(stack = stack_name, kind, "{message}");
+pub(crate) fn report(
+    config: &Config,
+    application: Option<&ApplicationName>,
+    kind: &str,
+    message: &str,
+) {
+    let application_name = application.map_or("-", ApplicationName::as_str);
+    error!(application = application_name, kind, "{message}");
     metrics::failed(
         &config.metric_namespace,
         OffsetDateTime::now_utc(),
-        stack,
+        application,
         kind,
     );
 }

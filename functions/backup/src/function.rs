@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use shared::aws::Aws;
 use shared::env::Config;
-use shared::id::{CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, CommandId, InstanceId};
 
 /// The function's process.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(crate) struct Function {
     /// Commands that were seen through to their end. It only saves calls and repeated log lines: whoever does
     /// not know that a command is settled comes to the same result.
     settled: Mutex<HashSet<(CommandId, InstanceId)>>,
-    /// Stacks whose state is written. Every commit looks again; this only saves ticks their calls.
-    stated: Mutex<HashSet<StackName>>,
+    /// Applications whose state is written. Every commit looks again; this only saves ticks their calls.
+    stated: Mutex<HashSet<ApplicationName>>,
 }
 
 /// Ten ticks' commands of a thousand nodes; then what is remembered starts again.
@@ -47,15 +47,15 @@ impl Function {
         settled.contains(&(command.clone(), instance.clone()))
     }
 
-    /// Remembers that a stack's state is written.
-    pub(crate) fn remember_state(&self, stack: &StackName) {
-        remember(&self.stated, stack.clone());
+    /// Remembers that an application's state is written.
+    pub(crate) fn remember_state(&self, application: &ApplicationName) {
+        remember(&self.stated, application.clone());
     }
 
-    /// Tells whether a stack's state is known to be written.
-    pub(crate) fn has_state(&self, stack: &StackName) -> bool {
+    /// Tells whether an application's state is known to be written.
+    pub(crate) fn has_state(&self, application: &ApplicationName) -> bool {
         let stated = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
-        stated.contains(stack)
+        stated.contains(application)
     }
 }
 

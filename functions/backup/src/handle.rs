@@ -17,10 +17,10 @@ use crate::{catch_up, request, settle, terminate, tick};
 /// retry can change is an outcome.
 pub(crate) async fn handle(function: &Function, event: LambdaEvent<Value>) -> Result<Outcome> {
     let remaining = remaining(event.context.deadline, SystemTime::now());
-    let mut stack = None;
+    let mut application = None;
     let outcome = match Event::parse(event.payload) {
         Ok(event) => {
-            stack = event.stack().cloned();
+            application = event.application().cloned();
             on_event(function, event, remaining).await
         }
         Err(error) => Err(error),
@@ -29,13 +29,13 @@ pub(crate) async fn handle(function: &Function, event: LambdaEvent<Value>) -> Re
         Err(error) if error.retryable() || matches!(error, Error::Event(_)) => {
             let (now, namespace) = (OffsetDateTime::now_utc(), &function.config.metric_namespace);
             // The runtime logs the error itself.
-            metrics::failed(namespace, now, stack.as_ref(), error.kind());
+            metrics::failed(namespace, now, application.as_ref(), error.kind());
             Err(error)
         }
         Err(error) => {
             report(
                 &function.config,
-                stack.as_ref(),
+                application.as_ref(),
                 error.kind(),
                 &error.chain(),
             );

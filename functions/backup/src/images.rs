@@ -1,10 +1,10 @@
-//! The images of a stack's containers: many backups name one, and it goes when none does any more.
+//! The images of an application's containers: many backups name one, and it goes when none does any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::Result;
 use shared::aws::{catalog, s3};
-use shared::id::{BackupId, StackName};
+use shared::id::{ApplicationName, BackupId};
 use shared::layout::Shelf;
 use time::OffsetDateTime;
 
@@ -19,12 +19,12 @@ use crate::stored;
 /// next one saves the image anew.
 pub(crate) async fn collect(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     owners: &BTreeSet<BackupId>,
     now: OffsetDateTime,
 ) -> Result<usize> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let images = catalog::images(client, bucket, stack).await?;
+    let images = catalog::images(client, bucket, application).await?;
     let mut unnamed: BTreeMap<String, OffsetDateTime> = images.into_iter().collect();
     unnamed.retain(|_, put_at| now - *put_at >= UNTOUCHED);
     for backup in outside_in(owners) {
@@ -33,7 +33,7 @@ pub(crate) async fn collect(
         }
         // An accepted backup wanders from one shelf to the other, and must not be missed on both.
         for shelf in [Shelf::Quarantined, Shelf::Committed] {
-            if let Some(manifest) = stored::on_shelf(function, stack, shelf, backup).await? {
+            if let Some(manifest) = stored::on_shelf(function, application, shelf, backup).await? {
                 for image in &manifest.index.images {
                     unnamed.remove(&image.object.key);
                 }
@@ -68,7 +68,7 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
-    fn stack() -> StackName {
+    fn application() -> ApplicationName {
         "dtr".parse().unwrap()
     }
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn image(digit: &str) -> String {
-        layout::image(&stack(), &digit.repeat(64).parse().unwrap())
+        layout::image(&application(), &digit.repeat(64).parse().unwrap())
     }
 
     fn backed_up(bucket: &Bucket, shelf: Shelf, backup: &BackupId, digits: &[&str]) {
@@ -89,13 +89,13 @@ mod tests {
             })
             .collect();
         let run = "0a1b2c3d".parse().unwrap();
-        let index = layout::object(&stack(), backup, &run, layout::INDEX);
+        let index = layout::object(&application(), backup, &run, layout::INDEX);
         let manifest = json!({
             "schema_version": 1, "committed_at": "2026-11-23T02:15:09Z",
             "command_id": "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11",
             "index_object": {"key": index, "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="},
             "index": {
-                "schema_version": 1, "stack": "dtr", "backup_id": backup, "run_id": run, "operation_id": backup,
+                "schema_version": 1, "application": "dtr", "backup_id": backup, "run_id": run, "operation_id": backup,
                 "purpose": "scheduled", "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7",
                     "lineage": {"kind": "first-boot"}},
                 "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
@@ -103,12 +103,12 @@ mod tests {
                 "databases": [], "configuration_paths": [], "objects": [], "timings": [], "images": images,
             },
         });
-        let key = shelf.manifest(&stack(), backup);
+        let key = shelf.manifest(&application(), backup);
         put(bucket, &key, manifest.to_string().as_bytes());
     }
 
     async fn collected(bucket: &Bucket, owners: &BTreeSet<BackupId>) -> Result<usize> {
-        collect(&function(bucket, &[]), &stack(), owners, NOW).await
+        collect(&function(bucket, &[]), &application(), owners, NOW).await
     }
 
     #[tokio::test]
@@ -137,7 +137,7 @@ mod tests {
         put(&bucket, &image("a"), b"image");
         let (good, bad) = (hours_ago(1), hours_ago(2));
         backed_up(&bucket, Shelf::Committed, &good, &[]);
-        put(&bucket, &layout::manifest(&stack(), &bad), b"{");
+        put(&bucket, &layout::manifest(&application(), &bad), b"{");
         assert!(collected(&bucket, &[good, bad].into()).await.is_err());
         assert_eq!(keys(&bucket, "backups/"), [image("a")]);
     }

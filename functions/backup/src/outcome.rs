@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use shared::command::Purpose;
-use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use time::OffsetDateTime;
 
 /// What came of an event.
@@ -31,17 +31,17 @@ pub(crate) enum Outcome {
     Done(CaughtUp),
     /// A backup that an operator asked for is on its way.
     Requested(Started),
-    /// A stack's newest backups.
+    /// An application's newest backups.
     Backups {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// Newest first.
         backups: Vec<Summary>,
     },
     /// An operator's word on one backup is carried out.
     Curated {
-        /// The stack.
-        stack: StackName,
+        /// The application.
+        application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
         /// What that means.
@@ -59,8 +59,8 @@ pub(crate) enum Outcome {
 /// A backup that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Started {
-    /// The stack.
-    pub(crate) stack: StackName,
+    /// The application.
+    pub(crate) application: ApplicationName,
     /// The instance.
     pub(crate) instance_id: InstanceId,
     /// The backup to come.
@@ -81,9 +81,9 @@ pub(crate) struct Skipped {
 /// A command or a hook that was looked after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct CaughtUp {
-    /// The stack, where it is known.
+    /// The application, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) stack: Option<StackName>,
+    pub(crate) application: Option<ApplicationName>,
     /// The instance.
     pub(crate) instance_id: InstanceId,
     /// The backup that was committed.

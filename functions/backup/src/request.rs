@@ -7,7 +7,7 @@ use shared::aws::autoscaling::Group;
 use shared::aws::catalog;
 use shared::command::{BackupCommand, InPlace, Purpose};
 use shared::event::Request;
-use shared::id::{BackupId, StackName};
+use shared::id::{ApplicationName, BackupId};
 use shared::layout::Shelf;
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -32,42 +32,52 @@ pub(crate) async fn on_request(
     now: OffsetDateTime,
 ) -> Result<Outcome> {
     match request {
-        Request::BackupNow { stack } => {
+        Request::BackupNow { application } => {
             let command = tick::command(BackupId::at(now), Purpose::Manual)?;
-            back_up(function, &stack, &command, now).await
+            back_up(function, &application, &command, now).await
         }
         Request::Adopt {
-            stack,
+            application,
             over_existing_backups,
         } => {
-            let newest = newest(function, &stack, Shelf::Committed, 1, now).await?;
+            let newest = newest(function, &application, Shelf::Committed, 1, now).await?;
             decide::on_adopt(newest.first(), over_existing_backups).map_err(Error::Refused)?;
             let command = tick::command(BackupId::at(now), Purpose::Adopt)?;
-            back_up(function, &stack, &command, now).await
+            back_up(function, &application, &command, now).await
         }
-        Request::ListBackups { stack, limit } => list(function, stack, limit, now).await,
-        Request::AcceptQuarantined { stack, backup_id } => {
-            curate::accept(function, &stack, &backup_id).await
+        Request::ListBackups { application, limit } => {
+            list(function, application, limit, now).await
         }
-        Request::RejectQuarantined { stack, backup_id } => {
-            curate::reject(function, &stack, &backup_id).await
-        }
-        Request::Pin { stack, backup_id } => curate::pin(function, &stack, &backup_id).await,
-        Request::Unpin { stack, backup_id } => curate::unpin(function, &stack, &backup_id).await,
+        Request::AcceptQuarantined {
+            application,
+            backup_id,
+        } => curate::accept(function, &application, &backup_id).await,
+        Request::RejectQuarantined {
+            application,
+            backup_id,
+        } => curate::reject(function, &application, &backup_id).await,
+        Request::Pin {
+            application,
+            backup_id,
+        } => curate::pin(function, &application, &backup_id).await,
+        Request::Unpin {
+            application,
+            backup_id,
+        } => curate::unpin(function, &application, &backup_id).await,
         Request::RestoreBackup {
-            stack,
+            application,
             backup_id,
             before,
         } => {
             let chosen = match (backup_id, before) {
-                (Some(backup), None) => known(function, &stack, backup).await?,
-                (None, Some(time)) => newest_before(function, &stack, time).await?,
+                (Some(backup), None) => known(function, &application, backup).await?,
+                (None, Some(time)) => newest_before(function, &application, time).await?,
                 _ => {
                     let message = "give `backup_id`, or `before` with a time: one of the two";
                     return Err(Error::Event(message.to_owned()));
                 }
             };
-            restore_in_place(function, &stack, chosen, now).await
+            restore_in_place(function, &application, chosen, now).await
         }
         Request::Resume { .. } => Err(Error::Event(
             "launches are the restore function's; send this event there".to_owned(),
@@ -79,14 +89,17 @@ pub(crate) async fn on_request(
 
 async fn back_up(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     command: &BackupCommand,
     now: OffsetDateTime,
 ) -> Result<Outcome> {
     let facts = Facts::gather(function, now).await?;
-    let group = group_of(&facts.groups, stack)?;
+    let group = group_of(&facts.groups, application)?;
     let target = match decide::on_tick(&facts.of_group(group, None)) {
-        Start::Start { stack, instance } => (stack, instance),
+        Start::Start {
+            application,
+            instance,
+        } => (application, instance),
         Start::Skip(reason) => {
             return Err(Error::Refused(format!("no backup is started: {reason}")));
         }
@@ -107,7 +120,7 @@ async fn back_up(
 /// manifest, is the command to restore.
 async fn restore_in_place(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     chosen: BackupId,
     now: OffsetDateTime,
 ) -> Result<Outcome> {
@@ -117,94 +130,101 @@ async fn restore_in_place(
         operation_id: InPlace { chosen, before }.backup()?,
         purpose: Purpose::PreRestore,
     };
-    back_up(function, stack, &command, now).await
+    back_up(function, application, &command, now).await
 }
 
 /// Makes sure that a backup is there and can be read, before anything is done for its sake.
-async fn known(function: &Function, stack: &StackName, backup: BackupId) -> Result<BackupId> {
-    match stored::anywhere(function, stack, &backup).await? {
+async fn known(
+    function: &Function,
+    application: &ApplicationName,
+    backup: BackupId,
+) -> Result<BackupId> {
+    match stored::anywhere(function, application, &backup).await? {
         Some(_) => Ok(backup),
-        None => Err(stored::unknown(stack, &backup)),
+        None => Err(stored::unknown(application, &backup)),
     }
 }
 
 /// Returns the newest committed backup that was asked for before a time and can be read.
 async fn newest_before(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     time: OffsetDateTime,
 ) -> Result<BackupId> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let all = catalog::all(client, bucket, stack, Shelf::Committed).await?;
+    let all = catalog::all(client, bucket, application, Shelf::Committed).await?;
     for backup in all.range(..BackupId::at(time)).rev() {
-        match stored::on_shelf(function, stack, Shelf::Committed, backup).await {
+        match stored::on_shelf(function, application, Shelf::Committed, backup).await {
             Ok(Some(_)) => return Ok(backup.clone()),
             Ok(None) | Err(Error::Contract { .. }) => {}
             Err(error) => return Err(error),
         }
     }
     Err(Error::Refused(format!(
-        "the stack {stack} has no readable backup of before {time}"
+        "the application {application} has no readable backup of before {time}"
     )))
 }
 
 async fn newest(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     count: usize,
     now: OffsetDateTime,
 ) -> Result<Vec<BackupId>> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    catalog::newest(client, bucket, stack, shelf, count, now).await
+    catalog::newest(client, bucket, application, shelf, count, now).await
 }
 
-fn group_of<'a>(groups: &'a [Group], stack: &StackName) -> Result<&'a Group> {
+fn group_of<'a>(groups: &'a [Group], application: &ApplicationName) -> Result<&'a Group> {
     let found = groups
         .iter()
-        .find(|group| group.stack_tag.as_deref() == Some(stack.as_str()));
+        .find(|group| group.application_tag.as_deref() == Some(application.as_str()));
     found.ok_or_else(|| {
         Error::Refused(format!(
-            "no Auto Scaling group has the tag rekindle:stack={stack}"
+            "no Auto Scaling group has the tag rekindle:application={application}"
         ))
     })
 }
 
 async fn list(
     function: &Function,
-    stack: StackName,
+    application: ApplicationName,
     limit: usize,
     now: OffsetDateTime,
 ) -> Result<Outcome> {
     let limit = limit.clamp(1, MOST_LISTED);
     let mut ids = Vec::new();
     for shelf in [Shelf::Committed, Shelf::Quarantined] {
-        let newest = newest(function, &stack, shelf, limit, now).await?;
+        let newest = newest(function, &application, shelf, limit, now).await?;
         ids.extend(newest.into_iter().map(|id| (id, shelf)));
     }
     ids.sort_by(|(a, _), (b, _)| b.cmp(a));
     ids.truncate(limit);
-    let pinned = catalog::pinned(&function.aws.s3, &function.config.bucket, &stack).await?;
-    let (stack_name, pinned) = (&stack, &pinned);
+    let pinned = catalog::pinned(&function.aws.s3, &function.config.bucket, &application).await?;
+    let (application_name, pinned) = (&application, &pinned);
     let summaries: Vec<Result<Summary>> = stream::iter(ids)
-        .map(|(id, shelf)| summary(function, stack_name, pinned, shelf, id))
+        .map(|(id, shelf)| summary(function, application_name, pinned, shelf, id))
         .buffered(READS)
         .collect()
         .await;
     let backups = summaries.into_iter().collect::<Result<Vec<Summary>>>()?;
-    Ok(Outcome::Backups { stack, backups })
+    Ok(Outcome::Backups {
+        application,
+        backups,
+    })
 }
 
 /// An unreadable manifest must not hide the others: it is listed with what is wrong with it.
 async fn summary(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     pinned: &BTreeSet<BackupId>,
     shelf: Shelf,
     backup_id: BackupId,
 ) -> Result<Summary> {
     let unreadable = |backup_id, problem: String| Ok(Summary::Unreadable { backup_id, problem });
-    match stored::on_shelf(function, stack, shelf, &backup_id).await {
+    match stored::on_shelf(function, application, shelf, &backup_id).await {
         Ok(Some(manifest)) => Ok(Summary::Backup {
             pinned: pinned.contains(&backup_id),
             backup_id,

@@ -10,7 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::aws::{catalog, s3};
-use shared::id::{BackupId, RunId, StackName};
+use shared::id::{ApplicationName, BackupId, RunId};
 use shared::layout::{self, Shelf};
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -27,21 +27,21 @@ const MOST_AT_ONCE: usize = 200;
 /// Makes a pass after this backup was committed. A pass that fails is told, and does not make the backup fail.
 pub(crate) async fn after(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
     now: OffsetDateTime,
 ) {
-    match pass(function, stack, backup, now).await {
+    match pass(function, application, backup, now).await {
         Ok((0, 0, 0)) => {}
         Ok((backups, orphans, images)) => {
-            info!(stack = %stack, backups, orphans, images, decision = "Retire", "old backups were taken away");
+            info!(application = %application, backups, orphans, images, decision = "Retire", "old backups were taken away");
         }
         Err(error) => {
             let message = format!(
                 "old backups are not taken away: {}; the next backup's pass tries it again",
                 error.chain()
             );
-            report(&function.config, Some(stack), "Retention", &message);
+            report(&function.config, Some(application), "Retention", &message);
         }
     }
 }
@@ -49,23 +49,23 @@ pub(crate) async fn after(
 /// Returns how many backups, orphaned attempts and images were taken away.
 async fn pass(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
     now: OffsetDateTime,
 ) -> Result<(usize, usize, usize)> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
     // In this order: an accepted backup wanders from the first to the second, and must not be missed in both.
-    let aside = catalog::all(client, bucket, stack, Shelf::Quarantined).await?;
-    let committed = catalog::all(client, bucket, stack, Shelf::Committed).await?;
-    let retired = retire(function, stack, Shelf::Committed, &committed, now).await?
-        + retire(function, stack, Shelf::Quarantined, &aside, now).await?;
+    let aside = catalog::all(client, bucket, application, Shelf::Quarantined).await?;
+    let committed = catalog::all(client, bucket, application, Shelf::Committed).await?;
+    let retired = retire(function, application, Shelf::Committed, &committed, now).await?
+        + retire(function, application, Shelf::Quarantined, &aside, now).await?;
     // A listing of everything once an hour is enough.
     if !is_first_of_its_hour(&committed, backup) {
         return Ok((retired, 0, 0));
     }
     let owners = committed.union(&aside).cloned().collect();
-    let orphans = collect(function, stack, &owners, now).await?;
-    let images = images::collect(function, stack, &owners, now).await?;
+    let orphans = collect(function, application, &owners, now).await?;
+    let images = images::collect(function, application, &owners, now).await?;
     Ok((retired, orphans, images))
 }
 
@@ -77,37 +77,37 @@ fn is_first_of_its_hour(backups: &BTreeSet<BackupId>, backup: &BackupId) -> bool
 
 async fn retire(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     backups: &BTreeSet<BackupId>,
     now: OffsetDateTime,
 ) -> Result<usize> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
     let policy = &function.config.retention;
-    let mut kept = catalog::pinned(client, bucket, stack).await?;
+    let mut kept = catalog::pinned(client, bucket, application).await?;
     if retention::expired(policy, backups, &kept, now).is_empty() {
         return Ok(0);
     }
-    kept.extend(newest_good(function, stack, shelf, backups, policy.at_least).await?);
+    kept.extend(newest_good(function, application, shelf, backups, policy.at_least).await?);
     let mut expired = retention::expired(policy, backups, &kept, now);
     expired.truncate(MOST_AT_ONCE);
 
     let mut taken = Vec::new();
     for backup in expired {
-        if let Some(manifest) = stored::bytes(function, stack, shelf, &backup).await? {
-            s3::delete(client, bucket, &[shelf.manifest(stack, &backup)]).await?;
+        if let Some(manifest) = stored::bytes(function, application, shelf, &backup).await? {
+            s3::delete(client, bucket, &[shelf.manifest(application, &backup)]).await?;
             taken.push((backup, manifest));
         }
     }
     // Whoever pinned one of them before its manifest went is obeyed; whoever did so later was told that it is gone.
-    let pinned = catalog::pinned(client, bucket, stack).await?;
+    let pinned = catalog::pinned(client, bucket, application).await?;
     let mut count = 0;
     for (backup, manifest) in taken {
         if pinned.contains(&backup) {
-            let key = shelf.manifest(stack, &backup);
+            let key = shelf.manifest(application, &backup);
             s3::create(client, bucket, &key, manifest, "application/json").await?;
-        } else if !stored::is_settled(function, stack, &backup).await? {
-            let objects = catalog::objects_of(client, bucket, stack, &backup).await?;
+        } else if !stored::is_settled(function, application, &backup).await? {
+            let objects = catalog::objects_of(client, bucket, application, &backup).await?;
             s3::delete(client, bucket, &objects).await?;
             count += 1;
         }
@@ -118,7 +118,7 @@ async fn retire(
 /// Returns the newest backups whose manifest can be read, at most `count`.
 async fn newest_good(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     backups: &BTreeSet<BackupId>,
     count: usize,
@@ -128,7 +128,7 @@ async fn newest_good(
         if good.len() == count {
             break;
         }
-        match stored::on_shelf(function, stack, shelf, backup).await {
+        match stored::on_shelf(function, application, shelf, backup).await {
             Ok(Some(_)) => {
                 good.insert(backup.clone());
             }
@@ -142,27 +142,27 @@ async fn newest_good(
 /// Takes away what attempts have left that no manifest names; returns how many attempts.
 async fn collect(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     owners: &BTreeSet<BackupId>,
     now: OffsetDateTime,
 ) -> Result<usize> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let attempts = old_attempts(function, stack, now).await?;
+    let attempts = old_attempts(function, application, now).await?;
     let mut owned: BTreeMap<BackupId, Option<RunId>> =
         owners.iter().map(|backup| (backup.clone(), None)).collect();
     for ((backup, _), (next, _)) in attempts.keys().zip(attempts.keys().skip(1)) {
         // Of a single attempt there is nothing to choose.
         if backup == next
             && let Some(owner) = owned.get_mut(backup)
-            && let Some((_, manifest)) = stored::anywhere(function, stack, backup).await?
+            && let Some((_, manifest)) = stored::anywhere(function, application, backup).await?
         {
             *owner = Some(manifest.index.run_id);
         }
     }
     let orphans = retention::orphans(&attempts, &owned, now);
     for (backup, run) in &orphans {
-        let mut objects = catalog::objects_of(client, bucket, stack, backup).await?;
-        let prefix = layout::run_prefix(stack, backup, run);
+        let mut objects = catalog::objects_of(client, bucket, application, backup).await?;
+        let prefix = layout::run_prefix(application, backup, run);
         objects.retain(|key| key.starts_with(&prefix));
         s3::delete(client, bucket, &objects).await?;
     }
@@ -172,21 +172,21 @@ async fn collect(
 /// Lists the attempts that are old enough to be looked at, each with the time of its newest object.
 async fn old_attempts(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     now: OffsetDateTime,
 ) -> Result<BTreeMap<(BackupId, RunId), OffsetDateTime>> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
     let mut attempts = BTreeMap::new();
     let mut after: Option<String> = None;
     loop {
-        let page = catalog::objects_after(client, bucket, stack, after.as_deref()).await?;
+        let page = catalog::objects_after(client, bucket, application, after.as_deref()).await?;
         let Some((last, _)) = page.last() else {
             return Ok(attempts);
         };
         after = Some(last.clone());
         for (key, put_at) in &page {
             // What is none of ours is left alone.
-            let Some(attempt) = layout::attempt_of_object(stack, key) else {
+            let Some(attempt) = layout::attempt_of_object(application, key) else {
                 continue;
             };
             // Keys come in the order of time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shared::aws::autoscaling::{self, Completion, Group, TERMINATE_HOOK};
 use shared::aws::ssm::{self, CommandRecord, Invocation, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
-use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::report::ExitCode;
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -30,8 +30,8 @@ const NO_FINAL_BACKUP: &str = "NoFinalBackup";
 pub(crate) struct Target<'a> {
     /// The group.
     pub(crate) group: &'a Group,
-    /// Its stack.
-    pub(crate) stack: &'a StackName,
+    /// Its application.
+    pub(crate) application: &'a ApplicationName,
     /// The instance.
     pub(crate) instance: &'a InstanceId,
     /// The command, as SSM recorded it.
@@ -51,10 +51,10 @@ pub(crate) async fn on_event(
                 "SSM does not know the command {command}: check who sent the event"
             ))
         })?;
-    let (group, stack) = protected_group(function, instance).await?;
+    let (group, application) = protected_group(function, instance).await?;
     let target = Target {
         group: &group,
-        stack: &stack,
+        application: &application,
         instance,
         record: &record,
     };
@@ -62,7 +62,10 @@ pub(crate) async fn on_event(
 }
 
 /// Finds the protected group of an instance; its tag is the only thing that says where a backup belongs.
-async fn protected_group(function: &Function, instance: &InstanceId) -> Result<(Group, StackName)> {
+async fn protected_group(
+    function: &Function,
+    instance: &InstanceId,
+) -> Result<(Group, ApplicationName)> {
     let client = &function.aws.autoscaling;
     match autoscaling::membership(client, instance).await? {
         Some((name, _)) => named_group(function, &name).await,
@@ -71,48 +74,54 @@ async fn protected_group(function: &Function, instance: &InstanceId) -> Result<(
 }
 
 /// Finds the protected group that launched an instance which has left since: a backup that was complete before
-/// the node was lost is its stack's newest.
-async fn former_group(function: &Function, instance: &InstanceId) -> Result<(Group, StackName)> {
+/// the node was lost is its application's newest.
+async fn former_group(
+    function: &Function,
+    instance: &InstanceId,
+) -> Result<(Group, ApplicationName)> {
     let client = &function.aws.autoscaling;
     for group in autoscaling::protected_groups(client).await? {
         let launched = autoscaling::launched_at(client, &group.name, instance).await?;
         if launched.is_some()
-            && let Some(stack) = group.stack()?
+            && let Some(application) = group.application()?
         {
-            return Ok((group, stack));
+            return Ok((group, application));
         }
     }
     Err(Error::Refused(format!(
-        "{instance} is in no Auto Scaling group, and no protected group recorded its launch, so its stack is not \
+        "{instance} is in no Auto Scaling group, and no protected group recorded its launch, so its application is not \
          known: what it left stays uncommitted, and is restored by hand from below backups/ if it is needed"
     )))
 }
 
 /// Reads a protected group by its name.
-pub(crate) async fn named_group(function: &Function, name: &str) -> Result<(Group, StackName)> {
+pub(crate) async fn named_group(
+    function: &Function,
+    name: &str,
+) -> Result<(Group, ApplicationName)> {
     let group = autoscaling::group(&function.aws.autoscaling, name).await?;
     let group =
         group.ok_or_else(|| Error::Refused(format!("there is no Auto Scaling group {name:?}")))?;
-    let stack = group.stack()?.ok_or_else(|| {
-        let tag = autoscaling::STACK_TAG;
+    let application = group.application()?.ok_or_else(|| {
+        let tag = autoscaling::APPLICATION_TAG;
         Error::Refused(format!(
             "the group {name:?} is not protected: it has no tag {tag}"
         ))
     })?;
-    Ok((group, stack))
+    Ok((group, application))
 }
 
 /// Sees a command through: commits what it left, and answers the hook if it was a final one.
 pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<CaughtUp> {
     let Target {
         group,
-        stack,
+        application,
         instance,
         record,
     } = target;
     if function.is_settled(&record.command_id, instance) {
         return Ok(CaughtUp {
-            stack: Some(stack.clone()),
+            application: Some(application.clone()),
             instance_id: instance.clone(),
             backup_id: None,
             decision: "settled before".to_owned(),
@@ -140,7 +149,7 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
         let answered = answer_hook(function, group, instance, backup).await?;
         // Mostly the one who cancelled it has answered before, and not always.
         if backup == FinalBackup::Cancelled && answered == Some(Completion::Done) {
-            tell_no_final_backup(function, stack, instance, "its command was cancelled");
+            tell_no_final_backup(function, application, instance, "its command was cancelled");
         }
     }
     if backup.is_some() {
@@ -148,10 +157,10 @@ pub(crate) async fn settle(function: &Function, target: Target<'_>) -> Result<Ca
     }
     // After the hook, which waits for its answer, and only where a backup has just succeeded.
     if let Some(backup) = &committed {
-        retire::after(function, stack, backup, now).await;
+        retire::after(function, application, backup, now).await;
     }
     Ok(CaughtUp {
-        stack: Some(stack.clone()),
+        application: Some(application.clone()),
         instance_id: instance.clone(),
         backup_id: committed,
         decision,
@@ -212,7 +221,7 @@ async fn act(
 ) -> Result<Acted> {
     let Target {
         group,
-        stack,
+        application,
         instance,
         record,
     } = target;
@@ -225,7 +234,7 @@ async fn act(
         } else {
             format!("the backup {backup} of {instance} {message}")
         };
-        report(&function.config, Some(stack), kind, &message);
+        report(&function.config, Some(application), kind, &message);
         Ok(Acted::new(FinalBackup::Failed, message))
     };
     match ending {
@@ -233,7 +242,7 @@ async fn act(
         Ending::Commit(answer) => {
             let finished = Finished {
                 group,
-                stack,
+                application,
                 instance,
                 command_id: &record.command_id,
                 command: &facts.command,
@@ -246,8 +255,10 @@ async fn act(
             }
         }
         // A late duplicate of an event that did its work.
-        Ending::TooLate(backup_id) if stored::is_settled(function, stack, backup_id).await? => {
-            info!(stack = %stack, backup_id = %backup_id, instance_id = %instance, command_id = %record.command_id,
+        Ending::TooLate(backup_id)
+            if stored::is_settled(function, application, backup_id).await? =>
+        {
+            info!(application = %application, backup_id = %backup_id, instance_id = %instance, command_id = %record.command_id,
                 decision = "AlreadyCommitted", "a late event of a backup that was committed in time");
             Ok(Acted::new(FinalBackup::Committed, "committed before"))
         }
@@ -259,11 +270,11 @@ async fn act(
         // Nobody has to do anything about these two: the next backup will do, and what was never restored has
         // nothing to save.
         Ending::Busy => {
-            warn!(stack = %stack, instance_id = %instance, decision = "Busy", "{}", ExitCode::Busy.remedy());
+            warn!(application = %application, instance_id = %instance, decision = "Busy", "{}", ExitCode::Busy.remedy());
             Ok(Acted::new(FinalBackup::Postponed, "the node was busy"))
         }
         Ending::NotRestored(message) if facts.command.purpose == Purpose::Final => {
-            info!(stack = %stack, instance_id = %instance, decision = "NothingToSave", "{message}");
+            info!(application = %application, instance_id = %instance, decision = "NothingToSave", "{message}");
             Ok(Acted::new(
                 FinalBackup::NothingToSave,
                 "the node was never restored",
@@ -309,12 +320,17 @@ async fn act(
 /// Tells that an instance ends without the final backup that it should have had; returns the message.
 pub(crate) fn tell_no_final_backup(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     instance: &InstanceId,
     reason: &str,
 ) -> String {
     let message = format!("{instance} ends without a final backup: {reason}");
-    report(&function.config, Some(stack), NO_FINAL_BACKUP, &message);
+    report(
+        &function.config,
+        Some(application),
+        NO_FINAL_BACKUP,
+        &message,
+    );
     message
 }
 
@@ -328,7 +344,7 @@ fn delivered(function: &Function, finished: &Finished<'_>, commit: &Commit) -> A
         Commit::KeptAsideBefore => "AlreadyQuarantined",
     };
     info!(
-        stack = %finished.stack,
+        application = %finished.application,
         backup_id = %report.backup_id,
         instance_id = %finished.instance,
         command_id = %finished.command_id,
@@ -350,8 +366,8 @@ fn delivered(function: &Function, finished: &Finished<'_>, commit: &Commit) -> A
                  accept-quarantined if it is good, reject-quarantined if it is not",
                 report.backup_id
             );
-            let stack = Some(finished.stack);
-            self::report(&function.config, stack, doubt.kind(), &acted.decision);
+            let application = Some(finished.application);
+            self::report(&function.config, application, doubt.kind(), &acted.decision);
         }
         Commit::KeptAsideBefore => "kept aside before".clone_into(&mut acted.decision),
     }

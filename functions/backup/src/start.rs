@@ -5,7 +5,7 @@ mod tests;
 
 use shared::aws::ssm::{self, MOST_INSTANCES, Ping};
 use shared::command::BackupCommand;
-use shared::id::{CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, CommandId, InstanceId};
 use shared::{Error, Result, agent, budget};
 use tracing::info;
 
@@ -18,41 +18,46 @@ use crate::outcome::Started;
 pub(crate) async fn start(
     function: &Function,
     command: &BackupCommand,
-    targets: &[(StackName, InstanceId)],
+    targets: &[(ApplicationName, InstanceId)],
     failures: &mut Failures<'_>,
 ) -> Vec<Started> {
     let mut started = Vec::new();
-    let mut batches: Vec<Vec<(StackName, InstanceId)>> =
+    let mut batches: Vec<Vec<(ApplicationName, InstanceId)>> =
         targets.chunks(MOST_INSTANCES).map(<[_]>::to_vec).collect();
     while let Some(batch) = batches.pop() {
         let instances: Vec<InstanceId> =
             batch.iter().map(|(_, instance)| instance.clone()).collect();
         match send(function, command, &instances).await {
-            Ok(command_id) => started.extend(batch.into_iter().map(|(stack, instance_id)| {
-                let (backup_id, command_id) = (command.backup_id.clone(), command_id.clone());
-                log_start(&stack, &instance_id, command, &command_id);
-                Started {
-                    stack,
-                    instance_id,
-                    backup_id,
-                    command_id,
-                }
-            })),
+            Ok(command_id) => {
+                started.extend(batch.into_iter().map(|(application, instance_id)| {
+                    let (backup_id, command_id) = (command.backup_id.clone(), command_id.clone());
+                    log_start(&application, &instance_id, command, &command_id);
+                    Started {
+                        application,
+                        instance_id,
+                        backup_id,
+                        command_id,
+                    }
+                }))
+            }
             Err(error) if ssm::refuses_instance(&error) => {
                 batches.extend(tell_apart(function, batch, error, failures).await);
             }
             Err(error) => {
-                let names: Vec<&str> = batch.iter().map(|(stack, _)| stack.as_str()).collect();
-                let stack = if let [(stack, _)] = batch.as_slice() {
-                    Some(stack)
+                let names: Vec<&str> = batch
+                    .iter()
+                    .map(|(application, _)| application.as_str())
+                    .collect();
+                let application = if let [(application, _)] = batch.as_slice() {
+                    Some(application)
                 } else {
                     None
                 };
                 info!(
-                    stacks = names.join(", "),
-                    "these stacks were not asked for a backup"
+                    applications = names.join(", "),
+                    "these applications were not asked for a backup"
                 );
-                failures.add(stack, error);
+                failures.add(application, error);
             }
         }
     }
@@ -93,21 +98,21 @@ pub(crate) async fn send(
 /// the batch is halved until the refused instance is alone.
 async fn tell_apart(
     function: &Function,
-    batch: Vec<(StackName, InstanceId)>,
+    batch: Vec<(ApplicationName, InstanceId)>,
     error: Error,
     failures: &mut Failures<'_>,
-) -> Vec<Vec<(StackName, InstanceId)>> {
-    let refuse = |failures: &mut Failures<'_>, stack: &StackName, reason: String| {
+) -> Vec<Vec<(ApplicationName, InstanceId)>> {
+    let refuse = |failures: &mut Failures<'_>, application: &ApplicationName, reason: String| {
         failures.add(
-            Some(stack),
+            Some(application),
             Error::Refused(format!("no backup is started: {reason}")),
         );
     };
-    if let [(stack, instance)] = batch.as_slice() {
+    if let [(application, instance)] = batch.as_slice() {
         let chain = error.chain();
         refuse(
             failures,
-            stack,
+            application,
             format!("SSM refuses {instance}, check its role and its agent: {chain}"),
         );
         return Vec::new();
@@ -119,12 +124,12 @@ async fn tell_apart(
     let (mut good, bad): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .partition(|(_, instance)| pings.get(instance) == Some(&Ping::Online));
-    for (stack, instance) in &bad {
+    for (application, instance) in &bad {
         let skip = match pings.get(instance) {
             Some(_) => Skip::AgentConnectionLost(instance.clone()),
             None => Skip::AgentNotRegistered(instance.clone()),
         };
-        refuse(failures, stack, skip.to_string());
+        refuse(failures, application, skip.to_string());
     }
     if good.is_empty() {
         return Vec::new();
@@ -137,13 +142,13 @@ async fn tell_apart(
 }
 
 fn log_start(
-    stack: &StackName,
+    application: &ApplicationName,
     instance: &InstanceId,
     command: &BackupCommand,
     command_id: &CommandId,
 ) {
     info!(
-        stack = %stack,
+        application = %application,
         backup_id = %command.backup_id,
         instance_id = %instance,
         command_id = %command_id,

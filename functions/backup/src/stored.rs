@@ -2,7 +2,7 @@
 
 use futures_util::try_join;
 use shared::aws::s3;
-use shared::id::{BackupId, StackName};
+use shared::id::{ApplicationName, BackupId};
 use shared::layout::Shelf;
 use shared::manifest::{MOST_MANIFEST_BYTES, Manifest};
 use shared::{Error, Result};
@@ -12,25 +12,25 @@ use crate::function::Function;
 /// Reads the manifest of a backup on one shelf; none where it is not there.
 pub(crate) async fn on_shelf(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     backup: &BackupId,
 ) -> Result<Option<Manifest>> {
-    let bytes = bytes(function, stack, shelf, backup).await?;
+    let bytes = bytes(function, application, shelf, backup).await?;
     bytes
-        .map(|bytes| Manifest::parse(&bytes, stack, backup))
+        .map(|bytes| Manifest::parse(&bytes, application, backup))
         .transpose()
 }
 
 /// Reads the manifest of a backup as it is; none where it is not there.
 pub(crate) async fn bytes(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     backup: &BackupId,
 ) -> Result<Option<Vec<u8>>> {
     let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = shelf.manifest(stack, backup);
+    let key = shelf.manifest(application, backup);
     match s3::read(s3, bucket, &key, None, MOST_MANIFEST_BYTES).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if s3::is_missing(&error) => Ok(None),
@@ -41,11 +41,11 @@ pub(crate) async fn bytes(
 /// Reads the manifest of a backup, whether it is committed or kept aside.
 pub(crate) async fn anywhere(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Option<(Shelf, Manifest)>> {
     for shelf in [Shelf::Committed, Shelf::Quarantined] {
-        if let Some(manifest) = on_shelf(function, stack, shelf, backup).await? {
+        if let Some(manifest) = on_shelf(function, application, shelf, backup).await? {
             return Ok(Some((shelf, manifest)));
         }
     }
@@ -55,20 +55,20 @@ pub(crate) async fn anywhere(
 /// Tells whether a backup has a manifest, so that what was asked for is done.
 pub(crate) async fn is_settled(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<bool> {
-    Ok(shelf(function, stack, backup).await?.is_some())
+    Ok(shelf(function, application, backup).await?.is_some())
 }
 
 /// Returns the shelf on which a backup has its manifest, if it has one.
 pub(crate) async fn shelf(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Option<Shelf>> {
     let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = |shelf: Shelf| shelf.manifest(stack, backup);
+    let key = |shelf: Shelf| shelf.manifest(application, backup);
     let (committed, kept_aside) = (key(Shelf::Committed), key(Shelf::Quarantined));
     let (committed, kept_aside) = try_join!(
         s3::head(s3, bucket, &committed, None),
@@ -78,16 +78,16 @@ pub(crate) async fn shelf(
     Ok(committed.or(kept_aside.map(|_| Shelf::Quarantined)))
 }
 
-/// Says that a stack has no such backup.
-pub(crate) fn unknown(stack: &StackName, backup: &BackupId) -> Error {
+/// Says that an application has no such backup.
+pub(crate) fn unknown(application: &ApplicationName, backup: &BackupId) -> Error {
     Error::Refused(format!(
-        "the stack {stack} has no backup {backup}: list-backups names those that it has"
+        "the application {application} has no backup {backup}: list-backups names those that it has"
     ))
 }
 
-/// Says that a stack has no such backup under quarantine.
-pub(crate) fn unknown_in_quarantine(stack: &StackName, backup: &BackupId) -> Error {
+/// Says that an application has no such backup under quarantine.
+pub(crate) fn unknown_in_quarantine(application: &ApplicationName, backup: &BackupId) -> Error {
     Error::Refused(format!(
-        "the stack {stack} has no backup {backup} under quarantine: list-backups names those that it has"
+        "the application {application} has no backup {backup} under quarantine: list-backups names those that it has"
     ))
 }

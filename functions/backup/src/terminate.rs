@@ -9,7 +9,7 @@ use shared::aws::autoscaling::{self, Completion, Group, LifecycleState, TERMINAT
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::event::{LifecycleAction, Place};
-use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::{Error, Result, budget};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -46,15 +46,16 @@ pub(crate) async fn on_event(
         )));
     }
     let instance = &action.instance_id;
-    let (group, stack) = settle::named_group(function, &action.auto_scaling_group_name).await?;
+    let (group, application) =
+        settle::named_group(function, &action.auto_scaling_group_name).await?;
     if action.replaces_root_volume() || action.destination == Some(Place::WarmPool) {
-        warn!(stack = %stack, instance_id = %instance,
+        warn!(application = %application, instance_id = %instance,
             "warm pools and root volume replacements are not supported; the final backup is taken nevertheless");
     }
     let wait = remaining.map_or(Duration::MAX, |remaining| remaining.saturating_sub(RESERVE));
-    let done = advance(function, &group, &stack, instance, Some(wait)).await?;
+    let done = advance(function, &group, &application, instance, Some(wait)).await?;
     Ok(done.unwrap_or_else(|| CaughtUp {
-        stack: Some(stack),
+        application: Some(application),
         instance_id: instance.clone(),
         backup_id: None,
         decision: "it does not wait in the terminate hook".to_owned(),
@@ -66,16 +67,16 @@ pub(crate) async fn on_event(
 pub(crate) async fn advance(
     function: &Function,
     group: &Group,
-    stack: &StackName,
+    application: &ApplicationName,
     instance: &InstanceId,
     wait: Option<Duration>,
 ) -> Result<Option<CaughtUp>> {
     let state_tries = wait.map_or(1, |_| STATE_TRIES);
     let (facts, record) = gather(function, group, instance, state_tries).await?;
     let decision = decide::on_terminating(&facts);
-    log(stack, instance, &facts, &decision);
+    log(application, instance, &facts, &decision);
     let done = |decision: String| CaughtUp {
-        stack: Some(stack.clone()),
+        application: Some(application.clone()),
         instance_id: instance.clone(),
         backup_id: None,
         decision,
@@ -84,19 +85,25 @@ pub(crate) async fn advance(
         Terminating::NotLeaving | Terminating::NothingWaits => return Ok(None),
         Terminating::Send => {
             let Some(command_id) = send(function, instance).await? else {
-                return give_up(function, group, stack, instance, "SSM refuses the instance")
-                    .await
-                    .map(done)
-                    .map(Some);
+                return give_up(
+                    function,
+                    group,
+                    application,
+                    instance,
+                    "SSM refuses the instance",
+                )
+                .await
+                .map(done)
+                .map(Some);
             };
-            info!(stack = %stack, instance_id = %instance, command_id = %command_id, decision = "Start",
+            info!(application = %application, instance_id = %instance, command_id = %command_id, decision = "Start",
                 "the final backup is asked for");
             let delivery = Delivery {
                 command_id,
                 requested_at: OffsetDateTime::now_utc(),
                 wait,
             };
-            deliver(function, group, stack, instance, &delivery).await?
+            deliver(function, group, application, instance, &delivery).await?
         }
         Terminating::Wait {
             command_id,
@@ -107,16 +114,16 @@ pub(crate) async fn advance(
                 requested_at,
                 wait,
             };
-            deliver(function, group, stack, instance, &delivery).await?
+            deliver(function, group, application, instance, &delivery).await?
         }
         Terminating::Cancel(command_id) => {
-            cancel(function, group, stack, instance, &command_id).await?
+            cancel(function, group, application, instance, &command_id).await?
         }
         Terminating::Settle(_) => {
             if let Some(record) = &record {
                 let target = Target {
                     group,
-                    stack,
+                    application,
                     instance,
                     record,
                 };
@@ -124,19 +131,26 @@ pub(crate) async fn advance(
             }
             "the final backup ended".to_owned()
         }
-        Terminating::GiveUp(reason) => give_up(function, group, stack, instance, reason).await?,
+        Terminating::GiveUp(reason) => {
+            give_up(function, group, application, instance, reason).await?
+        }
     };
     Ok(Some(done(decision)))
 }
 
-fn log(stack: &StackName, instance: &InstanceId, facts: &TerminatingFacts, decision: &Terminating) {
+fn log(
+    application: &ApplicationName,
+    instance: &InstanceId,
+    facts: &TerminatingFacts,
+    decision: &Terminating,
+) {
     let state = facts
         .state
         .as_ref()
         .map_or("in no group", LifecycleState::as_str);
     let command_id = decision.command_id().map(field::display);
     let decision = decision.name();
-    info!(stack = %stack, instance_id = %instance, state, decision, command_id, "decided on the terminate hook");
+    info!(application = %application, instance_id = %instance, state, decision, command_id, "decided on the terminate hook");
 }
 
 /// Gathers the facts. The state is looked at `state_tries` times at the most, until it shows the instance leaving.
@@ -282,7 +296,7 @@ struct Delivery {
 async fn deliver(
     function: &Function,
     group: &Group,
-    stack: &StackName,
+    application: &ApplicationName,
     instance: &InstanceId,
     delivery: &Delivery,
 ) -> Result<String> {
@@ -294,7 +308,7 @@ async fn deliver(
                 return Ok(format!("the final backup {command} is {status}"));
             }
             _ if decide::is_overdue(delivery.requested_at, OffsetDateTime::now_utc()) => {
-                return cancel(function, group, stack, instance, command).await;
+                return cancel(function, group, application, instance, command).await;
             }
             _ => tokio::time::sleep(POLL).await,
         }
@@ -306,7 +320,7 @@ async fn deliver(
 async fn cancel(
     function: &Function,
     group: &Group,
-    stack: &StackName,
+    application: &ApplicationName,
     instance: &InstanceId,
     command: &CommandId,
 ) -> Result<String> {
@@ -319,7 +333,7 @@ async fn cancel(
             give_up(
                 function,
                 group,
-                stack,
+                application,
                 instance,
                 "its SSM agent did not take the command in time",
             )
@@ -331,7 +345,7 @@ async fn cancel(
 async fn give_up(
     function: &Function,
     group: &Group,
-    stack: &StackName,
+    application: &ApplicationName,
     instance: &InstanceId,
     reason: &str,
 ) -> Result<String> {
@@ -341,6 +355,9 @@ async fn give_up(
         return Ok("the hook waits no longer".to_owned());
     }
     Ok(settle::tell_no_final_backup(
-        function, stack, instance, reason,
+        function,
+        application,
+        instance,
+        reason,
     ))
 }

@@ -12,7 +12,7 @@ use shared::aws::ssm::{self, CommandRecord, Ping};
 use shared::aws::state;
 use shared::command::{BackupCommand, Purpose};
 use shared::error::Result;
-use shared::id::{BackupId, CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::layout::Shelf;
 use shared::metrics::{self, Metric};
 use shared::{Error, budget};
@@ -27,8 +27,8 @@ use crate::function::Function;
 use crate::outcome::{Outcome, Skipped};
 use crate::start;
 
-/// How many stacks are looked after side by side.
-const STACKS_AT_ONCE: usize = 16;
+/// How many applications are looked after side by side.
+const APPLICATIONS_AT_ONCE: usize = 16;
 
 /// Handles a tick: starts what is due, then looks after what earlier events left behind.
 pub(crate) async fn on_tick(
@@ -48,7 +48,10 @@ pub(crate) async fn on_tick(
         let mut targets = Vec::new();
         for group in &facts.groups {
             match decide::on_tick(&facts.of_group(group, Some(&backup_id))) {
-                Start::Start { stack, instance } => targets.push((stack, instance)),
+                Start::Start {
+                    application,
+                    instance,
+                } => targets.push((application, instance)),
                 Start::Skip(reason) => {
                     log_skip(function, group, &reason);
                     skipped.push(skip(group, reason.to_string()));
@@ -70,7 +73,14 @@ pub(crate) async fn on_tick(
         &mut failures,
     )
     .await;
-    look_after_all(function, &facts.stacks(), &mut commits, now, &mut failures).await;
+    look_after_all(
+        function,
+        &facts.applications(),
+        &mut commits,
+        now,
+        &mut failures,
+    )
+    .await;
     let failures = failures.finish()?;
     Ok(Outcome::Tick {
         started,
@@ -136,15 +146,15 @@ impl Facts {
 
     /// Returns what the start of a backup depends on in one group.
     pub(crate) fn of_group(&self, group: &Group, backup: Option<&BackupId>) -> GroupFacts {
-        let stack = match group.stack() {
-            Ok(Some(stack)) => Ok(stack),
-            Ok(None) => Err(format!("the group {:?} has no stack tag", group.name)),
+        let application = match group.application() {
+            Ok(Some(application)) => Ok(application),
+            Ok(None) => Err(format!("the group {:?} has no application tag", group.name)),
             Err(error) => Err(error.chain()),
         };
         let twins = self
             .groups
             .iter()
-            .filter(|other| stack.is_ok() && other.stack_tag == group.stack_tag)
+            .filter(|other| application.is_ok() && other.application_tag == group.application_tag)
             // A group that was emptied in favour of another one claims nothing.
             .filter(|other| !other.members.is_empty());
         let mut rivals: Vec<String> = twins.map(|other| other.name.clone()).collect();
@@ -164,7 +174,7 @@ impl Facts {
                     .is_some_and(|backup| asked.is_some_and(|asked| &asked.backup_id == backup))
         });
         GroupFacts {
-            stack,
+            application,
             rivals,
             ping: only.and_then(|instance| self.pings.get(instance).copied()),
             executing: only.and_then(|instance| self.executing.get(instance).cloned()),
@@ -173,11 +183,11 @@ impl Facts {
         }
     }
 
-    /// Returns the stacks that are written to, each once.
-    fn stacks(&self) -> HashSet<StackName> {
+    /// Returns the applications that are written to, each once.
+    fn applications(&self) -> HashSet<ApplicationName> {
         self.groups
             .iter()
-            .filter_map(|group| group.stack().ok().flatten())
+            .filter_map(|group| group.application().ok().flatten())
             .collect()
     }
 }
@@ -209,52 +219,55 @@ async fn unfinished(
         .collect())
 }
 
-/// Measures every stack.
+/// Measures every application.
 async fn look_after_all(
     function: &Function,
-    stacks: &HashSet<StackName>,
+    applications: &HashSet<ApplicationName>,
     commits: &mut Commits,
     now: OffsetDateTime,
     failures: &mut Failures<'_>,
 ) {
     let silent = |commits: &Commits| {
-        let silent = stacks
+        let silent = applications
             .iter()
-            .filter(|stack| commits.newest(stack).is_none());
+            .filter(|application| commits.newest(application).is_none());
         silent.count()
     };
-    // As far back as the default schedule's last backups. Where most stacks have none, the schedule is a longer one; the few
+    // As far back as the default schedule's last backups. Where most applications have none, the schedule is a longer one; the few
     // that are in trouble are asked one by one. The event of a tick may be late.
     let recent = now - seconds(budget::SCHEDULE + budget::BACKUP_EXECUTION);
     let longest = now - seconds(budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE);
     if silent(commits) > 0 {
         commits.reach(function, recent, failures).await;
     }
-    if 2 * silent(commits) > stacks.len() {
+    if 2 * silent(commits) > applications.len() {
         commits.reach(function, longest, failures).await;
     }
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let aside = catalog::stacks(s3, bucket, Shelf::Quarantined).await;
+    let aside = catalog::applications(s3, bucket, Shelf::Quarantined).await;
     let aside = failures.keep(None, aside).unwrap_or_default();
-    // They take calls only where a process is new, or nothing was said of a stack.
-    let looking = stacks.iter().map(|stack| {
-        let (newest, aside) = (commits.newest(stack).cloned(), aside.contains(stack));
+    // They take calls only where a process is new, or nothing was said of an application.
+    let looking = applications.iter().map(|application| {
+        let (newest, aside) = (
+            commits.newest(application).cloned(),
+            aside.contains(application),
+        );
         async move {
-            let looked = look_after(function, stack, newest, aside, now).await;
-            (stack, looked)
+            let looked = look_after(function, application, newest, aside, now).await;
+            (application, looked)
         }
     });
-    let mut looking = stream::iter(looking).buffer_unordered(STACKS_AT_ONCE);
-    while let Some((stack, looked)) = looking.next().await {
-        failures.keep(Some(stack), looked);
+    let mut looking = stream::iter(looking).buffer_unordered(APPLICATIONS_AT_ONCE);
+    while let Some((application, looked)) = looking.next().await {
+        failures.keep(Some(application), looked);
     }
 }
 
-/// Measures the age of a stack's newest backup and whether some are kept aside, and repairs the stack's state where its
+/// Measures the age of an application's newest backup and whether some are kept aside, and repairs the application's state where its
 /// write was lost.
 async fn look_after(
     function: &Function,
-    stack: &StackName,
+    application: &ApplicationName,
     mut newest: Option<BackupId>,
     aside: bool,
     now: OffsetDateTime,
@@ -262,7 +275,7 @@ async fn look_after(
     let (aws, config) = (&function.aws, &function.config);
     if newest.is_none() {
         let (s3, bucket) = (&aws.s3, config.bucket.as_str());
-        newest = catalog::newest(s3, bucket, stack, Shelf::Committed, 1, now)
+        newest = catalog::newest(s3, bucket, application, Shelf::Committed, 1, now)
             .await?
             .pop();
     }
@@ -272,14 +285,14 @@ async fn look_after(
     let age = age.map(|age| (Metric::BackupAge, age));
     let aside = aside.then_some((Metric::BackupsQuarantined, 1.0));
     let values: Vec<(Metric, f64)> = age.into_iter().chain(aside).collect();
-    metrics::measured(&config.metric_namespace, now, stack, &values);
+    metrics::measured(&config.metric_namespace, now, application, &values);
     if let Some(newest) = newest
-        && !function.has_state(stack)
+        && !function.has_state(application)
     {
-        if state::ensure(&aws.ssm, stack, &newest).await? {
-            info!(stack = %stack, backup_id = %newest, decision = "RepairState", "the stack's state is written again");
+        if state::ensure(&aws.ssm, application, &newest).await? {
+            info!(application = %application, backup_id = %newest, decision = "RepairState", "the application's state is written again");
         }
-        function.remember_state(stack);
+        function.remember_state(application);
     }
     Ok(())
 }
@@ -297,9 +310,9 @@ fn log_skip(function: &Function, group: &Group, reason: &Skip) {
     let name = group.name.as_str();
     match reason {
         _ if reason.is_refusal() => {
-            let stack = group.stack().ok().flatten();
+            let application = group.application().ok().flatten();
             let message = format!("the group {name:?} is not backed up: {reason}");
-            report(&function.config, stack.as_ref(), "Refused", &message);
+            report(&function.config, application.as_ref(), "Refused", &message);
         }
         Skip::AgentNotRegistered(_) | Skip::AgentConnectionLost(_) => {
             warn!(group = name, decision = "Skip", "{reason}");

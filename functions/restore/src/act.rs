@@ -252,7 +252,7 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
         }
         RestoreOutcome::FirstBoot => info!(
             instance_id = %facts.instance_id, group = facts.group, %command_id, seconds = report.seconds,
-            "started empty at the stack's first boot, and let into service"
+            "started empty at the application's first boot, and let into service"
         ),
         RestoreOutcome::AlreadyRestored { backup_id } => {
             info!(
@@ -264,8 +264,8 @@ fn tell_restored(config: &Config, facts: &Facts, command_id: &CommandId, report:
             values.clear();
         }
     }
-    if let Ok(stack) = &facts.stack {
-        metrics::measured(&config.metric_namespace, facts.now, stack, &values);
+    if let Ok(application) = &facts.application {
+        metrics::measured(&config.metric_namespace, facts.now, application, &values);
     }
 }
 
@@ -297,7 +297,7 @@ async fn give_up(aws: &Aws, config: &Config, facts: &Facts, reason: &Reason) -> 
         let kind = reason.kind();
         error!(
             kind, instance_id = %facts.instance_id, group = facts.group,
-            stack = facts.stack.as_ref().ok().map(field::display), reason = %reason, remedy = reason.remedy(),
+            application = facts.application.as_ref().ok().map(field::display), reason = %reason, remedy = reason.remedy(),
             "abandoned the launch; {next}"
         );
         count(config, facts, kind);
@@ -309,7 +309,7 @@ fn refuse(config: &Config, facts: &Facts, problem: &str) {
     let kind = "NotProtected";
     error!(
         kind, instance_id = %facts.instance_id, group = facts.group, remedy = problem,
-        "an instance waits in the launch hook of a group that names no stack; it gets no answer"
+        "an instance waits in the launch hook of a group that names no application; it gets no answer"
     );
     count(config, facts, kind);
 }
@@ -326,8 +326,8 @@ async fn answer(aws: &Aws, facts: &Facts, result: LifecycleResult) -> Result<Com
 }
 
 fn count(config: &Config, facts: &Facts, kind: &str) {
-    let stack = facts.stack.as_ref().ok();
-    metrics::failed(&config.metric_namespace, facts.now, stack, kind);
+    let application = facts.application.as_ref().ok();
+    metrics::failed(&config.metric_namespace, facts.now, application, kind);
 }
 
 #[expect(

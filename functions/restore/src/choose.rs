@@ -9,16 +9,16 @@ use crate::reason::Reason;
 /// How many of the newest backups are looked at, at the most, to find [`MOST_CANDIDATES`] that can be read.
 pub const MOST_MANIFESTS: usize = 24;
 
-/// What a stack has to restore from.
+/// What an application has to restore from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
-    /// Another protected group with the same stack.
+    /// Another protected group with the same application.
     pub shared_with: Option<String>,
     /// What S3 and the state parameter said.
     pub backups: Backups,
 }
 
-/// What S3 and the state parameter said of a stack's backups.
+/// What S3 and the state parameter said of an application's backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backups {
     /// There are some, the newest first.
@@ -50,7 +50,7 @@ pub enum Readable {
         /// The instance that was backed up.
         instance_id: InstanceId,
     },
-    /// It is damaged, or another stack's.
+    /// It is damaged, or another application's.
     No(String),
     /// A newer Rekindle wrote it.
     ByNewerVersion(String),
@@ -75,7 +75,7 @@ pub enum Source {
         /// Those between them that cannot be offered.
         passed_over: Vec<PassedOver>,
     },
-    /// From nowhere: the stack's first node starts its application empty.
+    /// From nowhere: the application's first node starts its application empty.
     FirstBoot,
     /// There is no good answer.
     Abandon(Reason),
@@ -84,7 +84,7 @@ pub enum Source {
 /// Chooses what the instance is restored from.
 pub fn source(stock: &Stock) -> Source {
     if let Some(with) = stock.shared_with.clone() {
-        return Source::Abandon(Reason::StackShared { with });
+        return Source::Abandon(Reason::ApplicationShared { with });
     }
     match &stock.backups {
         Backups::NeverAny => Source::FirstBoot,
@@ -296,7 +296,7 @@ mod tests {
     fn two_groups_never_share_one_truth() {
         for mut stock in [stock(Backups::NeverAny), committed("y")] {
             stock.shared_with = Some("other".to_owned());
-            assert_eq!(chosen(&stock), "StackShared");
+            assert_eq!(chosen(&stock), "ApplicationShared");
         }
     }
 

@@ -8,7 +8,7 @@ use shared::aws::Aws;
 use shared::aws::autoscaling::{self, Group, LifecycleState, launches};
 use shared::aws::breaker::{self, Breaker};
 use shared::env::Config;
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use shared::metrics::{self, Metric};
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -22,9 +22,9 @@ use crate::reason::Reason;
 
 /// What to do while the breaker does not work.
 const SUSPEND_BY_HAND: &str = "Look at the restore function's role, at the group's tag and at the parameter \
-    /rekindle/<stack>/breaker; suspend the group's process Launch by hand while launches fail.";
+    /rekindle/<application>/breaker; suspend the group's process Launch by hand while launches fail.";
 /// What to do about a suspension that may be nobody's.
-const RESUME_BY_HAND: &str = "If the alarm LaunchesSuspended stays on and the parameter /rekindle/<stack>/breaker says \
+const RESUME_BY_HAND: &str = "If the alarm LaunchesSuspended stays on and the parameter /rekindle/<application>/breaker says \
     that the breaker is closed, resume the group's process Launch by hand.";
 
 /// What comes after an abandoned launch.
@@ -46,11 +46,11 @@ pub(crate) async fn before_abandoning(
     facts: &Facts,
     reason: &Reason,
 ) -> Result<Next> {
-    // Nothing is abandoned in a group without a stack.
-    let Ok(stack) = &facts.stack else {
+    // Nothing is abandoned in a group without an application.
+    let Ok(application) = &facts.application else {
         return Ok(Next::Replaced);
     };
-    match try_to_trip(aws, config, facts, stack, reason).await {
+    match try_to_trip(aws, config, facts, application, reason).await {
         Err(error) if error.retryable() && !facts.breaker_patience_is_over() => Err(error),
         Err(error) => {
             tell_failed(
@@ -70,7 +70,7 @@ async fn try_to_trip(
     aws: &Aws,
     config: &Config,
     facts: &Facts,
-    stack: &StackName,
+    application: &ApplicationName,
     reason: &Reason,
 ) -> Result<Next> {
     let (client, group) = (&aws.autoscaling, &facts.group);
@@ -88,18 +88,18 @@ async fn try_to_trip(
         launches,
         suspended: described.launches_suspended,
         // Read last: a suspension of ours that is seen has its record.
-        breaker: breaker::read(&aws.ssm, stack, group).await?,
+        breaker: breaker::read(&aws.ssm, application, group).await?,
     };
     match on_failure(&failed) {
         OnFailure::Relaunch { failures } => {
-            info!(decision = "relaunch", instance_id = %facts.instance_id, group, %stack, failures, "the breaker stays closed");
+            info!(decision = "relaunch", instance_id = %facts.instance_id, group, %application, failures, "the breaker stays closed");
             return Ok(Next::Replaced);
         }
         OnFailure::Trip { failures, breaker } => {
-            breaker::write(&aws.ssm, stack, group, &breaker, facts.now).await?;
+            breaker::write(&aws.ssm, application, group, &breaker, facts.now).await?;
             launches::suspend(client, group).await?;
-            tell_tripped(config, facts, stack, failures, &breaker);
-            match take_back_if_late(aws, group, stack).await {
+            tell_tripped(config, facts, application, failures, &breaker);
+            match take_back_if_late(aws, group, application).await {
                 Ok(true) => return Ok(Next::Replaced),
                 Ok(false) => {}
                 Err(error) => tell_failed(
@@ -112,10 +112,10 @@ async fn try_to_trip(
             }
         }
         OnFailure::AlreadyTripped => {
-            info!(decision = "already-tripped", instance_id = %facts.instance_id, group, %stack, "Rekindle suspended the group's launches before");
+            info!(decision = "already-tripped", instance_id = %facts.instance_id, group, %application, "Rekindle suspended the group's launches before");
         }
         OnFailure::SuspendedBySomebodyElse => {
-            info!(decision = "suspended-by-somebody-else", instance_id = %facts.instance_id, group, %stack, "the group's launches are suspended, and Rekindle will not resume them");
+            info!(decision = "suspended-by-somebody-else", instance_id = %facts.instance_id, group, %application, "the group's launches are suspended, and Rekindle will not resume them");
         }
     }
     Ok(Next::Nothing)
@@ -124,12 +124,12 @@ async fn try_to_trip(
 /// Resumes the launches again where the breaker is not open any more: a suspension that was throttled may come after an
 /// operator's resume, or after a success, and nobody would ever take back what no record calls Rekindle's. Where this is
 /// cut off, the alarm about suspended launches stays on.
-async fn take_back_if_late(aws: &Aws, group: &str, stack: &StackName) -> Result<bool> {
-    let known = breaker::read(&aws.ssm, stack, group).await?;
+async fn take_back_if_late(aws: &Aws, group: &str, application: &ApplicationName) -> Result<bool> {
+    let known = breaker::read(&aws.ssm, application, group).await?;
     let late = !matches!(known, Some(Breaker::Open { .. }));
     if late {
         launches::resume(&aws.autoscaling, group).await?;
-        info!(decision = "take-back-suspension", group, %stack, "the breaker was closed meanwhile");
+        info!(decision = "take-back-suspension", group, %application, "the breaker was closed meanwhile");
     }
     Ok(late)
 }
@@ -137,10 +137,10 @@ async fn take_back_if_late(aws: &Aws, group: &str, stack: &StackName) -> Result<
 /// Closes the breaker before a restored instance is let into service: what is cut off before the record is done again by
 /// the next pass, since the instance still waits. Its service does not wait for a breaker that fails.
 pub(crate) async fn before_continuing(aws: &Aws, config: &Config, facts: &Facts) {
-    let Ok(stack) = &facts.stack else {
+    let Ok(application) = &facts.application else {
         return;
     };
-    if let Err(error) = try_to_close(aws, facts, stack).await {
+    if let Err(error) = try_to_close(aws, facts, application).await {
         tell_failed(
             config,
             facts,
@@ -151,12 +151,12 @@ pub(crate) async fn before_continuing(aws: &Aws, config: &Config, facts: &Facts)
     }
 }
 
-async fn try_to_close(aws: &Aws, facts: &Facts, stack: &StackName) -> Result<()> {
+async fn try_to_close(aws: &Aws, facts: &Facts, application: &ApplicationName) -> Result<()> {
     let group = &facts.group;
-    let known = breaker::read(&aws.ssm, stack, group).await?;
+    let known = breaker::read(&aws.ssm, application, group).await?;
     if let OnSuccess::Close { resume, breaker } = on_success(known.as_ref(), facts.now) {
-        record(aws, stack, group, &breaker, resume, facts.now).await?;
-        info!(decision = "close-breaker", instance_id = %facts.instance_id, group, %stack, "a launch succeeded");
+        record(aws, application, group, &breaker, resume, facts.now).await?;
+        info!(decision = "close-breaker", instance_id = %facts.instance_id, group, %application, "a launch succeeded");
     }
     Ok(())
 }
@@ -166,7 +166,7 @@ async fn try_to_close(aws: &Aws, facts: &Facts, stack: &StackName) -> Result<()>
 /// it, and the second resumption does.
 pub(crate) async fn record(
     aws: &Aws,
-    stack: &StackName,
+    application: &ApplicationName,
     group: &str,
     breaker: &Breaker,
     resume: bool,
@@ -175,7 +175,7 @@ pub(crate) async fn record(
     if resume {
         launches::resume(&aws.autoscaling, group).await?;
     }
-    breaker::write(&aws.ssm, stack, group, breaker, now).await?;
+    breaker::write(&aws.ssm, application, group, breaker, now).await?;
     if resume {
         launches::resume(&aws.autoscaling, group).await?;
     }
@@ -190,7 +190,7 @@ pub(crate) fn is_watched(group: &Group) -> bool {
 }
 
 /// Half-opens a group's breaker where it is time to.
-pub(crate) async fn watch(aws: &Aws, group: &Group, stack: &StackName) -> Result<()> {
+pub(crate) async fn watch(aws: &Aws, group: &Group, application: &ApplicationName) -> Result<()> {
     let now = OffsetDateTime::now_utc();
     let waiting = group
         .members
@@ -200,18 +200,18 @@ pub(crate) async fn watch(aws: &Aws, group: &Group, stack: &StackName) -> Result
         now,
         waiting: waiting.map(|it| it.instance_id.clone()).collect(),
         suspended: group.launches_suspended,
-        breaker: breaker::read(&aws.ssm, stack, &group.name).await?,
+        breaker: breaker::read(&aws.ssm, application, &group.name).await?,
     };
     let group = &group.name;
     match on_sweep(&watched) {
         OnSweep::Nothing => {}
         OnSweep::HalfOpen(breaker) => {
-            record(aws, stack, group, &breaker, true, now).await?;
-            info!(decision = "half-open-breaker", group, %stack, "resumed the group's launches, to try one");
+            record(aws, application, group, &breaker, true, now).await?;
+            info!(decision = "half-open-breaker", group, %application, "resumed the group's launches, to try one");
         }
         OnSweep::NoteResumed(breaker) => {
-            record(aws, stack, group, &breaker, false, now).await?;
-            info!(decision = "note-resumed", group, %stack, "the group's launches were resumed; the next one is on trial");
+            record(aws, application, group, &breaker, false, now).await?;
+            info!(decision = "note-resumed", group, %application, "the group's launches were resumed; the next one is on trial");
         }
     }
     Ok(())
@@ -221,7 +221,7 @@ pub(crate) async fn watch(aws: &Aws, group: &Group, stack: &StackName) -> Result
 fn tell_tripped(
     config: &Config,
     facts: &Facts,
-    stack: &StackName,
+    application: &ApplicationName,
     failures: u32,
     breaker: &Breaker,
 ) {
@@ -230,22 +230,22 @@ fn tell_tripped(
     } = breaker
     {
         warn!(
-            decision = "trip-breaker", instance_id = %facts.instance_id, group = facts.group, %stack, failures, trips,
+            decision = "trip-breaker", instance_id = %facts.instance_id, group = facts.group, %application, failures, trips,
             %tripped_at, wait_seconds = wait(*trips).as_secs(),
             remedy = "Remedy why the launch failed, then send the resume event; without it a launch is tried when the wait is over.",
             "suspended the group's launches"
         );
     }
     let suspended = [(Metric::LaunchesSuspended, 1.0)];
-    metrics::measured(&config.metric_namespace, facts.now, stack, &suspended);
+    metrics::measured(&config.metric_namespace, facts.now, application, &suspended);
 }
 
 fn tell_failed(config: &Config, facts: &Facts, error: &Error, remedy: &str, message: &str) {
     let kind = "BreakerFailed";
-    let stack = facts.stack.as_ref().ok();
+    let application = facts.application.as_ref().ok();
     error!(
-        kind, instance_id = %facts.instance_id, group = facts.group, stack = stack.map(tracing::field::display),
+        kind, instance_id = %facts.instance_id, group = facts.group, application = application.map(tracing::field::display),
         reason = error.chain(), remedy, "{message}"
     );
-    metrics::failed(&config.metric_namespace, facts.now, stack, kind);
+    metrics::failed(&config.metric_namespace, facts.now, application, kind);
 }

@@ -5,7 +5,7 @@ pub mod in_place;
 
 use shared::aws::autoscaling::LifecycleState;
 use shared::budget;
-use shared::id::{CommandId, InstanceId, StackName};
+use shared::id::{ApplicationName, CommandId, InstanceId};
 use shared::report::RestoreReport;
 use time::OffsetDateTime;
 
@@ -23,8 +23,8 @@ pub struct Facts {
     pub group: String,
     /// Where the instance stands in its group now, whatever the event said.
     pub standing: Standing,
-    /// The stack that the group's tag names, or why it names none.
-    pub stack: Result<StackName, String>,
+    /// The application that the group's tag names, or why it names none.
+    pub application: Result<ApplicationName, String>,
     /// Whether the event said that the instance keeps its id and lost its disk.
     pub root_volume_replaced: bool,
     /// When the instance was launched, or taken out of the warm pool.
@@ -97,7 +97,7 @@ pub enum Decision {
         /// Its state.
         state: String,
     },
-    /// The group names no stack, so its instances are not ours to answer for.
+    /// The group names no application, so its instances are not ours to answer for.
     NotProtected {
         /// Why, and what to do.
         problem: String,
@@ -140,7 +140,7 @@ pub fn instance(facts: &Facts) -> Decision {
         let state = state.clone();
         return Decision::AlreadyResolved { state };
     }
-    if let Err(problem) = &facts.stack {
+    if let Err(problem) = &facts.application {
         let problem = problem.clone();
         return Decision::NotProtected { problem };
     }

@@ -3,11 +3,11 @@
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, Group, LAUNCH_HOOK, LifecycleState, Member, STACK_TAG};
+use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState, Member};
 use shared::aws::ssm::{self, Ping};
 use shared::aws::{Aws, catalog, s3, state};
 use shared::env::Config;
-use shared::id::{BackupId, InstanceId, OperationId, StackName};
+use shared::id::{ApplicationName, BackupId, InstanceId, OperationId};
 use shared::layout::{self, Shelf};
 use shared::manifest::{self, MOST_MANIFEST_BYTES, Manifest};
 use shared::{Error, Result, budget};
@@ -47,7 +47,7 @@ pub(crate) async fn facts(
         instance_id: instance.clone(),
         group: String::new(),
         standing: Standing::Elsewhere("in no group".to_owned()),
-        stack: Err("the group was not looked at".to_owned()),
+        application: Err("the group was not looked at".to_owned()),
         root_volume_replaced,
         launched_at: now,
         predecessor: None,
@@ -77,7 +77,7 @@ pub(crate) async fn facts(
         began_at,
         agent(aws, instance),
     )?;
-    facts.stack = stack_of(&facts.group, group.as_ref());
+    facts.application = application_of(&facts.group, group.as_ref());
     let members = group.map(|group| group.members).unwrap_or_default();
     let own = members.iter().find(|it| it.instance_id == *instance);
     facts.standing = own.map_or_else(
@@ -104,12 +104,17 @@ fn standing(state: &LifecycleState) -> Standing {
     }
 }
 
-fn stack_of(name: &str, group: Option<&Group>) -> std::result::Result<StackName, String> {
-    let stack = group
-        .map_or(Ok(None), Group::stack)
+fn application_of(
+    name: &str,
+    group: Option<&Group>,
+) -> std::result::Result<ApplicationName, String> {
+    let application = group
+        .map_or(Ok(None), Group::application)
         .map_err(|error| error.chain())?;
-    stack.ok_or_else(|| {
-        format!("give the group {name:?} the tag {STACK_TAG}, or take its hook {LAUNCH_HOOK} away")
+    application.ok_or_else(|| {
+        format!(
+            "give the group {name:?} the tag {APPLICATION_TAG}, or take its hook {LAUNCH_HOOK} away"
+        )
     })
 }
 
@@ -159,17 +164,17 @@ async fn attempts(
     try_join_all(attempts).await
 }
 
-/// Gathers what the stack has to restore from. Only what may differ the next time is an error: a refusal is a
+/// Gathers what the application has to restore from. Only what may differ the next time is an error: a refusal is a
 /// fact like any other.
 pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<Stock> {
-    let stack = stack(facts)?;
+    let application = application(facts)?;
     let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
     let sharing = groups.into_iter().find(|group| {
-        // A group that is empty has no node, and one whose own tag is malformed has no stack.
-        let same_stack = group
-            .stack()
-            .is_ok_and(|other| other.as_ref() == Some(stack));
-        group.name != facts.group && !group.members.is_empty() && same_stack
+        // A group that is empty has no node, and one whose own tag is malformed has no application.
+        let same_application = group
+            .application()
+            .is_ok_and(|other| other.as_ref() == Some(application));
+        group.name != facts.group && !group.members.is_empty() && same_application
     });
     Ok(Stock {
         shared_with: sharing.map(|group| group.name),
@@ -177,13 +182,13 @@ pub(crate) async fn stock(aws: &Aws, config: &Config, facts: &Facts) -> Result<S
     })
 }
 
-/// Returns the stack of an instance that a decision is acted upon: one without is refused before.
-fn stack(facts: &Facts) -> Result<&StackName> {
-    let stack = facts.stack.as_ref();
-    stack.map_err(|problem| Error::Refused(problem.clone()))
+/// Returns the application of an instance that a decision is acted upon: one without is refused before.
+fn application(facts: &Facts) -> Result<&ApplicationName> {
+    let application = facts.application.as_ref();
+    application.map_err(|problem| Error::Refused(problem.clone()))
 }
 
-/// Gathers what S3 has of the instance's stack. Only what may differ the next time is an error.
+/// Gathers what S3 has of the instance's application. Only what may differ the next time is an error.
 pub(crate) async fn backups(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
     match listed(aws, config, facts).await {
         Err(error) if !error.retryable() => Ok(Backups::Unknown(error.chain())),
@@ -192,12 +197,19 @@ pub(crate) async fn backups(aws: &Aws, config: &Config, facts: &Facts) -> Result
 }
 
 async fn listed(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
-    let (stack, now) = (stack(facts)?, facts.now);
+    let (application, now) = (application(facts)?, facts.now);
     let most = choose::MOST_MANIFESTS;
-    let newest =
-        catalog::newest(&aws.s3, &config.bucket, stack, Shelf::Committed, most, now).await?;
+    let newest = catalog::newest(
+        &aws.s3,
+        &config.bucket,
+        application,
+        Shelf::Committed,
+        most,
+        now,
+    )
+    .await?;
     if newest.is_empty() {
-        return Ok(match state::read(&aws.ssm, stack).await {
+        return Ok(match state::read(&aws.ssm, application).await {
             Ok(None) => Backups::NeverAny,
             // A parameter that cannot be understood is still one: somebody had backups.
             Ok(Some(_)) | Err(Error::Contract { .. }) => Backups::Gone,
@@ -206,7 +218,7 @@ async fn listed(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
     }
     let mut committed = Vec::new();
     for backup_id in newest {
-        let manifest = manifest(aws, config, stack, &backup_id).await?;
+        let manifest = manifest(aws, config, application, &backup_id).await?;
         committed.push(Committed {
             backup_id,
             manifest,
@@ -221,12 +233,12 @@ async fn listed(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
 async fn manifest(
     aws: &Aws,
     config: &Config,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Readable> {
-    let key = layout::manifest(stack, backup);
+    let key = layout::manifest(application, backup);
     let bytes = s3::read(&aws.s3, &config.bucket, &key, None, MOST_MANIFEST_BYTES).await;
-    let parsed = bytes.and_then(|bytes| Manifest::parse(&bytes, stack, backup));
+    let parsed = bytes.and_then(|bytes| Manifest::parse(&bytes, application, backup));
     match parsed {
         Ok(manifest) => Ok(Readable::Yes {
             candidate: manifest.candidate(),
@@ -235,7 +247,7 @@ async fn manifest(
         Err(error) if manifest::is_newer_schema(&error) => {
             Ok(Readable::ByNewerVersion(error.chain()))
         }
-        // Taken away between the listing and the reading, damaged, or another stack's.
+        // Taken away between the listing and the reading, damaged, or another application's.
         Err(error) if s3::is_missing(&error) || matches!(error, Error::Contract { .. }) => {
             Ok(Readable::No(error.chain()))
         }

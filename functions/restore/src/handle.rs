@@ -9,7 +9,7 @@ use shared::aws::Aws;
 use shared::aws::autoscaling::LAUNCH_HOOK;
 use shared::env::Config;
 use shared::event::{Event, LifecycleAction, Request};
-use shared::id::{InstanceId, StackName};
+use shared::id::{ApplicationName, InstanceId};
 use shared::metrics;
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -65,11 +65,11 @@ pub(crate) async fn handle(
 ) -> Result<Answer> {
     let deadline = event.context.deadline();
     let event = Event::parse(event.payload).inspect_err(|error| count(config, None, error))?;
-    let (instance, stack) = (concerned(&event).cloned(), event.stack().cloned());
+    let (instance, application) = (concerned(&event).cloned(), event.application().cloned());
     dispatch(aws, config, event, deadline)
         .await
         .or_else(|error| {
-            count(config, stack.as_ref(), &error);
+            count(config, application.as_ref(), &error);
             if error.retryable() || matches!(error, Error::Event(_)) {
                 // The runtime logs the error itself, and does not know of whom it speaks.
                 if let Some(instance_id) = instance {
@@ -77,9 +77,9 @@ pub(crate) async fn handle(
                 }
                 return Err(error);
             }
-            if let Some(stack) = stack {
+            if let Some(application) = application {
                 let (kind, message) = (error.kind(), error.chain());
-                error!(kind, %stack, reason = message, "refused an operator's request");
+                error!(kind, %application, reason = message, "refused an operator's request");
                 return Ok(Answer::Refused { kind, message });
             }
             tell(&error, instance.as_ref(), None);
@@ -123,8 +123,8 @@ async fn dispatch(
             vec![advanced]
         }
         Event::Sweep | Event::Tick { .. } => sweep::sweep(aws, config).await?,
-        Event::Request(Request::Resume { stack }) => {
-            return request::resume(aws, stack).await.map(Answer::Resumed);
+        Event::Request(Request::Resume { application }) => {
+            return request::resume(aws, application).await.map(Answer::Resumed);
         }
         Event::InstanceTerminating(_) => {
             let message = "the terminate hook is the backup function's; send this event there";
@@ -222,7 +222,7 @@ fn log(facts: &Facts, decision: &Decision) {
         decision = decision.name(),
         instance_id = %facts.instance_id,
         group = facts.group,
-        stack = facts.stack.as_ref().ok().map(field::display),
+        application = facts.application.as_ref().ok().map(field::display),
         state = facts.standing.as_str(),
         waited_seconds = facts.waited_seconds(),
         command_id = decision.command_id().map(field::display),
@@ -232,20 +232,24 @@ fn log(facts: &Facts, decision: &Decision) {
 }
 
 /// Says that something is given up, which no retry of the same event changes.
-pub(crate) fn tell(error: &Error, instance: Option<&InstanceId>, stack: Option<&StackName>) {
+pub(crate) fn tell(
+    error: &Error,
+    instance: Option<&InstanceId>,
+    application: Option<&ApplicationName>,
+) {
     error!(
         kind = error.kind(),
         instance_id = instance.map(field::display),
-        stack = stack.map(field::display),
+        application = application.map(field::display),
         reason = error.chain(),
         "gave up; the next sweep looks again"
     );
 }
 
-/// Counts a failure, where it is known of which stack.
-pub(crate) fn count(config: &Config, stack: Option<&StackName>, error: &Error) {
+/// Counts a failure, where it is known of which application.
+pub(crate) fn count(config: &Config, application: Option<&ApplicationName>, error: &Error) {
     let now = OffsetDateTime::now_utc();
-    metrics::failed(&config.metric_namespace, now, stack, error.kind());
+    metrics::failed(&config.metric_namespace, now, application, error.kind());
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use shared::aws::{Aws, s3, ssm};
 use shared::command::{self, Candidate, InPlace, Mode, RestoreCommand};
 use shared::env::Config;
 use shared::event::CommandStatus;
-use shared::id::{BackupId, CommandId, InstanceId, OperationId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId, OperationId};
 use shared::layout::Shelf;
 use shared::manifest::{MOST_MANIFEST_BYTES, Manifest};
 use shared::metrics;
@@ -31,8 +31,8 @@ pub(crate) struct Asked<'a> {
     what: InPlace,
     /// The instance whose data are to be replaced.
     pub(crate) instance_id: InstanceId,
-    /// The stack of its group; none where it has left.
-    stack: Option<StackName>,
+    /// The application of its group; none where it has left.
+    application: Option<ApplicationName>,
     group: Option<&'a Group>,
 }
 
@@ -62,7 +62,7 @@ fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<Asked
     Some(Asked {
         operation_id,
         what,
-        stack: group.and_then(|group| group.stack().ok().flatten()),
+        application: group.and_then(|group| group.application().ok().flatten()),
         instance_id,
         group,
     })
@@ -75,13 +75,13 @@ pub(crate) async fn follow(
     asked: &Asked<'_>,
     now: OffsetDateTime,
 ) -> Result<bool> {
-    // Without a group there is nobody who says which stack's backups the instance may have.
-    let Some(stack) = &asked.stack else {
+    // Without a group there is nobody who says which application's backups the instance may have.
+    let Some(application) = &asked.application else {
         return Ok(false);
     };
     let (what, instance) = (&asked.what, &asked.instance_id);
     let (backed_up, attempts) = try_join!(
-        manifest(aws, config, stack, &what.before),
+        manifest(aws, config, application, &what.before),
         attempts(aws, config, asked, now)
     )?;
     let facts = Facts {
@@ -93,7 +93,7 @@ pub(crate) async fn follow(
     if decide(&facts) != Decision::Send {
         return Ok(false);
     }
-    let chosen = manifest(aws, config, stack, &what.chosen).await?;
+    let chosen = manifest(aws, config, application, &what.chosen).await?;
     let chosen = chosen.ok_or_else(|| {
         Error::Refused(format!(
             "the backup {} that an operator chose for {instance} is not there any more",
@@ -137,13 +137,13 @@ async fn attempts(
 async fn manifest(
     aws: &Aws,
     config: &Config,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Option<Manifest>> {
     for shelf in [Shelf::Committed, Shelf::Quarantined] {
-        let key = shelf.manifest(stack, backup);
+        let key = shelf.manifest(application, backup);
         match s3::read(&aws.s3, &config.bucket, &key, None, MOST_MANIFEST_BYTES).await {
-            Ok(bytes) => return Manifest::parse(&bytes, stack, backup).map(Some),
+            Ok(bytes) => return Manifest::parse(&bytes, application, backup).map(Some),
             Err(error) if s3::is_missing(&error) => {}
             Err(error) => return Err(error),
         }

@@ -13,8 +13,8 @@ use crate::attempt::{Cause, Failure};
 pub enum Reason {
     /// The instance kept its id and lost its disk, which is not supported.
     RootVolumeReplaced,
-    /// Another group has the same stack, and two nodes would share one truth.
-    StackShared {
+    /// Another group has the same application, and two nodes would share one truth.
+    ApplicationShared {
         /// The other group.
         with: String,
     },
@@ -27,7 +27,7 @@ pub enum Reason {
         /// The member.
         instance_id: InstanceId,
     },
-    /// The stack has had backups, and the bucket has none.
+    /// The application has had backups, and the bucket has none.
     BackupsGone,
     /// It cannot be said whether there are backups.
     BackupsUnknown {
@@ -69,7 +69,7 @@ impl Reason {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::RootVolumeReplaced => "RootVolumeReplaced",
-            Self::StackShared { .. } => "StackShared",
+            Self::ApplicationShared { .. } => "ApplicationShared",
             Self::AgentNeverCame => "AgentNeverCame",
             Self::AgentLost => "AgentLost",
             Self::PredecessorActive { .. } => "PredecessorActive",
@@ -90,7 +90,7 @@ impl Reason {
     /// Tells whether the next instance would be abandoned for the same reason until somebody changes something.
     pub fn permanent(&self) -> bool {
         match self {
-            Self::StackShared { .. }
+            Self::ApplicationShared { .. }
             | Self::BackupsGone
             | Self::BackupsUnknown { .. }
             | Self::NewerSchema { .. }
@@ -115,8 +115,8 @@ impl Reason {
             Self::RootVolumeReplaced => {
                 "Refresh instances by replacing them; the ReplaceRootVolume strategy is not supported."
             }
-            Self::StackShared { .. } => {
-                "Give each group a rekindle:stack tag of its own, or empty the other group first."
+            Self::ApplicationShared { .. } => {
+                "Give each group a rekindle:application tag of its own, or empty the other group first."
             }
             Self::AgentNeverCame => {
                 "Check that the image starts the SSM agent, that its role has AmazonSSMManagedInstanceCore, and that its subnet reaches SSM."
@@ -128,16 +128,16 @@ impl Reason {
                 "Let the group terminate before it launches: a maximum size of 1, an instance maintenance policy of 0 % to 100 % healthy, and the process AZRebalance suspended where there is no such policy."
             }
             Self::BackupsGone => {
-                "Point REKINDLE_BUCKET to the bucket that has this stack's backups, or bring them back from its noncurrent versions. Only to begin anew, empty: delete the parameter /rekindle/<stack>."
+                "Point REKINDLE_BUCKET to the bucket that has this application's backups, or bring them back from its noncurrent versions. Only to begin anew, empty: delete the parameter /rekindle/<application>."
             }
             Self::BackupsUnknown { .. } => {
-                "Correct REKINDLE_BUCKET, or the restore function's access to manifests/ and to the parameter /rekindle/<stack>."
+                "Correct REKINDLE_BUCKET, or the restore function's access to manifests/ and to the parameter /rekindle/<application>."
             }
             Self::NewerSchema { .. } => {
                 "Deploy the newer version of Rekindle again: an older backup would lose data that it can restore."
             }
             Self::NoReadableManifest { .. } => {
-                "Look at the newest objects below manifests/<stack>/: their noncurrent versions may still be whole."
+                "Look at the newest objects below manifests/<application>/: their noncurrent versions may still be whole."
             }
             Self::RestoreFailed { failure, .. } => match failure.cause {
                 Cause::Agent(exit_code) => exit_code.remedy(),
@@ -172,10 +172,10 @@ impl fmt::Display for Reason {
             Self::RootVolumeReplaced => f.write_str(
                 "its root volume was replaced, so that the instance keeps its id and lost its data",
             ),
-            Self::StackShared { with } => {
+            Self::ApplicationShared { with } => {
                 write!(
                     f,
-                    "the group {with} has the same stack, and two nodes would share one truth"
+                    "the group {with} has the same application, and two nodes would share one truth"
                 )
             }
             Self::AgentNeverCame => write!(
@@ -194,13 +194,13 @@ impl fmt::Display for Reason {
                  serve one application",
                 budget::FENCE
             ),
-            Self::BackupsGone => {
-                f.write_str("this stack has had backups, and the bucket holds no manifest of it")
-            }
+            Self::BackupsGone => f.write_str(
+                "this application has had backups, and the bucket holds no manifest of it",
+            ),
             Self::BackupsUnknown { problem } => {
                 write!(
                     f,
-                    "it cannot be told whether this stack has backups: {problem}"
+                    "it cannot be told whether this application has backups: {problem}"
                 )
             }
             Self::NewerSchema { backup_id, problem } => {

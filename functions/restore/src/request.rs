@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::aws::autoscaling::{self, Group};
 use shared::aws::{Aws, breaker};
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::info;
@@ -14,8 +14,8 @@ use crate::decide::breaker::{OnResume, on_resume};
 /// What a request to resume came to, as the function's answer has it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Resumed {
-    /// The stack.
-    pub(crate) stack: StackName,
+    /// The application.
+    pub(crate) application: ApplicationName,
     /// Its group; more than one where somebody gave two the same tag.
     pub(crate) groups: Vec<ResumedGroup>,
 }
@@ -61,30 +61,40 @@ impl Launches {
     }
 }
 
-/// Closes the breaker of a stack, and resumes what it suspended. Asking again is harmless.
-pub(crate) async fn resume(aws: &Aws, stack: StackName) -> Result<Resumed> {
+/// Closes the breaker of an application, and resumes what it suspended. Asking again is harmless.
+pub(crate) async fn resume(aws: &Aws, application: ApplicationName) -> Result<Resumed> {
     let protected = autoscaling::protected_groups(&aws.autoscaling).await?;
     let mut groups = Vec::new();
     for group in protected {
-        // Another group's malformed tag is not this stack's concern.
-        if group.stack().is_ok_and(|it| it.as_ref() == Some(&stack)) {
-            groups.push(resume_group(aws, &stack, group).await?);
+        // Another group's malformed tag is not this application's concern.
+        if group
+            .application()
+            .is_ok_and(|it| it.as_ref() == Some(&application))
+        {
+            groups.push(resume_group(aws, &application, group).await?);
         }
     }
     if groups.is_empty() {
         return Err(Error::Refused(format!(
-            "no Auto Scaling group has the tag {}={stack}",
-            autoscaling::STACK_TAG
+            "no Auto Scaling group has the tag {}={application}",
+            autoscaling::APPLICATION_TAG
         )));
     }
-    Ok(Resumed { stack, groups })
+    Ok(Resumed {
+        application,
+        groups,
+    })
 }
 
-async fn resume_group(aws: &Aws, stack: &StackName, group: Group) -> Result<ResumedGroup> {
+async fn resume_group(
+    aws: &Aws,
+    application: &ApplicationName,
+    group: Group,
+) -> Result<ResumedGroup> {
     let now = OffsetDateTime::now_utc();
     let suspended = group.launches_suspended;
     let group = group.name;
-    let known = breaker::read(&aws.ssm, stack, &group).await?;
+    let known = breaker::read(&aws.ssm, application, &group).await?;
     let (launches, resume, record) = match on_resume(known.as_ref(), suspended, now) {
         OnResume::Resume(record) => (Launches::Resumed, true, Some(record)),
         OnResume::Close { resume, breaker } => (Launches::NoLongerOnTrial, resume, Some(breaker)),
@@ -94,10 +104,10 @@ async fn resume_group(aws: &Aws, stack: &StackName, group: Group) -> Result<Resu
         }
     };
     if let Some(record) = &record {
-        circuit::record(aws, stack, &group, record, resume, now).await?;
+        circuit::record(aws, application, &group, record, resume, now).await?;
     }
     let message = launches.message();
-    info!(decision = "resume", group, %stack, closed = record.is_some(), message);
+    info!(decision = "resume", group, %application, closed = record.is_some(), message);
     Ok(ResumedGroup {
         group,
         launches,

@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, stream};
 use shared::aws::Aws;
 use shared::aws::autoscaling::{self, Group};
 use shared::env::Config;
-use shared::id::{InstanceId, StackName};
+use shared::id::{ApplicationName, InstanceId};
 use shared::metrics::{self, Metric};
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -81,39 +81,44 @@ async fn restores_in_place(aws: &Aws, config: &Config, groups: &[Group]) -> Vec<
 async fn watch_breakers(aws: &Aws, config: &Config, groups: &[Group]) -> Option<Error> {
     let watched = groups.iter().filter(|group| circuit::is_watched(group));
     let looks = watched.filter_map(|group| {
-        let stack = group.stack().ok()??;
+        let application = group.application().ok()??;
         Some(async move {
-            let look = circuit::watch(aws, group, &stack).await;
-            (stack, look)
+            let look = circuit::watch(aws, group, &application).await;
+            (application, look)
         })
     });
-    let looks: Vec<(StackName, Result<()>)> = stream::iter(looks)
+    let looks: Vec<(ApplicationName, Result<()>)> = stream::iter(looks)
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
     let mut to_retry = None;
-    for (stack, look) in looks {
+    for (application, look) in looks {
         match look {
             Ok(()) => {}
             Err(error) if error.retryable() && to_retry.is_none() => {
-                warn!(%stack, "its breaker was not looked after; this sweep is tried again");
+                warn!(%application, "its breaker was not looked after; this sweep is tried again");
                 to_retry = Some(error);
             }
             Err(error) => {
-                count(config, Some(&stack), &error);
-                tell(&error, None, Some(&stack));
+                count(config, Some(&application), &error);
+                tell(&error, None, Some(&application));
             }
         }
     }
     to_retry
 }
 
-/// Measures which stacks could not be given a new node now. An operator may suspend launches and forget it.
+/// Measures which applications could not be given a new node now. An operator may suspend launches and forget it.
 fn measure_suspensions(config: &Config, groups: &[Group]) {
     let (namespace, now) = (&config.metric_namespace, OffsetDateTime::now_utc());
     for group in groups.iter().filter(|group| group.launches_suspended) {
-        if let Ok(Some(stack)) = group.stack() {
-            metrics::measured(namespace, now, &stack, &[(Metric::LaunchesSuspended, 1.0)]);
+        if let Ok(Some(application)) = group.application() {
+            metrics::measured(
+                namespace,
+                now,
+                &application,
+                &[(Metric::LaunchesSuspended, 1.0)],
+            );
         }
     }
 }

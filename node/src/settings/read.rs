@@ -4,7 +4,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use shared::budget;
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -55,7 +55,7 @@ impl<'t, 'd> Section<'t, 'd> {
     fn settings(&self, problems: &mut Problems<'_>) -> Option<Settings> {
         self.only(
             &[
-                "stack",
+                "application",
                 "bucket",
                 "region",
                 "stall_limit_seconds",
@@ -66,11 +66,11 @@ impl<'t, 'd> Section<'t, 'd> {
             ],
             problems,
         );
-        let stack = self.needed("stack", problems).and_then(|value| {
-            let text = string(value, "stack", problems)?;
-            let stack = text.parse::<StackName>();
-            stack
-                .map_err(|error| problems.add(value.span(), format!("stack: {error}")))
+        let application = self.needed("application", problems).and_then(|value| {
+            let text = string(value, "application", problems)?;
+            let application = text.parse::<ApplicationName>();
+            application
+                .map_err(|error| problems.add(value.span(), format!("application: {error}")))
                 .ok()
         });
         let bucket = self.needed("bucket", problems).and_then(|value| {
@@ -115,7 +115,7 @@ impl<'t, 'd> Section<'t, 'd> {
             None => Commands::default(),
         };
         Some(Settings {
-            stack: stack?,
+            application: application?,
             bucket: bucket?,
             region,
             stall_limit_seconds,

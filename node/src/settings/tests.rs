@@ -1,7 +1,7 @@
 use super::*;
 
 const COMPLETE: &str = r#"
-stack = "dtr"
+application = "dtr"
 bucket = "backups"
 [configuration]
 paths = ["/etc/app/", "/srv//app"]
@@ -19,7 +19,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(
         settings,
         Settings {
-            stack: "dtr".parse().unwrap(),
+            application: "dtr".parse().unwrap(),
             bucket: "backups".to_owned(),
             region: None,
             stall_limit_seconds: 600,
@@ -50,12 +50,12 @@ fn the_shipped_example_is_complete() {
     );
     let paths = ["/var/local/dtr", "/usr/local/etc/dtr"].map(PathBuf::from);
     assert_eq!(settings.configuration_paths, paths);
-    assert!(settings.to_string().contains("stack: dtr\n"));
+    assert!(settings.to_string().contains("application: dtr\n"));
 }
 
 #[test]
 fn every_problem_is_told_at_once_with_its_line() {
-    let text = r#"stack = "DTR"
+    let text = r#"application = "DTR"
 bucket = 7
 colour = "red"
 stall_limit_seconds = 0
@@ -73,9 +73,9 @@ start = []
 stop = "docker stop x"
 "#;
     let expected = [
-        r#"line 1: stack: StackName "DTR" is not 1 to 63 lower-case letters, digits and inner hyphens"#,
+        r#"line 1: application: ApplicationName "DTR" is not 1 to 63 lower-case letters, digits and inner hyphens"#,
         "line 2: bucket: a text in quotes is needed, not integer",
-        r#"line 3: unknown key "colour" at the top: the keys there are stack, bucket, region, stall_limit_seconds, configuration, postgres, images, commands"#,
+        r#"line 3: unknown key "colour" at the top: the keys there are application, bucket, region, stall_limit_seconds, configuration, postgres, images, commands"#,
         "line 4: stall_limit_seconds: 0 is not between 1 and 86400",
         r#"line 5: region: "EU" is not a region such as eu-west-1"#,
         r#"line 7: paths: "etc" is not an absolute path: begin it with /"#,
@@ -102,14 +102,14 @@ fn what_is_missing_is_named() {
     assert_eq!(
         problems(""),
         [
-            "line 1: stack is missing: set it",
+            "line 1: application is missing: set it",
             "line 1: bucket is missing: set it",
             "line 1: [configuration] is missing: add it",
             "line 1: [postgres] is missing: add it",
         ]
     );
     assert_eq!(
-        problems("stack = \"a\"\nbucket = \"abc\"\n[configuration]\n[postgres]\nport = 1\n"),
+        problems("application = \"a\"\nbucket = \"abc\"\n[configuration]\n[postgres]\nport = 1\n"),
         [
             "line 3: paths is missing in [configuration]: set it",
             "line 4: [postgres] has neither container nor host: name the server's container, or its host (a name, or the directory of its socket)",
@@ -119,7 +119,7 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn text_that_is_not_toml_is_refused_by_line() {
-    let found = problems("stack = \"a\"\nbucket = \nregion = ]\n");
+    let found = problems("application = \"a\"\nbucket = \nregion = ]\n");
     assert!(found[0].starts_with("line 2: not TOML: "), "{found:?}");
     assert!(
         found

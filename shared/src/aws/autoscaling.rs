@@ -14,14 +14,14 @@ use time::OffsetDateTime;
 
 use super::{failed, utc};
 use crate::error::{Error, Result};
-use crate::id::{InstanceId, StackName};
+use crate::id::{ApplicationName, InstanceId};
 
 /// The name of the hook in which a new instance waits for its restore.
 pub const LAUNCH_HOOK: &str = "rekindle-launch";
 /// The name of the hook in which an old instance waits for its final backup.
 pub const TERMINATE_HOOK: &str = "rekindle-terminate";
-/// The tag that puts a group under protection; its value is the stack's name.
-pub const STACK_TAG: &str = "rekindle:stack";
+/// The tag that puts a group under protection; its value is the application's name.
+pub const APPLICATION_TAG: &str = "rekindle:application";
 
 /// The most groups that one page may have.
 const PAGE: i32 = 100;
@@ -166,8 +166,8 @@ pub struct Member {
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// The value of its `rekindle:stack` tag, as it is; [`Group::stack`] reads it.
-    pub stack_tag: Option<String>,
+    /// The value of its `rekindle:application` tag, as it is; [`Group::application`] reads it.
+    pub application_tag: Option<String>,
     /// Its instances, in any state.
     pub members: Vec<Member>,
     /// Whether an instance whose terminate hook is abandoned is kept for an operator.
@@ -177,25 +177,28 @@ pub struct Group {
 }
 
 impl Group {
-    /// Returns the stack that the group serves: none where it is not protected. A malformed tag is an error of
+    /// Returns the application that the group serves: none where it is not protected. A malformed tag is an error of
     /// this group alone.
-    pub fn stack(&self) -> Result<Option<StackName>> {
-        let Some(tag) = &self.stack_tag else {
+    pub fn application(&self) -> Result<Option<ApplicationName>> {
+        let Some(tag) = &self.application_tag else {
             return Ok(None);
         };
-        let stack = tag.parse().map_err(|error| {
+        let application = tag.parse().map_err(|error| {
             let name = &self.name;
             Error::Refused(format!(
-                "correct the tag {STACK_TAG} of the group {name:?}: {error}"
+                "correct the tag {APPLICATION_TAG} of the group {name:?}: {error}"
             ))
         })?;
-        Ok(Some(stack))
+        Ok(Some(application))
     }
 }
 
-/// Returns every group that has the tag `rekindle:stack`, whatever its value.
+/// Returns every group that has the tag `rekindle:application`, whatever its value.
 pub async fn protected_groups(client: &Client) -> Result<Vec<Group>> {
-    let tagged = Filter::builder().name("tag-key").values(STACK_TAG).build();
+    let tagged = Filter::builder()
+        .name("tag-key")
+        .values(APPLICATION_TAG)
+        .build();
     let mut pages = client
         .describe_auto_scaling_groups()
         .filters(tagged)
@@ -371,7 +374,10 @@ fn no_active_action<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 }
 
 fn read_group(group: &AutoScalingGroup) -> Group {
-    let tag = group.tags().iter().find(|tag| tag.key() == Some(STACK_TAG));
+    let tag = group
+        .tags()
+        .iter()
+        .find(|tag| tag.key() == Some(APPLICATION_TAG));
     let policy = group.instance_lifecycle_policy();
     let on_abandon = policy
         .and_then(|policy| policy.retention_triggers())
@@ -381,7 +387,7 @@ fn read_group(group: &AutoScalingGroup) -> Group {
             .auto_scaling_group_name()
             .unwrap_or_default()
             .to_owned(),
-        stack_tag: tag.map(|tag| tag.value().unwrap_or_default().to_owned()),
+        application_tag: tag.map(|tag| tag.value().unwrap_or_default().to_owned()),
         members: group.instances().iter().filter_map(read_member).collect(),
         retains_on_abandon: on_abandon == Some(&RetentionAction::Retain),
         launches_suspended: group

@@ -1,7 +1,7 @@
-//! What is remembered of the breakers of a stack's groups, in one SSM parameter: which launches Rekindle suspended.
+//! What is remembered of the breakers of an application's groups, in one SSM parameter: which launches Rekindle suspended.
 //!
 //! Auto Scaling does not say who suspended a process, so a suspension is Rekindle's own only where this record says
-//! so. It has a parameter to itself: the restore function must stay unable to say that a stack had backups.
+//! so. It has a parameter to itself: the restore function must stay unable to say that an application had backups.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::parameter;
 use crate::error::Result;
-use crate::id::{InstanceId, StackName};
+use crate::id::{ApplicationName, InstanceId};
 use crate::layout;
 
 /// The schema that this version writes, and the newest that it reads.
@@ -50,7 +50,7 @@ pub enum Breaker {
     },
 }
 
-/// The breakers of a stack's groups. A stack has one group, but for a mistake that trips the breaker of each.
+/// The breakers of an application's groups. An application has one group, but for a mistake that trips the breaker of each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breakers {
     /// The schema of the writer.
@@ -60,26 +60,36 @@ pub struct Breakers {
 }
 
 /// Reads the breaker of a group; none where it never tripped.
-pub async fn read(client: &Client, stack: &StackName, group: &str) -> Result<Option<Breaker>> {
-    let mut breakers = of_stack(client, stack).await?;
+pub async fn read(
+    client: &Client,
+    application: &ApplicationName,
+    group: &str,
+) -> Result<Option<Breaker>> {
+    let mut breakers = of_application(client, application).await?;
     Ok(breakers.groups.remove(group))
 }
 
-/// Writes the breaker of a group; those of the stack's other groups stay.
+/// Writes the breaker of a group; those of the application's other groups stay.
 pub async fn write(
     client: &Client,
-    stack: &StackName,
+    application: &ApplicationName,
     group: &str,
     breaker: &Breaker,
     now: OffsetDateTime,
 ) -> Result<()> {
-    let mut breakers = of_stack(client, stack).await?;
+    let mut breakers = of_application(client, application).await?;
     breakers.set(group, breaker.clone(), now);
-    parameter::put(client, &layout::breaker_parameter(stack), &breakers, true).await
+    parameter::put(
+        client,
+        &layout::breaker_parameter(application),
+        &breakers,
+        true,
+    )
+    .await
 }
 
-async fn of_stack(client: &Client, stack: &StackName) -> Result<Breakers> {
-    let name = layout::breaker_parameter(stack);
+async fn of_application(client: &Client, application: &ApplicationName) -> Result<Breakers> {
+    let name = layout::breaker_parameter(application);
     let breakers = parameter::read(client, &name, SCHEMA_VERSION).await?;
     Ok(breakers.unwrap_or(Breakers {
         schema_version: SCHEMA_VERSION,

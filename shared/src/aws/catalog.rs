@@ -11,15 +11,15 @@ use time::{Duration, OffsetDateTime};
 use super::s3::{advise, of_s3};
 use super::{failed, utc};
 use crate::error::Result;
-use crate::id::{BackupId, StackName};
+use crate::id::{ApplicationName, BackupId};
 use crate::layout::{self, Shelf};
 
 const LIST_OBJECTS: &str = "s3:ListObjectsV2";
 
-/// How far back the days of backups are listed at first. A stack that is alive has backups there.
+/// How far back the days of backups are listed at first. An application that is alive has backups there.
 const RECENT: Duration = Duration::days(31);
 
-/// Returns the ids of a stack's newest backups on a shelf, newest first and at most `count`.
+/// Returns the ids of an application's newest backups on a shelf, newest first and at most `count`.
 ///
 /// Keys come in ascending order and cannot be listed backwards. So the days are listed first, those near `now`
 /// alone if they suffice, then the newest days one by one: the number of calls depends on `count`, not on how
@@ -27,31 +27,31 @@ const RECENT: Duration = Duration::days(31);
 pub async fn newest(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     count: usize,
     now: OffsetDateTime,
 ) -> Result<Vec<BackupId>> {
     let recent = BackupId::at(now - RECENT).day();
-    let days = days(client, bucket, stack, shelf, Some(&recent)).await?;
-    let mut newest = newest_of_days(client, bucket, stack, shelf, count, &days).await?;
+    let days = days(client, bucket, application, shelf, Some(&recent)).await?;
+    let mut newest = newest_of_days(client, bucket, application, shelf, count, &days).await?;
     if newest.len() < count {
-        let mut older = self::days(client, bucket, stack, shelf, None).await?;
+        let mut older = self::days(client, bucket, application, shelf, None).await?;
         older.retain(|day| !days.contains(day));
         let missing = count - newest.len();
-        newest.extend(newest_of_days(client, bucket, stack, shelf, missing, &older).await?);
+        newest.extend(newest_of_days(client, bucket, application, shelf, missing, &older).await?);
     }
     Ok(newest)
 }
 
-/// Returns the backups of all stacks that are said to be committed, from `since` on and before `until`: one call for each
+/// Returns the backups of all applications that are said to be committed, from `since` on and before `until`: one call for each
 /// thousand. What is said is so; of a backup of which nothing is said, its manifest has to be asked.
 pub async fn commits(
     client: &Client,
     bucket: &str,
     since: OffsetDateTime,
     until: OffsetDateTime,
-) -> Result<Vec<(StackName, BackupId)>> {
+) -> Result<Vec<(ApplicationName, BackupId)>> {
     let request = client
         .list_objects_v2()
         .bucket(bucket)
@@ -72,37 +72,50 @@ pub async fn commits(
     Ok(found)
 }
 
-/// Returns the stacks that have backups on a shelf, all of them in one call for each thousand.
-pub async fn stacks(client: &Client, bucket: &str, shelf: Shelf) -> Result<BTreeSet<StackName>> {
+/// Returns the applications that have backups on a shelf, all of them in one call for each thousand.
+pub async fn applications(
+    client: &Client,
+    bucket: &str,
+    shelf: Shelf,
+) -> Result<BTreeSet<ApplicationName>> {
     let prefix = shelf.prefix_of_all();
     let request = client
         .list_objects_v2()
         .bucket(bucket)
         .prefix(&prefix)
         .delimiter("/");
-    let stacks = listed(bucket, request, |page| folders(page, &prefix)).await?;
-    let stacks = stacks.iter().filter_map(|stack| stack.parse().ok());
-    Ok(stacks.collect())
+    let applications = listed(bucket, request, |page| folders(page, &prefix)).await?;
+    let applications = applications
+        .iter()
+        .filter_map(|application| application.parse().ok());
+    Ok(applications.collect())
 }
 
-/// Returns all of a stack's backups on a shelf.
+/// Returns all of an application's backups on a shelf.
 pub async fn all(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
 ) -> Result<BTreeSet<BackupId>> {
-    let found = backups_below(client, bucket, stack, shelf, shelf.prefix(stack)).await?;
+    let found = backups_below(
+        client,
+        bucket,
+        application,
+        shelf,
+        shelf.prefix(application),
+    )
+    .await?;
     Ok(found.into_iter().collect())
 }
 
-/// Returns the backups of a stack that are pinned.
+/// Returns the backups of an application that are pinned.
 pub async fn pinned(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
 ) -> Result<BTreeSet<BackupId>> {
-    let prefix = layout::pins(stack);
+    let prefix = layout::pins(application);
     let request = client.list_objects_v2().bucket(bucket).prefix(&prefix);
     let pins = listed(bucket, request, |page| {
         let keys = page.contents().iter().filter_map(|object| object.key());
@@ -116,26 +129,26 @@ pub async fn pinned(
 pub async fn objects_of(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Vec<String>> {
-    let prefix = layout::backup(stack, backup);
+    let prefix = layout::backup(application, backup);
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
     listed(bucket, request, keys).await
 }
 
-/// Returns at most a page of the keys of a stack's backups that follow `after`, in ascending order, each with the time
+/// Returns at most a page of the keys of an application's backups that follow `after`, in ascending order, each with the time
 /// when it was put.
 pub async fn objects_after(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     after: Option<&str>,
 ) -> Result<Vec<(String, OffsetDateTime)>> {
     let page = client
         .list_objects_v2()
         .bucket(bucket)
-        .prefix(layout::backups(stack))
+        .prefix(layout::backups(application))
         .set_start_after(after.map(str::to_owned))
         .send()
         .await
@@ -145,26 +158,26 @@ pub async fn objects_after(
     Ok(keys_and_times(&page))
 }
 
-/// Returns the keys of the images of a stack's containers, each with the time when it was put.
+/// Returns the keys of the images of an application's containers, each with the time when it was put.
 pub async fn images(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
 ) -> Result<Vec<(String, OffsetDateTime)>> {
-    let prefix = layout::images(stack);
+    let prefix = layout::images(application);
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
     listed(bucket, request, keys_and_times).await
 }
 
-/// Lists the days, ascending, on which a stack has manifests; from one day on, if that is given.
+/// Lists the days, ascending, on which an application has manifests; from one day on, if that is given.
 async fn days(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     from: Option<&str>,
 ) -> Result<Vec<String>> {
-    let prefix = shelf.prefix(stack);
+    let prefix = shelf.prefix(application);
     let request = client
         .list_objects_v2()
         .bucket(bucket)
@@ -177,7 +190,7 @@ async fn days(
 async fn newest_of_days(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     count: usize,
     days: &[String],
@@ -188,8 +201,8 @@ async fn newest_of_days(
             break;
         }
         // At most 1,440 by the schedule, which are two pages.
-        let prefix = shelf.prefix_of_day(stack, day);
-        let mut of_day = backups_below(client, bucket, stack, shelf, prefix).await?;
+        let prefix = shelf.prefix_of_day(application, day);
+        let mut of_day = backups_below(client, bucket, application, shelf, prefix).await?;
         of_day.sort_unstable();
         newest.extend(of_day.into_iter().rev().take(count - newest.len()));
     }
@@ -200,19 +213,23 @@ async fn newest_of_days(
 async fn backups_below(
     client: &Client,
     bucket: &str,
-    stack: &StackName,
+    application: &ApplicationName,
     shelf: Shelf,
     prefix: String,
 ) -> Result<Vec<BackupId>> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
-    listed(bucket, request, |page| manifests(page, stack, shelf)).await
+    listed(bucket, request, |page| manifests(page, application, shelf)).await
 }
 
 /// Reads the backups whose manifests are on a page.
-fn manifests(page: &ListObjectsV2Output, stack: &StackName, shelf: Shelf) -> Vec<BackupId> {
+fn manifests(
+    page: &ListObjectsV2Output,
+    application: &ApplicationName,
+    shelf: Shelf,
+) -> Vec<BackupId> {
     let backups = keys(page).into_iter().filter_map(|key| {
         let backup = layout::backup_of_manifest(&key)?;
-        (shelf.manifest(stack, &backup) == key).then_some(backup)
+        (shelf.manifest(application, &backup) == key).then_some(backup)
     });
     backups.collect()
 }

@@ -1,4 +1,4 @@
-//! What is remembered of a stack outside of its bucket: JSON in SSM parameters, with the schema of whoever wrote it.
+//! What is remembered of an application outside of its bucket: JSON in SSM parameters, with the schema of whoever wrote it.
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::ParameterType;
@@ -77,11 +77,11 @@ fn object(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::state::StackState;
+    use crate::aws::state::ApplicationState;
 
     #[test]
     fn what_cannot_be_read_is_named_and_a_newer_schema_is_not_guessed() {
-        let read = |value| parse::<StackState>("/rekindle/dtr", value, 1);
+        let read = |value| parse::<ApplicationState>("/rekindle/dtr", value, 1);
         let good = r#"{"schema_version":1,"first_backup":"20261123T021500.000Z"}"#;
         assert_eq!(read(good).unwrap().schema_version, 1);
         let cases = [

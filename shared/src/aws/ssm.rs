@@ -295,7 +295,7 @@ pub async fn send(
         .timeout_seconds(i32::try_from(delivery).unwrap_or(i32::MAX))
         .comment(comment.chars().take(100).collect::<String>())
         .max_concurrency("50")
-        // One stack's failure must not stop the others of its batch.
+        // One application's failure must not stop the others of its batch.
         .max_errors("100%")
         .send()
         .await

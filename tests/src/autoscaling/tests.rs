@@ -278,20 +278,19 @@ fn repeated_abandons_launch_ever_more_slowly() {
 #[test]
 fn groups_are_found_by_tag_and_by_name() {
     let story = Story::new(false);
-    let tag =
-        "Tags.member.1.ResourceId=demo&Tags.member.1.Key=rekindle:stack&Tags.member.1.Value=a%26b";
+    let tag = "Tags.member.1.ResourceId=demo&Tags.member.1.Key=rekindle:application&Tags.member.1.Value=a%26b";
     story.call("CreateOrUpdateTags", tag).unwrap();
     for (filter, found) in [
         (
-            "Filters.member.1.Name=tag-key&Filters.member.1.Values.member.1=rekindle:stack",
+            "Filters.member.1.Name=tag-key&Filters.member.1.Values.member.1=rekindle:application",
             true,
         ),
         (
-            "Filters.member.1.Name=tag:rekindle:stack&Filters.member.1.Values.member.1=a%26b",
+            "Filters.member.1.Name=tag:rekindle:application&Filters.member.1.Values.member.1=a%26b",
             true,
         ),
         (
-            "Filters.member.1.Name=tag:rekindle:stack&Filters.member.1.Values.member.1=b",
+            "Filters.member.1.Name=tag:rekindle:application&Filters.member.1.Values.member.1=b",
             false,
         ),
         ("AutoScalingGroupNames.member.1=other", false),

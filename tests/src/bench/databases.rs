@@ -7,7 +7,7 @@ use rekindle_node::load;
 
 use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
-use super::site::{BUCKET, Programs, STACK, Site, Spent};
+use super::site::{APPLICATION, BUCKET, Programs, Site, Spent};
 use super::{ORIGINAL, Plan, REKINDLE};
 use crate::node::Node;
 use crate::registry::MAIN_DATABASE;
@@ -81,7 +81,7 @@ async fn backups(
         "pg_dump -Fd -j{cores} -Z0 -f {} {MAIN_DATABASE}",
         folder.display()
     );
-    // The first one declares the data to be the stack's, and reads what is not cached yet.
+    // The first one declares the data to be the application's, and reads what is not cached yet.
     let (_, warm) = site.back_up(node).await?;
     site.forget(&warm).await?;
     for run in 1..=plan.runs {
@@ -249,7 +249,7 @@ async fn rows_of(node: &Node, database: &str) -> Result<i64> {
     let row = client
         .query_one("SELECT count(*) FROM registry.tag", &[])
         .await
-        .with_context(|| format!("count the rows of {STACK}"))?;
+        .with_context(|| format!("count the rows of {APPLICATION}"))?;
     Ok(row.get(0))
 }
 

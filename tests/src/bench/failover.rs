@@ -25,7 +25,7 @@ use crate::protected::{PATIENCE, Protected};
 use crate::wait::wait_for;
 use crate::world::Binaries;
 
-const STACK: &str = "failover";
+const APPLICATION: &str = "failover";
 const POLLER: &str = "a boto3 poller";
 const NAPS: &str = "  of it asleep between two polls";
 /// Of ours, what is not in its own row: the function looks at a node that is not ready once a second.
@@ -59,15 +59,15 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         .document(DOCUMENT, document);
     let protected = Protected::with(builder).await?;
     let looks = Looks::on(&protected);
-    let mut node = protected.filled(STACK).await?;
-    let manifest = protected.back_up(STACK).await?;
+    let mut node = protected.filled(APPLICATION).await?;
+    let manifest = protected.back_up(APPLICATION).await?;
     let mut slowest = 0.0;
     for run in 1..=plan.runs {
         plan.say_run(&row.name, run);
         protected.world.kill_instance(node.id()).await?;
         node = protected
             .world
-            .wait_until_in_service(STACK, Some(node.id()), PATIENCE)
+            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service = clock::now();
         let report = protected.restored(&node).await?;
@@ -89,12 +89,17 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         protected.world.kill_instance(node.id()).await?;
         node = protected
             .world
-            .wait_until(STACK, Lifecycle::PendingWait, Some(node.id()), PATIENCE)
+            .wait_until(
+                APPLICATION,
+                Lifecycle::PendingWait,
+                Some(node.id()),
+                PATIENCE,
+            )
             .await?;
         let naps = poll(&protected, programs, &node, &manifest).await?;
         protected
             .world
-            .wait_until_in_service(STACK, None, PATIENCE)
+            .wait_until_in_service(APPLICATION, None, PATIENCE)
             .await?;
         let in_service = clock::now();
         let worked = worked(&protected, &node).await?;
@@ -202,7 +207,7 @@ async fn poll(
     let line = vec![
         programs.python.join("bin/python3").display().to_string(),
         script.display().to_string(),
-        STACK.to_owned(),
+        APPLICATION.to_owned(),
         HOOK.to_owned(),
         node.id().to_owned(),
         DOCUMENT.to_owned(),

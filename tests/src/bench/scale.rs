@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 
 use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
-use super::site::{self, BUCKET, Programs, STACK, Site};
+use super::site::{self, APPLICATION, BUCKET, Programs, Site};
 use super::{Plan, REKINDLE};
 use crate::autoscaling::Lifecycle;
 use crate::fault::lock;
 use crate::wait::wait_for;
-use crate::world::{Binaries, STACK_TAG, StandIn};
+use crate::world::{APPLICATION_TAG, Binaries, StandIn};
 
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Auto Scaling and Systems Manager, which throttle; S3 does not at such rates.
@@ -92,7 +92,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     for node in world.nodes() {
         node.stop_agent();
     }
-    // Every stack was backed up at the ticks of the last hours.
+    // Every application was backed up at the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
     store_backups(&world, nodes, now).await?;
     // What a new process does once is not a tick's: a tick that is too late asks for no backups, and does the rest.
@@ -156,7 +156,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     })
 }
 
-/// Stores what the commits of the ticks before `now` left; each core takes a part of the stacks.
+/// Stores what the commits of the ticks before `now` left; each core takes a part of the applications.
 async fn store_backups(world: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
     let cores = u32::try_from(std::thread::available_parallelism()?.get())?;
     let mut storing = JoinSet::new();
@@ -164,11 +164,11 @@ async fn store_backups(world: &StandIn, nodes: u32, now: OffsetDateTime) -> Resu
         let (s3, bucket) = (world.s3().clone(), world.bucket().to_owned());
         storing.spawn_blocking(move || {
             for number in (core..nodes).step_by(cores as usize) {
-                let stack = format!("stack-{number}").parse()?;
+                let application = format!("application-{number}").parse()?;
                 for tick in 1..=TICKS_BEFORE {
                     let backup = BackupId::at(now - time::Duration::minutes(tick * INTERVAL));
-                    let manifest = layout::manifest(&stack, &backup);
-                    for key in [manifest, layout::commit(&stack, &backup)] {
+                    let manifest = layout::manifest(&application, &backup);
+                    for key in [manifest, layout::commit(&application, &backup)] {
                         s3.replace(&bucket, &key, b"{}")?;
                     }
                 }
@@ -212,8 +212,8 @@ async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
     for number in 0..nodes {
         let name = format!("group-{number}");
         let tag = aws_sdk_autoscaling::types::Tag::builder()
-            .key(STACK_TAG)
-            .value(format!("stack-{number}"))
+            .key(APPLICATION_TAG)
+            .value(format!("application-{number}"))
             .propagate_at_launch(true)
             .build();
         auto_scaling
@@ -241,7 +241,7 @@ const MOST_LISTED: usize = 10_000;
 
 /// Measures how the newest backup is found among so many.
 pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
-    let stack = STACK.parse()?;
+    let application = APPLICATION.parse()?;
     let now = OffsetDateTime::now_utc();
     let client = aws_sdk_s3::Client::new(&site.surroundings.aws());
     let (mut rows, mut there, mut fewest) = (Vec::new(), 0, None);
@@ -255,19 +255,20 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         for number in there..backups {
             let minutes = INTERVAL * i64::try_from(number + 1)?;
             let backup = BackupId::at(now - time::Duration::minutes(minutes));
-            let key = layout::manifest(&stack, &backup);
+            let key = layout::manifest(&application, &backup);
             site.s3.replace(BUCKET, &key, b"{}")?;
         }
         there = backups;
         let expected = BackupId::at(now - time::Duration::minutes(INTERVAL));
         for _ in 0..plan.runs {
             let (before, began) = (listings(site), Instant::now());
-            let found = catalog::newest(&client, BUCKET, &stack, Shelf::Committed, 1, now).await?;
+            let found =
+                catalog::newest(&client, BUCKET, &application, Shelf::Committed, 1, now).await?;
             ensure!(found.first() == Some(&expected), "the wrong one: {found:?}");
             row.add(REKINDLE, counted(site, before, began));
             if backups <= MOST_LISTED {
                 let (before, began) = (listings(site), Instant::now());
-                let all = catalog::all(&client, BUCKET, &stack, Shelf::Committed).await?;
+                let all = catalog::all(&client, BUCKET, &application, Shelf::Committed).await?;
                 ensure!(all.last() == Some(&expected), "the wrong one");
                 row.add(LISTING, counted(site, before, began));
             }
@@ -278,7 +279,8 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         row.at_most("calls", least, calls);
         rows.push(row);
     }
-    site.forget_below(&Shelf::Committed.prefix(&stack)).await?;
+    site.forget_below(&Shelf::Committed.prefix(&application))
+        .await?;
     Ok(rows)
 }
 

@@ -30,8 +30,8 @@ use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 /// The bucket.
 pub const BUCKET: &str = "rekindle-bench";
-/// The stack that every backup is filed under.
-pub const STACK: &str = "registry";
+/// The application that every backup is filed under.
+pub const APPLICATION: &str = "registry";
 const REGION: &str = "eu-central-1";
 /// Bytes that S3 needs at most: 4 GB as the original and Postgres' fastest dump write them.
 const ROOM: u64 = 6_000_000_000;
@@ -125,11 +125,11 @@ impl Site {
     ) -> Result<Arc<Node>> {
         let number = self.machines.fetch_add(1, Ordering::Relaxed);
         let id = format!("i-{number:017x}");
-        let node = Node::boot(&id, STACK, surroundings, Arc::new(|| None)).await?;
+        let node = Node::boot(&id, APPLICATION, surroundings, Arc::new(|| None)).await?;
         let directory = node.root().join("var/lib/postgresql");
         let cluster = self.pristine.copy(&directory).await?;
         let settings = format!(
-            "stack = \"{STACK}\"\nbucket = \"{BUCKET}\"\n\n[configuration]\npaths = {paths:?}\n\n[postgres]\n\
+            "application = \"{APPLICATION}\"\nbucket = \"{BUCKET}\"\n\n[configuration]\npaths = {paths:?}\n\n[postgres]\n\
              host = \"{}\"\nport = {}\ndatabases = [\"{MAIN_DATABASE}\"]\n",
             cluster.socket_directory().display(),
             cluster.port(),
@@ -203,7 +203,7 @@ impl Site {
         Ok((run.sample, report))
     }
 
-    /// Lets the agent back a machine up; the first time declares its data to be the stack's.
+    /// Lets the agent back a machine up; the first time declares its data to be the application's.
     pub async fn back_up(&self, node: &Node) -> Result<(Sample, BackupReport)> {
         let number = self.backups.fetch_add(1, Ordering::Relaxed);
         let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number);
@@ -233,7 +233,7 @@ impl Site {
 
     /// Erases a backup's objects.
     pub async fn forget(&self, backup: &BackupReport) -> Result<()> {
-        let prefix = layout::backup(&STACK.parse()?, &backup.backup_id);
+        let prefix = layout::backup(&APPLICATION.parse()?, &backup.backup_id);
         self.forget_below(&prefix).await
     }
 

@@ -23,7 +23,7 @@ struct Arguments {
     /// Only the faults whose name contains this.
     #[arg(long)]
     only: Vec<String>,
-    /// How many stacks there are at a time.
+    /// How many applications there are at a time.
     #[arg(long, default_value_t = 4)]
     lanes: usize,
 }

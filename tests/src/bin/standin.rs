@@ -20,9 +20,9 @@ struct Arguments {
     /// The port of 127.0.0.1 to listen on.
     #[arg(long, default_value_t = 4599)]
     port: u16,
-    /// The name of the group's stack, and of the group.
+    /// The name of the group's application, and of the group.
     #[arg(long, default_value = "dtr")]
-    stack: String,
+    application: String,
     /// By how much AWS's own waits are shortened.
     #[arg(long, default_value_t = 10.0)]
     time_scale: f64,
@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
     let mut stand_in = builder.start().await?;
     let load = Load::in_directory(&stand_in.directory());
     stand_in.create_group(registry::protected_group(
-        &arguments.stack,
+        &arguments.application,
         stand_in.bucket(),
         &load,
     ))?;
@@ -75,10 +75,10 @@ async fn main() -> Result<()> {
         Some(Duration::from_secs(arguments.schedule_seconds)),
         Some(Duration::from_secs(arguments.sweep_seconds)),
     );
-    say(&instructions(&stand_in, &arguments.stack, &logs))?;
+    say(&instructions(&stand_in, &arguments.application, &logs))?;
     tokio::select! {
         stopped = interruption() => stopped,
-        watched = watch(&stand_in, &arguments.stack) => watched,
+        watched = watch(&stand_in, &arguments.application) => watched,
     }
 }
 

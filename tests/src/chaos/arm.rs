@@ -15,7 +15,7 @@ use super::dice::Dice;
 use super::disks::Disks;
 use super::gates::Gates;
 use super::harm::{self, Undo};
-use super::lane::{Lane, STACK, STALL_LIMIT};
+use super::lane::{APPLICATION, Lane, STALL_LIMIT};
 use super::points::Point;
 use super::wire;
 use crate::autoscaling::Lifecycle;
@@ -67,7 +67,7 @@ pub struct Disarmed {
 
 /// Creates the group of a lane. Its nodes have gates, and little patience.
 pub fn create_group(protected: &Protected, gates: &Gates, disks: &Arc<Disks>) -> Result<()> {
-    let group = protected.description(STACK)?;
+    let group = protected.description(APPLICATION)?;
     let (inner, gates, disks) = (group.user_data, gates.clone(), Arc::clone(disks));
     let user_data: UserData = Arc::new(move |node| {
         let (inner, gates, disks) = (Arc::clone(&inner), gates.clone(), Arc::clone(&disks));
@@ -192,7 +192,7 @@ impl Armed {
     /// Does what a fault does as time goes by.
     pub fn nudge(&self, lane: &Lane, lost: &Node) {
         let world = &lane.protected.world;
-        let waiting = world.group(&lane.stack).into_iter();
+        let waiting = world.group(&lane.application).into_iter();
         let mut waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
         let Some(waiting) = waiting.find(|one| one.id != lost.id()) else {
             return;
@@ -206,7 +206,7 @@ impl Armed {
             // Once for each: its hook is not to expire before a function has looked at it.
             Some(Deed::AgentNever) if lock(&self.aged).insert(waiting.id) => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
-                world.age(&lane.stack, 11);
+                world.age(&lane.application, 11);
             }
             _ => {}
         }
@@ -301,13 +301,13 @@ impl Armed {
     fn sessions(&mut self, lane: &Lane) {
         for _ in 0..3 {
             let (protected, hits) = (Arc::downgrade(&lane.protected), Arc::clone(&self.hits));
-            let (stack, lost) = (lane.stack.clone(), lane.node.id().to_owned());
+            let (application, lost) = (lane.application.clone(), lane.node.id().to_owned());
             self.tasks.push(tokio::spawn(async move {
                 while let Some(protected) = protected.upgrade() {
                     let nodes = protected.world.nodes();
                     drop(protected);
                     for node in nodes {
-                        if node.group() == stack && node.id() != lost {
+                        if node.group() == application && node.id() != lost {
                             // A session that cannot begin, or is ended, comes back.
                             session(&node, &hits).await.ok();
                         }

@@ -9,7 +9,7 @@ use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report};
 
 use super::dice::Dice;
-use super::lane::{Lane, STACK};
+use super::lane::{APPLICATION, Lane};
 use crate::protected::Protected;
 use crate::spare::{self, Spare};
 
@@ -43,7 +43,7 @@ pub struct Cuts {
 pub async fn cut(seed: u64, step: usize, bits: usize) -> Result<Vec<Cuts>> {
     let mut lane = Lane::open(false).await?;
     lane.write().await?;
-    let newest = lane.protected.back_up(STACK).await?;
+    let newest = lane.protected.back_up(APPLICATION).await?;
     let (protected, mut all) = (&lane.protected, vec![manifests(&newest, step)?]);
     let mut work = Vec::new();
     for machine in 0..MACHINES {
@@ -67,16 +67,16 @@ pub async fn cut(seed: u64, step: usize, bits: usize) -> Result<Vec<Cuts>> {
 /// A manifest that is cut off is never read as one.
 fn manifests(genuine: &Manifest, step: usize) -> Result<Cuts> {
     let bytes = serde_json::to_vec_pretty(genuine)?;
-    let (stack, id) = (&genuine.index.stack, &genuine.index.backup_id);
+    let (application, id) = (&genuine.index.application, &genuine.index.backup_id);
     ensure!(
-        Manifest::parse(&bytes, stack, id).is_ok(),
+        Manifest::parse(&bytes, application, id).is_ok(),
         "a whole one is read"
     );
     let mut cuts = Cuts::of("manifest cut off, the functions' parser".to_owned());
     for percent in (0..100).step_by(step) {
         let length = bytes.len() * percent / 100;
         cuts.count(
-            Manifest::parse(&bytes[..length], stack, id).is_err(),
+            Manifest::parse(&bytes[..length], application, id).is_err(),
             || format!("{percent} % was read"),
         );
     }
@@ -91,7 +91,7 @@ async fn machine_cuts(
     step: usize,
     bits: usize,
 ) -> Result<Vec<Cuts>> {
-    let spare = Spare::with_data(protected, STACK).await?;
+    let spare = Spare::with_data(protected, APPLICATION).await?;
     let before = spare.holding().await?;
     let mut all = Vec::new();
     for object in objects {
@@ -133,7 +133,12 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn key(&self) -> String {
         let index = &self.backup.index;
-        layout::object(&index.stack, &index.backup_id, &index.run_id, self.object)
+        layout::object(
+            &index.application,
+            &index.backup_id,
+            &index.run_id,
+            self.object,
+        )
     }
 
     /// Replaces the object by its first part: S3 tells the new size.

@@ -37,7 +37,7 @@ impl Edge {
     }
 }
 
-/// What a run tells the gates of all nodes of a stack: files in one directory.
+/// What a run tells the gates of all nodes of an application: files in one directory.
 #[derive(Debug, Clone)]
 pub struct Gates {
     directory: PathBuf,

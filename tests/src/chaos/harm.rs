@@ -131,8 +131,8 @@ pub(super) async fn back_up_without_a_role(lane: &mut Lane, dice: &mut Dice) -> 
 /// Puts copies of the newest backup, as if they had been taken long ago, more than are kept whatever their age.
 pub(super) fn put_old_backups(lane: &mut Lane) -> Result<()> {
     let protected = std::sync::Arc::clone(&lane.protected);
-    let newest = protected.backups(&lane.stack)?;
-    let genuine = protected.manifest(&lane.stack, newest.last().context("no backup")?)?;
+    let newest = protected.backups(&lane.application)?;
+    let genuine = protected.manifest(&lane.application, newest.last().context("no backup")?)?;
     for days in 100..112 {
         let id = BackupId::at(OffsetDateTime::now_utc() - time::Duration::days(days));
         spare::age(&protected, &genuine, &id)?;
@@ -179,7 +179,7 @@ pub(super) fn take_tablespace(lane: &Lane) -> Result<Undo> {
 /// Lets nothing be remembered of the breaker, which an earlier fault may have closed: what fails from now on is made to
 /// have happened earlier than it did, and what failed before the breaker was closed does not count.
 pub(super) async fn forget_breaker(lane: &Lane) -> Result<()> {
-    let name = layout::breaker_parameter(&lane.stack.parse()?);
+    let name = layout::breaker_parameter(&lane.application.parse()?);
     let ssm = aws_sdk_ssm::Client::new(lane.protected.world.aws());
     match ssm.delete_parameter().name(name).send().await {
         Err(error)
@@ -196,10 +196,10 @@ pub(super) async fn forget_breaker(lane: &Lane) -> Result<()> {
 /// Lets the newest backup need an extension that no node has: its description says so, and every hash fits.
 pub(super) fn need_extension(lane: &Lane) -> Result<Undo> {
     let protected: &Protected = &lane.protected;
-    let newest = protected.backups(&lane.stack)?;
+    let newest = protected.backups(&lane.application)?;
     let newest = newest.last().context("there is no backup")?;
-    let genuine = protected.manifest(&lane.stack, newest)?;
-    let key = layout::manifest(&lane.stack.parse()?, newest);
+    let genuine = protected.manifest(&lane.application, newest)?;
+    let key = layout::manifest(&lane.application.parse()?, newest);
     let saved = protected.world.s3().save(protected.world.bucket(), &key)?;
     let forged = spare::forge(protected, &genuine, |_, parts| {
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;

@@ -1,4 +1,4 @@
-//! One stack under faults: the story goes on from run to run, and the record with it.
+//! One application under faults: the story goes on from run to run, and the record with it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +21,8 @@ use crate::autoscaling::Lifecycle;
 use crate::node::Node;
 use crate::protected::{PATIENCE, Protected, fill};
 
-/// The name of every stack; each has a stand-in of its own.
-pub const STACK: &str = "chaos";
+/// The name of every application; each has a stand-in of its own.
+pub const APPLICATION: &str = "chaos";
 
 /// How long the agent puts up with standing still, in seconds: longer than any pause of a busy machine.
 pub const STALL_LIMIT: u64 = 15;
@@ -54,7 +54,7 @@ pub struct Met {
     pub outcome: Outcome,
 }
 
-/// A protected stack, its present node, and everything known of it from outside.
+/// A protected application, its present node, and everything known of it from outside.
 pub struct Lane {
     /// The stand-in.
     pub protected: Arc<Protected>,
@@ -62,8 +62,8 @@ pub struct Lane {
     pub tap: Tap,
     /// The gates on its nodes.
     pub gates: Gates,
-    /// The stack.
-    pub stack: String,
+    /// The application.
+    pub application: String,
     /// The node that is in service.
     pub node: Arc<Node>,
     /// The independent record.
@@ -86,19 +86,19 @@ enum Verdict {
 }
 
 impl Lane {
-    /// Starts a stack, sees its first node into service, fills it, and takes a first backup.
+    /// Starts an application, sees its first node into service, fills it, and takes a first backup.
     pub async fn open(large: bool) -> Result<Self> {
         let protected = Arc::new(Protected::start().await?);
         let tap = Tap::on(&protected);
         let gates = Gates::new(&protected.world.directory().join("gates"))?;
         let disks = Arc::new(Disks::default());
         arm::create_group(&protected, &gates, &disks)?;
-        let node = protected.in_service(STACK, None).await?;
+        let node = protected.in_service(APPLICATION, None).await?;
         let mut lane = Self {
             protected,
             tap,
             gates,
-            stack: STACK.to_owned(),
+            application: APPLICATION.to_owned(),
             node: Arc::clone(&node),
             record: Record::default(),
             broken: Vec::new(),
@@ -112,7 +112,7 @@ impl Lane {
             record::fill_large(&node).await?;
         }
         lane.write().await?;
-        if let Err(problem) = lane.protected.back_up(STACK).await {
+        if let Err(problem) = lane.protected.back_up(APPLICATION).await {
             return Err(problem.context(format!("{:#?}", lane.protected.lines(0))));
         }
         lane.protected.quiet().await?;
@@ -155,7 +155,7 @@ impl Lane {
             self.protected.world.tick();
             let settled = self.backup_settles(known.as_ref()).await?;
             if !settled && !self.accept_quarantined(mark).await? {
-                let problems = self.protected.problems(&self.stack);
+                let problems = self.protected.problems(&self.application);
                 let how = format!("without the fault, no backup either: {problems:?}");
                 self.broke(Promise::SameOrLoud, how);
             }
@@ -170,13 +170,13 @@ impl Lane {
     /// there was one.
     async fn accept_quarantined(&mut self, mark: usize) -> Result<bool> {
         let world = &self.protected.world;
-        let prefix = format!("quarantine/{}/", self.stack);
+        let prefix = format!("quarantine/{}/", self.application);
         let aside = world.s3().keys(world.bucket(), &prefix)?;
         let Some(newest) = aside.last().and_then(|key| backup_of_manifest(key)) else {
             return Ok(false);
         };
         let request = serde_json::json!({
-            "rekindle": "accept-quarantined", "stack": self.stack, "backup_id": newest,
+            "rekindle": "accept-quarantined", "application": self.application, "backup_id": newest,
         });
         let function = self.protected.function("backup")?;
         let answer = world.invoke(&function, request).await;
@@ -186,7 +186,7 @@ impl Lane {
     }
 
     fn newest(&self) -> Result<Option<BackupId>> {
-        Ok(self.protected.backups(&self.stack)?.pop())
+        Ok(self.protected.backups(&self.application)?.pop())
     }
 
     /// Waits until a newer backup is committed, or until sweeps find nothing to do any more.
@@ -208,7 +208,7 @@ impl Lane {
             if Instant::now() > end {
                 bail!(
                     "a backup neither ends nor fails: {:#?}",
-                    self.protected.problems(&self.stack)
+                    self.protected.problems(&self.application)
                 );
             }
             tokio::time::sleep(LOOK).await;
@@ -227,7 +227,7 @@ impl Lane {
         }
         self.write().await?;
         let mark = self.protected.mark();
-        let launches = self.protected.launches(&self.stack).await?.len();
+        let launches = self.protected.launches(&self.application).await?.len();
         let Some(armed) = arm::arm(self, fault, dice).await? else {
             return Ok(None);
         };
@@ -276,14 +276,20 @@ impl Lane {
         let (world, end) = (&self.protected.world, Instant::now() + VERDICT);
         let mut swept = Instant::now();
         loop {
-            let group = world.group(&self.stack);
+            let group = world.group(&self.application);
             let arrived = group
                 .iter()
                 .find(|one| one.state == Lifecycle::InService && one.id != lost.id());
             if let Some(arrived) = arrived {
                 return Ok(Verdict::InService(world.node(&arrived.id)?));
             }
-            if group.is_empty() && !self.protected.suspended(&self.stack).await?.is_empty() {
+            if group.is_empty()
+                && !self
+                    .protected
+                    .suspended(&self.application)
+                    .await?
+                    .is_empty()
+            {
                 return Ok(Verdict::Suspended);
             }
             if Instant::now() > end {
@@ -300,15 +306,18 @@ impl Lane {
 
     /// Goes on as an operator who has read the log and remedied the cause.
     async fn without_the_fault(&mut self, lost: &Node) -> Result<Arc<Node>> {
-        let launches = self.protected.launches(&self.stack).await?.len();
+        let launches = self.protected.launches(&self.application).await?.len();
         let end = Instant::now() + PATIENCE;
         // Asked again where it comes to nothing: that is what its answer says to do.
-        while let Err(problem) = self.protected.resume(&self.stack).await {
+        while let Err(problem) = self.protected.resume(&self.application).await {
             if Instant::now() > end {
                 return Err(problem);
             }
         }
-        let arrived = self.protected.in_service(&self.stack, Some(lost)).await;
+        let arrived = self
+            .protected
+            .in_service(&self.application, Some(lost))
+            .await;
         let node = arrived.context("without the fault, no node came into service either")?;
         self.look_at_launches(launches).await?;
         Ok(node)

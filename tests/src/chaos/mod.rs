@@ -29,8 +29,8 @@ use dice::Dice;
 use lane::Lane;
 use table::Table;
 
-/// After how many runs a stack is given up for a new one.
-const RUNS_OF_A_STACK: usize = 8;
+/// After how many runs an application is given up for a new one.
+const RUNS_OF_A_APPLICATION: usize = 8;
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub struct Options {
     pub runs: usize,
     /// Only the faults whose name contains one of these; all where there is none.
     pub only: Vec<String>,
-    /// How many stacks there are at a time.
+    /// How many applications there are at a time.
     pub lanes: usize,
 }
 
@@ -87,7 +87,7 @@ fn plan(faults: &[Fault], options: &Options) -> Vec<Run> {
     for list in [&mut large, &mut backups, &mut others] {
         dice.shuffle(list);
     }
-    // Two faults of a large stack fit into one run.
+    // Two faults of a large application fit into one run.
     let for_large = large.len().div_ceil(2).min(options.runs.div_ceil(4));
     let for_small = options.runs - for_large;
     let mut runs = Vec::new();
@@ -147,7 +147,7 @@ async fn work(
     };
     while let Some(run) = next() {
         let usable = lane.take().filter(|(lane, runs)| {
-            lane.large == run.large && !lane.spent && *runs < RUNS_OF_A_STACK
+            lane.large == run.large && !lane.spent && *runs < RUNS_OF_A_APPLICATION
         });
         let opened = match usable {
             Some(usable) => Ok(usable),
@@ -170,7 +170,7 @@ async fn work(
 /// How often a fault is tried that does not strike: what it is to strike may have been over before.
 const TRIES: u64 = 3;
 
-/// Plays one run; tells whether its stack can be used for another.
+/// Plays one run; tells whether its application can be used for another.
 async fn one_run(
     lane: &mut Lane,
     run: &Run,
@@ -244,7 +244,13 @@ async fn one_fault(
     let missed = matches!(&met, Ok(Some(met)) if met.hits == 0);
     let failed = met.is_err() || !broken.is_empty();
     if failed || missed {
-        for line in lane.protected.problems(lane::STACK).iter().rev().take(3) {
+        for line in lane
+            .protected
+            .problems(lane::APPLICATION)
+            .iter()
+            .rev()
+            .take(3)
+        {
             say(&format!("         it said: {}", line["fields"]));
         }
     }

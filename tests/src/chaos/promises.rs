@@ -135,7 +135,7 @@ impl Lane {
 
     pub(super) async fn survey_backups(&mut self) -> Result<()> {
         let protected = std::sync::Arc::clone(&self.protected);
-        let prefix = format!("manifests/{}/", self.stack);
+        let prefix = format!("manifests/{}/", self.application);
         let world = &protected.world;
         let mut there = BTreeSet::new();
         for key in world.s3().keys(world.bucket(), &prefix)? {
@@ -238,7 +238,7 @@ impl Lane {
         let records = self.protected.world.bus().records();
         let successful = records.iter().filter(|record| {
             record.event["detail-type"] == "EC2 Instance Launch Successful"
-                && record.event["detail"]["AutoScalingGroupName"] == self.stack.as_str()
+                && record.event["detail"]["AutoScalingGroupName"] == self.application.as_str()
         });
         let instances: Vec<String> = successful
             .filter_map(|record| record.event["detail"]["EC2InstanceId"].as_str())
@@ -257,7 +257,7 @@ impl Lane {
 
     /// Counts the launches that failed since the first `before`, up to the next that succeeds.
     pub async fn look_at_launches(&mut self, before: usize) -> Result<()> {
-        let launches = self.protected.launches(&self.stack).await?;
+        let launches = self.protected.launches(&self.application).await?;
         let since = launches.iter().skip(before);
         let failed = since.take_while(|status| *status != "Successful");
         let failed = failed.filter(|status| *status == "Cancelled").count();

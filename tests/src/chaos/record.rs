@@ -166,7 +166,7 @@ pub struct Arrival {
     pub epoch: u64,
 }
 
-/// What is known of one stack from outside.
+/// What is known of one application from outside.
 #[derive(Debug, Default)]
 pub struct Record {
     /// Everything that was ever written, by epoch.

@@ -39,7 +39,7 @@ impl Point {
 #[derive(Clone)]
 struct Reach {
     protected: Weak<Protected>,
-    stack: String,
+    application: String,
     lost: String,
     /// Whether the node that leaves is the one that works.
     leaving: bool,
@@ -50,17 +50,17 @@ impl Reach {
         Self {
             leaving: story == Story::Planned,
             protected: Arc::downgrade(&lane.protected),
-            stack: lane.stack.clone(),
+            application: lane.application.clone(),
             lost: lane.node.id().to_owned(),
         }
     }
 
-    /// Returns the nodes of the stack that have power.
+    /// Returns the nodes of the application that have power.
     fn nodes(&self) -> Vec<Arc<Node>> {
         let nodes = self.protected.upgrade().map(|it| it.world.nodes());
         let nodes = nodes.unwrap_or_default().into_iter();
         nodes
-            .filter(|node| node.group() == self.stack && node.has_power())
+            .filter(|node| node.group() == self.application && node.has_power())
             .collect()
     }
 
@@ -187,7 +187,7 @@ pub(super) async fn arm(
             };
             strike_once(lane, point, hits, move |_| {
                 let protected = reach.protected.upgrade()?;
-                cut_newest(&protected, &reach.stack, object, percent).ok()?;
+                cut_newest(&protected, &reach.application, object, percent).ok()?;
                 Some(None)
             });
         }
@@ -267,9 +267,9 @@ async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>
                 }
             }
         }
-        // The stack's state is written where it is missing.
+        // The application's state is written where it is missing.
         (Caller::Backup, "PutParameter", _) => {
-            let name = shared::layout::state_parameter(&lane.stack.parse()?);
+            let name = shared::layout::state_parameter(&lane.application.parse()?);
             let ssm = aws_sdk_ssm::Client::new(world.aws());
             ssm.delete_parameter().name(name).send().await?;
         }
@@ -296,7 +296,7 @@ fn release_once_gone(reach: Reach) {
     tokio::spawn(async move {
         while let Some(protected) = reach.protected.upgrade() {
             let world = &protected.world;
-            let mut members = world.group(&reach.stack).into_iter();
+            let mut members = world.group(&reach.application).into_iter();
             if !members.any(|one| one.id == reach.lost) {
                 world.bus().release();
                 return;
@@ -360,10 +360,10 @@ fn service(operation: &str) -> &'static str {
 }
 
 /// Puts what is left of an object of the newest attempt in its place.
-fn cut_newest(protected: &Protected, stack: &str, object: &str, percent: u64) -> Result<()> {
+fn cut_newest(protected: &Protected, application: &str, object: &str, percent: u64) -> Result<()> {
     let world = &protected.world;
     let (s3, bucket) = (world.s3(), world.bucket());
-    let keys = s3.keys(bucket, &format!("backups/{stack}/"))?;
+    let keys = s3.keys(bucket, &format!("backups/{application}/"))?;
     let newest = keys
         .iter()
         .rev()

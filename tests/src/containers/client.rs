@@ -1,4 +1,4 @@
-//! Somebody's machine with Docker, outside every node: it pushes images to a stack's registry, and pulls them.
+//! Somebody's machine with Docker, outside every node: it pushes images to an application's registry, and pulls them.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use super::Stack;
+use super::Application;
 use crate::engine::Engine;
 
 /// An image that was pushed to the registry.
@@ -30,11 +30,11 @@ pub struct Client {
 
 impl Client {
     /// Starts a client's engine in a directory.
-    pub async fn start(directory: &Path, stack: &Stack) -> Result<Self> {
+    pub async fn start(directory: &Path, application: &Application) -> Result<Self> {
         let engine = Engine::start(directory, directory, "client").await?;
         Ok(Self {
             engine,
-            registry: stack.address(),
+            registry: application.address(),
             directory: directory.to_owned(),
         })
     }

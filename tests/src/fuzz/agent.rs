@@ -33,7 +33,7 @@ pub(super) fn settings(input: &[u8]) {
             return;
         }
     };
-    assert_harmless(settings.stack.as_str());
+    assert_harmless(settings.application.as_str());
     assert_harmless(&settings.bucket);
     settings.region.as_deref().into_iter().for_each(|region| {
         assert_harmless(region.trim_start_matches('-'));
@@ -93,7 +93,7 @@ pub(super) fn settings(input: &[u8]) {
         );
     }
     let told = settings.to_string();
-    assert!(told.contains(settings.stack.as_str()));
+    assert!(told.contains(settings.application.as_str()));
 }
 
 /// Contents are written and read back as they are.

@@ -10,7 +10,7 @@ use shared::report::{BackupReport, MOST_REPORT_BYTES, Report};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::{BACKUP, INSTANCE, STACK, assert_harmless, name};
+use super::{APPLICATION, BACKUP, INSTANCE, assert_harmless, name};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
@@ -25,7 +25,7 @@ const ENDS: [(&str, i32); 6] = [
 ];
 
 /// Whatever a node prints: no longer report than agreed is taken, a report is written and read back as it is, and only
-/// one that answers the command leads to a commit, below the stack's own prefix, or to a node's being let into service.
+/// one that answers the command leads to a commit, below the application's own prefix, or to a node's being let into service.
 pub(super) fn report(input: &[u8]) {
     let output = String::from_utf8_lossy(input);
     if let Ok(report) = Report::from_output(&output) {
@@ -95,11 +95,11 @@ fn may_be_committed(facts: &FinishedFacts, report: &BackupReport) {
     let window = decide::seconds(budget::COMMIT_WINDOW);
     assert!((-decide::seconds(budget::MARGIN)..=window).contains(&age));
     let (backup, run) = (&report.backup_id, &report.run_id);
-    let key = layout::object(&name(STACK), backup, run, layout::INDEX);
+    let key = layout::object(&name(APPLICATION), backup, run, layout::INDEX);
     let segments: Vec<&str> = key.split('/').collect();
     assert_eq!(
         (segments.len(), segments[0], segments[1]),
-        (6, "backups", STACK)
+        (6, "backups", APPLICATION)
     );
     segments.into_iter().for_each(assert_harmless);
 }

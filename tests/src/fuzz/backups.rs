@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rekindle_node::configured;
-use shared::aws::state::StackState;
+use shared::aws::state::ApplicationState;
 use shared::command::RestoreCommand;
-use shared::id::StackName;
+use shared::id::ApplicationName;
 use shared::layout::{self, Shelf};
 use shared::manifest::{Index, MOST_IMAGES, Manifest, ObjectRecord};
 
 use super::commands::accepts;
-use super::{BACKUP, RUN, STACK, assert_harmless, name};
+use super::{APPLICATION, BACKUP, RUN, assert_harmless, name};
 
 /// The paths that the settings of the reading node name.
 const CONFIGURED: [&str; 2] = ["/etc/app", "/srv/app"];
@@ -19,11 +19,11 @@ const CONFIGURED: [&str; 2] = ["/etc/app", "/srv/app"];
 /// An accepted index names the objects of its own attempt, each once and no other, its dumps in their order, and
 /// nothing of it goes elsewhere than to a configured path below the root.
 pub(super) fn index(input: &[u8]) {
-    let (stack, backup, run) = (name(STACK), name(BACKUP), name(RUN));
-    let Ok(index) = Index::parse(input, &stack, &backup, &run) else {
+    let (application, backup, run) = (name(APPLICATION), name(BACKUP), name(RUN));
+    let Ok(index) = Index::parse(input, &application, &backup, &run) else {
         return;
     };
-    let prefix = layout::run_prefix(&stack, &backup, &run);
+    let prefix = layout::run_prefix(&application, &backup, &run);
     let expected: BTreeSet<String> = [layout::GLOBALS, layout::CONTENTS, layout::CONFIGURATION]
         .into_iter()
         .map(str::to_owned)
@@ -42,7 +42,7 @@ pub(super) fn index(input: &[u8]) {
     assert!(index.rows() >= index.databases.iter().map(|it| it.rows).max().unwrap_or(0));
 
     let written = serde_json::to_vec(&index).unwrap_or_default();
-    let again = Index::parse(&written, &stack, &backup, &run);
+    let again = Index::parse(&written, &application, &backup, &run);
     assert_eq!(again.ok().as_ref(), Some(&index));
 
     let root = Path::new("/mnt/rescued");
@@ -58,27 +58,27 @@ pub(super) fn index(input: &[u8]) {
     }
 }
 
-/// Every image lies where its id says, once, below the index's own stack; a function looks at no more than it has time for.
+/// Every image lies where its id says, once, below the index's own application; a function looks at no more than it has time for.
 fn assert_images(index: &Index) {
     let ids: BTreeSet<&str> = index.images.iter().map(|it| it.id.as_str()).collect();
     assert_eq!(ids.len(), index.images.len(), "an image is there twice");
     assert!(ids.len() <= MOST_IMAGES);
     for image in &index.images {
-        let key = format!("backups/{}/images/{}.tar.zst", index.stack, image.id);
+        let key = format!("backups/{}/images/{}.tar.zst", index.application, image.id);
         assert_eq!(image.object.key, key);
         assert_record(&image.object);
     }
 }
 
-/// An accepted manifest names its own stack's objects, and what a restore command says of it is what the document takes
+/// An accepted manifest names its own application's objects, and what a restore command says of it is what the document takes
 /// and the node reads.
 pub(super) fn manifest(input: &[u8]) {
-    let (stack, backup): (StackName, _) = (name(STACK), name(BACKUP));
-    let Ok(manifest) = Manifest::parse(input, &stack, &backup) else {
+    let (application, backup): (ApplicationName, _) = (name(APPLICATION), name(BACKUP));
+    let Ok(manifest) = Manifest::parse(input, &application, &backup) else {
         return;
     };
     let (index, own) = (&manifest.index, &manifest.index_object);
-    let prefix = layout::run_prefix(&stack, &backup, &index.run_id);
+    let prefix = layout::run_prefix(&application, &backup, &index.run_id);
     assert_eq!(own.key, format!("{prefix}{}", layout::INDEX));
     assert_record(own);
     for record in &index.objects {
@@ -93,7 +93,7 @@ pub(super) fn manifest(input: &[u8]) {
     assert_eq!(RestoreCommand::parse_candidates(&text), Ok(vec![candidate]));
 
     let written = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-    let again = Manifest::parse(&written, &stack, &backup);
+    let again = Manifest::parse(&written, &application, &backup);
     assert_eq!(again.ok().as_ref(), Some(&manifest));
 }
 
@@ -108,32 +108,39 @@ fn assert_record(record: &ObjectRecord) {
 /// Whatever key is listed: one that belongs to an attempt lies below that attempt's prefix, and one that is a manifest's
 /// is built from its backup again.
 pub(super) fn key(input: &[u8]) {
-    let (stack, key): (StackName, _) = (name(STACK), &*String::from_utf8_lossy(input));
-    if let Some((backup, run)) = layout::attempt_of_object(&stack, key) {
+    let (application, key): (ApplicationName, _) =
+        (name(APPLICATION), &*String::from_utf8_lossy(input));
+    if let Some((backup, run)) = layout::attempt_of_object(&application, key) {
         assert!(
-            key.starts_with(&layout::run_prefix(&stack, &backup, &run)),
+            key.starts_with(&layout::run_prefix(&application, &backup, &run)),
             "{key:?}"
         );
-        assert!(key.starts_with(&layout::backup(&stack, &backup)), "{key:?}");
+        assert!(
+            key.starts_with(&layout::backup(&application, &backup)),
+            "{key:?}"
+        );
         assert!(key.starts_with("backups/dtr/"), "{key:?}");
     }
     if let Some(backup) = layout::backup_of_manifest(key) {
         assert_harmless(backup.as_str());
         for shelf in [Shelf::Committed, Shelf::Quarantined] {
-            let built = shelf.manifest(&stack, &backup);
+            let built = shelf.manifest(&application, &backup);
             assert_eq!(layout::backup_of_manifest(&built).as_ref(), Some(&backup));
-            assert!(built.starts_with(&shelf.prefix_of_day(&stack, &backup.day())));
+            assert!(built.starts_with(&shelf.prefix_of_day(&application, &backup.day())));
         }
     }
 }
 
 /// An accepted state is written and read back as it is.
 pub(super) fn state(input: &[u8]) {
-    let stack = name(STACK);
-    let Ok(state) = StackState::parse(&String::from_utf8_lossy(input), &stack) else {
+    let application = name(APPLICATION);
+    let Ok(state) = ApplicationState::parse(&String::from_utf8_lossy(input), &application) else {
         return;
     };
     assert_harmless(state.first_backup.as_str());
     let written = serde_json::to_string(&state).unwrap_or_default();
-    assert_eq!(StackState::parse(&written, &stack).ok(), Some(state));
+    assert_eq!(
+        ApplicationState::parse(&written, &application).ok(),
+        Some(state)
+    );
 }

@@ -11,7 +11,7 @@ use super::assert_harmless;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:30 UTC);
 
-/// Whatever comes, an accepted event names instances, commands and stacks that are names, and whatever its times are, a
+/// Whatever comes, an accepted event names instances, commands and applications that are names, and whatever its times are, a
 /// backup can be named after them.
 pub(super) fn event(input: &[u8]) {
     // The runtime parses the JSON before the function sees it.
@@ -21,8 +21,8 @@ pub(super) fn event(input: &[u8]) {
     let Ok(event) = Event::parse(payload) else {
         return;
     };
-    if let Some(stack) = event.stack() {
-        assert_harmless(stack.as_str());
+    if let Some(application) = event.application() {
+        assert_harmless(application.as_str());
     }
     match event {
         Event::Tick { scheduled } => {

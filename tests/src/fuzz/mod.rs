@@ -43,7 +43,7 @@ pub const TARGETS: [Target; 13] = [
     target("manifest", backups::manifest, 6_000),
     // A key of the bucket, as it is listed.
     target("key", backups::key, 20_000),
-    // The SSM parameter of a stack.
+    // The SSM parameter of an application.
     target("state", backups::state, 30_000),
     // A value of the documents' parameters.
     target("parameter", commands::parameter, 10_000),
@@ -109,7 +109,7 @@ impl Target {
 }
 
 /// What a function is asked about in every target: whatever is parsed must stay within it.
-const STACK: &str = "dtr";
+const APPLICATION: &str = "dtr";
 const BACKUP: &str = "20261123T021500.000Z";
 const RUN: &str = "0a1b2c3d";
 const INSTANCE: &str = "i-04d1c8f7a2b3e6905";

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 /// The longest input that mutations make.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Words that have meant trouble somewhere: paths, quotes, numbers at the ends of their types, other stacks' names.
+/// Words that have meant trouble somewhere: paths, quotes, numbers at the ends of their types, other applications' names.
 const WORDS: [&str; 34] = [
     "",
     "\0",

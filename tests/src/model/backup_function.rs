@@ -180,7 +180,7 @@ pub(super) fn look_at_leaving(
     }
 }
 
-/// Finds, with a tick, that the stack's parameter is missing.
+/// Finds, with a tick, that the application's parameter is missing.
 pub(super) fn look_after(world: &World) -> Option<Call> {
     let repairs = !world.parameter && !world.manifests.is_empty();
     repairs.then_some(Call::PutParameter { command: None })

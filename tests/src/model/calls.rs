@@ -41,7 +41,7 @@ pub enum Call {
         /// Its backup.
         backup: BackupNumber,
     },
-    /// Put the stack's parameter, unless there is one.
+    /// Put the application's parameter, unless there is one.
     PutParameter {
         /// The command whose backup is committed; none where a tick repairs the parameter.
         command: Option<CommandNumber>,

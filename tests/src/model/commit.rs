@@ -103,7 +103,7 @@ fn is_doubtful(protocol: &Protocol, world: &World, number: RunNumber) -> bool {
     doubtful
 }
 
-/// Tells whether another member was given the stack's data after this instance, as `admission::successor` does.
+/// Tells whether another member was given the application's data after this instance, as `admission::successor` does.
 fn has_successor(world: &World, node: NodeNumber) -> bool {
     let restored_at = |of: NodeNumber| {
         let commands = world.numbered_commands().filter(|(_, command)| {
@@ -247,7 +247,7 @@ fn supersedes_a_later_node(world: &World, run: &Run) -> bool {
         && manifests.any(|manifest| world.run(manifest.run).node > run.node)
 }
 
-/// Tells whether a run's data are a stack's: restored, started empty on purpose, or adopted.
+/// Tells whether a run's data are an application's: restored, started empty on purpose, or adopted.
 fn is_somebodys(world: &World, run: &Run) -> bool {
     let adopts = |other: &Run| other.node == run.node && other.purpose == Purpose::Adopt;
     match run.data {
@@ -263,7 +263,7 @@ fn note(protocol: &Protocol, world: &World, run: &Run) {
     }
 }
 
-/// Puts the stack's parameter; after a final backup its hook is next.
+/// Puts the application's parameter; after a final backup its hook is next.
 pub(super) fn put_parameter(
     protocol: &Protocol,
     world: &mut World,

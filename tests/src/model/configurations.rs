@@ -37,7 +37,7 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
     let calls = |few: usize| few + usize::from(size.min(1));
     vec![
         configuration(
-            "a new stack",
+            "a new application",
             calls(1),
             nothing(Left {
                 launches: 2,
@@ -352,7 +352,7 @@ fn serving(backups: BackupNumber, left: Left) -> World {
     }
 }
 
-/// A group that launches for a stack whose backups are gone from the bucket.
+/// A group that launches for an application whose backups are gone from the bucket.
 fn emptied(left: Left) -> World {
     World {
         parameter: true,

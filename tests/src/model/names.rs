@@ -1,7 +1,7 @@
 //! What the model's numbers are called where the shipped code reads them.
 
 use backup::decide;
-use shared::id::{BackupId, CommandId, InstanceId, OperationId, RunId, StackName};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId, OperationId, RunId};
 use shared::{budget, id};
 use time::{Duration, OffsetDateTime};
 
@@ -23,8 +23,8 @@ fn name<T: std::str::FromStr<Err = id::MalformedName>>(text: &str) -> T {
     }
 }
 
-/// Names the one stack.
-pub(super) fn stack() -> StackName {
+/// Names the one application.
+pub(super) fn application() -> ApplicationName {
     name("dtr")
 }
 

@@ -7,7 +7,7 @@ use super::promises::Promise;
 pub enum Plant {
     /// The agent restores without reading what it restores.
     RestoresUnread,
-    /// The restore function does not read the stack's parameter: an emptied bucket looks like a first boot.
+    /// The restore function does not read the application's parameter: an emptied bucket looks like a first boot.
     IgnoresParameter,
     /// The backup function commits what a node reports without a look at S3.
     CommitsUnchecked,

@@ -121,7 +121,7 @@ pub(super) fn choose_backup(
     }
 }
 
-/// Lists the stack's backups, newest first.
+/// Lists the application's backups, newest first.
 fn stock(world: &World) -> SourceQuestion {
     let newest_first = world.manifests.iter().rev();
     let listed = newest_first.map(|(backup, manifest)| Listed {

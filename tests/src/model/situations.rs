@@ -26,7 +26,7 @@ macro_rules! situations {
 }
 
 situations! {
-    FirstBoot = "a stack's first node starts empty",
+    FirstBoot = "an application's first node starts empty",
     FellBack = "a damaged newest backup is skipped, and an older one restored",
     NoUsableBackup = "every offered backup is damaged",
     BackupsGone = "the bucket is empty, and the parameter says that it was not",

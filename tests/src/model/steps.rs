@@ -17,7 +17,7 @@ pub enum Step {
     ScheduleFires,
     /// The tick's event, or one more delivery of it.
     Tick,
-    /// A tick looks after the stack's parameter.
+    /// A tick looks after the application's parameter.
     LookAfter,
     /// An operator adopts the running node.
     Adopt,

@@ -33,7 +33,7 @@ pub struct World {
     pub manifests: BTreeMap<BackupNumber, Manifest>,
     /// The manifests that are kept aside: which run each names.
     pub aside: BTreeMap<BackupNumber, RunNumber>,
-    /// Whether the stack's parameter says that there were backups.
+    /// Whether the application's parameter says that there were backups.
     pub parameter: bool,
     /// Whether the group's launches are suspended.
     pub suspended: bool,

@@ -15,7 +15,7 @@ const MOST: i32 = 1000;
 
 /// The keys of each bucket under which there ever was an object. Whether there is one, its record tells.
 ///
-/// To walk the directory for each listing would take longer than all the rest, once a thousand stacks are in it.
+/// To walk the directory for each listing would take longer than all the rest, once a thousand applications are in it.
 #[derive(Default)]
 pub(super) struct Keys(Mutex<BTreeMap<String, BTreeSet<String>>>);
 

@@ -6,7 +6,7 @@ use super::state::State;
 use super::*;
 use crate::autoscaling::Lifecycle;
 use crate::bus::Mishap;
-use crate::containers::{Client, POSTGRES, Pushed, STORAGE, Stack, tls_identity};
+use crate::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
 use crate::engine;
 
 /// Bytes of the images that are pushed: more than the 10 MiB that the registry uploads as one part.
@@ -47,8 +47,8 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
     let world = StandIn::builder().time_scale(10.0).drain(5.0);
     let world = world.registration_delay(5.0).start().await?;
     let load = Load::in_directory(&world.directory());
-    let stack = Stack::new(&world, STACK, &image)?;
-    let client = Client::start(&world.directory().join("client"), &stack).await?;
+    let application = Application::new(&world, APPLICATION, &image)?;
+    let client = Client::start(&world.directory().join("client"), &application).await?;
     let mut scene = Scene {
         story: Story {
             world,
@@ -56,7 +56,7 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
             say,
             peak_memory_kib: 0,
         },
-        stack,
+        application,
         client,
         pushed: Vec::new(),
         noticed: Vec::new(),
@@ -66,7 +66,7 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
         "an empty group launches its first instance; its engine has the image, its disk a fresh installation",
     );
     let (mut node, manifest) = scene.begin(seed).await?;
-    let identity = tls_identity(&scene.stack).await?;
+    let identity = tls_identity(&scene.application).await?;
     let mut replacements = Vec::new();
     for number in 0..=planned {
         let kind = if number == 0 {
@@ -102,7 +102,7 @@ struct Scene<'a> {
     /// Goes before the world, in whose directory it works.
     client: Client,
     story: Story<'a>,
-    stack: Stack,
+    application: Application,
     pushed: Vec<Pushed>,
     noticed: Vec<String>,
     pulled: usize,
@@ -112,7 +112,7 @@ impl Scene<'_> {
     /// Fills the first node, and has two backups taken, with an image pushed before each.
     async fn begin(&mut self, seed: Seed) -> Result<(Arc<Node>, Manifest)> {
         let world = &self.story.world;
-        world.create_group(self.stack.group(world.bucket()))?;
+        world.create_group(self.application.group(world.bucket()))?;
         let node = self.in_service(None).await?;
         let cluster = node.cluster()?;
         registry::create(&cluster.connect(MAIN_DATABASE).await?, seed).await?;
@@ -120,7 +120,7 @@ impl Scene<'_> {
         registry::create_configuration(&node.root(), seed.seed)?;
         let mut newest = None;
         for (number, user) in USERS.into_iter().enumerate() {
-            self.stack.add_users(&node, &[user]).await?;
+            self.application.add_users(&node, &[user]).await?;
             self.client.log_in(user).await?;
             let repository = format!("{}-and-friends/application", user.0);
             let image = self.client.push(&repository, IMAGE_BYTES).await?;
@@ -128,7 +128,7 @@ impl Scene<'_> {
                 "{} logs in and pushes {repository}@{}; the schedule fires",
                 user.0, image.digest
             ));
-            self.stack.expect(user, &image)?;
+            self.application.expect(user, &image)?;
             self.pushed.push(image);
             let manifest = self.story.backup().await?;
             ensure!(
@@ -157,7 +157,7 @@ impl Scene<'_> {
             }
         };
         tokio::select! {
-            arrived = world.wait_until_in_service(STACK, not.map(Node::id), PATIENCE) => arrived,
+            arrived = world.wait_until_in_service(APPLICATION, not.map(Node::id), PATIENCE) => arrived,
             never = sweeps => never,
         }
     }
@@ -238,7 +238,7 @@ impl Scene<'_> {
         loop {
             // Asked before the report is. A sweep after the restore's end would find it, and answer the hook: what is at
             // rest now and has no report then has not begun.
-            let members = self.story.world.group(STACK);
+            let members = self.story.world.group(APPLICATION);
             let ids: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
             let at_rest = self.story.world.is_at_rest(&ids);
             for member in &members {
@@ -278,7 +278,7 @@ impl Scene<'_> {
             self.client.pull(image).await?;
             self.pulled += 1;
         }
-        if tls_identity(&self.stack).await? != identity {
+        if tls_identity(&self.application).await? != identity {
             self.noticed
                 .push("the registry has another certificate".to_owned());
         }
@@ -289,7 +289,7 @@ impl Scene<'_> {
                 self.noticed.push(format!("{container} does not run"));
             }
         }
-        let members = self.story.world.group(STACK);
+        let members = self.story.world.group(APPLICATION);
         let state = members
             .iter()
             .find(|one| one.id == node.id())

@@ -137,9 +137,9 @@ pub(super) fn restrict_functions(s3: &S3, template: &Template) -> Result<()> {
     Ok(())
 }
 
-/// Restricts the nodes of a stack to what their role may do; returns the access key that they sign with.
-pub(super) fn restrict_nodes(s3: &S3, template: &Template, stack: &str) -> Result<String> {
-    let access_key = format!("NODE-{stack}");
+/// Restricts the nodes of an application to what their role may do; returns the access key that they sign with.
+pub(super) fn restrict_nodes(s3: &S3, template: &Template, application: &str) -> Result<String> {
+    let access_key = format!("NODE-{application}");
     s3.restrict(&access_key, permissions(template, "NodeRole")?);
     Ok(access_key)
 }

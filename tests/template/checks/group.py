@@ -53,7 +53,7 @@ def closed(template: Template):
 
 # What a deployment has: a resource that must be there, and one that must not.
 DEPLOYMENTS = {
-    "everything": ({}, "BackupFunction Group BackupBucket BackupTooOld Topic", "ImagesBucket Record ReplicationRole"),
+    "everything": ({}, "BackupFunction Group BackupBucket BackupTooOld Topic", "BulkDataBucket Record ReplicationRole"),
     "a further node": (
         {"DeployFunctions": "no", "CreateBackupBucket": "no"},
         "Group NodeRole BackupTooOld Balancer",
@@ -74,8 +74,8 @@ DEPLOYMENTS = {
         "BackupTooOld NodeMissing Dashboard",
         "Group BackupFunction BackupBucket",
     ),
-    "a bucket of images": ({"ImagesBucketName": "images"}, "ImagesBucket ImagesBucketPolicy", "ReplicationRole"),
-    "a replica": ({"ReplicaBucketArn": "arn:aws:s3:::replica"}, "ReplicationRole", "ImagesBucket"),
+    "a bucket of images": ({"BulkDataBucketName": "images"}, "BulkDataBucket BulkDataBucketPolicy", "ReplicationRole"),
+    "a replica": ({"ReplicaBucketArn": "arn:aws:s3:::replica"}, "ReplicationRole", "BulkDataBucket"),
     "a topic that exists": ({"NotificationTopicArn": "arn:aws:sns:eu-central-1:111122223333:ops"}, "Group", "Topic Subscription"),
 }
 

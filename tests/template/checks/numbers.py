@@ -73,7 +73,7 @@ def timing(template: Template):
     named = set(re.findall(r'_HOOK: &str = "([\w-]+)"', code))
     if named != hooks.keys():
         found.append(f"the code answers the hooks {sorted(named)}, the group has {sorted(hooks)}")
-    tag = re.search(r'STACK_TAG: &str = "([\w:]+)"', code).group(1)
+    tag = re.search(r'APPLICATION_TAG: &str = "([\w:]+)"', code).group(1)
     if not any(t["Key"] == tag and t["PropagateAtLaunch"] for t in group["Tags"]):
         found.append(f"the group does not give its instances the tag {tag}")
     return found

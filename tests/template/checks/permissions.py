@@ -24,8 +24,8 @@ BESIDE_THE_CODE = {
     "FetchTheAgent": "aws:downloadContent of the SSM agent fetches the agent",
     "MeasureItself": "the CloudWatch agent's metrics",
     "LearnItsGroupFromItsTags": "the CloudWatch agent's dimension AutoScalingGroupName",
-    "ApplicationImages": "the application's own bucket of bulk data",
-    "ApplicationImagesBucket": "the application's own bucket of bulk data",
+    "BulkData": "the application's own bucket of bulk data",
+    "BulkDataBucket": "the application's own bucket of bulk data",
 }
 
 

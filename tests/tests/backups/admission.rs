@@ -28,23 +28,23 @@ fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
     let protected = Protected::start().await?;
-    let (removed, instance, cluster, stack) = try_join!(
+    let (removed, instance, cluster, application) = try_join!(
         protected.empty("removed"),
         protected.empty("instance"),
         protected.empty("cluster"),
-        protected.empty("stack")
+        protected.empty("application")
     )?;
     std::fs::remove_file(marker(&removed))?;
     change_marker(&instance, "instance_id", "i-0123456789abcdef0")?;
     change_marker(&cluster, "system_identifier", "7000000000000000001")?;
-    change_marker(&stack, "stack", "another")?;
+    change_marker(&application, "application", "another")?;
 
     protected.world.tick();
     for (name, node) in [
         ("removed", removed),
         ("instance", instance),
         ("cluster", cluster),
-        ("stack", stack),
+        ("application", application),
     ] {
         let ended = protected.ended(&node, "backup", 0).await?;
         assert_eq!(
@@ -71,7 +71,7 @@ async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said()
     let (protected, node) = Protected::one("handmade").await?;
     std::fs::remove_file(marker(&node))?;
     let mut adopt = event("adopt.json")?;
-    adopt["stack"] = json!("handmade");
+    adopt["application"] = json!("handmade");
 
     let answer = ask(&protected, adopt.clone()).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");

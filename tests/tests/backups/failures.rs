@@ -61,31 +61,35 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
     let answer = ask(&protected, tick(at)?).await?;
     let started = answer["started"].as_array().map(Vec::len);
     assert_eq!(started, Some(cases.len()), "{answer}");
-    for (stack, node, code, cause) in cases {
+    for (application, node, code, cause) in cases {
         let ended = protected.ended(node, "backup", 0).await?;
         assert_eq!(
             (ended.status.as_str(), ended.code),
             ("Failed", i32::from(code.code())),
-            "{stack}: {ended:?} {:?}",
-            protected.problems(stack)
+            "{application}: {ended:?} {:?}",
+            protected.problems(application)
         );
         let Report::Failure(report) = Report::from_output(&ended.output)? else {
-            anyhow::bail!("{stack}: {}", ended.output);
+            anyhow::bail!("{application}: {}", ended.output);
         };
-        assert_eq!(report.exit_code, code, "{stack}");
+        assert_eq!(report.exit_code, code, "{application}");
         assert!(
             report.message.contains(cause),
-            "{stack}: {}",
+            "{application}: {}",
             report.message
         );
         // The agent's log has the remedy too, for whoever looks at the command itself.
-        assert!(ended.errors.contains("remedy"), "{stack}: {}", ended.errors);
-        let message = protected.failure(stack, code.word()).await?;
+        assert!(
+            ended.errors.contains("remedy"),
+            "{application}: {}",
+            ended.errors
+        );
+        let message = protected.failure(application, code.word()).await?;
         assert!(
             message.contains(cause) && message.contains(code.remedy()),
-            "{stack}: {message}"
+            "{application}: {message}"
         );
-        assert!(protected.backups(stack)?.is_empty(), "{stack}");
+        assert!(protected.backups(application)?.is_empty(), "{application}");
     }
     assert_eq!(protected.open_uploads().await?, 0);
 
@@ -97,8 +101,8 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
     change_settings(&settings, "[konfiguration]", "[configuration]")?;
     protected.quiet().await?;
     world.bus().tick(at + Duration::seconds(5));
-    for (stack, ..) in cases {
-        protected.committed(stack, 0).await?;
+    for (application, ..) in cases {
+        protected.committed(application, 0).await?;
     }
     Ok(())
 }

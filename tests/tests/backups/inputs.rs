@@ -49,8 +49,8 @@ async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result
         .remove("EC2InstanceId");
     let mut no_time = event("schedule-rule.json")?;
     no_time["time"] = json!("yesterday");
-    let mut bad_stack = event("backup-now.json")?;
-    bad_stack["stack"] = json!("../other");
+    let mut bad_application = event("backup-now.json")?;
+    bad_application["application"] = json!("../other");
     let mut bad_limit = event("list-backups.json")?;
     bad_limit["limit"] = json!("many");
     let mut other_hook = event("terminate.json")?;
@@ -58,7 +58,7 @@ async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result
     let cases = [
         (no_instance, "EC2InstanceId"),
         (no_time, "`time`"),
-        (bad_stack, "../other"),
+        (bad_application, "../other"),
         (bad_limit, "many"),
         (other_hook, "LifecycleHookName"),
         (json!({"detail-type": "Something Else"}), "Something Else"),

@@ -38,12 +38,15 @@ async fn ask(protected: &Protected, event: Value) -> Result<Value> {
     Ok(protected.world.invoke(&function, event).await?)
 }
 
-/// Returns the attempts at backups of a stack, committed or not: `<backup id>/<run id>`.
-fn attempts(protected: &Protected, stack: &str) -> Result<std::collections::BTreeSet<String>> {
+/// Returns the attempts at backups of an application, committed or not: `<backup id>/<run id>`.
+fn attempts(
+    protected: &Protected,
+    application: &str,
+) -> Result<std::collections::BTreeSet<String>> {
     let world = &protected.world;
     let keys = world
         .s3()
-        .keys(world.bucket(), &format!("backups/{stack}/"))?;
+        .keys(world.bucket(), &format!("backups/{application}/"))?;
     let attempt = |key: &String| {
         let parts: Vec<&str> = key.split('/').skip(3).take(2).collect();
         parts.join("/")

@@ -12,20 +12,24 @@ use super::{ask, event};
 async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
     let (protected, node) = Protected::one("asked").await?;
     let mut now = event("backup-now.json")?;
-    now["stack"] = json!("asked");
+    now["application"] = json!("asked");
     let mut list = event("list-backups.json")?;
-    list["stack"] = json!("asked");
+    list["application"] = json!("asked");
     let empty = ask(&protected, list.clone()).await?;
     assert_eq!(
         empty,
-        json!({"outcome": "backups", "stack": "asked", "backups": []})
+        json!({"outcome": "backups", "application": "asked", "backups": []})
     );
 
     let mut committed = Vec::new();
     for before in 0..3 {
         let answer = ask(&protected, now.clone()).await?;
         assert_eq!(
-            (&answer["outcome"], &answer["stack"], &answer["instance_id"]),
+            (
+                &answer["outcome"],
+                &answer["application"],
+                &answer["instance_id"]
+            ),
             (&json!("requested"), &json!("asked"), &json!(node.id()))
         );
         let manifest = protected.committed("asked", before).await?;
@@ -63,10 +67,13 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
     let one = ask(&protected, list).await?;
     assert_eq!(one["backups"].as_array().map(Vec::len), Some(1), "{one}");
 
-    now["stack"] = json!("unheard-of");
+    now["application"] = json!("unheard-of");
     let refused = ask(&protected, now).await?;
     assert_eq!(refused["outcome"], "refused");
     let message = refused["message"].as_str().unwrap_or_default();
-    assert!(message.contains("rekindle:stack=unheard-of"), "{message}");
+    assert!(
+        message.contains("rekindle:application=unheard-of"),
+        "{message}"
+    );
     Ok(())
 }

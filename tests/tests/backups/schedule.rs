@@ -13,19 +13,19 @@ use super::{ask, attempts, tick};
 async fn one_tick_backs_up_every_group_with_one_command_and_its_duplicates_add_nothing()
 -> Result<()> {
     let protected = Protected::start().await?;
-    let stacks = ["first", "second", "third"];
+    let applications = ["first", "second", "third"];
     try_join!(
-        protected.filled(stacks[0]),
-        protected.filled(stacks[1]),
-        protected.empty(stacks[2])
+        protected.filled(applications[0]),
+        protected.filled(applications[1]),
+        protected.empty(applications[2])
     )?;
 
     protected.world.lambda().duplicate_next(1);
     let at = OffsetDateTime::now_utc();
     protected.world.bus().tick(at);
-    for stack in stacks {
-        let manifest = protected.committed(stack, 0).await?;
-        assert_eq!(manifest.index.stack.as_str(), stack);
+    for application in applications {
+        let manifest = protected.committed(application, 0).await?;
+        assert_eq!(manifest.index.application.as_str(), application);
     }
     protected.quiet().await?;
 
@@ -46,9 +46,9 @@ async fn one_tick_backs_up_every_group_with_one_command_and_its_duplicates_add_n
     let reason = late["skipped"][0]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("the next one is better"), "{late}");
 
-    for stack in stacks {
-        assert_eq!(protected.backups(stack)?.len(), 1, "{stack}");
-        assert_eq!(attempts(&protected, stack)?.len(), 1, "{stack}");
+    for application in applications {
+        assert_eq!(protected.backups(application)?.len(), 1, "{application}");
+        assert_eq!(attempts(&protected, application)?.len(), 1, "{application}");
     }
     // The duplicate may have been faster than SSM's listing; then the node has answered it like the first.
     let sent = protected.world.ssm().sent()[&protected.document("backup")?];
@@ -86,8 +86,8 @@ async fn an_instance_that_ssm_refuses_costs_the_others_of_its_batch_nothing() ->
         reason.contains(unregistered.id()) && reason.contains("is not registered"),
         "{reason}"
     );
-    for stack in ["good", "fine"] {
-        protected.committed(stack, 0).await?;
+    for application in ["good", "fine"] {
+        protected.committed(application, 0).await?;
     }
 
     // A refusal that nobody can be blamed for any more is no reason to leave anybody out.
@@ -99,8 +99,8 @@ async fn an_instance_that_ssm_refuses_costs_the_others_of_its_batch_nothing() ->
         Some(2),
         "{answer}"
     );
-    for stack in ["good", "fine"] {
-        protected.committed(stack, 1).await?;
+    for application in ["good", "fine"] {
+        protected.committed(application, 1).await?;
     }
     assert!(protected.backups("gone")?.is_empty());
     Ok(())

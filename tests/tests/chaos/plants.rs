@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use rekindle_tests::autoscaling::Lifecycle;
 use rekindle_tests::bus::Mishap;
-use rekindle_tests::chaos::lane::{Lane, STACK};
+use rekindle_tests::chaos::lane::{APPLICATION, Lane};
 use rekindle_tests::chaos::promises::Promise;
 use rekindle_tests::protected::PATIENCE;
 use rekindle_tests::s3::S3;
@@ -40,9 +40,9 @@ fn storage(lane: &Lane) -> (&S3, &str) {
 }
 
 fn newest(lane: &Lane) -> Result<Manifest> {
-    let backups = lane.protected.backups(STACK)?;
+    let backups = lane.protected.backups(APPLICATION)?;
     lane.protected
-        .manifest(STACK, backups.last().context("no backup")?)
+        .manifest(APPLICATION, backups.last().context("no backup")?)
 }
 
 /// Puts a manifest under the id of a backup that is so much newer.
@@ -50,7 +50,7 @@ fn put_by_hand(lane: &Lane, manifest: &Manifest, seconds: i64) -> Result<String>
     let id = BackupId::at(OffsetDateTime::now_utc() + Duration::seconds(seconds));
     let mut manifest = manifest.clone();
     manifest.index.backup_id = id.clone();
-    let key = layout::manifest(&STACK.parse()?, &id);
+    let key = layout::manifest(&APPLICATION.parse()?, &id);
     let (s3, bucket) = storage(lane);
     s3.replace(bucket, &key, &serde_json::to_vec(&manifest)?)?;
     Ok(key)
@@ -74,7 +74,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
 
     // An object is changed behind the back, and a manifest taken away.
     let dump = &genuine.index.databases[1].key;
-    let manifest = layout::manifest(&STACK.parse()?, &genuine.index.backup_id);
+    let manifest = layout::manifest(&APPLICATION.parse()?, &genuine.index.backup_id);
     for key in [dump, &manifest] {
         let (s3, bucket) = storage(&lane);
         let saved = s3.save(bucket, key)?;
@@ -100,7 +100,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
     take_back(&mut lane, &key).await?;
 
     // An empty node's marker is forged, it is backed up by hand, and a manifest is put for that.
-    let spare = Spare::boot(&lane.protected, STACK).await?;
+    let spare = Spare::boot(&lane.protected, APPLICATION).await?;
     spare.node.cluster()?.start().await?;
     let genuine_marker = lane.node.root().join("var/lib/rekindle/restored.json");
     let mut marker: Value = serde_json::from_slice(&std::fs::read(genuine_marker)?)?;
@@ -123,7 +123,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
     let answer = rekindle_tests::spare::ended(agent).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let (s3, bucket) = storage(&lane);
-    let indices = s3.keys(bucket, &format!("backups/{STACK}/{}/{id}/", id.day()))?;
+    let indices = s3.keys(bucket, &format!("backups/{APPLICATION}/{}/{id}/", id.day()))?;
     let index = indices.iter().find(|key| key.ends_with(layout::INDEX));
     let mut empty = genuine.clone();
     empty
@@ -140,7 +140,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
     let mut stream = tokio::net::TcpStream::connect(&address).await?;
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\nauthorization: \
-         AWS4-HMAC-SHA256 Credential=NODE-{STACK}/20261128/eu-central-1/sts/aws4_request, Signature=0\r\n\r\n"
+         AWS4-HMAC-SHA256 Credential=NODE-{APPLICATION}/20261128/eu-central-1/sts/aws4_request, Signature=0\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     stream.read_to_end(&mut Vec::new()).await?;
@@ -152,7 +152,7 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
     let mut lane = Lane::open(false).await?;
     let first = newest(&lane)?;
     lane.write().await?;
-    let second = lane.protected.back_up(STACK).await?;
+    let second = lane.protected.back_up(APPLICATION).await?;
     lane.survey().await?;
     held(&lane);
     let protected = std::sync::Arc::clone(&lane.protected);
@@ -175,7 +175,7 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
     // A backup of the successor is committed, and then one of its predecessor.
     lane.node = node;
     lane.write().await?;
-    protected.back_up(STACK).await?;
+    protected.back_up(APPLICATION).await?;
     lane.survey().await?;
     held(&lane);
     let key = put_by_hand(&lane, &first, 5)?;
@@ -194,7 +194,7 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
 
     // Nobody hears of the next launches, and each is abandoned by hand.
     world.bus().mishap_where(|_| true, Mishap::Drop, usize::MAX);
-    let before = protected.launches(STACK).await?.len();
+    let before = protected.launches(APPLICATION).await?.len();
     let lost = std::sync::Arc::clone(&lane.node);
     world.kill_instance(lost.id()).await?;
     world.bus().no_more_mishaps();
@@ -212,7 +212,7 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
             _ => Lifecycle::PendingWait,
         };
         let instance = wait_for("an instance in its hook", PATIENCE, async || {
-            let group = world.group(STACK);
+            let group = world.group(APPLICATION);
             let waiting = group
                 .iter()
                 .find(|one| one.state == state && (launch < 2 || one.id != not));
@@ -226,7 +226,7 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
         answer(&client, &instance, hook, result).await?;
         if launch > 0 {
             let gone = wait_for("it to leave", PATIENCE, async || {
-                let group = world.group(STACK);
+                let group = world.group(APPLICATION);
                 if let Some(one) = group.iter().find(|one| one.id == instance) {
                     if one.state == Lifecycle::TerminatingWait {
                         answer(&client, &instance, "rekindle-terminate", "CONTINUE")
@@ -246,11 +246,11 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
 
     // And one is let into service as it is.
     let waiting = world
-        .wait_until(STACK, Lifecycle::PendingWait, Some(&not), PATIENCE)
+        .wait_until(APPLICATION, Lifecycle::PendingWait, Some(&not), PATIENCE)
         .await?;
     answer(&client, waiting.id(), "rekindle-launch", "CONTINUE").await?;
     let node = world
-        .wait_until_in_service(STACK, Some(lost.id()), PATIENCE)
+        .wait_until_in_service(APPLICATION, Some(lost.id()), PATIENCE)
         .await?;
     lane.look_at_arrival(&node).await?;
     expect(&mut lane, Promise::Restored);
@@ -265,7 +265,7 @@ async fn answer(
 ) -> Result<()> {
     client
         .complete_lifecycle_action()
-        .auto_scaling_group_name(STACK)
+        .auto_scaling_group_name(APPLICATION)
         .lifecycle_hook_name(hook)
         .instance_id(instance)
         .lifecycle_action_result(result)

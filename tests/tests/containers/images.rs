@@ -1,7 +1,7 @@
 //! The images that the containers are made of: saved once, and loaded only as they were saved.
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::containers::Stack;
+use rekindle_tests::containers::Application;
 use rekindle_tests::engine;
 use rekindle_tests::protected::{Protected, fill};
 use rekindle_tests::spare;
@@ -9,7 +9,7 @@ use shared::report::{ExitCode, Report};
 
 use super::{skipped, spare_machine};
 
-const STACK: &str = "pictures";
+const APPLICATION: &str = "pictures";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
@@ -18,18 +18,18 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     }
     let image = engine::image().await?;
     let protected = Protected::start().await?;
-    let (world, stack) = (
+    let (world, application) = (
         &protected.world,
-        Stack::new(&protected.world, STACK, &image)?,
+        Application::new(&protected.world, APPLICATION, &image)?,
     );
-    world.create_group(stack.group(world.bucket()))?;
-    let node = protected.in_service(STACK, None).await?;
+    world.create_group(application.group(world.bucket()))?;
+    let node = protected.in_service(APPLICATION, None).await?;
     fill(&node).await?;
-    let first = protected.back_up(STACK).await?;
+    let first = protected.back_up(APPLICATION).await?;
     // As a node does that was restored by another way, or has lost its notes: it finds the image, and reads it.
     let notes = node.root().join("var/lib/rekindle/images");
     std::fs::remove_dir_all(&notes).with_context(|| format!("remove {}", notes.display()))?;
-    let second = protected.back_up(STACK).await?;
+    let second = protected.back_up(APPLICATION).await?;
     assert_eq!(second.index.images, first.index.images);
     assert_eq!(second.index.unsaved_images, Vec::<String>::new());
     let [saved] = second.index.images.as_slice() else {
@@ -41,7 +41,7 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     assert_eq!(stored.collect::<Vec<_>>(), [&saved.object.key]);
 
     let holding = spare::holding(&node).await?;
-    let machine = spare_machine(&protected, &stack).await?;
+    let machine = spare_machine(&protected, &application).await?;
     let engine = machine.node.engine()?;
     let candidates = [second.candidate()];
     let operation = format!("launch-{}", machine.node.id());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::containers::{POSTGRES, Stack};
+use rekindle_tests::containers::{Application, POSTGRES};
 use rekindle_tests::engine;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::{PATIENCE, Protected, fill};
@@ -15,20 +15,20 @@ use rekindle_tests::wait::wait_for;
 
 use super::{skipped, spare_machine};
 
-const STACK: &str = "killed";
+const APPLICATION: &str = "killed";
 /// What the container's own environment authenticates the superuser with: nothing on the node's side may ever show it.
 const SECRET: &str = "in-the-container-alone";
 
 /// What the command line of a client of the engine holds that runs something in a container.
 const CLIENT: &str = "docker\nexec\n";
 
-/// Describes a stack whose server asks every local session for a password.
-fn stack(protected: &Protected, image: &str) -> Result<Stack> {
-    let mut stack = Stack::new(&protected.world, STACK, image)?;
-    stack.postgres_options =
+/// Describes an application whose server asks every local session for a password.
+fn application(protected: &Protected, image: &str) -> Result<Application> {
+    let mut application = Application::new(&protected.world, APPLICATION, image)?;
+    application.postgres_options =
         format!("--env AUTH_LOCAL=scram-sha-256 --env POSTGRES_PASSWORD={SECRET}");
-    stack.with_image = true;
-    Ok(stack)
+    application.with_image = true;
+    Ok(application)
 }
 
 /// Returns the process ids, within the container, of tools that some agent has started there.
@@ -148,11 +148,11 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
     }
     let image = engine::image().await?;
     let protected = Protected::start().await?;
-    let stack = stack(&protected, &image)?;
+    let application = application(&protected, &image)?;
     protected
         .world
-        .create_group(stack.group(protected.world.bucket()))?;
-    let node = protected.in_service(STACK, None).await?;
+        .create_group(application.group(protected.world.bucket()))?;
+    let node = protected.in_service(APPLICATION, None).await?;
     fill(&node).await?;
     add_slow_index(&node).await?;
 
@@ -172,12 +172,12 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
     protected.world.tick();
     until_ended(&node, &old).await?;
     drop(held_up);
-    let manifest = protected.committed(STACK, backups).await?;
+    let manifest = protected.committed(APPLICATION, backups).await?;
     assert_nothing_left(&protected, &node).await?;
     assert_eq!(manifest.index.unsaved_images, Vec::<String>::new());
 
-    a_restore_is_killed(&protected, &stack, &node, &manifest).await?;
-    the_container_is_made_anew(&protected, &stack, &node).await?;
+    a_restore_is_killed(&protected, &application, &node, &manifest).await?;
+    the_container_is_made_anew(&protected, &application, &node).await?;
 
     // Neither what SSM has of the commands nor what lies in the bucket tells the secret.
     for word in ["backup", "restore"] {
@@ -199,12 +199,12 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
 
 async fn a_restore_is_killed(
     protected: &Protected,
-    stack: &Stack,
+    application: &Application,
     node: &Node,
     manifest: &shared::manifest::Manifest,
 ) -> Result<()> {
     let holding = spare::holding(node).await?;
-    let spare = spare_machine(protected, stack).await?;
+    let spare = spare_machine(protected, application).await?;
     let (node, operation) = (&spare.node, format!("launch-{}", spare.node.id()));
     node.cluster()?.start().await?;
     let engine = node.engine()?;
@@ -257,7 +257,7 @@ async fn a_restore_is_killed(
 /// Makes the container anew upon its volume, without any address: the agent knows it by its name alone.
 async fn the_container_is_made_anew(
     protected: &Protected,
-    stack: &Stack,
+    application: &Application,
     node: &Node,
 ) -> Result<()> {
     let engine = node.engine()?;
@@ -294,7 +294,7 @@ async fn the_container_is_made_anew(
         &password,
         "--volume",
         &volume,
-        &stack.image,
+        &application.image,
         "postgres",
     ];
     engine.run(&run).await?;
@@ -306,5 +306,5 @@ async fn the_container_is_made_anew(
             .map_err(|error| format!("{error:#}"))
     })
     .await?;
-    protected.back_up(STACK).await.map(|_| ())
+    protected.back_up(APPLICATION).await.map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! A stack in containers: the shipped agent in the real containers of a real Docker Engine.
+//! An application in containers: the shipped agent in the real containers of a real Docker Engine.
 //!
 //! Each test needs an engine. Where there is none it says so and does nothing; in CI that is a failure.
 
@@ -13,7 +13,7 @@ mod leftovers;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rekindle_tests::containers::Stack;
+use rekindle_tests::containers::Application;
 use rekindle_tests::engine;
 use rekindle_tests::node::Node;
 use rekindle_tests::protected::Protected;
@@ -30,13 +30,13 @@ async fn skipped() -> Result<bool> {
     Ok(missing.is_some())
 }
 
-/// Boots a machine of the stack that no group knows. Its registry would serve where the group's own does, so its settings
+/// Boots a machine of the application that no group knows. Its registry would serve where the group's own does, so its settings
 /// start none.
-async fn spare_machine(protected: &Protected, stack: &Stack) -> Result<Spare> {
-    let surroundings = protected.world.surroundings(&stack.name)?;
+async fn spare_machine(protected: &Protected, application: &Application) -> Result<Spare> {
+    let surroundings = protected.world.surroundings(&application.name)?;
     let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
     let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
-    stack.prepare(&node, protected.world.bucket()).await?;
+    application.prepare(&node, protected.world.bucket()).await?;
     let settings = node.root().join("etc/rekindle/node.toml");
     let text = std::fs::read_to_string(&settings)?;
     let kept = text

@@ -9,7 +9,7 @@ use shared::layout;
 use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report, RestoreOutcome, SkippedBackup};
 
-use super::{DUMP, STACK, Scene, assert_refused, put_back, save};
+use super::{APPLICATION, DUMP, Scene, assert_refused, put_back, save};
 
 /// Damages one object of the newer backup.
 type Damage = fn(&Scene) -> Result<()>;
@@ -80,7 +80,7 @@ fn restored_to(spare: &Holding, backed_up: &Holding) -> bool {
 async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_nothing_else_is_touched()
 -> Result<()> {
     let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, STACK).await?;
+    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
     let both = [scene.newer.candidate(), scene.older.candidate()];
     let before = spare.holding().await?;
     // Alone, the damaged backup is refused, and the machine stays exactly as it was.
@@ -123,7 +123,7 @@ async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_nothing_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_answer_of_s3_is_no_damage_and_costs_no_backup() -> Result<()> {
     let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, STACK).await?;
+    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
     let both = [scene.newer.candidate(), scene.older.candidate()];
     let s3 = scene.protected.world.s3();
     for (number, (operation, object)) in [

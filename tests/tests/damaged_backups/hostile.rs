@@ -5,7 +5,7 @@ use rekindle_tests::spare::{self, Spare};
 use shared::layout;
 use shared::report::ExitCode;
 
-use super::{STACK, Scene, assert_refused};
+use super::{APPLICATION, Scene, assert_refused};
 
 /// Makes an archive of one entry whose name the `tar` crate itself would refuse to write.
 fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Result<Vec<u8>> {
@@ -30,7 +30,7 @@ async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_
 -> Result<()> {
     use tar::EntryType::{Directory, Link, Regular, Symlink};
     let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, STACK).await?;
+    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
     let before = spare.holding().await?;
     let root = spare.node.root();
     let absolute = root.join("escaped");

@@ -20,7 +20,7 @@ use shared::layout;
 use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report};
 
-const STACK: &str = "damaged";
+const APPLICATION: &str = "damaged";
 /// A backup's first dump.
 const DUMP: &str = "postgres/0.dump.zst";
 
@@ -37,13 +37,13 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Result<Self> {
-        let (protected, node) = Protected::one(STACK).await?;
-        let older = protected.back_up(STACK).await?;
+        let (protected, node) = Protected::one(APPLICATION).await?;
+        let older = protected.back_up(APPLICATION).await?;
         let then = spare::holding(&node).await?;
         let main = node.cluster()?.connect(MAIN_DATABASE).await?;
         main.batch_execute("UPDATE registry.tag SET name = 'later ' || name")
             .await?;
-        let newer = protected.back_up(STACK).await?;
+        let newer = protected.back_up(APPLICATION).await?;
         let now = spare::holding(&node).await?;
         ensure!(then != now, "the two backups are to differ");
         Ok(Self {
@@ -58,11 +58,11 @@ impl Scene {
 
     fn key(&self, name: &str) -> String {
         let index = &self.newer.index;
-        layout::object(&index.stack, &index.backup_id, &index.run_id, name)
+        layout::object(&index.application, &index.backup_id, &index.run_id, name)
     }
 
     fn manifest_key(&self) -> String {
-        layout::manifest(&self.newer.index.stack, &self.newer.index.backup_id)
+        layout::manifest(&self.newer.index.application, &self.newer.index.backup_id)
     }
 
     fn bytes(&self, key: &str) -> Result<Vec<u8>> {

@@ -5,7 +5,7 @@ use rekindle_tests::spare;
 use serde_json::Value;
 use shared::report::ExitCode;
 
-use super::{DUMP, STACK, Scene, put_back, save};
+use super::{APPLICATION, DUMP, Scene, put_back, save};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_all() -> Result<()>
@@ -41,13 +41,13 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     assert!(restored["fields"]["age_seconds"].is_u64(), "{restored}");
     put_back(&saved)?;
 
-    // A manifest that cannot be read, or that is not this stack's.
+    // A manifest that cannot be read, or that is not this application's.
     let garbage: [(&str, Vec<u8>); 3] = [
         ("garbage", b"<html>not a manifest</html>".to_vec()),
         ("cut short", manifest[..manifest.len() / 2].to_vec()),
-        ("another stack's", {
+        ("another application's", {
             let mut json: Value = serde_json::from_slice(&manifest)?;
-            json["index"]["stack"] = "another".into();
+            json["index"]["application"] = "another".into();
             serde_json::to_vec(&json)?
         }),
     ];
@@ -69,7 +69,7 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
         json["schema_version"] = 2.into();
     })?;
     scene.protected.world.kill_instance(scene.node.id()).await?;
-    scene.protected.failure(STACK, "NewerSchema").await?;
+    scene.protected.failure(APPLICATION, "NewerSchema").await?;
 
     // No good backup at all. What failed for good is not launched again before the operator says so.
     scene.put(&scene.manifest_key(), &manifest)?;
@@ -77,9 +77,12 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     let world = &scene.protected.world;
     let key = &scene.older.index.databases[0].key;
     world.s3().truncate(world.bucket(), key, 10)?;
-    scene.protected.resume(STACK).await?;
-    scene.protected.failure(STACK, "NoUsableBackup").await?;
-    let problems = scene.protected.problems(STACK);
+    scene.protected.resume(APPLICATION).await?;
+    scene
+        .protected
+        .failure(APPLICATION, "NoUsableBackup")
+        .await?;
+    let problems = scene.protected.problems(APPLICATION);
     let line = problems
         .iter()
         .find(|line| line["fields"]["kind"] == "NoUsableBackup")

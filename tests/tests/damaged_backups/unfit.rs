@@ -6,12 +6,12 @@ use shared::command::Candidate;
 use shared::layout;
 use shared::report::ExitCode;
 
-use super::{STACK, Scene, assert_refused};
+use super::{APPLICATION, Scene, assert_refused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Result<()> {
     let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, STACK).await?;
+    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
     let before = spare.holding().await?;
     let (protected, newer) = (&scene.protected, &scene.newer);
 
@@ -30,11 +30,11 @@ async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Resul
         Ok(())
     })?;
     let foreign = spare::forge(protected, newer, |index, _| {
-        index.stack = "another".parse()?;
+        index.application = "another".parse()?;
         Ok(())
     })?;
     let foreign = Candidate {
-        // The node looks below its own stack's prefix alone.
+        // The node looks below its own application's prefix alone.
         index_sha256: foreign.index_object.sha256.clone(),
         ..newer.candidate()
     };
@@ -76,8 +76,8 @@ async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Resul
     // What the agent found is what the function's log and metric say, with the remedy.
     spare::commit(protected, &huge)?;
     protected.world.kill_instance(scene.node.id()).await?;
-    protected.failure(STACK, "DiskTooSmall").await?;
-    let problems = protected.problems(STACK);
+    protected.failure(APPLICATION, "DiskTooSmall").await?;
+    let problems = protected.problems(APPLICATION);
     let line = problems
         .iter()
         .find(|line| line["fields"]["kind"] == "DiskTooSmall")

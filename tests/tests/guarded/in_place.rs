@@ -15,10 +15,10 @@ use shared::manifest::{Lineage, Manifest};
 
 use super::{is_same, request};
 
-/// A stack with a backup that somebody will want back.
-async fn backed_up(stack: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
-    let (protected, node) = Protected::one(stack).await?;
-    let manifest = protected.back_up(stack).await?;
+/// An application with a backup that somebody will want back.
+async fn backed_up(application: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
+    let (protected, node) = Protected::one(application).await?;
+    let manifest = protected.back_up(application).await?;
     let held = spare::holding(&node).await?;
     Ok((protected, node, manifest, held))
 }
@@ -36,8 +36,8 @@ async fn spoil(node: &Node) -> Result<()> {
     Ok(())
 }
 
-async fn choose(protected: &Protected, stack: &str, backup: &BackupId) -> Result<()> {
-    let answer = request(protected, "restore-backup", stack, backup).await?;
+async fn choose(protected: &Protected, application: &str, backup: &BackupId) -> Result<()> {
+    let answer = request(protected, "restore-backup", application, backup).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     Ok(())
 }
@@ -46,25 +46,25 @@ async fn choose(protected: &Protected, stack: &str, backup: &BackupId) -> Result
 async fn restored(
     protected: &Protected,
     node: &Node,
-    stack: &str,
+    application: &str,
     backup: &BackupId,
 ) -> Result<Invocation> {
     let before = protected.invocations(node, "restore").await?.len();
-    choose(protected, stack, backup).await?;
+    choose(protected, application, backup).await?;
     let ended = protected.ended(node, "restore", before);
     protected.sweeping(ended).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() -> Result<()> {
-    const STACK: &str = "chosen";
-    let (protected, node, wanted, held) = backed_up(STACK).await?;
+    const APPLICATION: &str = "chosen";
+    let (protected, node, wanted, held) = backed_up(APPLICATION).await?;
     spoil(&node).await?;
     let spoilt = spare::holding(&node).await?;
-    let ended = restored(&protected, &node, STACK, &wanted.index.backup_id).await?;
+    let ended = restored(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
     assert!(is_same(&spare::holding(&node).await?, &held));
-    let before = protected.committed(STACK, 1).await?;
+    let before = protected.committed(APPLICATION, 1).await?;
     assert_eq!(before.index.purpose, Purpose::PreRestore);
     let commands = protected.invocations(&node, "restore").await?.len();
     // More sweeps find it done.
@@ -78,28 +78,28 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() 
     );
 
     // The node goes on as the truth, and what it had can be brought back in the same way.
-    let after = protected.back_up(STACK).await?;
+    let after = protected.back_up(APPLICATION).await?;
     let backup_id = wanted.index.backup_id.clone();
     let lineage = Lineage::Restored {
         backup_id,
         skipped: vec![],
     };
     assert_eq!(after.index.node.lineage, lineage);
-    let ended = restored(&protected, &node, STACK, &before.index.backup_id).await?;
+    let ended = restored(&protected, &node, APPLICATION, &before.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
     assert!(is_same(&spare::holding(&node).await?, &spoilt));
     assert!(
-        protected.problems(STACK).is_empty(),
+        protected.problems(APPLICATION).is_empty(),
         "{:#?}",
-        protected.problems(STACK)
+        protected.problems(APPLICATION)
     );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
-    const STACK: &str = "killed";
-    let (protected, node, wanted, held) = backed_up(STACK).await?;
+    const APPLICATION: &str = "killed";
+    let (protected, node, wanted, held) = backed_up(APPLICATION).await?;
     spoil(&node).await?;
     // The first download of a dump finds the agent's end.
     let (killed, victim) = (Arc::new(AtomicBool::new(false)), Arc::clone(&node));
@@ -114,7 +114,7 @@ async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
         None
     });
     let before = protected.invocations(&node, "restore").await?.len();
-    choose(&protected, STACK, &wanted.index.backup_id).await?;
+    choose(&protected, APPLICATION, &wanted.index.backup_id).await?;
     let again = wait_for("the restore to be sent again", PATIENCE, async || {
         let all = protected.invocations(&node, "restore").await;
         let all = all.map_err(|error| format!("{error:#}"))?;
@@ -134,8 +134,8 @@ async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_in_place_that_fails_leaves_the_node_as_it_was() -> Result<()> {
-    const STACK: &str = "spared";
-    let (protected, node, wanted, _) = backed_up(STACK).await?;
+    const APPLICATION: &str = "spared";
+    let (protected, node, wanted, _) = backed_up(APPLICATION).await?;
     spoil(&node).await?;
     let spoilt = spare::holding(&node).await?;
     // One of the chosen backup's dumps is damaged where only reading it to its end shows it.
@@ -143,11 +143,11 @@ async fn a_restore_in_place_that_fails_leaves_the_node_as_it_was() -> Result<()>
     let key = &wanted.index.databases[0].key;
     let length = world.s3().read(world.bucket(), key)?.len() as u64;
     world.s3().flip(world.bucket(), key, length / 2)?;
-    let ended = restored(&protected, &node, STACK, &wanted.index.backup_id).await?;
+    let ended = restored(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
     assert!(is_same(&spare::holding(&node).await?, &spoilt));
     // It is backed up again as before.
-    let after = protected.back_up(STACK).await?;
+    let after = protected.back_up(APPLICATION).await?;
     assert_eq!(after.index.node.lineage, wanted.index.node.lineage);
     Ok(())
 }

@@ -11,21 +11,21 @@ use rekindle_tests::spare::Holding;
 use serde_json::{Value, json};
 use shared::id::BackupId;
 
-/// Hands an operator's request about a backup of a stack to the backup function, and returns its answer.
+/// Hands an operator's request about a backup of an application to the backup function, and returns its answer.
 async fn request(
     protected: &Protected,
     request: &str,
-    stack: &str,
+    application: &str,
     backup: &BackupId,
 ) -> Result<Value> {
-    let event = json!({"rekindle": request, "stack": stack, "backup_id": backup});
+    let event = json!({"rekindle": request, "application": application, "backup_id": backup});
     let function = protected.function("backup")?;
     Ok(protected.world.invoke(&function, event).await?)
 }
 
-/// Returns what an operator sees of the stack's newest backup.
-async fn newest(protected: &Protected, stack: &str) -> Result<Value> {
-    let event = json!({"rekindle": "list-backups", "stack": stack, "limit": 1});
+/// Returns what an operator sees of the application's newest backup.
+async fn newest(protected: &Protected, application: &str) -> Result<Value> {
+    let event = json!({"rekindle": "list-backups", "application": application, "limit": 1});
     let function = protected.function("backup")?;
     let answer = protected.world.invoke(&function, event).await?;
     let newest = answer["backups"].get(0);

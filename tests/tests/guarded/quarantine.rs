@@ -31,7 +31,7 @@ async fn wipe(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// A stack with a good backup, and a newer one that lost all rows and is kept aside.
+/// An application with a good backup, and a newer one that lost all rows and is kept aside.
 struct Wiped {
     protected: Protected,
     node: Arc<Node>,
@@ -41,16 +41,16 @@ struct Wiped {
 }
 
 impl Wiped {
-    async fn stack(stack: &str) -> Result<Self> {
-        let (protected, node) = Protected::one(stack).await?;
-        let good = protected.back_up(stack).await?.index.backup_id;
+    async fn application(application: &str) -> Result<Self> {
+        let (protected, node) = Protected::one(application).await?;
+        let good = protected.back_up(application).await?.index.backup_id;
         let held = spare::holding(&node).await?;
         wipe(&node).await?;
         protected.world.tick();
-        let message = protected.failure(stack, "QuarantinedLoss").await?;
+        let message = protected.failure(application, "QuarantinedLoss").await?;
         assert!(message.contains(good.as_str()), "{message}");
-        assert_eq!(protected.backups(stack)?, std::slice::from_ref(&good));
-        let newest = newest(&protected, stack).await?;
+        assert_eq!(protected.backups(application)?, std::slice::from_ref(&good));
+        let newest = newest(&protected, application).await?;
         let why = newest["quarantined_for"].as_str().unwrap_or_default();
         assert!(why.contains("it has 0 rows"), "{newest}");
         let aside = serde_json::from_value(newest["backup_id"].clone())?;
@@ -64,9 +64,12 @@ impl Wiped {
     }
 
     /// Loses the node, and returns what its replacement holds.
-    async fn after_its_loss(&self, stack: &str) -> Result<Holding> {
+    async fn after_its_loss(&self, application: &str) -> Result<Holding> {
         self.protected.world.kill_instance(self.node.id()).await?;
-        let node = self.protected.in_service(stack, Some(&self.node)).await?;
+        let node = self
+            .protected
+            .in_service(application, Some(&self.node))
+            .await?;
         spare::holding(&node).await
     }
 }
@@ -74,7 +77,7 @@ impl Wiped {
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_accepted() -> Result<()>
 {
-    let wiped = Wiped::stack("wiped").await?;
+    let wiped = Wiped::application("wiped").await?;
     let held = wiped.after_its_loss("wiped").await?;
     assert!(
         is_same(&held, &wiped.held),
@@ -112,7 +115,7 @@ async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_acce
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() -> Result<()> {
-    let wiped = Wiped::stack("meant").await?;
+    let wiped = Wiped::application("meant").await?;
     for decision in ["accepted", "it is committed already"] {
         let answer = request(
             &wiped.protected,
@@ -232,7 +235,7 @@ async fn requests_about_backups_that_are_not_there_are_refused() -> Result<()> {
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(message.contains("has no backup"), "{one}: {answer}");
     }
-    let both = json!({"rekindle": "restore-backup", "stack": "nothing"});
+    let both = json!({"rekindle": "restore-backup", "application": "nothing"});
     let function = protected.function("backup")?;
     assert!(protected.world.invoke(&function, both).await.is_err());
     Ok(())

@@ -10,13 +10,13 @@ use time::{Duration, OffsetDateTime};
 
 use super::request;
 
-const STACK: &str = "old";
+const APPLICATION: &str = "old";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and_the_first_of_a_day()
 -> Result<()> {
-    let (protected, node) = Protected::one(STACK).await?;
-    let genuine = protected.back_up(STACK).await?;
+    let (protected, node) = Protected::one(APPLICATION).await?;
+    let genuine = protected.back_up(APPLICATION).await?;
     let now = OffsetDateTime::now_utc();
     let day = |days: i64| now - Duration::days(days);
     let noon = |days: i64| day(days).replace_time(time::macros::time!(12:00));
@@ -32,16 +32,18 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
         spare::age(&protected, &genuine, id)?;
     }
     let pinned = &ids[7];
-    let answer = request(&protected, "pin", STACK, pinned).await?;
+    let answer = request(&protected, "pin", APPLICATION, pinned).await?;
     assert_eq!(answer["outcome"], "curated", "{answer}");
-    let all = protected.backups(STACK)?;
+    let all = protected.backups(APPLICATION)?;
 
     // A backup that fails takes nothing away.
     node.cluster()?.stop().await?;
     protected.world.tick();
-    protected.failure(STACK, "PostgresUnreachable").await?;
+    protected
+        .failure(APPLICATION, "PostgresUnreachable")
+        .await?;
     protected.quiet().await?;
-    assert_eq!(protected.backups(STACK)?, all);
+    assert_eq!(protected.backups(APPLICATION)?, all);
     node.cluster()?.start().await?;
 
     protected.world.tick();
@@ -49,7 +51,7 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     let world = &protected.world;
     wait_for("the old backups to be taken away", PATIENCE, async || {
         let left = protected
-            .backups(STACK)
+            .backups(APPLICATION)
             .map_err(|error| format!("{error:#}"))?;
         let is_new = left.last() > all.last();
         if !is_new || ids.iter().filter(expected).any(|id| left.contains(id)) {
@@ -59,18 +61,18 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     })
     .await?;
     protected.quiet().await?;
-    let left = protected.backups(STACK)?;
+    let left = protected.backups(APPLICATION)?;
     for id in &ids {
         let gone = expected(&id);
         assert_eq!(left.contains(id), !gone, "{id} {left:?}");
         let objects = world
             .s3()
-            .keys(world.bucket(), &layout::backup(&STACK.parse()?, id))?;
+            .keys(world.bucket(), &layout::backup(&APPLICATION.parse()?, id))?;
         assert_eq!(objects.is_empty(), gone, "{id} {objects:?}");
     }
     assert!(
         protected
-            .problems(STACK)
+            .problems(APPLICATION)
             .iter()
             .all(|line| line["fields"]["kind"] != "Retention")
     );

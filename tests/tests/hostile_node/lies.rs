@@ -25,7 +25,7 @@ pub(crate) const LIES: [(&str, &str, Lie); 18] = [
         Ok(line(report))
     }),
     (
-        "a stack's name for a run",
+        "an application's name for a run",
         "not readable",
         |scene, backup| {
             let report = scene.backup(backup, |_| Ok(()))?;
@@ -94,14 +94,14 @@ pub(crate) const LIES: [(&str, &str, Lie); 18] = [
         },
     ),
     ("the victim's image", "lies at", |scene, backup| {
-        let (stack, theirs) = (
-            scene.theirs.index.stack.clone(),
+        let (application, theirs) = (
+            scene.theirs.index.application.clone(),
             scene.theirs.index.objects.clone(),
         );
         let report = scene.backup(backup, |index| {
             let mut object = theirs[0].clone();
             let id = object.sha256.clone();
-            object.key = layout::image(&stack, &id);
+            object.key = layout::image(&application, &id);
             let names = vec![];
             index.images = vec![ImageRecord { id, names, object }];
             Ok(())
@@ -115,7 +115,7 @@ pub(crate) const LIES: [(&str, &str, Lie); 18] = [
             let report = scene.backup(backup, |index| {
                 let mut object = index.objects[0].clone();
                 let id = object.sha256.clone();
-                object.key = layout::image(&index.stack, &id);
+                object.key = layout::image(&index.application, &id);
                 object.version_id = None;
                 let names = vec![];
                 index.images = vec![ImageRecord { id, names, object }];

@@ -1,4 +1,4 @@
-//! A node that somebody has taken over answers its commands with whatever it likes. Other stacks lose nothing by it, no
+//! A node that somebody has taken over answers its commands with whatever it likes. Other applications lose nothing by it, no
 //! manifest is forged by it, and no function fails over it.
 
 mod lies;
@@ -48,7 +48,7 @@ fn say(root: &Path, lie: &str) -> Result<()> {
     std::fs::rename(root.join("lie.new"), root.join("lie")).context("say a lie")
 }
 
-/// Two stacks with a backup each; the node of one is not what it was.
+/// Two applications with a backup each; the node of one is not what it was.
 struct Scene {
     protected: Protected,
     node: Arc<Node>,
@@ -99,8 +99,8 @@ impl Scene {
         index.backup_id = backup.clone();
         index.operation_id = backup.as_str().parse()?;
         index.purpose = Purpose::Manual;
-        let old = layout::run_prefix(&index.stack, &self.own.index.backup_id, &index.run_id);
-        let new = layout::run_prefix(&index.stack, backup, &index.run_id);
+        let old = layout::run_prefix(&index.application, &self.own.index.backup_id, &index.run_id);
+        let new = layout::run_prefix(&index.application, backup, &index.run_id);
         for record in &mut index.objects {
             let bytes = world.s3().read(world.bucket(), &record.key)?;
             *record = self.put(&record.key.replace(&old, &new), &bytes)?;
@@ -138,8 +138,8 @@ impl Scene {
             }
         }
         let ssm = aws_sdk_ssm::Client::new(world.aws());
-        for stack in [LIAR, VICTIM] {
-            let name = layout::state_parameter(&stack.parse()?);
+        for application in [LIAR, VICTIM] {
+            let name = layout::state_parameter(&application.parse()?);
             let found = ssm.get_parameter().name(&name).send().await?;
             let value = found.parameter().and_then(|found| found.value());
             all.insert(name, value.unwrap_or_default().into());
@@ -150,7 +150,7 @@ impl Scene {
     /// Asks the node for a backup; returns the backup's id.
     async fn ask(&self) -> Result<BackupId> {
         let function = self.protected.function("backup")?;
-        let request = json!({"rekindle": "backup-now", "stack": LIAR});
+        let request = json!({"rekindle": "backup-now", "application": LIAR});
         let answer = self.protected.world.invoke(&function, request).await?;
         let backup = answer["backup_id"].as_str();
         let backup = backup.with_context(|| format!("no backup was asked for: {answer}"))?;
@@ -191,8 +191,8 @@ fn line(report: BackupReport) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_stack_is_touched() -> Result<()>
-{
+async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_application_is_touched()
+-> Result<()> {
     let scene = Scene::set().await?;
     let before = scene.untouchable().await?;
     assert!(before.len() >= 10, "{:?}", before.keys());

@@ -95,11 +95,11 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
     assert_eq!(alarm["MetricName"], filter["MetricName"]);
     assert_eq!(
         alarm["Dimensions"],
-        json!([{"Name": "Stack", "Value": "moved"}])
+        json!([{"Name": "Application", "Value": "moved"}])
     );
     assert_eq!(
         filter["Dimensions"],
-        json!([{"Key": "Stack", "Value": "$.Stack"}])
+        json!([{"Key": "Application", "Value": "$.Application"}])
     );
     let field = filter["MetricValue"]
         .as_str()
@@ -107,7 +107,7 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
     let field = field.context("the filter takes no field")?;
     let raised = || {
         let lines = protected.lines(0).into_iter();
-        let lines = lines.filter(|line| line["Stack"] == "moved");
+        let lines = lines.filter(|line| line["Application"] == "moved");
         lines.filter_map(|line| line[field].as_f64()).sum::<f64>()
     };
     assert!(raised() < 1.0, "the alarm is raised already");

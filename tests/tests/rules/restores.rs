@@ -1,4 +1,4 @@
-//! A node serves what its stack's newest backup holds, or it does not serve.
+//! A node serves what its application's newest backup holds, or it does not serve.
 
 use std::collections::BTreeSet;
 
@@ -98,10 +98,10 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stack_without_a_backup_it_should_have_is_never_started_empty() -> Result<()> {
+async fn a_application_without_a_backup_it_should_have_is_never_started_empty() -> Result<()> {
     let protected = Protected::start().await?;
     let world = &protected.world;
-    // The stack had backups, and somebody removed them all.
+    // The application had backups, and somebody removed them all.
     let ssm = aws_sdk_ssm::Client::new(world.aws());
     ssm.put_parameter()
         .name("/rekindle/removed")
@@ -129,10 +129,10 @@ async fn a_stack_without_a_backup_it_should_have_is_never_started_empty() -> Res
     let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("NoSuchBucket"), "{problems:?}");
 
-    for stack in ["removed", "denied", "nowhere"] {
+    for application in ["removed", "denied", "nowhere"] {
         // The function told of the answer; the group acts on it in its own time.
         wait_for("the launch to be cancelled", PATIENCE, async || {
-            let launches = protected.launches(stack).await;
+            let launches = protected.launches(application).await;
             let launches = launches.map_err(|error| format!("{error:#}"))?;
             let successful = launches.iter().any(|status| status == "Successful");
             assert!(!successful, "{launches:?}");
@@ -142,7 +142,7 @@ async fn a_stack_without_a_backup_it_should_have_is_never_started_empty() -> Res
                 .ok_or_else(|| format!("{launches:?}"))
         })
         .await?;
-        let problems = protected.problems(stack);
+        let problems = protected.problems(application);
         let abandoned = "abandoned the launch; the group launches nothing for now";
         assert_eq!(problems[0]["fields"]["message"], abandoned);
         let remedy = problems[0]["fields"]["remedy"].as_str();
@@ -163,7 +163,7 @@ async fn the_newest_backup_is_the_one_taken_last_whatever_was_uploaded_last() ->
 
     // As after a copy of the bucket, the older one has the later times.
     let (s3, bucket) = (protected.world.s3(), protected.world.bucket());
-    let manifest = layout::manifest(&older.index.stack, &older.index.backup_id);
+    let manifest = layout::manifest(&older.index.application, &older.index.backup_id);
     s3.replace(bucket, &manifest, &s3.read(bucket, &manifest)?)?;
     let listed = aws_sdk_s3::Client::new(protected.world.aws())
         .list_objects_v2()

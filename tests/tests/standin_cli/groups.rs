@@ -16,7 +16,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
             "autoscaling",
             "describe-auto-scaling-groups",
             "--filters",
-            "Name=tag-key,Values=rekindle:stack",
+            "Name=tag-key,Values=rekindle:application",
         ])
         .await?;
     let group = &groups["AutoScalingGroups"][0];
@@ -24,7 +24,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
     assert_eq!(group["Instances"][0]["InstanceId"], node.id());
     assert_eq!(group["Instances"][0]["LifecycleState"], "InService");
     assert_eq!(group["Instances"][0]["HealthStatus"], "Healthy");
-    let tag = json!({"ResourceId": GROUP, "ResourceType": "auto-scaling-group", "Key": "rekindle:stack",
+    let tag = json!({"ResourceId": GROUP, "ResourceType": "auto-scaling-group", "Key": "rekindle:application",
         "Value": "demo", "PropagateAtLaunch": true});
     assert_eq!(group["Tags"], json!([tag]));
 

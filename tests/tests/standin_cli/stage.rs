@@ -41,7 +41,7 @@ impl Stage {
             .await?;
         stand_in.create_group(ProtectedGroup {
             name: GROUP.to_owned(),
-            stack: "demo".to_owned(),
+            application: "demo".to_owned(),
             user_data: Arc::new(|_| async { Ok(()) }.boxed()),
             retain_on_abandon: false,
             tagged: true,

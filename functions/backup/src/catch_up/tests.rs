@@ -22,7 +22,7 @@ async fn look(bucket: &Bucket, status: &'static str) -> (usize, bool) {
     };
     let group = Group {
         name: "dtr-group".to_owned(),
-        stack_tag: Some("dtr".to_owned()),
+        application_tag: Some("dtr".to_owned()),
         members: vec![member],
         retains_on_abandon: false,
         launches_suspended: false,

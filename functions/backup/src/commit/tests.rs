@@ -22,7 +22,7 @@ const TOLD: &str = "commits/20261123T021500.000Z/dtr";
 /// A backup as a node leaves it, with what the function knows of it.
 struct Scene {
     bucket: Bucket,
-    stack: StackName,
+    application: ApplicationName,
     instance: InstanceId,
     command_id: CommandId,
     command: BackupCommand,
@@ -53,7 +53,7 @@ impl Scene {
             })
             .collect();
         let index = json!({
-            "schema_version": 1, "stack": "dtr", "backup_id": BACKUP, "run_id": run, "operation_id": BACKUP,
+            "schema_version": 1, "application": "dtr", "backup_id": BACKUP, "run_id": run, "operation_id": BACKUP,
             "purpose": "scheduled",
             "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7", "lineage": {"kind": "first-boot"}},
             "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
@@ -64,7 +64,7 @@ impl Scene {
         });
         let mut scene = Self {
             bucket,
-            stack: "dtr".parse().unwrap(),
+            application: "dtr".parse().unwrap(),
             instance: "i-04d1c8f7a2b3e6905".parse().unwrap(),
             command_id: "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11".parse().unwrap(),
             command: BackupCommand {
@@ -101,7 +101,7 @@ impl Scene {
 
     fn key(&self, name: &str) -> String {
         layout::object(
-            &self.stack,
+            &self.application,
             &self.report.backup_id,
             &self.report.run_id,
             name,
@@ -117,14 +117,14 @@ impl Scene {
         let function = function(&self.bucket, &[&parameter, &unknown]);
         let group = Group {
             name: "dtr-group".to_owned(),
-            stack_tag: Some("dtr".to_owned()),
+            application_tag: Some("dtr".to_owned()),
             members: vec![],
             retains_on_abandon: false,
             launches_suspended: false,
         };
         let finished = Finished {
             group: &group,
-            stack: &self.stack,
+            application: &self.application,
             instance: &self.instance,
             command_id: &self.command_id,
             command: &self.command,
@@ -151,7 +151,7 @@ async fn a_whole_backup_is_committed_once_and_again_without_harm() {
     let (commit, states) = scene.commit().await;
     assert_eq!((commit.unwrap(), states), (Commit::New, 1));
     let bytes = scene.bucket.lock().unwrap()[MANIFEST].bytes.clone();
-    let manifest = Manifest::parse(&bytes, &scene.stack, &BACKUP.parse().unwrap()).unwrap();
+    let manifest = Manifest::parse(&bytes, &scene.application, &BACKUP.parse().unwrap()).unwrap();
     assert_eq!(manifest.committed_at, NOW);
     assert_eq!(manifest.index_object.sha256, scene.report.index_sha256);
     assert_eq!(
@@ -244,7 +244,7 @@ async fn an_index_that_is_not_the_reported_one_is_never_committed() {
         .lock()
         .unwrap()
         .remove(&scene.key(layout::INDEX));
-    refused(scene, "check `bucket` and `stack`").await;
+    refused(scene, "check `bucket` and `application`").await;
 
     let mut scene = Scene::new("0a1b2c3d");
     scene.report.index_sha256 = "1".repeat(64).parse().unwrap();
@@ -267,7 +267,7 @@ async fn an_index_of_something_else_is_never_committed() {
     refused(scene, "impossible version").await;
 
     let table = [
-        ("/stack", json!("other"), "it describes other/"),
+        ("/application", json!("other"), "it describes other/"),
         (
             "/backup_id",
             json!("20261123T020000.000Z"),
@@ -311,7 +311,7 @@ async fn an_index_of_something_else_is_never_committed() {
     }
 }
 
-/// Commits an older backup of another node, which leaves its stack with a newest backup to be continued.
+/// Commits an older backup of another node, which leaves its application with a newest backup to be continued.
 async fn after_another_node() -> Scene {
     const OLDER: &str = "20261123T020000.000Z";
     let mut older = Scene::new("99999999");
@@ -346,7 +346,7 @@ async fn what_continues_another_backup_than_the_newest_is_kept_aside_and_stays_t
     assert_eq!(aside, [MANIFEST.replace("manifests", "quarantine")]);
     assert!(!keys(&scene.bucket, "commits/").contains(&TOLD.to_owned()));
     let bytes = scene.bucket.lock().unwrap()[&aside[0]].bytes.clone();
-    let manifest = Manifest::parse(&bytes, &scene.stack, &BACKUP.parse().unwrap()).unwrap();
+    let manifest = Manifest::parse(&bytes, &scene.application, &BACKUP.parse().unwrap()).unwrap();
     assert_eq!(manifest.quarantined_for, Some(doubt.to_string()));
 
     let (commit, _) = scene.commit().await;
@@ -355,7 +355,7 @@ async fn what_continues_another_backup_than_the_newest_is_kept_aside_and_stays_t
 
     let function = function(&scene.bucket, &[]);
     let backup = BACKUP.parse().unwrap();
-    crate::curate::accept(&function, &scene.stack, &backup)
+    crate::curate::accept(&function, &scene.application, &backup)
         .await
         .unwrap();
     assert_eq!(keys(&scene.bucket, "quarantine/"), Vec::<String>::new());

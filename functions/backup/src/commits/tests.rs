@@ -15,7 +15,7 @@ use crate::testing::{Bucket, function, keys, put};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
-fn stack() -> StackName {
+fn application() -> ApplicationName {
     "dtr".parse().unwrap()
 }
 
@@ -28,38 +28,43 @@ async fn what_is_said_is_known_as_far_back_as_was_asked() {
     let bucket = Bucket::default();
     let function = function(&bucket, &[]);
     for minutes in [0, 5, 20, 35] {
-        say(&function, &stack(), &ago(minutes)).await;
+        say(&function, &application(), &ago(minutes)).await;
     }
     // Said a second time, by another delivery of the same event.
-    say(&function, &stack(), &ago(5)).await;
+    say(&function, &application(), &ago(5)).await;
     assert_eq!(keys(&bucket, "commits/").len(), 4);
 
     let mut failures = Failures::new(&function.config);
     let mut commits = Commits::unlisted(NOW);
-    assert_eq!(commits.newest(&stack()), None);
+    assert_eq!(commits.newest(&application()), None);
     commits
         .reach(&function, ago(20).time(), &mut failures)
         .await;
     // What came meanwhile is for the next event, and so is what would be read twice.
-    say(&function, &stack(), &ago(10)).await;
+    say(&function, &application(), &ago(10)).await;
     commits
         .reach(&function, ago(15).time(), &mut failures)
         .await;
-    let known = |commits: &Commits| [5, 10, 20, 35].map(|age| commits.has(&stack(), &ago(age)));
+    let known =
+        |commits: &Commits| [5, 10, 20, 35].map(|age| commits.has(&application(), &ago(age)));
     assert_eq!(known(&commits), [true, false, true, false]);
     commits
         .reach(&function, ago(60).time(), &mut failures)
         .await;
     assert_eq!(known(&commits), [true, false, true, true]);
     assert!(!commits.has(&"gitea".parse().unwrap(), &ago(5)));
-    assert_eq!(commits.newest(&stack()), Some(&ago(0)));
+    assert_eq!(commits.newest(&application()), Some(&ago(0)));
     assert_eq!(failures.finish().unwrap(), 0);
 }
 
 #[tokio::test]
 async fn what_is_no_commit_is_passed_over() {
     let bucket = Bucket::default();
-    put(&bucket, "commits/20261123T021500.000Z/Not A Stack", b"");
+    put(
+        &bucket,
+        "commits/20261123T021500.000Z/Not A Application",
+        b"",
+    );
     put(&bucket, "commits/20261123T021600.000Z", b"");
     let function = function(&bucket, &[]);
     let mut failures = Failures::new(&function.config);
@@ -73,7 +78,7 @@ async fn what_is_no_commit_is_passed_over() {
 #[tokio::test]
 async fn where_something_was_not_listed_no_backup_is_the_newest() {
     let mut function = function(&Bucket::default(), &[]);
-    let key = layout::commit(&stack(), &ago(30));
+    let key = layout::commit(&application(), &ago(30));
     let answer = move || {
         let said = Object::builder().key(key.clone()).build();
         let page = ListObjectsV2Output::builder().name("bucket");
@@ -92,8 +97,8 @@ async fn where_something_was_not_listed_no_backup_is_the_newest() {
         let since = ago(minutes).time();
         commits.reach(&function, since, &mut failures).await;
     }
-    assert!(commits.has(&stack(), &ago(30)));
-    assert_eq!(commits.newest(&stack()), None);
+    assert!(commits.has(&application(), &ago(30)));
+    assert_eq!(commits.newest(&application()), None);
     assert_eq!(failures.finish().unwrap(), 1);
 }
 
@@ -119,7 +124,7 @@ async fn a_listing_that_fails_is_a_failure_once_and_nothing_is_known() {
         let since = ago(minutes).time();
         commits.reach(&function, since, &mut failures).await;
     }
-    assert_eq!(commits.newest(&stack()), None);
+    assert_eq!(commits.newest(&application()), None);
     assert_eq!(refused.num_calls(), 1);
     assert_eq!(failures.finish().unwrap(), 1);
 }

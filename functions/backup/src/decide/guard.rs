@@ -1,4 +1,4 @@
-//! Whether a complete backup may become its stack's newest, or is kept aside until an operator accepts it.
+//! Whether a complete backup may become its application's newest, or is kept aside until an operator accepts it.
 //!
 //! A backup that is whole can still be the wrong one: of a node that has a successor by now, of an application that
 //! was started empty, of a database that was emptied. What restores go on from must continue what they went on from.
@@ -63,7 +63,7 @@ impl Profile {
 /// What a new backup is held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Predecessor {
-    /// The stack has no older committed backup.
+    /// The application has no older committed backup.
     None,
     /// The newest of those whose manifest can be read.
     Newest(Profile),
@@ -74,7 +74,7 @@ pub enum Predecessor {
 /// Why a backup is kept aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
-    /// Another member of the group was given the stack's data: that one holds the truth now.
+    /// Another member of the group was given the application's data: that one holds the truth now.
     Superseded {
         /// The member.
         by: InstanceId,
@@ -121,7 +121,7 @@ impl fmt::Display for Doubt {
         match self {
             Self::Superseded { by } => write!(
                 f,
-                "{by} was restored from an earlier backup meanwhile, and holds the stack's data now"
+                "{by} was restored from an earlier backup meanwhile, and holds the application's data now"
             ),
             Self::OtherLineage { lineage, newest } => {
                 match lineage {
@@ -131,7 +131,10 @@ impl fmt::Display for Doubt {
                     Lineage::FirstBoot => f.write_str("its node was started empty"),
                     Lineage::Adopted => f.write_str("its node was adopted"),
                 }?;
-                write!(f, ", and the stack's newest backup {newest} is another's")
+                write!(
+                    f,
+                    ", and the application's newest backup {newest} is another's"
+                )
             }
             Self::LostMost {
                 what,

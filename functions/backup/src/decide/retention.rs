@@ -13,7 +13,7 @@ use time::{Duration, OffsetDateTime};
 /// restoring from what it names.
 pub const UNTOUCHED: Duration = Duration::hours(48);
 
-/// Returns which of a stack's backups are to be deleted, oldest first.
+/// Returns which of an application's backups are to be deleted, oldest first.
 ///
 /// `kept` are those that stay whatever their age: the pinned ones, and the newest good ones. The first backup of an hour
 /// or a day stands for it because a later one never takes its place: what was kept yesterday is not given up for

@@ -10,7 +10,7 @@ use crate::testing::{Bucket, Stored, function, function_beside, keys, put};
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 const RUN: &str = "0a1b2c3d";
 
-fn stack() -> StackName {
+fn application() -> ApplicationName {
     "dtr".parse().unwrap()
 }
 
@@ -20,7 +20,7 @@ fn hours_ago(hours: i64) -> BackupId {
 
 /// Puts a backup of one object, and returns that object's key.
 fn backed_up(bucket: &Bucket, shelf: Shelf, backup: &BackupId) -> String {
-    let key = shelf.manifest(&stack(), backup);
+    let key = shelf.manifest(&application(), backup);
     put(bucket, &key, manifest(backup).as_bytes());
     attempted(bucket, backup, RUN)
 }
@@ -32,7 +32,7 @@ fn attempted(bucket: &Bucket, backup: &BackupId, run: &str) -> String {
 }
 
 fn index_of(backup: &BackupId, run: &str) -> String {
-    layout::object(&stack(), backup, &run.parse().unwrap(), layout::INDEX)
+    layout::object(&application(), backup, &run.parse().unwrap(), layout::INDEX)
 }
 
 fn manifest(backup: &BackupId) -> String {
@@ -43,7 +43,7 @@ fn manifest(backup: &BackupId) -> String {
         "schema_version": 1, "committed_at": "2026-11-23T02:15:09Z",
         "command_id": "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11", "index_object": object,
         "index": {
-            "schema_version": 1, "stack": "dtr", "backup_id": backup, "run_id": RUN, "operation_id": backup,
+            "schema_version": 1, "application": "dtr", "backup_id": backup, "run_id": RUN, "operation_id": backup,
             "purpose": "scheduled",
             "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7", "lineage": {"kind": "first-boot"}},
             "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
@@ -56,7 +56,7 @@ fn manifest(backup: &BackupId) -> String {
 
 async fn committed(function: &Function) -> BTreeSet<BackupId> {
     let s3 = &function.aws.s3;
-    let all = catalog::all(s3, "bucket", &stack(), Shelf::Committed).await;
+    let all = catalog::all(s3, "bucket", &application(), Shelf::Committed).await;
     all.unwrap()
 }
 
@@ -68,13 +68,13 @@ async fn manifests_go_before_their_objects_and_what_stays_is_whole() {
         backed_up(&bucket, Shelf::Committed, backup);
     }
     let pinned = hours_ago(39 * 24);
-    put(&bucket, &layout::pin(&stack(), &pinned), b"");
+    put(&bucket, &layout::pin(&application(), &pinned), b"");
     let deletions: Arc<Mutex<usize>> = Arc::default();
     let count = Arc::clone(&deletions);
     let function = function_beside(&bucket, &[], &[], move |objects, key| {
         *count.lock().unwrap() += 1;
-        if let Some((backup, _)) = layout::attempt_of_object(&stack(), key) {
-            let manifest = layout::manifest(&stack(), &backup);
+        if let Some((backup, _)) = layout::attempt_of_object(&application(), key) {
+            let manifest = layout::manifest(&application(), &backup);
             assert!(
                 !objects.contains_key(&manifest),
                 "{manifest} points at nothing"
@@ -82,7 +82,7 @@ async fn manifests_go_before_their_objects_and_what_stays_is_whole() {
         }
     });
     let mut passes = 0;
-    while pass(&function, &stack(), &hours_ago(0), NOW)
+    while pass(&function, &application(), &hours_ago(0), NOW)
         .await
         .unwrap()
         .0
@@ -106,9 +106,11 @@ async fn the_newest_good_ones_stay_however_old_and_damaged_ones_do_not_count() {
     for number in 0..20 {
         backed_up(&bucket, Shelf::Committed, &old(number));
     }
-    put(&bucket, &layout::manifest(&stack(), &old(1)), b"{");
+    put(&bucket, &layout::manifest(&application(), &old(1)), b"{");
     let function = function(&bucket, &[]);
-    pass(&function, &stack(), &hours_ago(0), NOW).await.unwrap();
+    pass(&function, &application(), &hours_ago(0), NOW)
+        .await
+        .unwrap();
     let good: BTreeSet<BackupId> = (0..9).filter(|number| *number != 1).map(old).collect();
     assert_eq!(committed(&function).await, good);
 }
@@ -122,8 +124,8 @@ async fn a_pin_that_comes_between_brings_the_manifest_back() {
     }
     let late = old(29);
     let (pin, manifest) = (
-        layout::pin(&stack(), &late),
-        layout::manifest(&stack(), &late),
+        layout::pin(&application(), &late),
+        layout::manifest(&application(), &late),
     );
     let function = function_beside(&bucket, &[], &[], move |objects, key| {
         if key == manifest {
@@ -134,10 +136,15 @@ async fn a_pin_that_comes_between_brings_the_manifest_back() {
             objects.insert(pin.clone(), stored);
         }
     });
-    pass(&function, &stack(), &hours_ago(0), NOW).await.unwrap();
+    pass(&function, &application(), &hours_ago(0), NOW)
+        .await
+        .unwrap();
     let left = committed(&function).await;
     assert!(left.contains(&late) && left.len() == 9, "{left:?}");
-    assert_eq!(keys(&bucket, &layout::backup(&stack(), &late)).len(), 1);
+    assert_eq!(
+        keys(&bucket, &layout::backup(&application(), &late)).len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -153,7 +160,7 @@ async fn only_old_attempts_that_no_manifest_names_are_collected() {
     attempted(&bucket, &hours_ago(100), "99999999");
     attempted(&bucket, &hours_ago(102), "99999999");
     let function = function(&bucket, &[]);
-    let passed = pass(&function, &stack(), &hours_ago(0), NOW).await;
+    let passed = pass(&function, &application(), &hours_ago(0), NOW).await;
     assert_eq!(passed.unwrap(), (0, 2, 0));
     kept.sort();
     assert_eq!(keys(&bucket, "backups/"), kept);

@@ -18,9 +18,14 @@ fn instance(number: usize) -> InstanceId {
     format!("i-{number:08x}").parse().unwrap()
 }
 
-fn targets(count: usize) -> Vec<(StackName, InstanceId)> {
+fn targets(count: usize) -> Vec<(ApplicationName, InstanceId)> {
     (1..=count)
-        .map(|number| (format!("stack-{number}").parse().unwrap(), instance(number)))
+        .map(|number| {
+            (
+                format!("application-{number}").parse().unwrap(),
+                instance(number),
+            )
+        })
         .collect()
 }
 

@@ -186,7 +186,9 @@ impl Given {
 fn groups(states: &'static [&'static str]) -> aws_smithy_mocks::Rule {
     use aws_sdk_autoscaling::Client;
     mock!(Client::describe_auto_scaling_groups).then_output(move || {
-        let tag = TagDescription::builder().key("rekindle:stack").value("dtr");
+        let tag = TagDescription::builder()
+            .key("rekindle:application")
+            .value("dtr");
         let member = states.first().map(|state| {
             Instance::builder()
                 .instance_id(INSTANCE)
@@ -357,7 +359,7 @@ async fn settled(age: u64, committed: bool, launched: &'static str) -> Result<Ca
 async fn the_backup_of_an_instance_that_has_left_belongs_to_the_group_that_launched_it() {
     // Its index is not there: what matters here is under whose name it was looked for.
     let done = settled(60, false, INSTANCE).await.unwrap();
-    assert_eq!(done.stack.unwrap().as_str(), "dtr");
+    assert_eq!(done.application.unwrap().as_str(), "dtr");
     assert!(
         done.decision.contains("backups/dtr/") && done.decision.contains("index.json"),
         "{}",

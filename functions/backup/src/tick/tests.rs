@@ -27,7 +27,7 @@ fn group(name: &str, tag: &str, members: &[(u32, LifecycleState)]) -> Group {
     });
     Group {
         name: name.to_owned(),
-        stack_tag: Some(tag.to_owned()),
+        application_tag: Some(tag.to_owned()),
         members: members.collect(),
         retains_on_abandon: false,
         launches_suspended: false,
@@ -52,24 +52,24 @@ fn facts(groups: Vec<Group>) -> Facts {
 }
 
 #[test]
-fn two_groups_with_one_stack_are_rivals_and_a_malformed_tag_blocks_no_other() {
+fn two_groups_with_one_application_are_rivals_and_a_malformed_tag_blocks_no_other() {
     let serving = |number| [(number, LifecycleState::InService)];
     let facts = facts(vec![
         group("a", "dtr", &serving(1)),
         group("b", "dtr", &serving(2)),
         group("c", "gitea", &serving(3)),
-        group("d", "Not A Stack", &serving(4)),
+        group("d", "Not A Application", &serving(4)),
     ]);
     let read = |at: usize| facts.of_group(&facts.groups[at], None);
     assert_eq!(read(0).rivals, ["a", "b"]);
     assert_eq!(read(1).rivals, ["a", "b"]);
-    assert!(read(2).rivals.is_empty() && read(2).stack.is_ok());
-    let problem = read(3).stack.unwrap_err();
+    assert!(read(2).rivals.is_empty() && read(2).application.is_ok());
+    let problem = read(3).application.unwrap_err();
     assert!(
-        problem.contains(r#""d""#) && problem.contains("Not A Stack"),
+        problem.contains(r#""d""#) && problem.contains("Not A Application"),
         "{problem}"
     );
-    assert_eq!(facts.stacks().len(), 2);
+    assert_eq!(facts.applications().len(), 2);
 }
 
 #[test]
@@ -108,11 +108,11 @@ fn a_second_delivery_of_a_tick_finds_the_first_ones_command() {
 }
 
 #[tokio::test]
-async fn a_stack_is_looked_after_whether_its_backups_are_said_or_only_there() {
+async fn a_application_is_looked_after_whether_its_backups_are_said_or_only_there() {
     const NOW: OffsetDateTime = datetime!(2026-11-23 02:30:01 UTC);
     let bucket = Bucket::default();
     let names =
-        ["said", "unsaid", "long-ago", "none"].map(|name| name.parse::<StackName>().unwrap());
+        ["said", "unsaid", "long-ago", "none"].map(|name| name.parse::<ApplicationName>().unwrap());
     let [said, unsaid, long_ago, none] = &names;
     let backup: BackupId = BACKUP.parse().unwrap();
     put(&bucket, &layout::commit(said, &backup), b"");
@@ -127,13 +127,13 @@ async fn a_stack_is_looked_after_whether_its_backups_are_said_or_only_there() {
         mock!(Client::put_parameter).then_output(|| PutParameterOutput::builder().build());
     let function = function(&bucket, &[&unknown, &written]);
     let (mut failures, mut commits) = (Failures::new(&function.config), Commits::unlisted(NOW));
-    let stacks: HashSet<StackName> = names.clone().into();
-    look_after_all(&function, &stacks, &mut commits, NOW, &mut failures).await;
+    let applications: HashSet<ApplicationName> = names.clone().into();
+    look_after_all(&function, &applications, &mut commits, NOW, &mut failures).await;
     assert_eq!(failures.finish().unwrap(), 0);
     assert_eq!(commits.newest(said), Some(&backup));
     // The state is written of whoever has a backup.
-    for stack in [said, unsaid, long_ago] {
-        assert!(function.has_state(stack), "{stack}");
+    for application in [said, unsaid, long_ago] {
+        assert!(function.has_state(application), "{application}");
     }
     assert!(!function.has_state(none));
     assert_eq!(written.num_calls(), 3);

@@ -24,7 +24,7 @@ fn ready(waited: u32) -> Facts {
         instance_id: instance_id(),
         group: "dtr".to_owned(),
         standing: Standing::Waiting,
-        stack: Ok("dtr".parse().unwrap()),
+        application: Ok("dtr".parse().unwrap()),
         root_volume_replaced: false,
         launched_at: LAUNCHED,
         predecessor: None,
@@ -95,7 +95,7 @@ fn an_instance_that_waits_no_longer_is_left_alone() {
         let facts = Facts {
             standing: Standing::Elsewhere(state.to_owned()),
             root_volume_replaced: true,
-            stack: Err("not looked at".to_owned()),
+            application: Err("not looked at".to_owned()),
             attempts: attempts([Progress::Executing]),
             ..ready(60)
         };
@@ -104,11 +104,11 @@ fn an_instance_that_waits_no_longer_is_left_alone() {
 }
 
 #[test]
-fn a_group_that_names_no_stack_gets_no_answer() {
+fn a_group_that_names_no_application_gets_no_answer() {
     for standing in [Standing::Waiting, Standing::WaitingForWarmPool] {
         let facts = Facts {
             standing,
-            stack: Err("tag it".to_owned()),
+            application: Err("tag it".to_owned()),
             ..ready(60)
         };
         assert_eq!(decided(&facts), "not-protected");
@@ -345,7 +345,7 @@ fn every_reason_says_what_happened_and_what_to_do() {
     };
     let reasons = [
         Reason::RootVolumeReplaced,
-        Reason::StackShared { with: problem() },
+        Reason::ApplicationShared { with: problem() },
         Reason::AgentNeverCame,
         Reason::AgentLost,
         Reason::PredecessorActive {

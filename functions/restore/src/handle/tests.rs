@@ -111,7 +111,7 @@ async fn a_ready_instance_is_sent_its_restore_and_gets_no_answer_yet() {
 }
 
 #[tokio::test]
-async fn a_stack_without_a_past_is_sent_its_first_boot() {
+async fn a_application_without_a_past_is_sent_its_first_boot() {
     let given = Given {
         backups: &[],
         parameter: false,
@@ -121,7 +121,7 @@ async fn a_stack_without_a_past_is_sent_its_first_boot() {
 }
 
 #[tokio::test]
-async fn a_stack_whose_backups_are_gone_is_abandoned() {
+async fn a_application_whose_backups_are_gone_is_abandoned() {
     let given = Given {
         backups: &[],
         ..ready()
@@ -140,7 +140,7 @@ async fn a_denied_listing_is_no_first_boot() {
 }
 
 #[tokio::test]
-async fn a_stack_that_two_groups_share_is_abandoned() {
+async fn a_application_that_two_groups_share_is_abandoned() {
     let given = Given {
         other_group: true,
         ..ready()
@@ -296,8 +296,8 @@ async fn a_replaced_root_volume_is_abandoned() {
 }
 
 #[tokio::test]
-async fn a_group_without_a_stack_gets_no_answer() {
-    for tag in [None, Some("Not A Stack")] {
+async fn a_group_without_a_application_gets_no_answer() {
+    for tag in [None, Some("Not A Application")] {
         let given = Given { tag, ..ready() };
         let refused = ("not-protected".to_owned(), String::new());
         assert_eq!(handled(&given, launching()).await, refused);
@@ -316,7 +316,7 @@ async fn what_belongs_to_the_backup_function_is_refused_by_name() {
             "Event: unusable event: the terminate hook is the backup function's; send this event there",
         ),
         (
-            json!({"rekindle": "backup-now", "stack": "dtr"}),
+            json!({"rekindle": "backup-now", "application": "dtr"}),
             "Event: unusable event: requests on backups are the backup function's; send this event there",
         ),
         (

@@ -21,7 +21,7 @@ fn instance() -> InstanceId {
     "i-04d1c8f7a2b3e6905".parse().unwrap()
 }
 
-fn described(name: &str, stack: &str) -> AutoScalingGroup {
+fn described(name: &str, application: &str) -> AutoScalingGroup {
     let member = |id: &str, state: &str| {
         Instance::builder()
             .instance_id(id)
@@ -43,8 +43,8 @@ fn described(name: &str, stack: &str) -> AutoScalingGroup {
         .tags(TagDescription::builder().key("Name").value("x").build())
         .tags(
             TagDescription::builder()
-                .key(STACK_TAG)
-                .value(stack)
+                .key(APPLICATION_TAG)
+                .value(application)
                 .build(),
         )
         .instances(member("i-04d1c8f7a2b3e6905", "InService"))
@@ -60,7 +60,8 @@ async fn protected_groups_are_found_on_every_page() {
             let filter = &request.filters()[0];
             request.next_token().is_none()
                 && request.max_records() == Some(100)
-                && (filter.name(), filter.values()) == (Some("tag-key"), &[STACK_TAG.to_owned()])
+                && (filter.name(), filter.values())
+                    == (Some("tag-key"), &[APPLICATION_TAG.to_owned()])
         })
         .then_output(|| {
             DescribeAutoScalingGroupsOutput::builder()
@@ -72,7 +73,7 @@ async fn protected_groups_are_found_on_every_page() {
         .match_requests(|request| request.next_token() == Some("more"))
         .then_output(|| {
             DescribeAutoScalingGroupsOutput::builder()
-                .auto_scaling_groups(described("two", "Not A Stack"))
+                .auto_scaling_groups(described("two", "Not A Application"))
                 .build()
         });
     let client = mock_client!(aws_sdk_autoscaling, RuleMode::Sequential, [&first, &second]);
@@ -84,7 +85,7 @@ async fn protected_groups_are_found_on_every_page() {
             .collect::<Vec<_>>(),
         ["one", "two"]
     );
-    assert_eq!(groups[0].stack().unwrap().unwrap().as_str(), "dtr");
+    assert_eq!(groups[0].application().unwrap().unwrap().as_str(), "dtr");
     assert_eq!(
         groups[0].members.len(),
         2,
@@ -93,9 +94,9 @@ async fn protected_groups_are_found_on_every_page() {
     assert_eq!(groups[0].members[0].state, LifecycleState::InService);
     let unknown = LifecycleState::Unknown("Terminating:SomethingNew".to_owned());
     assert_eq!(groups[0].members[1].state, unknown);
-    let error = groups[1].stack().unwrap_err().chain();
+    let error = groups[1].application().unwrap_err().chain();
     assert!(
-        error.contains(r#""two""#) && error.contains("Not A Stack"),
+        error.contains(r#""two""#) && error.contains("Not A Application"),
         "{error}"
     );
 }

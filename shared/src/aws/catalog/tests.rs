@@ -13,7 +13,7 @@ use super::*;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
-fn stack() -> StackName {
+fn application() -> ApplicationName {
     "dtr".parse().unwrap()
 }
 
@@ -74,16 +74,23 @@ fn bucket(keys: BTreeSet<String>) -> (Rule, Arc<AtomicUsize>) {
 async fn newest(keys: BTreeSet<String>, count: usize) -> (Vec<BackupId>, usize) {
     let (rule, calls) = bucket(keys);
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
-    let found = super::newest(&client, "bucket", &stack(), Shelf::Committed, count, NOW)
-        .await
-        .unwrap();
+    let found = super::newest(
+        &client,
+        "bucket",
+        &application(),
+        Shelf::Committed,
+        count,
+        NOW,
+    )
+    .await
+    .unwrap();
     (found, calls.load(Ordering::Relaxed))
 }
 
 fn every_minute(minutes: i64) -> BTreeSet<String> {
     let backups = (0..minutes).map(|age| BackupId::at(NOW - Duration::minutes(age)));
     backups
-        .map(|backup| layout::manifest(&stack(), &backup))
+        .map(|backup| layout::manifest(&application(), &backup))
         .collect()
 }
 
@@ -102,7 +109,7 @@ async fn the_newest_backups_cost_as_many_calls_however_many_there_are() {
 async fn the_newest_of_a_whole_day_are_beyond_its_first_page() {
     let noon = NOW.replace_hour(23).unwrap();
     let keys = (0..1_380)
-        .map(|age| layout::manifest(&stack(), &BackupId::at(noon - Duration::minutes(age))))
+        .map(|age| layout::manifest(&application(), &BackupId::at(noon - Duration::minutes(age))))
         .collect();
     let (found, _) = newest(keys, 2).await;
     assert_eq!(
@@ -115,19 +122,23 @@ async fn the_newest_of_a_whole_day_are_beyond_its_first_page() {
 }
 
 #[tokio::test]
-async fn what_all_stacks_committed_lately_costs_a_call_for_each_thousand() {
-    let names = ["dtr", "gitea"].map(|name| name.parse::<StackName>().unwrap());
-    let told = |from: i64, to: i64| -> BTreeSet<(StackName, BackupId)> {
+async fn what_all_applications_committed_lately_costs_a_call_for_each_thousand() {
+    let names = ["dtr", "gitea"].map(|name| name.parse::<ApplicationName>().unwrap());
+    let told = |from: i64, to: i64| -> BTreeSet<(ApplicationName, BackupId)> {
         let ages = from..to;
         ages.map(|age| BackupId::at(NOW - Duration::minutes(age)))
-            .flat_map(|backup| names.clone().map(|stack| (stack, backup.clone())))
+            .flat_map(|backup| {
+                names
+                    .clone()
+                    .map(|application| (application, backup.clone()))
+            })
             .collect()
     };
     let mut keys: BTreeSet<String> = told(0, 20_000)
         .iter()
-        .map(|(stack, backup)| layout::commit(stack, backup))
+        .map(|(application, backup)| layout::commit(application, backup))
         .collect();
-    keys.insert("commits/20261123T021500.000Z/No Stack".to_owned());
+    keys.insert("commits/20261123T021500.000Z/No Application".to_owned());
     let (rule, calls) = bucket(keys);
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
     let ago = |minutes| NOW - Duration::minutes(minutes);
@@ -146,16 +157,16 @@ async fn what_all_stacks_committed_lately_costs_a_call_for_each_thousand() {
 }
 
 #[tokio::test]
-async fn all_stacks_of_a_shelf_cost_one_call() {
-    let mut keys = BTreeSet::from(["quarantine/No Stack/notes".to_owned()]);
+async fn all_applications_of_a_shelf_cost_one_call() {
+    let mut keys = BTreeSet::from(["quarantine/No Application/notes".to_owned()]);
     for name in ["dtr", "gitea"] {
-        let stack = name.parse().unwrap();
+        let application = name.parse().unwrap();
         let backups = (0..2_000).map(|age| BackupId::at(NOW - Duration::minutes(age)));
-        keys.extend(backups.map(|backup| Shelf::Quarantined.manifest(&stack, &backup)));
+        keys.extend(backups.map(|backup| Shelf::Quarantined.manifest(&application, &backup)));
     }
     let (rule, calls) = bucket(keys);
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
-    let found = stacks(&client, "bucket", Shelf::Quarantined).await;
+    let found = applications(&client, "bucket", Shelf::Quarantined).await;
     let expected = ["dtr", "gitea"].map(|name| name.parse().unwrap());
     assert_eq!(found.unwrap(), expected.into());
     assert_eq!(calls.load(Ordering::Relaxed), 1);
@@ -166,14 +177,14 @@ async fn backups_of_long_ago_are_found_as_well() {
     let old = [40, 400, 1_500].map(|days| BackupId::at(NOW - Duration::days(days)));
     let keys = old
         .iter()
-        .map(|backup| layout::manifest(&stack(), backup))
+        .map(|backup| layout::manifest(&application(), backup))
         .collect();
     let (found, _) = newest(keys, 3).await;
     assert_eq!(found, old);
 }
 
 #[tokio::test]
-async fn what_is_no_manifest_of_this_stack_does_not_count() {
+async fn what_is_no_manifest_of_this_application_does_not_count() {
     let keys = [
         "manifests/dtr/2026-11-23/notes.json",
         "manifests/dtr/2026-11-22/20261123T021500.000Z.json",
@@ -192,9 +203,16 @@ async fn a_bucket_that_is_not_there_is_not_taken_for_an_empty_one() {
         .http_status(404, Some(body.to_owned()))
         .build();
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&missing]);
-    let error = super::newest(&client, "elsewhere", &stack(), Shelf::Committed, 1, NOW)
-        .await
-        .unwrap_err();
+    let error = super::newest(
+        &client,
+        "elsewhere",
+        &application(),
+        Shelf::Committed,
+        1,
+        NOW,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(error.aws_code(), Some("NoSuchBucket"));
     assert!(
         error.chain().contains(r#"there is no bucket "elsewhere""#),

@@ -211,7 +211,7 @@ async fn where_the_agent_was_never_run_the_step_that_fetches_it_says_why() {
 }
 
 #[tokio::test]
-async fn one_stacks_failure_does_not_stop_the_others_of_its_batch() {
+async fn one_applications_failure_does_not_stop_the_others_of_its_batch() {
     let rule = mock!(Client::send_command)
         .match_requests(|request| {
             request.max_errors() == Some("100%")

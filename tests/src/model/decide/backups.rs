@@ -45,7 +45,7 @@ pub(in crate::model) fn start(question: &StartQuestion) -> Start {
     STARTS.with(|answers| {
         answers.of(question, |question| {
             let facts = GroupFacts {
-                stack: Ok(names::stack()),
+                application: Ok(names::application()),
                 rivals: Vec::new(),
                 in_service: question
                     .in_service

@@ -126,7 +126,7 @@ fn facts(question: &LaunchQuestion) -> Facts {
             Standing::Waiting => shipped::Standing::Waiting,
             other => shipped::Standing::Elsewhere(word(other)),
         },
-        stack: Ok(names::stack()),
+        application: Ok(names::application()),
         root_volume_replaced: false,
         launched_at,
         predecessor: question.predecessor.map(|predecessor| match predecessor {
@@ -152,7 +152,7 @@ fn word(standing: Standing) -> String {
     }
 }
 
-/// What a stack has to restore from: its manifests, newest first, and its parameter.
+/// What an application has to restore from: its manifests, newest first, and its parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::model) struct SourceQuestion {
     pub(in crate::model) manifests: Vec<Listed>,

@@ -35,7 +35,7 @@ pub struct Node {
     pub emptied: bool,
     /// Whether its launch hook let it into service.
     pub admitted: bool,
-    /// Whether it ever was in service as the stack's node: restored, started empty on purpose, or adopted.
+    /// Whether it ever was in service as the application's node: restored, started empty on purpose, or adopted.
     pub served: bool,
     /// Whether it has been said aloud that what it held may be lost, or why it was abandoned.
     pub told: bool,

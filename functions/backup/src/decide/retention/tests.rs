@@ -20,7 +20,7 @@ fn left(backups: &BTreeSet<BackupId>, expired: &[BackupId]) -> BTreeSet<BackupId
 }
 
 #[test]
-fn a_stack_of_two_months_keeps_two_days_a_week_of_hours_and_five_weeks_of_days() {
+fn a_application_of_two_months_keeps_two_days_a_week_of_hours_and_five_weeks_of_days() {
     let quarters = 60 * 24 * 4;
     let backups: BTreeSet<BackupId> = (0..quarters).map(|n| backup(n * 15)).collect();
     let left = left(&backups, &expired(&POLICY, &backups, &BTreeSet::new(), NOW));

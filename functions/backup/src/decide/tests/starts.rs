@@ -4,7 +4,7 @@ use super::*;
 
 fn group() -> GroupFacts {
     GroupFacts {
-        stack: Ok("dtr".parse().unwrap()),
+        application: Ok("dtr".parse().unwrap()),
         rivals: Vec::new(),
         in_service: vec![instance(1)],
         ping: Some(Ping::Online),
@@ -16,7 +16,7 @@ fn group() -> GroupFacts {
 #[test]
 fn a_tick_backs_up_the_one_instance_in_service() {
     let expected = Start::Start {
-        stack: "dtr".parse().unwrap(),
+        application: "dtr".parse().unwrap(),
         instance: instance(1),
     };
     assert_eq!(on_tick(&group()), expected);
@@ -28,7 +28,7 @@ fn a_tick_skips_with_the_first_reason_that_holds() {
     let table = [
         (
             GroupFacts {
-                stack: Err("bad".to_owned()),
+                application: Err("bad".to_owned()),
                 rivals: rivals.clone(),
                 ..group()
             },
@@ -41,7 +41,7 @@ fn a_tick_skips_with_the_first_reason_that_holds() {
                 in_service: vec![],
                 ..group()
             },
-            Skip::StackClaimedTwice(rivals),
+            Skip::ApplicationClaimedTwice(rivals),
             true,
         ),
         (

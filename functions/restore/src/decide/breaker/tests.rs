@@ -110,7 +110,7 @@ fn a_cause_is_permanent_where_a_fresh_instance_would_find_it_too() {
             looked_at: 1,
             problem,
         },
-        Reason::StackShared {
+        Reason::ApplicationShared {
             with: "dtr-copy".to_owned(),
         },
     ];

@@ -36,7 +36,7 @@ prop_compose! {
     ) -> Facts {
         Facts {
             standing,
-            stack: if protected { ready(0).stack } else { Err("tag it".to_owned()) },
+            application: if protected { ready(0).application } else { Err("tag it".to_owned()) },
             root_volume_replaced,
             predecessor,
             agent,

@@ -175,7 +175,7 @@ async fn a_sweep_half_opens_what_is_due_and_ours() {
 
 #[tokio::test]
 async fn the_operator_is_told_what_a_request_to_resume_came_to() {
-    let resume = || json!({"rekindle": "resume", "stack": "dtr"});
+    let resume = || json!({"rekindle": "resume", "application": "dtr"});
     let cases = [
         (
             empty(true, Some(open(1, INSTANCE))),
@@ -203,7 +203,7 @@ async fn the_operator_is_told_what_a_request_to_resume_came_to() {
     for (given, launches, done) in cases {
         let (answer, did) = handled(&given, resume()).await;
         let answer: Value = serde_json::from_str(&answer).unwrap();
-        assert_eq!(answer["stack"], "dtr");
+        assert_eq!(answer["application"], "dtr");
         assert_eq!(answer["groups"][0]["group"], "dtr");
         assert_eq!(answer["groups"][0]["launches"], launches);
         assert_eq!(did, done);
@@ -214,6 +214,6 @@ async fn the_operator_is_told_what_a_request_to_resume_came_to() {
     };
     let (answer, _) = handled(&stranger, resume()).await;
     let refused = json!({"kind": "Refused",
-        "message": "refused: no Auto Scaling group has the tag rekindle:stack=dtr"});
+        "message": "refused: no Auto Scaling group has the tag rekindle:application=dtr"});
     assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), refused);
 }

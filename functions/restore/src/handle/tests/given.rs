@@ -125,7 +125,7 @@ fn group(
 ) -> AutoScalingGroup {
     let tag = tag.map(|value| {
         TagDescription::builder()
-            .key("rekindle:stack")
+            .key("rekindle:application")
             .value(value)
             .build()
     });
@@ -356,7 +356,7 @@ fn manifest_of(backup: &str) -> String {
     let object = json!({"key": format!("{prefix}/index.json"), "size": 1, "sha256": "ab".repeat(32),
         "crc64": "AAAAAAAAAAA=", "version_id": "v1"});
     let node = json!({"instance_id": OLD_INSTANCE, "system_identifier": "1", "lineage": {"kind": "first-boot"}});
-    let index = json!({"schema_version": 1, "stack": "dtr", "backup_id": backup, "run_id": "0a1b2c3d",
+    let index = json!({"schema_version": 1, "application": "dtr", "backup_id": backup, "run_id": "0a1b2c3d",
         "operation_id": backup, "purpose": "scheduled", "node": node,
         "versions": {"server": 150_018, "pg_dump": "pg_dump", "agent": "0.1.0"},
         "started_at": "2026-11-23T02:15:00Z", "finished_at": "2026-11-23T02:15:09Z", "databases": [],
