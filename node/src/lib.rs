@@ -3,50 +3,15 @@
 //! Standard output is one line, the report; standard error is the log, one JSON object per line; the exit code
 //! says what kind of failure it was.
 
-pub mod archive;
-mod attempt;
-mod backup;
-mod boot;
-mod capture;
-mod child;
-mod command_line;
-pub mod configured;
-mod container;
-pub mod contents;
-mod context;
-mod database;
-mod download;
-mod dump;
-mod encoding;
-pub mod failure;
-mod fit;
-mod globals;
-mod health;
-pub mod image_archive;
-mod images;
-mod instance;
-pub mod load;
-mod marker;
-mod open_uploads;
-mod operation;
-mod placement;
-mod postgres;
-mod restore;
+pub mod agent;
+pub mod backup;
+pub mod images;
+pub mod postgres;
+pub mod restore;
 mod s3;
-mod server;
-mod setting;
 pub mod settings;
-mod state;
-pub mod statement;
-mod stream;
-mod swap;
 #[cfg(test)]
 mod testing;
-pub mod tree;
-pub mod unpack;
-mod upload;
-mod verify;
-mod watch;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -62,14 +27,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::command_line::{Candidates, CommandLine, Task, operation_of};
-use crate::context::Context;
-use crate::failure::{Failure, OrFail as _, Result};
-use crate::open_uploads::OpenUploads;
-use crate::operation::{Patience, exit_status, failed, settle};
+use crate::agent::command_line::{Candidates, CommandLine, Task, operation_of};
+use crate::agent::context::Context;
+use crate::agent::exactly_once::{Patience, exit_status, failed, settle};
+use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::state::State;
+use crate::agent::watchdog::Progress;
+use crate::s3::open_uploads::OpenUploads;
 use crate::settings::Settings;
-use crate::state::State;
-use crate::watch::Progress;
 
 /// How long threads that cannot be interrupted may keep the process alive after its report.
 const LAST_THREADS: Duration = Duration::from_millis(500);

@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use rekindle_tests::containers::{Application, POSTGRES};
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::Protected;
-use rekindle_tests::{engine, postgres, registry};
+use rekindle_tests::nodes::containers::{Application, POSTGRES};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::{engine, postgres, registry};
 use shared::manifest::Manifest;
 
 /// The name of every group and its application.

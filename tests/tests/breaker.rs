@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_ssm::types::ParameterType;
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::fault::Fault;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::spare::{self, Holding};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::Holding;
+use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::fault::Fault;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 use shared::aws::breaker::{Breaker, Breakers};
@@ -337,7 +338,7 @@ async fn what_somebody_else_suspended_stays_suspended() -> Result<()> {
         .auto_scaling_group_name("maintained")
         .scaling_processes("Launch");
     resume.send().await?;
-    let waiting = rekindle_tests::autoscaling::Lifecycle::PendingWait;
+    let waiting = rekindle_tests::standin::autoscaling::Lifecycle::PendingWait;
     let world = &protected.world;
     world
         .wait_until("maintained", waiting, None, PATIENCE)

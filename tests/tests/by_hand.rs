@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::postgres::{Cluster, bin_directory};
-use rekindle_tests::protected::Protected;
-use rekindle_tests::registry::{self, CONFIGURATION, MAIN_DATABASE, NOTARY_DATABASE};
-use rekindle_tests::s3::{ACCESS_KEY, SECRET_KEY};
+use rekindle_tests::nodes::postgres::{Cluster, bin_directory};
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::registry;
+use rekindle_tests::nodes::registry::{CONFIGURATION, MAIN_DATABASE, NOTARY_DATABASE};
+use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use tokio::process::Command;
 
 const CHAPTER: &str = "## Restoring by hand, without Rekindle";

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::protected::Protected;
-use rekindle_tests::world::Binaries;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::standin::world::Binaries;
 use serde_json::Value;
 use shared::report::ExitCode;
 

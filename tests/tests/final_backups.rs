@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::autoscaling::Lifecycle;
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::registry::{MAIN_DATABASE, hold_up_dumps};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
+use rekindle_tests::standin::autoscaling::Lifecycle;
+use rekindle_tests::standin::bus::Mishap;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::command::Purpose;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::Protected;
 use time::{Duration, OffsetDateTime};
 
 /// What there is on a node's disk outside of Postgres.

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rekindle_tests::lambda::{Function, Lambda, Settings};
+use rekindle_tests::standin::lambda::{Function, Lambda, Settings};
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::problems::Problems;
-use crate::state;
+use crate::agent::state;
 
 pub(super) type Value<'v> = Spanned<DeValue<'v>>;
 

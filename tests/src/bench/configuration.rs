@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::sample::{Row, time};
 use super::site::{BUCKET, Site, Spent};
 use super::{Plan, REKINDLE};
-use crate::node::Node;
+use crate::nodes::machine::Node;
 
 const FILES: usize = 20_000;
 const FILES_OF_A_FOLDER: usize = 200;

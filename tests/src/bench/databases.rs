@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_node::load;
+use rekindle_node::restore::load;
 
 use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
 use super::site::{APPLICATION, BUCKET, Programs, Site, Spent};
 use super::{ORIGINAL, Plan, REKINDLE};
-use crate::node::Node;
-use crate::registry::MAIN_DATABASE;
+use crate::nodes::machine::Node;
+use crate::nodes::registry::MAIN_DATABASE;
 
 const MEGA: u64 = 1_000_000;
 

@@ -19,8 +19,8 @@ use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
 use super::{Plan, REKINDLE};
-use crate::http;
-use crate::s3::{ACCESS_KEY, SECRET_KEY};
+use crate::standin::http;
+use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::wait::wait_for;
 
 /// How many times as often as a long run a cold start is repeated: it takes milliseconds.

@@ -20,7 +20,7 @@ use anyhow::Result;
 
 use self::report::Findings;
 use self::site::{Programs, Site};
-use crate::postgres;
+use crate::nodes::postgres;
 
 /// The contender that is ours.
 const REKINDLE: &str = "rekindle";

@@ -16,10 +16,10 @@ use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
 use super::site::{self, APPLICATION, BUCKET, Programs, Site};
 use super::{Plan, REKINDLE};
-use crate::autoscaling::Lifecycle;
-use crate::fault::lock;
+use crate::standin::autoscaling::Lifecycle;
+use crate::standin::fault::lock;
+use crate::standin::world::{APPLICATION_TAG, Binaries, StandIn};
 use crate::wait::wait_for;
-use crate::world::{APPLICATION_TAG, Binaries, StandIn};
 
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Auto Scaling and Systems Manager, which throttle; S3 does not at such rates.

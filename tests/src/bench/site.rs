@@ -22,11 +22,12 @@ use tokio::task::JoinHandle;
 use super::process::{Program, Run, cpu_seconds_of_tree, run};
 use super::profile;
 use super::sample::Sample;
-use crate::http;
-use crate::node::{Node, Surroundings};
-use crate::postgres::Cluster;
-use crate::registry::{self, MAIN_DATABASE, Seed};
-use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use crate::nodes::machine::{Node, Surroundings};
+use crate::nodes::postgres::Cluster;
+use crate::nodes::registry;
+use crate::nodes::registry::{MAIN_DATABASE, Seed};
+use crate::standin::http;
+use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 /// The bucket.
 pub const BUCKET: &str = "rekindle-bench";

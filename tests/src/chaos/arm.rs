@@ -18,13 +18,13 @@ use super::harm::{self, Undo};
 use super::lane::{APPLICATION, Lane, STALL_LIMIT};
 use super::points::Point;
 use super::wire;
-use crate::autoscaling::Lifecycle;
-use crate::bus;
-use crate::fault::lock;
-use crate::node::Node;
-use crate::protected::{Protected, change_settings};
-use crate::registry::{MAIN_DATABASE, hold_up_dumps};
-use crate::world::{ProtectedGroup, UserData};
+use crate::nodes::machine::Node;
+use crate::nodes::protected::{Protected, change_settings};
+use crate::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
+use crate::standin::autoscaling::Lifecycle;
+use crate::standin::bus;
+use crate::standin::fault::lock;
+use crate::standin::world::{ProtectedGroup, UserData};
 
 /// How late a late event comes.
 const LATE: Duration = Duration::from_secs(2);

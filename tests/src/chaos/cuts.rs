@@ -10,8 +10,9 @@ use shared::report::{ExitCode, Report};
 
 use super::dice::Dice;
 use super::lane::{APPLICATION, Lane};
-use crate::protected::Protected;
-use crate::spare::{self, Spare};
+use crate::nodes::protected::Protected;
+use crate::nodes::spare;
+use crate::nodes::spare::Spare;
 
 /// What is cut, by its name within a backup.
 const OBJECTS: [&str; 6] = [

@@ -12,9 +12,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::record::{Snapshot, Tables, differences, digest};
-use crate::postgres::bin_directory;
-use crate::protected::Protected;
-use crate::registry::CONFIGURATION;
+use crate::nodes::postgres::bin_directory;
+use crate::nodes::protected::Protected;
+use crate::nodes::registry::CONFIGURATION;
 
 /// What is in a backup.
 #[derive(Debug)]

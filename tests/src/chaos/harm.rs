@@ -14,9 +14,9 @@ use super::catalogue::Deed;
 use super::dice::Dice;
 use super::lane::Lane;
 use super::tap::object;
-use crate::protected::Protected;
-use crate::registry::MAIN_DATABASE;
-use crate::spare;
+use crate::nodes::protected::Protected;
+use crate::nodes::registry::MAIN_DATABASE;
+use crate::nodes::spare;
 
 /// How a fault is taken back.
 pub enum Undo {

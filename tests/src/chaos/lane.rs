@@ -17,9 +17,9 @@ use super::gates::Gates;
 use super::promises::{Broken, Promise};
 use super::record::{self, Record};
 use super::tap::Tap;
-use crate::autoscaling::Lifecycle;
-use crate::node::Node;
-use crate::protected::{PATIENCE, Protected, fill};
+use crate::nodes::machine::Node;
+use crate::nodes::protected::{PATIENCE, Protected, fill};
+use crate::standin::autoscaling::Lifecycle;
 
 /// The name of every application; each has a stand-in of its own.
 pub const APPLICATION: &str = "chaos";

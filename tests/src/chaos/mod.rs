@@ -23,7 +23,7 @@ use std::sync::Mutex;
 
 use anyhow::Result;
 
-use crate::fault::lock;
+use crate::standin::fault::lock;
 use catalogue::{Fault, Story};
 use dice::Dice;
 use lane::Lane;

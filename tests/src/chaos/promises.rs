@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::decode;
 use super::lane::Lane;
 use super::record::{Arrival, Committed, Snapshot};
-use crate::node::Node;
+use crate::nodes::machine::Node;
 
 /// A promise of the README, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use crate::fault::{self, ApiCall, lock};
-use crate::protected::Protected;
-use crate::s3::{self, Call};
+use crate::nodes::protected::Protected;
+use crate::standin::fault;
+use crate::standin::fault::{ApiCall, lock};
+use crate::standin::s3;
+use crate::standin::s3::Call;
 
 /// Who calls AWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,12 +16,12 @@ use super::harm::{self, Undo};
 use super::lane::{LOOK, Lane, STALL_LIMIT};
 use super::points::Point;
 use super::tap::{Act, Caller, Seen};
-use crate::bus;
-use crate::fault;
-use crate::node::Node;
-use crate::protected::Protected;
-use crate::s3;
-use crate::spare;
+use crate::nodes::machine::Node;
+use crate::nodes::protected::Protected;
+use crate::nodes::spare;
+use crate::standin::bus;
+use crate::standin::fault;
+use crate::standin::s3;
 
 /// What keeps an instance in its hook.
 const HEARTBEAT: &str = "RecordLifecycleActionHeartbeat";

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use rekindle_node::archive;
-use rekindle_node::contents::Contents;
+use rekindle_node::backup::contents::Contents;
+use rekindle_node::postgres::archive;
+use rekindle_node::postgres::statement::statements;
 use rekindle_node::settings::{Server, Settings};
-use rekindle_node::statement::statements;
 
 use super::assert_harmless;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rekindle_node::configured;
+use rekindle_node::restore::targets as configured;
 use shared::aws::state::ApplicationState;
 use shared::command::RestoreCommand;
 use shared::id::ApplicationName;

@@ -9,7 +9,7 @@ use shared::command::{BackupCommand, InPlace, Mode, Purpose, RestoreCommand};
 use shared::id::{BackupId, OperationId, Sha256};
 
 use super::BACKUP;
-use crate::template::Template;
+use crate::standin::template::Template;
 
 /// The `allowedPattern`s of both documents, by the parameter; several where they differ.
 static PATTERNS: LazyLock<BTreeMap<String, Vec<Regex>>> = LazyLock::new(patterns);

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rekindle_node::tree::write_tree;
-use rekindle_node::unpack::{UnpackError, unpack};
+use rekindle_node::backup::tree::write_tree;
+use rekindle_node::restore::unpack::{UnpackError, unpack};
 
 const BLOCK: usize = 512;
 

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use rekindle_node::image_archive;
+use rekindle_node::images::archive as image_archive;
 use shared::checksum::digests;
 use shared::id::Sha256;
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::Protected;
 use serde_json::{Value, json};
 use shared::command::Purpose;
 use shared::manifest::Lineage;

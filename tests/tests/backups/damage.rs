@@ -1,8 +1,8 @@
 //! What happens to objects between their upload and the commit.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::standin::bus::Mishap;
 use tokio::try_join;
 
 use super::delivery::succeeded;

@@ -1,8 +1,8 @@
 //! Events are hints: lost, doubled and reordered ones change nothing about what is committed.
 
 use anyhow::Result;
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::standin::bus::Mishap;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 

@@ -2,7 +2,7 @@
 //! the next one works once the cause is gone.
 
 use anyhow::Result;
-use rekindle_tests::protected::{Protected, change_settings};
+use rekindle_tests::nodes::protected::{Protected, change_settings};
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 use tokio::try_join;

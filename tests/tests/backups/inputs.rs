@@ -3,9 +3,9 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::standin::world::Binaries;
 use rekindle_tests::wait::wait_for;
-use rekindle_tests::world::Binaries;
 use serde_json::json;
 use shared::env;
 use tokio::process::Command;

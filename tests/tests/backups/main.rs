@@ -10,7 +10,7 @@ mod requests;
 mod schedule;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::protected::Protected;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

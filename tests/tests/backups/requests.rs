@@ -1,7 +1,7 @@
 //! What an operator asks for by hand.
 
 use anyhow::Result;
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::protected::Protected;
 use serde_json::json;
 use shared::command::Purpose;
 use shared::layout;

@@ -1,9 +1,9 @@
 //! What a tick of the schedule starts, and what it leaves alone.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::fault::Fault;
-use rekindle_tests::protected::Protected;
-use rekindle_tests::registry::{MAIN_DATABASE, hold_up_dumps};
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
+use rekindle_tests::standin::fault::Fault;
 use time::{Duration, OffsetDateTime};
 use tokio::try_join;
 

@@ -1,13 +1,13 @@
 //! Each check finds what it is there for: breaches that are planted by hand, behind the product's back.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::autoscaling::Lifecycle;
-use rekindle_tests::bus::Mishap;
 use rekindle_tests::chaos::lane::{APPLICATION, Lane};
 use rekindle_tests::chaos::promises::Promise;
-use rekindle_tests::protected::PATIENCE;
-use rekindle_tests::s3::S3;
-use rekindle_tests::spare::Spare;
+use rekindle_tests::nodes::protected::PATIENCE;
+use rekindle_tests::nodes::spare::Spare;
+use rekindle_tests::standin::autoscaling::Lifecycle;
+use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::s3::S3;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::id::BackupId;
@@ -90,7 +90,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
     held(&lane);
 
     // A manifest is put for a backup whose dump is not whole.
-    let torn = rekindle_tests::spare::forge(&lane.protected, &genuine, |_, parts| {
+    let torn = rekindle_tests::nodes::spare::forge(&lane.protected, &genuine, |_, parts| {
         let dump = parts.get_mut("postgres/1.dump.zst").context("no dump")?;
         dump.truncate(dump.len() / 2);
         Ok(())
@@ -120,7 +120,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
         id.as_str(),
     ];
     let agent = spare.start(&[&arguments[..], &["--purpose", "scheduled"]].concat())?;
-    let answer = rekindle_tests::spare::ended(agent).await?;
+    let answer = rekindle_tests::nodes::spare::ended(agent).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let (s3, bucket) = storage(&lane);
     let indices = s3.keys(bucket, &format!("backups/{APPLICATION}/{}/{id}/", id.day()))?;

@@ -1,10 +1,10 @@
 //! The images that the containers are made of: saved once, and loaded only as they were saved.
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::containers::Application;
-use rekindle_tests::engine;
-use rekindle_tests::protected::{Protected, fill};
-use rekindle_tests::spare;
+use rekindle_tests::nodes::containers::Application;
+use rekindle_tests::nodes::engine;
+use rekindle_tests::nodes::protected::{Protected, fill};
+use rekindle_tests::nodes::spare;
 use shared::report::{ExitCode, Report};
 
 use super::{skipped, spare_machine};

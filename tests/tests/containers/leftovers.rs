@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::containers::{Application, POSTGRES};
-use rekindle_tests::engine;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{PATIENCE, Protected, fill};
-use rekindle_tests::registry::{self, MAIN_DATABASE};
-use rekindle_tests::s3::Fault;
-use rekindle_tests::spare;
+use rekindle_tests::nodes::containers::{Application, POSTGRES};
+use rekindle_tests::nodes::engine;
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected, fill};
+use rekindle_tests::nodes::registry;
+use rekindle_tests::nodes::registry::MAIN_DATABASE;
+use rekindle_tests::nodes::spare;
+use rekindle_tests::standin::s3::Fault;
 use rekindle_tests::wait::wait_for;
 
 use super::{skipped, spare_machine};

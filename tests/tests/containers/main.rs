@@ -13,13 +13,13 @@ mod leftovers;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rekindle_tests::containers::Application;
-use rekindle_tests::engine;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::Protected;
-use rekindle_tests::registry::Seed;
-use rekindle_tests::spare::Spare;
-use rekindle_tests::story::containers;
+use rekindle_tests::demo::containers;
+use rekindle_tests::nodes::containers::Application;
+use rekindle_tests::nodes::engine;
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::registry::Seed;
+use rekindle_tests::nodes::spare::Spare;
 
 /// Tells whether there is no engine to test with.
 async fn skipped() -> Result<bool> {

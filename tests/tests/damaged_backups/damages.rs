@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::s3::Fault;
-use rekindle_tests::spare::{Answer, Holding, Spare};
+use rekindle_tests::nodes::spare::{Answer, Holding, Spare};
+use rekindle_tests::standin::s3::Fault;
 use shared::layout;
 use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report, RestoreOutcome, SkippedBackup};

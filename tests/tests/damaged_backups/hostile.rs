@@ -1,7 +1,8 @@
 //! Archives of somebody who may write to the bucket, and would like to write elsewhere.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::spare::{self, Spare};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::Spare;
 use shared::layout;
 use shared::report::ExitCode;
 

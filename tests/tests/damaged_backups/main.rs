@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::registry::MAIN_DATABASE;
-use rekindle_tests::spare::{self, Answer, Holding};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::registry::MAIN_DATABASE;
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::{Answer, Holding};
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::layout;

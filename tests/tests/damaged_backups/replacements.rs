@@ -1,7 +1,7 @@
 //! Damage as a whole group meets it.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::spare;
+use rekindle_tests::nodes::spare;
 use serde_json::Value;
 use shared::report::ExitCode;
 

@@ -1,7 +1,8 @@
 //! Backups that are good, and not for this node: nothing older is put in their place.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::spare::{self, Spare};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::Spare;
 use shared::command::Candidate;
 use shared::layout;
 use shared::report::ExitCode;

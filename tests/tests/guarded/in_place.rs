@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{Invocation, PATIENCE, Protected};
-use rekindle_tests::registry::{CONFIGURATION, MAIN_DATABASE};
-use rekindle_tests::spare::{self, Holding};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{Invocation, PATIENCE, Protected};
+use rekindle_tests::nodes::registry::{CONFIGURATION, MAIN_DATABASE};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::Holding;
 use rekindle_tests::wait::wait_for;
 use shared::command::Purpose;
 use shared::id::BackupId;

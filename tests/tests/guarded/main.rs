@@ -6,8 +6,8 @@ mod quarantine;
 mod retention;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::protected::Protected;
-use rekindle_tests::spare::Holding;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::spare::Holding;
 use serde_json::{Value, json};
 use shared::id::BackupId;
 

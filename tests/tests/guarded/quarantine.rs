@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::registry::{MAIN_DATABASE, NOTARY_DATABASE};
-use rekindle_tests::spare::{self, Holding};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::registry::{MAIN_DATABASE, NOTARY_DATABASE};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::Holding;
+use rekindle_tests::standin::bus::Mishap;
 use serde_json::{Value, json};
 use shared::id::BackupId;
 use shared::manifest::Lineage;

@@ -1,8 +1,8 @@
 //! Old backups are taken away after a new one is committed, and only then.
 
 use anyhow::Result;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::spare;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use shared::id::BackupId;
 use shared::layout;

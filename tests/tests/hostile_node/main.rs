@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::spare;
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::checksum::digests;
@@ -250,7 +250,7 @@ async fn a_node_that_repeats_another_ones_restore_does_not_come_into_service() -
     });
     protected.world.create_group(group)?;
     let first = protected.in_service(LIAR, None).await?;
-    rekindle_tests::protected::fill(&first).await?;
+    rekindle_tests::nodes::protected::fill(&first).await?;
     protected.back_up(LIAR).await?;
     let then = spare::holding(&first).await?;
     let genuine = protected.invocations(&first, "restore").await?;

@@ -4,10 +4,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::node::{Node, write_program};
-use rekindle_tests::protected::{PATIENCE, Protected, change_settings, fill};
-use rekindle_tests::registry::MAIN_DATABASE;
-use rekindle_tests::spare;
+use rekindle_tests::nodes::machine::{Node, write_program};
+use rekindle_tests::nodes::protected::{PATIENCE, Protected, change_settings, fill};
+use rekindle_tests::nodes::registry::MAIN_DATABASE;
+use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 

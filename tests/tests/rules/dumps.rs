@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use rekindle_tests::node::{Node, write_program};
-use rekindle_tests::postgres::bin_directory;
-use rekindle_tests::protected::Protected;
-use rekindle_tests::registry::MAIN_DATABASE;
-use rekindle_tests::spare;
+use rekindle_tests::nodes::machine::{Node, write_program};
+use rekindle_tests::nodes::postgres::bin_directory;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::registry::MAIN_DATABASE;
+use rekindle_tests::nodes::spare;
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 

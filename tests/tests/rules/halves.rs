@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use rekindle_tests::node::Node;
-use rekindle_tests::protected::Protected;
-use rekindle_tests::registry::MAIN_DATABASE;
-use rekindle_tests::spare::{self, Spare};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::nodes::registry::MAIN_DATABASE;
+use rekindle_tests::nodes::spare;
+use rekindle_tests::nodes::spare::Spare;
 use shared::report::Report;
 use tokio::task::JoinHandle;
 

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use rekindle_tests::template::Template;
+use rekindle_tests::standin::template::Template;
 
 /// Reads the template as it is deployed for an application.
 fn template(application: &str, bucket: &str) -> Result<Template> {

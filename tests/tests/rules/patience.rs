@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::autoscaling::Lifecycle;
-use rekindle_tests::node::write_program;
-use rekindle_tests::protected::{PATIENCE, Protected, change_settings, fill};
-use rekindle_tests::spare;
+use rekindle_tests::nodes::machine::write_program;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected, change_settings, fill};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::wait::wait_for;
 use shared::budget::LAUNCH_HEARTBEAT;
 use tokio::net::UnixListener;

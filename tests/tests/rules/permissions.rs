@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{
     LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectIdentifier,
     VersioningConfiguration,
 };
-use rekindle_tests::protected::Protected;
+use rekindle_tests::nodes::protected::Protected;
 use serde_json::Value;
 use shared::{budget, layout};
 

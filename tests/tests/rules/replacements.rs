@@ -1,10 +1,10 @@
 //! During a replacement there are two nodes, and one of them at the most writes backups.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::autoscaling::Lifecycle;
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::spare;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::spare;
+use rekindle_tests::standin::autoscaling::Lifecycle;
+use rekindle_tests::standin::bus::Mishap;
 use rekindle_tests::wait::wait_for;
 use shared::command::Purpose;
 use shared::id::BackupId;

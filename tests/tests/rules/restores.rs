@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use rekindle_tests::autoscaling::Lifecycle;
-use rekindle_tests::bus::Mishap;
-use rekindle_tests::protected::{PATIENCE, Protected};
-use rekindle_tests::registry::MAIN_DATABASE;
-use rekindle_tests::spare;
+use rekindle_tests::nodes::protected::{PATIENCE, Protected};
+use rekindle_tests::nodes::registry::MAIN_DATABASE;
+use rekindle_tests::nodes::spare;
+use rekindle_tests::standin::autoscaling::Lifecycle;
+use rekindle_tests::standin::bus::Mishap;
 use rekindle_tests::wait::wait_for;
 use shared::layout;
 

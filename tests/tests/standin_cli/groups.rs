@@ -1,7 +1,7 @@
 //! Auto Scaling by the CLI.
 
 use anyhow::Result;
-use rekindle_tests::autoscaling::Lifecycle;
+use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 

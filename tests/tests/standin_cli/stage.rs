@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
-use rekindle_tests::autoscaling::Lifecycle;
-use rekindle_tests::node::Node;
-use rekindle_tests::s3::{ACCESS_KEY, SECRET_KEY};
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::standin::autoscaling::Lifecycle;
+use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
+use rekindle_tests::standin::world::{ProtectedGroup, StandIn};
 use rekindle_tests::wait::wait_for;
-use rekindle_tests::world::{ProtectedGroup, StandIn};
 use serde_json::{Value, json};
 
 /// Generous: what is waited for takes well below a second of work, but machines may be busy.

@@ -7,7 +7,7 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 use aws_sdk_s3::types::ChecksumMode;
 use aws_sdk_s3::types::ChecksumType;
 use axum::http::StatusCode;
-use rekindle_tests::s3::{Fault, S3};
+use rekindle_tests::standin::s3::{Fault, S3};
 use shared::checksum::digests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

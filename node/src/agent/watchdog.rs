@@ -1,0 +1,109 @@
+//! Notices when nothing moves any more, and how much memory the agent used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use shared::report::ExitCode;
+use tokio::time::Instant;
+
+use crate::agent::failure::Failure;
+
+/// How often the watchdog looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A counter that everything touches which moves bytes or finishes a step.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Notes that something moved.
+    pub(crate) fn touch(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets a step that has a limit of its own take as long as that allows, although nothing moves meanwhile.
+    pub(crate) async fn patiently<T>(&self, step: impl Future<Output = T>) -> T {
+        let touching = async {
+            loop {
+                self.touch();
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            done = step => done,
+            never = touching => never,
+        }
+    }
+
+    /// Waits until nothing has moved for `limit`, and returns the failure that it is.
+    pub(crate) async fn stalled(&self, limit: Duration) -> Failure {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY.min(limit)).await;
+            let now = self.0.load(Ordering::Relaxed);
+            if now != seen {
+                seen = now;
+                since = Instant::now();
+            } else if since.elapsed() >= limit {
+                let message = format!(
+                    "nothing moved for {} seconds (stall_limit_seconds)",
+                    limit.as_secs()
+                );
+                return Failure::new(ExitCode::Stalled, message);
+            }
+        }
+    }
+}
+
+/// Returns the agent's peak resident memory in KiB; 0 where the kernel does not say.
+pub(crate) fn peak_memory_kib() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| peak_of(&status))
+        .unwrap_or(0)
+}
+
+fn peak_of(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peak_memory_is_what_the_kernel_says() {
+        assert_eq!(peak_of("Name:\tx\nVmHWM:\t   12345 kB\n"), Some(12345));
+        assert_eq!(peak_of("Name:\tx\n"), None);
+        assert!(peak_memory_kib() > 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_standing_still_for_the_whole_limit_is_a_stall() {
+        let progress = Progress::default();
+        let limit = Duration::from_secs(10);
+        let toucher = {
+            let progress = progress.clone();
+            async move {
+                for _ in 0..5 {
+                    tokio::time::sleep(Duration::from_secs(8)).await;
+                    progress.touch();
+                }
+                std::future::pending::<()>().await;
+            }
+        };
+        let started = Instant::now();
+        let failure = tokio::select! {
+            failure = progress.stalled(limit) => failure,
+            () = toucher => unreachable!("the toucher never ends"),
+        };
+        assert_eq!(failure.code, ExitCode::Stalled);
+        let elapsed = started.elapsed().as_secs();
+        assert!((50..=51).contains(&elapsed), "{elapsed}");
+    }
+}

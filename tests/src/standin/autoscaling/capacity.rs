@@ -1,0 +1,137 @@
+//! A group's size: replacing what is unhealthy, launching what is missing, ending what is too many.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::lifecycle::{self, Effect, Pace};
+use super::model::{Activity, Group, Lifecycle, Member};
+use crate::standin::clock;
+
+/// Moves every member of a group on and keeps the group at its size.
+pub(super) fn advance(group: &mut Group, pace: &Pace, now: OffsetDateTime) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let mut members = std::mem::take(&mut group.members);
+    members.retain_mut(|member| {
+        check_health(group, member, pace, now);
+        replace_unhealthy(group, member, pace, now);
+        lifecycle::step(group, member, pace, now, &mut effects)
+    });
+    group.members = members;
+    shrink(group, pace, now);
+    grow(group, pace, now, &mut effects);
+    effects
+}
+
+/// Writes a new activity into the group's history and returns its id.
+pub(super) fn record(
+    group: &mut Group,
+    instance: &str,
+    description: &str,
+    cause: &str,
+    now: OffsetDateTime,
+) -> String {
+    let id = Uuid::new_v4().to_string();
+    group.activities.push(Activity {
+        id: id.clone(),
+        instance: instance.to_owned(),
+        description: description.to_owned(),
+        cause: cause.to_owned(),
+        started: now,
+        ended: None,
+        status: "InProgress",
+        message: None,
+        progress: 0,
+    });
+    id
+}
+
+fn check_health(group: &Group, member: &mut Member, pace: &Pace, now: OffsetDateTime) {
+    if group.is_suspended("HealthCheck") {
+        return;
+    }
+    let next = pace.clock.after(now, pace.health_check);
+    match member.health_check_at {
+        Some(at) if at <= now => {
+            member.health_check_at = Some(next);
+            member.healthy &= member.running;
+        }
+        Some(_) => {}
+        None => member.health_check_at = Some(next),
+    }
+}
+
+fn replace_unhealthy(group: &mut Group, member: &mut Member, pace: &Pace, now: OffsetDateTime) {
+    let held = ["ReplaceUnhealthy", "Terminate"]
+        .into_iter()
+        .any(|process| group.is_suspended(process));
+    if member.healthy || held || !member.state.counts() {
+        return;
+    }
+    let cause = format!(
+        "At {} an instance was taken out of service in response to an EC2 health check indicating it has been \
+         terminated or stopped, or to a user health-check.",
+        clock::whole_seconds(now)
+    );
+    lifecycle::terminate(group, member, &cause, pace, now);
+}
+
+fn counted(group: &Group) -> usize {
+    let members = group.members.iter();
+    members.filter(|member| member.state.counts()).count()
+}
+
+fn shrink(group: &mut Group, pace: &Pace, now: OffsetDateTime) {
+    let surplus = counted(group).saturating_sub(group.desired);
+    if surplus == 0 || group.is_suspended("Terminate") {
+        return;
+    }
+    let mut members = std::mem::take(&mut group.members);
+    let oldest = members.iter_mut().filter(|member| member.state.counts());
+    for member in oldest.take(surplus) {
+        let cause = format!(
+            "At {} an instance was taken out of service in response to a difference between desired and actual \
+             capacity, shrinking the capacity.",
+            clock::whole_seconds(now)
+        );
+        lifecycle::terminate(group, member, &cause, pace, now);
+    }
+    group.members = members;
+}
+
+fn grow(group: &mut Group, pace: &Pace, now: OffsetDateTime, effects: &mut Vec<Effect>) {
+    if group.is_suspended("Launch") || group.back_off.is_some_and(|until| until > now) {
+        return;
+    }
+    for _ in counted(group)..group.desired {
+        let id = instance_id();
+        let cause = format!(
+            "At {} an instance was started in response to a difference between desired and actual capacity, \
+             increasing the capacity from {} to {}.",
+            clock::whole_seconds(now),
+            counted(group),
+            group.desired
+        );
+        let description = format!("Launching a new EC2 instance: {id}");
+        let activity = record(group, &id, &description, &cause, now);
+        group.members.push(Member {
+            id: id.clone(),
+            state: Lifecycle::Pending,
+            healthy: true,
+            running: true,
+            due: Some(pace.clock.after(now, pace.boot)),
+            health_check_at: None,
+            waits: Vec::new(),
+            served: false,
+            activity,
+        });
+        effects.push(Effect::Boot {
+            group: group.name.clone(),
+            instance: id,
+        });
+    }
+}
+
+fn instance_id() -> String {
+    let random = Uuid::new_v4().simple().to_string();
+    format!("i-{}", &random[..17])
+}

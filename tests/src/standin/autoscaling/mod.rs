@@ -1,0 +1,217 @@
+//! Auto Scaling: groups whose instances live through the real lifecycle, hooks, heartbeats and replacements.
+//!
+//! [`capacity`] and [`lifecycle`] decide, [`api`] speaks the Query protocol, and this module holds the state
+//! that both share.
+
+mod actions;
+mod api;
+mod capacity;
+mod describe;
+mod events;
+mod lifecycle;
+mod model;
+mod query;
+mod xml;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use api::answer;
+pub use events::{Ends, envelope};
+pub use lifecycle::{Effect, Pace};
+pub use model::{ACCOUNT, Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
+pub use xml::{Xml, error_response, response};
+
+use crate::standin::clock;
+use crate::standin::fault::{Answer, Fault, lock};
+use model::ByName;
+
+/// The groups of one region.
+#[derive(Debug)]
+pub struct AutoScaling {
+    groups: Mutex<ByName>,
+    /// The time of the last advance: what happens in between happens then.
+    moment: Mutex<Option<OffsetDateTime>>,
+    pace: Pace,
+}
+
+/// What a group is made from.
+#[derive(Debug, Clone)]
+pub struct GroupSpec {
+    /// Its name.
+    pub name: String,
+    /// The fewest instances.
+    pub min: usize,
+    /// The most.
+    pub max: usize,
+    /// How many there should be.
+    pub desired: usize,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// Its hooks, there before the first instance.
+    pub hooks: Vec<Hook>,
+    /// Whether an instance whose terminate hook is abandoned is kept.
+    pub retain_on_abandon: bool,
+}
+
+/// One instance of a group, as seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceView {
+    /// The instance.
+    pub id: String,
+    /// Where it is in its life.
+    pub state: Lifecycle,
+    /// What health checks say.
+    pub healthy: bool,
+}
+
+impl AutoScaling {
+    /// Starts with no groups.
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            groups: Mutex::default(),
+            moment: Mutex::default(),
+            pace,
+        }
+    }
+
+    /// Creates a group; its first instances launch with the next [`AutoScaling::advance`].
+    pub fn create(&self, spec: GroupSpec) -> Answer<()> {
+        let mut groups = lock(&self.groups);
+        if groups.contains_key(&spec.name) {
+            return Err(Fault::new(
+                "AlreadyExists",
+                format!(
+                    "AutoScalingGroup by this name already exists - A group with the name {} already exists",
+                    spec.name
+                ),
+            ));
+        }
+        let region = &self.pace.region;
+        let arn = format!(
+            "arn:aws:autoscaling:{region}:{ACCOUNT}:autoScalingGroup:{}:autoScalingGroupName/{}",
+            Uuid::new_v4(),
+            spec.name
+        );
+        let group = Group {
+            arn,
+            name: spec.name.clone(),
+            min: spec.min,
+            max: spec.max,
+            desired: spec.desired,
+            zone: format!("{region}a"),
+            created: clock::now(),
+            tags: spec.tags,
+            hooks: spec.hooks,
+            suspended: BTreeMap::new(),
+            retain_on_abandon: spec.retain_on_abandon,
+            members: Vec::new(),
+            activities: Vec::new(),
+            failed_launches: 0,
+            back_off: None,
+            deleting: false,
+        };
+        groups.insert(spec.name, group);
+        Ok(())
+    }
+
+    /// Moves everything on to `now` and returns what the world outside has to do.
+    pub fn advance(&self, now: OffsetDateTime) -> Vec<Effect> {
+        *lock(&self.moment) = Some(now);
+        let mut groups = lock(&self.groups);
+        let effects = groups
+            .values_mut()
+            .flat_map(|group| capacity::advance(group, &self.pace, now))
+            .collect();
+        groups.retain(|_, group| !(group.deleting && group.members.is_empty()));
+        effects
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        lock(&self.moment).unwrap_or_else(clock::now)
+    }
+
+    /// Notes that a machine lost its power; the next health check finds it.
+    pub fn lost_power(&self, instance: &str) {
+        let mut groups = lock(&self.groups);
+        if let Some((_, member)) = member_mut(&mut groups, instance) {
+            member.running = false;
+        }
+    }
+
+    /// Lets the time of every hook that holds this instance be over.
+    pub fn expire_hooks(&self, instance: &str) {
+        let mut groups = lock(&self.groups);
+        if let Some((_, member)) = member_mut(&mut groups, instance) {
+            for wait in &mut member.waits {
+                wait.deadline = wait.deadline.min(clock::now());
+            }
+        }
+    }
+
+    /// Lets everything that a group ever did have happened so much earlier.
+    pub fn age(&self, group: &str, by: Duration) {
+        let mut groups = lock(&self.groups);
+        for activity in groups
+            .get_mut(group)
+            .into_iter()
+            .flat_map(|it| &mut it.activities)
+        {
+            activity.started -= by;
+            activity.ended = activity.ended.map(|ended| ended - by);
+        }
+    }
+
+    /// Returns the instances of a group, the oldest first; empty where there is no such group.
+    pub fn instances(&self, group: &str) -> Vec<InstanceView> {
+        let groups = lock(&self.groups);
+        let members = groups.get(group).map(|group| group.members.iter());
+        members
+            .into_iter()
+            .flatten()
+            .map(|member| InstanceView {
+                id: member.id.clone(),
+                state: member.state,
+                healthy: member.healthy,
+            })
+            .collect()
+    }
+
+    /// Returns the tags that an instance got from its group.
+    pub fn instance_tags(&self, instance: &str) -> Vec<Tag> {
+        let mut groups = lock(&self.groups);
+        member_mut(&mut groups, instance).map_or_else(Vec::new, |(tags, _)| tags)
+    }
+
+    /// Returns what IMDS says about where an instance is going; none once it left its group.
+    pub fn target_state(&self, instance: &str) -> Option<&'static str> {
+        let mut groups = lock(&self.groups);
+        let (_, member) = member_mut(&mut groups, instance)?;
+        Some(if member.state.counts() {
+            "InService"
+        } else {
+            "Terminated"
+        })
+    }
+}
+
+fn member_mut<'a>(
+    groups: &'a mut ByName,
+    instance: &str,
+) -> Option<(Vec<Tag>, &'a mut model::Member)> {
+    groups.values_mut().find_map(|group| {
+        let tags = group.tags.clone();
+        let member = group
+            .members
+            .iter_mut()
+            .find(|member| member.id == instance)?;
+        Some((tags, member))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! Event delivery in the manner of EventBridge: by the template's rules, at least once, best effort. A test may
+//! ask for the bad days: lost, doubled, late and reordered events. Schedules fire when they are asked to.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::standin::autoscaling::envelope;
+use crate::standin::clock;
+use crate::standin::fault::lock;
+use crate::standin::lambda::Lambda;
+use crate::standin::pattern::Pattern;
+use crate::standin::template::{Rule, Template};
+
+/// What happens to an event in place of its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mishap {
+    /// It is lost.
+    Drop,
+    /// It is delivered twice.
+    Duplicate,
+    /// It comes so much later, in real time.
+    Delay(Duration),
+    /// It is kept until [`Bus::release`], which delivers what is kept in the reverse order.
+    Hold,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// When it was sent.
+    pub at: OffsetDateTime,
+    /// The event.
+    pub event: Value,
+    /// The mishap, if there was one.
+    pub mishap: Option<Mishap>,
+    /// The functions that its rules named.
+    pub functions: Vec<String>,
+}
+
+type Condition = Box<dyn Fn(&Value) -> bool + Send + Sync>;
+
+struct Planned {
+    applies: Condition,
+    mishap: Mishap,
+    times: usize,
+}
+
+/// The bus.
+pub struct Bus {
+    rules: Vec<(String, Pattern)>,
+    schedules: Vec<(String, Duration, Option<Value>)>,
+    region: String,
+    lambda: Mutex<Option<Lambda>>,
+    planned: Mutex<Vec<Planned>>,
+    held: Mutex<Vec<Value>>,
+    records: Mutex<Vec<Record>>,
+    ticked: Mutex<Option<OffsetDateTime>>,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = self.rules.len();
+        f.debug_struct("Bus")
+            .field("rules", &rules)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Takes the rules of the template's functions; delivers nothing before [`Bus::connect`].
+    pub fn new(template: &Template, region: &str) -> anyhow::Result<Self> {
+        let mut rules = Vec::new();
+        let mut schedules = Vec::new();
+        for function in &template.functions {
+            for rule in &function.rules {
+                match rule {
+                    Rule::Pattern(pattern) => {
+                        rules.push((function.name.clone(), Pattern::new(pattern)?));
+                    }
+                    Rule::Schedule { every, input } => {
+                        schedules.push((function.name.clone(), *every, input.clone()));
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            rules,
+            schedules,
+            region: region.to_owned(),
+            lambda: Mutex::default(),
+            planned: Mutex::default(),
+            held: Mutex::default(),
+            records: Mutex::default(),
+            ticked: Mutex::default(),
+        })
+    }
+
+    /// Delivers to these functions from now on.
+    pub fn connect(&self, lambda: Lambda) {
+        *lock(&self.lambda) = Some(lambda);
+    }
+
+    /// Lets a mishap happen to the next `times` events of this detail type.
+    pub fn mishap(&self, detail_type: &str, mishap: Mishap, times: usize) {
+        let detail_type = detail_type.to_owned();
+        self.mishap_where(
+            move |event| event["detail-type"].as_str() == Some(&detail_type),
+            mishap,
+            times,
+        );
+    }
+
+    /// Lets a mishap happen to the next `times` events for which `applies` holds.
+    pub fn mishap_where(
+        &self,
+        applies: impl Fn(&Value) -> bool + Send + Sync + 'static,
+        mishap: Mishap,
+        times: usize,
+    ) {
+        lock(&self.planned).push(Planned {
+            applies: Box::new(applies),
+            mishap,
+            times,
+        });
+    }
+
+    /// Forgets all mishaps that have not happened.
+    pub fn no_more_mishaps(&self) {
+        lock(&self.planned).clear();
+    }
+
+    /// Sends an event to every function whose rules match it.
+    pub fn put(self: &Arc<Self>, event: Value) {
+        let functions = self.functions_for(&event);
+        let mishap = self.next_mishap(&event);
+        lock(&self.records).push(Record {
+            at: clock::now(),
+            event: event.clone(),
+            mishap,
+            functions: functions.clone(),
+        });
+        match mishap {
+            None => self.deliver(&functions, &event),
+            Some(Mishap::Drop) => {}
+            Some(Mishap::Duplicate) => {
+                self.deliver(&functions, &event);
+                self.deliver(&functions, &event);
+            }
+            Some(Mishap::Delay(wait)) => {
+                let bus = Arc::clone(self);
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    bus.deliver(&functions, &event);
+                });
+            }
+            Some(Mishap::Hold) => lock(&self.held).push(event),
+        }
+    }
+
+    /// Delivers what is held, the newest first.
+    pub fn release(&self) {
+        let held = std::mem::take(&mut *lock(&self.held));
+        for event in held.iter().rev() {
+            self.deliver(&self.functions_for(event), event);
+        }
+    }
+
+    /// Fires every schedule without an input of its own, as of `time`: the backup tick.
+    pub fn tick(&self, time: OffsetDateTime) {
+        let mut event = envelope(
+            "aws.events",
+            "Scheduled Event",
+            &self.region,
+            &[format!(
+                "arn:aws:events:{}:{}:rule/schedule",
+                self.region,
+                crate::standin::autoscaling::ACCOUNT
+            )],
+            &json!({}),
+        );
+        event["time"] = json!(clock::whole_seconds(time));
+        for (function, _, input) in &self.schedules {
+            if input.is_none() {
+                self.deliver(std::slice::from_ref(function), &event);
+            }
+        }
+    }
+
+    /// Fires the backup tick as of now, and at least a second after the one before: ticks of the same second ask for
+    /// the same backup.
+    pub fn tick_now(&self) {
+        let mut ticked = lock(&self.ticked);
+        let next = ticked.map(|last| last + time::Duration::SECOND);
+        let now = next.map_or_else(clock::now, |next| next.max(clock::now()));
+        *ticked = Some(now);
+        self.tick(now);
+    }
+
+    /// Fires every schedule that has an input: the minute sweep.
+    pub fn sweep(&self) {
+        for (function, _, input) in &self.schedules {
+            if let Some(input) = input {
+                self.deliver(std::slice::from_ref(function), input);
+            }
+        }
+    }
+
+    /// Returns how often the template fires the tick and the sweep.
+    pub fn intervals(&self) -> (Option<Duration>, Option<Duration>) {
+        let shortest = |with_input: bool| {
+            let schedules = self.schedules.iter();
+            let matching = schedules.filter(|(_, _, input)| input.is_some() == with_input);
+            matching.map(|(_, every, _)| *every).min()
+        };
+        (shortest(false), shortest(true))
+    }
+
+    /// Returns everything that was sent, the oldest first.
+    pub fn records(&self) -> Vec<Record> {
+        lock(&self.records).clone()
+    }
+
+    fn functions_for(&self, event: &Value) -> Vec<String> {
+        let mut functions: Vec<String> = Vec::new();
+        for (function, pattern) in &self.rules {
+            if pattern.matches(event) && !functions.contains(function) {
+                functions.push(function.clone());
+            }
+        }
+        functions
+    }
+
+    fn next_mishap(&self, event: &Value) -> Option<Mishap> {
+        let mut planned = lock(&self.planned);
+        let next = planned
+            .iter_mut()
+            .find(|planned| planned.times > 0 && (planned.applies)(event))?;
+        next.times -= 1;
+        Some(next.mishap)
+    }
+
+    fn deliver(&self, functions: &[String], event: &Value) {
+        let lambda = lock(&self.lambda).clone();
+        if let Some(lambda) = lambda {
+            for function in functions {
+                lambda.invoke_async(function, event.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const TEMPLATE: &str = r#"
+Resources:
+  Watcher:
+    Type: AWS::Serverless::Function
+    Metadata: {BuildMethod: rust-cargolambda, BuildProperties: {Binary: watcher}}
+    Properties:
+      Events:
+        Often: {Type: Schedule, Properties: {Schedule: rate(15 minutes)}}
+        Sweep: {Type: Schedule, Properties: {Schedule: rate(1 minute), Input: '{"rekindle":"sweep"}'}}
+        Ended:
+          Type: EventBridgeRule
+          Properties: {Pattern: {source: [aws.ssm], detail: {status: [Success]}}}
+"#;
+
+    fn bus() -> Arc<Bus> {
+        let template = Template::parse(TEMPLATE, &BTreeMap::new()).unwrap();
+        Arc::new(Bus::new(&template, "eu-central-1").unwrap())
+    }
+
+    fn ended(status: &str) -> Value {
+        json!({"source": "aws.ssm", "detail-type": "Ended", "detail": {"status": status}})
+    }
+
+    #[test]
+    fn an_event_goes_where_a_rule_matches_it() {
+        let bus = bus();
+        bus.put(ended("Success"));
+        bus.put(ended("InProgress"));
+        let records = bus.records();
+        assert_eq!(records[0].functions, ["Watcher"]);
+        assert!(records[1].functions.is_empty());
+        let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+        assert_eq!(bus.intervals(), (minutes(15), minutes(1)));
+    }
+
+    #[test]
+    fn a_mishap_happens_as_often_as_planned_to_what_it_is_planned_for() {
+        let bus = bus();
+        bus.mishap("Ended", Mishap::Drop, 1);
+        bus.mishap_where(
+            |event| event["detail"]["status"] == "Failed",
+            Mishap::Hold,
+            1,
+        );
+        for status in ["Success", "Success", "Failed"] {
+            bus.put(ended(status));
+        }
+        let mishaps: Vec<_> = bus.records().iter().map(|record| record.mishap).collect();
+        assert_eq!(mishaps, [Some(Mishap::Drop), None, Some(Mishap::Hold)]);
+        assert_eq!(lock(&bus.held).len(), 1);
+        bus.release();
+        assert!(lock(&bus.held).is_empty());
+    }
+}

@@ -1,0 +1,251 @@
+//! What an SSM agent does with a command: takes it, runs its steps one after the other, reports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::Ssm;
+use super::command::{Parameters, Status};
+use super::document::{StepSpec, timeout_seconds};
+use crate::nodes::machine::{Node, Script, ScriptEnd};
+use crate::standin::clock;
+use crate::standin::fault::lock;
+
+/// How often an agent looks whether it may start.
+const POLL: Duration = Duration::from_millis(20);
+/// Asks for a reboot, after which the agent runs the step again.
+const REBOOT: i32 = 194;
+/// What a killed script exits with; SSM calls it a timeout.
+const KILLED: i32 = 137;
+
+/// How a step ended.
+struct StepEnd {
+    status: Status,
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Waits until the node's agent takes the command, runs it there and reports.
+pub(super) async fn deliver(ssm: Arc<Ssm>, command: String, node: Arc<Node>) {
+    let Some(taken) = take(&ssm, &command, &node).await else {
+        return;
+    };
+    let Taken {
+        steps,
+        parameters,
+        cancel,
+        ..
+    } = &taken;
+    let mut worst = Status::Success;
+    for (number, step) in steps.iter().enumerate() {
+        if !step.for_linux {
+            continue;
+        }
+        let inputs = step.filled(parameters);
+        begin(&ssm, &command, &node, number);
+        let end = run(&ssm, &command, &node, step, &inputs, cancel.clone()).await;
+        if !node.has_power() {
+            return;
+        }
+        let status = end.status;
+        report(&ssm, &command, &node, number, end);
+        if status != Status::Success {
+            worst = status;
+        }
+        // As in the agent: only a failure ends the document, a timeout does not.
+        let exits = inputs.get("onFailure").and_then(Value::as_str) == Some("exit");
+        if status == Status::Cancelled || (status == Status::Failed && exits) {
+            break;
+        }
+    }
+    // An agent that is stopped reports once it is back.
+    while !node.agent_runs() {
+        if !node.has_power() || is_over(&ssm, &command, &node) {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    if let Some(command) = lock(&ssm.state).commands.get_mut(&command) {
+        ssm.set_status(command, node.id(), worst);
+    }
+}
+
+/// A command in the hands of an agent.
+struct Taken {
+    steps: Vec<StepSpec>,
+    parameters: Parameters,
+    cancel: watch::Receiver<bool>,
+    /// Given back when the command is over.
+    _worker: OwnedSemaphorePermit,
+}
+
+/// Takes the command off SSM's hands as soon as the agent runs and has a worker free. A node that lost its power has
+/// none that ever will; what becomes of the command is SSM's to say.
+async fn take(ssm: &Ssm, id: &str, node: &Node) -> Option<Taken> {
+    while node.has_power() {
+        let worker = node.worker();
+        {
+            let mut state = lock(&ssm.state);
+            let command = state.commands.get_mut(id);
+            if let Some(command) = command {
+                let running = command.count(|status| status == Status::InProgress);
+                let free = running < command.limit(&command.max_concurrency).max(1);
+                let failed = command.errors() > command.limit(&command.max_errors);
+                let invocation = command.invocation(node.id())?;
+                if invocation.status != Status::Pending {
+                    return None;
+                }
+                let cancel = invocation.cancel.subscribe();
+                if failed {
+                    ssm.set_status(command, node.id(), Status::Terminated);
+                    return None;
+                }
+                if free
+                    && node.agent_runs()
+                    && let Some(worker) = worker
+                {
+                    ssm.set_status(command, node.id(), Status::InProgress);
+                    return Some(Taken {
+                        steps: command.document.steps.clone(),
+                        parameters: command.parameters.clone(),
+                        cancel,
+                        _worker: worker,
+                    });
+                }
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    None
+}
+
+fn is_over(ssm: &Ssm, id: &str, node: &Node) -> bool {
+    let mut state = lock(&ssm.state);
+    let command = state.commands.get_mut(id);
+    let invocation = command.and_then(|command| command.invocation(node.id()));
+    invocation.is_none_or(|invocation| invocation.status.is_final())
+}
+
+fn begin(ssm: &Ssm, id: &str, node: &Node, number: usize) {
+    let mut state = lock(&ssm.state);
+    let command = state.commands.get_mut(id);
+    if let Some(step) = command
+        .and_then(|command| command.invocation(node.id()))
+        .and_then(|invocation| invocation.steps.get_mut(number))
+    {
+        step.status = Status::InProgress;
+        step.started = Some(clock::now());
+    }
+}
+
+fn report(ssm: &Ssm, id: &str, node: &Node, number: usize, end: StepEnd) {
+    let mut state = lock(&ssm.state);
+    let command = state.commands.get_mut(id);
+    if let Some(step) = command
+        .and_then(|command| command.invocation(node.id()))
+        .and_then(|invocation| invocation.steps.get_mut(number))
+    {
+        step.status = end.status;
+        step.code = end.code;
+        step.stdout = end.stdout;
+        step.stderr = end.stderr;
+        step.ended = Some(clock::now());
+    }
+}
+
+async fn run(
+    ssm: &Ssm,
+    command: &str,
+    node: &Arc<Node>,
+    step: &StepSpec,
+    inputs: &Map<String, Value>,
+    cancel: watch::Receiver<bool>,
+) -> StepEnd {
+    if step.action == "aws:downloadContent" {
+        return match download(node, inputs).await {
+            Ok(()) => StepEnd {
+                status: Status::Success,
+                code: 0,
+                stdout: "Content downloaded".to_owned(),
+                stderr: String::new(),
+            },
+            Err(error) => StepEnd {
+                status: Status::Failed,
+                code: 1,
+                stdout: String::new(),
+                stderr: format!("{error:#}"),
+            },
+        };
+    }
+    let lines = inputs.get("runCommand").and_then(Value::as_array);
+    let lines: Vec<&str> = lines
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let script = Script {
+        command: command.to_owned(),
+        step: step.name.clone(),
+        text: lines.join("\n"),
+        limit: ssm.pace.execution.wait(f64::from(timeout_seconds(inputs))),
+        cancel,
+    };
+    loop {
+        let end = match node.run(&script).await {
+            Ok(end) => end,
+            Err(error) => {
+                return StepEnd {
+                    status: Status::Failed,
+                    code: 1,
+                    stdout: String::new(),
+                    stderr: format!("{error:#}"),
+                };
+            }
+        };
+        if end.code == REBOOT && node.has_power() {
+            node.reboot().await;
+            continue;
+        }
+        return step_end(end, *script.cancel.borrow());
+    }
+}
+
+fn step_end(end: ScriptEnd, cancelled: bool) -> StepEnd {
+    let status = match end.code {
+        0 => Status::Success,
+        _ if cancelled => Status::Cancelled,
+        _ if end.timed_out => Status::ExecutionTimedOut,
+        KILLED => Status::ExecutionTimedOut,
+        _ => Status::Failed,
+    };
+    StepEnd {
+        status,
+        code: end.code,
+        stdout: end.stdout,
+        stderr: end.stderr,
+    }
+}
+
+/// Fetches one S3 object, named by its regional URL, to a path below the node's root.
+async fn download(node: &Node, inputs: &Map<String, Value>) -> Result<()> {
+    let source = inputs.get("sourceInfo");
+    let source: Value = match source {
+        Some(Value::String(text)) => serde_json::from_str(text).context("sourceInfo")?,
+        Some(other) => other.clone(),
+        None => anyhow::bail!("sourceInfo is missing"),
+    };
+    let path = source["path"].as_str().context("sourceInfo has no path")?;
+    let url = url::Url::parse(path).with_context(|| format!("sourceInfo path {path:?}"))?;
+    let host = url.host_str().unwrap_or_default();
+    let (bucket, _) = host
+        .split_once(".s3.")
+        .with_context(|| format!("{path:?} is not https://<bucket>.s3.<region>.<suffix>/<key>"))?;
+    let key = url.path().trim_start_matches('/');
+    let destination = inputs.get("destinationPath").and_then(Value::as_str);
+    let destination = destination.context("destinationPath is missing")?;
+    node.download(bucket, key, destination).await
+}

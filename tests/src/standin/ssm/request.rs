@@ -1,0 +1,71 @@
+//! Reads what JSON 1.1 requests have in common: fields that have to be there, limits, pages.
+
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use crate::standin::fault::{Answer, Fault};
+
+/// Returns a text that has to be there.
+pub(super) fn text<'a>(request: &'a Value, field: &str) -> Answer<&'a str> {
+    let value = request[field].as_str().filter(|text| !text.is_empty());
+    value.ok_or_else(|| {
+        let name = format!("{}{}", field[..1].to_lowercase(), &field[1..]);
+        validation(format!(
+            "1 validation error detected: Value null at '{name}' failed to satisfy constraint: Member must \
+             not be null"
+        ))
+    })
+}
+
+/// Returns a number within its bounds, or the default where it is not there.
+pub(super) fn whole(
+    request: &Value,
+    field: &str,
+    bounds: RangeInclusive<u64>,
+    default: u64,
+) -> Answer<usize> {
+    let number = match &request[field] {
+        Value::Null => Some(default),
+        value => value.as_u64().filter(|number| bounds.contains(number)),
+    };
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| {
+        validation(format!(
+            "{field} {} is not between {} and {}",
+            request[field],
+            bounds.start(),
+            bounds.end()
+        ))
+    })
+}
+
+/// Returns the texts of a list; empty where it is not there.
+pub(super) fn texts(request: &Value, field: &str) -> Vec<String> {
+    let items = request[field].as_array();
+    let items = items.into_iter().flatten();
+    items
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Cuts the page out of `all` that `NextToken` asks for; the next token is none on the last one.
+pub(super) fn page(
+    all: Vec<Value>,
+    size: usize,
+    request: &Value,
+) -> Answer<(Vec<Value>, Option<String>)> {
+    let start = match request["NextToken"].as_str() {
+        None | Some("") => 0,
+        Some(token) => token
+            .strip_prefix("page-")
+            .and_then(|start| start.parse::<usize>().ok())
+            .ok_or_else(|| Fault::new("InvalidNextToken", "The specified token isn't valid."))?,
+    };
+    let next = (start + size < all.len()).then(|| format!("page-{}", start + size));
+    Ok((all.into_iter().skip(start).take(size).collect(), next))
+}
+
+pub(super) fn validation(message: impl Into<String>) -> Fault {
+    Fault::new("ValidationException", message)
+}

@@ -1,0 +1,359 @@
+//! The stand-in as a whole: builds the services from the template, boots machines as Auto Scaling asks, and
+//! lets a test push, look and wait.
+
+mod builder;
+mod deploy;
+mod machines;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aws_config::SdkConfig;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::nodes::machine::{Node, Surroundings};
+use crate::standin::autoscaling::{AutoScaling, GroupSpec, InstanceView, Lifecycle, Tag};
+use crate::standin::bus::Bus;
+use crate::standin::clock;
+use crate::standin::clock::Clock;
+use crate::standin::fault::{PlannedFaults, lock};
+use crate::standin::lambda::{FunctionError, Lambda, LogLine};
+use crate::standin::s3::S3;
+use crate::standin::ssm::Ssm;
+use crate::standin::template::Template;
+use crate::wait::wait_for;
+pub use builder::StandInBuilder;
+pub use deploy::Binaries;
+
+/// What runs on a new machine beside the SSM agent's start: a launch template's user data.
+pub type UserData = Arc<dyn Fn(Arc<Node>) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+
+/// A protected group of one instance.
+#[derive(Clone)]
+pub struct ProtectedGroup {
+    /// The group's name.
+    pub name: String,
+    /// The application that its tag names.
+    pub application: String,
+    /// What prepares its machines.
+    pub user_data: UserData,
+    /// Whether an instance whose terminate hook is abandoned is kept.
+    pub retain_on_abandon: bool,
+    /// Whether the group has the tag by which Rekindle knows it.
+    pub tagged: bool,
+}
+
+/// The tag by which Rekindle finds the groups that it protects.
+pub const APPLICATION_TAG: &str = "rekindle:application";
+
+/// A running stand-in. All its processes and directories go when it is dropped.
+pub struct StandIn {
+    state: Arc<State>,
+    tasks: Vec<JoinHandle<()>>,
+    /// What the functions need in their environment, by function.
+    environments: BTreeMap<String, BTreeMap<String, String>>,
+    bucket: String,
+    aws: SdkConfig,
+    directory: TempDir,
+}
+
+/// What the background tasks share.
+struct State {
+    auto_scaling: Arc<AutoScaling>,
+    ssm: Arc<Ssm>,
+    bus: Arc<Bus>,
+    s3: S3,
+    lambda: Lambda,
+    planned: Arc<PlannedFaults>,
+    nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    launches: Mutex<BTreeMap<String, Launch>>,
+    template: PathBuf,
+    parameters: BTreeMap<String, String>,
+    hooks: Vec<crate::standin::autoscaling::Hook>,
+    surroundings: Surroundings,
+    registration: Duration,
+    agents_held: watch::Sender<bool>,
+    clock: Clock,
+}
+
+/// What the machines of a group are launched with.
+#[derive(Clone)]
+struct Launch {
+    user_data: UserData,
+    surroundings: Surroundings,
+}
+
+impl StandIn {
+    /// Starts to describe a stand-in.
+    pub fn builder() -> StandInBuilder {
+        StandInBuilder::default()
+    }
+
+    /// Returns `http://127.0.0.1:<port>`, the value of `AWS_ENDPOINT_URL`.
+    pub fn endpoint(&self) -> &str {
+        &self.state.surroundings.endpoint
+    }
+
+    /// Returns the region.
+    pub fn region(&self) -> &str {
+        &self.state.surroundings.region
+    }
+
+    /// Returns the bucket of backups.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Returns an SDK configuration for the stand-in's endpoint.
+    pub fn aws(&self) -> &SdkConfig {
+        &self.aws
+    }
+
+    /// Returns the bucket store.
+    pub fn s3(&self) -> &S3 {
+        &self.state.s3
+    }
+
+    /// Returns the functions.
+    pub fn lambda(&self) -> &Lambda {
+        &self.state.lambda
+    }
+
+    /// Returns the event bus.
+    pub fn bus(&self) -> &Arc<Bus> {
+        &self.state.bus
+    }
+
+    /// Returns Run Command.
+    pub fn ssm(&self) -> &Arc<Ssm> {
+        &self.state.ssm
+    }
+
+    /// Returns the errors that API operations are to answer with.
+    pub fn faults(&self) -> &PlannedFaults {
+        &self.state.planned
+    }
+
+    /// Returns the time scale.
+    pub fn clock(&self) -> Clock {
+        self.state.clock
+    }
+
+    /// Returns the directory that holds everything of this stand-in.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Returns the environment that a function was started with.
+    pub fn environment(&self, function: &str) -> Option<&BTreeMap<String, String>> {
+        self.environments.get(function)
+    }
+
+    /// Returns the functions' names.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        self.environments.keys().map(String::as_str)
+    }
+
+    /// Creates a group of 1/1/1 with the template's hooks; its first instance launches at once.
+    pub fn create_group(&self, group: ProtectedGroup) -> Result<()> {
+        let launch = Launch {
+            user_data: group.user_data,
+            surroundings: self.surroundings(&group.application)?,
+        };
+        lock(&self.state.launches).insert(group.name.clone(), launch);
+        let tags = group.tagged.then(|| Tag {
+            key: APPLICATION_TAG.to_owned(),
+            value: group.application.clone(),
+            propagate: true,
+        });
+        let created = self.state.auto_scaling.create(GroupSpec {
+            name: group.name,
+            min: 1,
+            max: 1,
+            desired: 1,
+            tags: tags.into_iter().collect(),
+            hooks: self.state.hooks.clone(),
+            retain_on_abandon: group.retain_on_abandon,
+        });
+        created.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.message))
+    }
+
+    /// Returns what surrounds the nodes of an application. They have the role that the template gives to such nodes.
+    pub fn surroundings(&self, application: &str) -> Result<Surroundings> {
+        let mut parameters = self.state.parameters.clone();
+        parameters.insert("ApplicationName".to_owned(), application.to_owned());
+        let template = Template::load(&self.state.template, &parameters)?;
+        let access_key = deploy::restrict_nodes(&self.state.s3, &template, application)?;
+        let mut surroundings = self.state.surroundings.clone();
+        surroundings.credentials.0 = access_key;
+        Ok(surroundings)
+    }
+
+    /// Returns the instances of a group, the oldest first.
+    pub fn group(&self, group: &str) -> Vec<InstanceView> {
+        self.state.auto_scaling.instances(group)
+    }
+
+    /// Returns a machine that has booted and was not terminated.
+    pub fn node(&self, instance: &str) -> Result<Arc<Node>> {
+        let node = lock(&self.state.nodes).get(instance).cloned();
+        node.with_context(|| format!("there is no machine {instance}"))
+    }
+
+    /// Returns every machine that has booted and was not terminated.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        lock(&self.state.nodes).values().cloned().collect()
+    }
+
+    /// Takes an instance's power away without a warning; the next health check finds out.
+    pub async fn kill_instance(&self, instance: &str) -> Result<()> {
+        self.node(instance)?.kill().await?;
+        self.state.auto_scaling.lost_power(instance);
+        Ok(())
+    }
+
+    /// Asks Auto Scaling to terminate an instance and to replace it.
+    pub async fn terminate(&self, instance: &str) -> Result<()> {
+        aws_sdk_autoscaling::Client::new(&self.aws)
+            .terminate_instance_in_auto_scaling_group()
+            .instance_id(instance)
+            .should_decrement_desired_capacity(false)
+            .send()
+            .await
+            .with_context(|| format!("terminate {instance}"))?;
+        Ok(())
+    }
+
+    /// Fires the backup schedule.
+    pub fn tick(&self) {
+        self.state.bus.tick_now();
+    }
+
+    /// Fires the minute sweep.
+    pub fn sweep(&self) {
+        self.state.bus.sweep();
+    }
+
+    /// Invokes a function and waits for its answer.
+    pub async fn invoke(&self, function: &str, payload: Value) -> Result<Value, FunctionError> {
+        self.state.lambda.invoke(function, payload).await
+    }
+
+    /// Returns what the functions have logged.
+    pub fn logs(&self) -> Vec<LogLine> {
+        self.state.lambda.logs()
+    }
+
+    /// Tells whether no function works on an event, and none of these instances on a command.
+    pub fn is_at_rest(&self, instances: &[&str]) -> bool {
+        self.lambda().pending() == 0 && !instances.iter().any(|one| self.ssm().is_busy(one))
+    }
+
+    /// Waits until no function works on an event, and none of these instances on a command. A launch's event and a sweep
+    /// may both send a restore, the second one late; until that is answered too, a backup would be skipped.
+    pub async fn wait_until_at_rest(&self, instances: &[&str], deadline: Duration) -> Result<()> {
+        wait_for("the commands to end", deadline, async || {
+            Ok::<_, String>(self.is_at_rest(instances).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until an instance of the group other than `not` is in the given state; returns its machine.
+    pub async fn wait_until(
+        &self,
+        group: &str,
+        state: Lifecycle,
+        not: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Arc<Node>> {
+        let what = format!("another instance of {group} in {state}");
+        wait_for(&what, deadline, async || {
+            let instances = self.group(group);
+            let found = instances
+                .iter()
+                .find(|one| one.state == state && Some(one.id.as_str()) != not);
+            match found.map(|one| self.node(&one.id)) {
+                Some(Ok(node)) => Ok(Some(node)),
+                _ => Err(format!("{instances:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until an instance of the group other than `not` is in service.
+    pub async fn wait_until_in_service(
+        &self,
+        group: &str,
+        not: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Arc<Node>> {
+        self.wait_until(group, Lifecycle::InService, not, deadline)
+            .await
+    }
+
+    /// Lets everything that a group ever did have happened so many minutes earlier.
+    pub fn age(&self, group: &str, minutes: u64) {
+        let by = Duration::from_secs(60 * minutes);
+        self.state.auto_scaling.age(group, by);
+    }
+
+    /// Lets the time of every hook that holds this instance be over.
+    pub fn expire_hooks(&self, instance: &str) {
+        self.state.auto_scaling.expire_hooks(instance);
+    }
+
+    /// Keeps the SSM agents of machines that boot from registering, until it is said otherwise.
+    pub fn hold_agents(&self, held: bool) {
+        self.state.agents_held.send_replace(held);
+    }
+
+    /// Lets Auto Scaling do what it would do so much later, in AWS's seconds. For groups at rest: what began in that
+    /// future would be due in it.
+    pub fn leap(&self, seconds: f64) {
+        let later = self.state.clock.after(clock::now(), seconds);
+        machines::advance_groups(&self.state, later);
+    }
+
+    /// Runs the schedules by themselves, in real time, until the stand-in is dropped. Where an interval is not
+    /// given, the template's is taken, divided by the time scale.
+    pub fn run_schedules(&mut self, tick: Option<Duration>, sweep: Option<Duration>) {
+        let (every_tick, every_sweep) = self.state.bus.intervals();
+        let scaled = |every: Duration| self.state.clock.wait(every.as_secs_f64());
+        if let Some(every) = tick.or(every_tick.map(scaled)) {
+            let bus = Arc::clone(&self.state.bus);
+            self.tasks
+                .push(repeat(every, move || bus.tick(clock::now())));
+        }
+        if let Some(every) = sweep.or(every_sweep.map(scaled)) {
+            let bus = Arc::clone(&self.state.bus);
+            self.tasks.push(repeat(every, move || bus.sweep()));
+        }
+    }
+}
+
+fn repeat(every: Duration, act: impl Fn() + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(every).await;
+            act();
+        }
+    })
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        for node in lock(&self.state.nodes).values() {
+            node.pull_the_plug();
+        }
+    }
+}
