@@ -38,7 +38,7 @@ pub(crate) async fn start(
                         backup_id,
                         command_id,
                     }
-                }))
+                }));
             }
             Err(error) if ssm::refuses_instance(&error) => {
                 batches.extend(tell_apart(function, batch, error, failures).await);
