@@ -165,57 +165,6 @@ impl FromStr for Mode {
     }
 }
 
-/// A restore in place that an operator asked for. The operation of the backup before it names it, so that whoever sees
-/// that backup knows what is to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InPlace {
-    /// The backup that was chosen.
-    pub chosen: BackupId,
-    /// The backup that is taken of the node before.
-    pub before: BackupId,
-}
-
-const IN_PLACE: &str = "in-place-";
-const BEFORE_IN_PLACE: &str = "before-in-place-";
-
-impl InPlace {
-    /// Names the operation of the backup before the restore.
-    pub fn backup(&self) -> Result<OperationId> {
-        self.named(BEFORE_IN_PLACE)
-    }
-
-    /// Names the operation of the restore.
-    pub fn restore(&self) -> Result<OperationId> {
-        self.named(IN_PLACE)
-    }
-
-    /// Reads what a backup's operation precedes; none where it precedes no restore in place.
-    pub fn after_backup(operation: &OperationId) -> Option<Self> {
-        Self::read(operation, BEFORE_IN_PLACE)
-    }
-
-    /// Reads what a restore's operation is about; none where it is no restore in place.
-    pub fn of_restore(operation: &OperationId) -> Option<Self> {
-        Self::read(operation, IN_PLACE)
-    }
-
-    fn named(&self, prefix: &str) -> Result<OperationId> {
-        let (chosen, before) = (&self.chosen, &self.before);
-        format!("{prefix}{chosen}-{before}")
-            .parse()
-            .map_err(|error| Error::contract("a restore in place", format!("{error}")))
-    }
-
-    fn read(operation: &OperationId, prefix: &str) -> Option<Self> {
-        let both = operation.as_str().strip_prefix(prefix)?;
-        let (chosen, before) = both.split_once('-')?;
-        Some(Self {
-            chosen: chosen.parse().ok()?,
-            before: before.parse().ok()?,
-        })
-    }
-}
-
 /// What the restore document asks of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreCommand {
@@ -299,7 +248,7 @@ impl RestoreCommand {
     }
 }
 
-/// Reads from what SSM recorded of a command which operation it is part of.
+/// Returns the operation that a command's recorded parameters name.
 pub fn operation(parameters: &Parameters) -> Result<OperationId> {
     parameter(parameters, OPERATION_ID)
 }
@@ -381,22 +330,6 @@ mod tests {
         let parameters = command.parameters(&"0".repeat(64).parse().unwrap(), 60);
         assert_eq!(parameters[CANDIDATES], ["none"]);
         assert_eq!(RestoreCommand::parse_candidates("none").unwrap(), vec![]);
-    }
-
-    #[test]
-    fn a_restore_in_place_is_known_by_its_operations() {
-        let asked = InPlace {
-            chosen: "20261123T021500.000Z".parse().unwrap(),
-            before: "20261123T031500.000Z".parse().unwrap(),
-        };
-        let (backup, restore) = (asked.backup().unwrap(), asked.restore().unwrap());
-        // A node answers an operation once and for all, so the two must not be one.
-        assert_ne!(backup, restore);
-        assert_eq!(InPlace::after_backup(&backup), Some(asked.clone()));
-        assert_eq!(InPlace::of_restore(&restore), Some(asked));
-        assert_eq!(InPlace::after_backup(&restore), None);
-        let launch: OperationId = "launch-i-0123abcd".parse().unwrap();
-        assert_eq!(InPlace::of_restore(&launch), None);
     }
 
     #[test]

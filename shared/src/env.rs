@@ -101,14 +101,14 @@ pub struct Config {
 
 /// Where AWS is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct Endpoints {
     /// The region, which Lambda always says.
     pub region: Option<String>,
     /// What stands in for AWS; mostly nothing does.
     pub endpoint: Option<String>,
 }
 
-impl Whereabouts {
+impl Endpoints {
     /// Reads the environment. A call that lacks the region says so itself.
     pub fn from_env() -> Self {
         let variables: BTreeMap<String, String> = std::env::vars().collect();

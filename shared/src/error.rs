@@ -5,6 +5,8 @@ use std::fmt;
 
 use lambda_runtime::Diagnostic;
 
+use crate::failure::Kind;
+
 /// What a function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -41,6 +43,9 @@ pub enum Error {
     /// The application, group or instance that a request names does not fit the request.
     #[error("refused: {0}")]
     Refused(String),
+    /// An error that has its ERROR line and its metric already; see [`crate::failure`].
+    #[error("{0}")]
+    Recorded(Box<Self>),
 }
 
 impl Error {
@@ -54,40 +59,51 @@ impl Error {
 
     /// Tells whether the same event may succeed when it is tried again.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Aws {
-                retryable: true,
-                ..
-            }
-        )
+        match self {
+            Self::Aws { retryable, .. } => *retryable,
+            Self::Recorded(error) => error.retryable(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the event itself cannot be used, so that its sender has to be corrected.
+    pub fn is_unusable_event(&self) -> bool {
+        match self {
+            Self::Event(_) => true,
+            Self::Recorded(error) => error.is_unusable_event(),
+            _ => false,
+        }
     }
 
     /// Returns the AWS error code, where AWS answered.
     pub fn aws_code(&self) -> Option<&str> {
         match self {
             Self::Aws { code, .. } => Some(code),
+            Self::Recorded(error) => error.aws_code(),
             _ => None,
         }
     }
 
-    /// Returns the stable word for this kind of failure: `error_type` of the Lambda response, and the `kind`
-    /// dimension of the failure metric. README lists them.
-    pub fn kind(&self) -> &'static str {
+    /// Returns the kind of failure: `error_type` of the Lambda response, and the dimension `Kind` of the failure metric.
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Config(_) => "Config",
-            Self::Event(_) => "Event",
+            Self::Config(_) => Kind::Config,
+            Self::Event(_) => Kind::Event,
             Self::Aws {
                 retryable: true, ..
-            } => "AwsUnavailable",
-            Self::Aws { .. } => "AwsRefused",
-            Self::Contract { .. } => "Contract",
-            Self::Refused(_) => "Refused",
+            } => Kind::AwsUnavailable,
+            Self::Aws { .. } => Kind::AwsRefused,
+            Self::Contract { .. } => Kind::Contract,
+            Self::Refused(_) => Kind::Refused,
+            Self::Recorded(error) => error.kind(),
         }
     }
 
     /// Returns the whole chain of causes in one line.
     pub fn chain(&self) -> String {
+        if let Self::Recorded(error) = self {
+            return error.chain();
+        }
         let mut text = self.to_string();
         let mut source = StdError::source(self);
         while let Some(error) = source {
@@ -106,14 +122,14 @@ impl Error {
 /// The Lambda runtime logs a failed invocation with `{:?}`: that line must carry the whole chain.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind(), self.chain())
+        write!(f, "{}: {}", self.kind().as_str(), self.chain())
     }
 }
 
 impl From<Error> for Diagnostic {
     fn from(error: Error) -> Self {
         Self {
-            error_type: error.kind().to_owned(),
+            error_type: error.kind().as_str().to_owned(),
             error_message: error.chain(),
         }
     }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
+use crate::failure::Subject;
 use crate::id::{ApplicationName, BackupId, CommandId, InstanceId};
 
 /// What the two functions are invoked with.
@@ -55,16 +56,16 @@ pub struct LifecycleAction {
     #[serde(rename = "EC2InstanceId")]
     pub instance_id: InstanceId,
     /// Where the instance comes from; absent in older events.
-    pub origin: Option<Place>,
+    pub origin: Option<Location>,
     /// Where it goes.
-    pub destination: Option<Place>,
+    pub destination: Option<Location>,
     /// Set only where the instance stays and its root volume is replaced.
     pub action: Option<String>,
 }
 
 /// The ends of a lifecycle transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Place {
+pub enum Location {
     /// Outside the group.
     #[serde(rename = "EC2")]
     Ec2,
@@ -180,7 +181,27 @@ impl Event {
         }
     }
 
-    /// Reads an event as Lambda hands it over.
+    /// Returns the ids that the event names.
+    pub fn subject(&self) -> Subject<'_> {
+        let mut subject = Subject {
+            application: self.application(),
+            ..Subject::default()
+        };
+        match self {
+            Self::CommandFinished(status) => {
+                subject.command_id = Some(&status.command_id);
+                subject.instance_id = Some(&status.instance_id);
+            }
+            Self::InstanceLaunching(action) | Self::InstanceTerminating(action) => {
+                subject.group = Some(&action.auto_scaling_group_name);
+                subject.instance_id = Some(&action.instance_id);
+            }
+            Self::Tick { .. } | Self::Sweep | Self::Request(_) => {}
+        }
+        subject
+    }
+
+    /// Reads an event as Lambda passes it.
     pub fn parse(payload: Value) -> Result<Self> {
         if payload.get("rekindle").is_some() {
             let request =

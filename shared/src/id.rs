@@ -10,6 +10,8 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::{datetime, format_description};
 use time::{OffsetDateTime, UtcOffset};
 
+pub use crate::operation::Operation as OperationId;
+
 /// Says which name did not have its shape, and what the shape is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {value:?} is not {shape}")]
@@ -98,17 +100,6 @@ name!(
             && text.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit())
             && !text.starts_with('-')
             && !text.ends_with('-')
-    }
-);
-
-name!(
-    /// What the node arbitrates exactly-once by: at most one success per operation id and node.
-    OperationId,
-    "1 to 64 letters, digits, dots and hyphens, the first a letter or digit",
-    |text| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|b| matches!(b, b'.' | b'-') || b.is_ascii_alphanumeric())
-            && !text.starts_with(['.', '-'])
     }
 );
 

@@ -1,38 +1,127 @@
 //! The life of a function's process: its log, its environment, its clients, and then one event after the other.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::answer::Refused;
 use crate::aws::Aws;
-use crate::env::{Config, Whereabouts};
+use crate::context::Context;
+use crate::env::{Config, Endpoints};
 use crate::error::Result;
+use crate::event::Event;
+use crate::failure::{self, Subject};
 use crate::log;
+
+/// The time that is left for an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(Option<SystemTime>);
+
+impl Deadline {
+    /// Reads Lambda's deadline, in milliseconds since 1970. `cargo lambda watch` gives one in 1970: it is unknown then.
+    pub fn at(milliseconds: u64) -> Self {
+        let day = Duration::from_hours(24);
+        let since_1970 = Duration::from_millis(milliseconds);
+        Self((since_1970 > day).then(|| SystemTime::UNIX_EPOCH + since_1970))
+    }
+
+    /// Returns how much time is left at `now`; `None` if the deadline is unknown.
+    pub fn remaining(self, now: SystemTime) -> Option<Duration> {
+        let deadline = self.0?;
+        Some(deadline.duration_since(now).unwrap_or_default())
+    }
+}
 
 /// Serves Lambda until it ends the process. Without a complete environment nothing is served.
 ///
-/// `set_up` makes what the handler works with, once; `handle` is called for each event.
-pub async fn serve<T, R: Serialize>(
-    set_up: impl FnOnce(Aws, Config) -> T,
-    handle: impl AsyncFn(&T, LambdaEvent<Value>) -> Result<R>,
+/// `handle` is called for each event. See [`handle_event`] for the treatment of errors.
+pub async fn serve<A: Serialize + From<Refused>>(
+    handle: impl AsyncFn(&Context, Event, Deadline) -> Result<A>,
 ) -> ExitCode {
     log::init();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("{error:?}");
+            let (kind, reason) = (error.kind(), error.chain());
+            let message = "the function does not start";
+            failure::log(
+                Subject::default(),
+                kind.as_str(),
+                message,
+                &reason,
+                kind.remedy(),
+            );
             return ExitCode::FAILURE;
         }
     };
-    let function = set_up(Aws::connect(Whereabouts::from_env()), config);
-    let handler = service_fn(|event| handle(&function, event));
+    let context = Context::new(Aws::connect(Endpoints::from_env()), config);
+    let handler = service_fn(async |event| handle_event(&context, event, &handle).await);
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("the Lambda runtime ended: {error}");
+            let reason = error.to_string();
+            let remedy =
+                "Lambda starts the process again; if it lasts, check the service's health.";
+            let message = "the Lambda runtime ended";
+            failure::log(
+                Subject::default(),
+                "AwsUnavailable",
+                message,
+                &reason,
+                remedy,
+            );
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Handles one event. Each failure is recorded once.
+///
+/// # Errors
+/// An error asks Lambda to retry the event (retryable), or marks the event itself as unusable (`Error::Event`). Every
+/// other failure is the answer [`Refused`]: a retry would not change it.
+pub async fn handle_event<A: From<Refused>>(
+    context: &Context,
+    event: LambdaEvent<Value>,
+    handle: &impl AsyncFn(&Context, Event, Deadline) -> Result<A>,
+) -> Result<A> {
+    let deadline = Deadline::at(event.context.deadline);
+    let event = Event::parse(event.payload).map_err(|error| {
+        error.recorded(context, Subject::default(), "the event was not handled")
+    })?;
+    let concerned = event.clone();
+    match handle(context, event, deadline).await {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            let error = error.recorded(context, concerned.subject(), "the event was not handled");
+            if error.retryable() || error.is_unusable_event() {
+                return Err(error);
+            }
+            let kind = error.kind();
+            Ok(A::from(Refused {
+                application: concerned.application().cloned(),
+                kind: kind.as_str(),
+                reason: error.chain(),
+                remedy: kind.remedy(),
+            }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_in_1970_is_unknown() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_400_100_250);
+        assert_eq!(Deadline::at(0).remaining(now), None);
+        let deadline = Deadline::at(1_795_400_160_250);
+        assert_eq!(deadline.remaining(now), Some(Duration::from_mins(1)));
+        let late = now + Duration::from_hours(1);
+        assert_eq!(deadline.remaining(late), Some(Duration::ZERO));
     }
 }

@@ -38,14 +38,14 @@ pub fn object(application: &ApplicationName, backup: &BackupId, run: &RunId, nam
 
 /// Where a backup's manifest stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shelf {
+pub enum BackupState {
     /// Among those that a restore may choose.
     Committed,
     /// Kept aside until an operator accepts it.
     Quarantined,
 }
 
-impl Shelf {
+impl BackupState {
     fn folder(self) -> &'static str {
         match self {
             Self::Committed => "manifests",
@@ -80,7 +80,7 @@ impl Shelf {
 
 /// Returns the key of a committed backup's manifest. The backup exists if and only if this object does.
 pub fn manifest(application: &ApplicationName, backup: &BackupId) -> String {
-    Shelf::Committed.manifest(application, backup)
+    BackupState::Committed.manifest(application, backup)
 }
 
 /// The prefix of what says that a backup was committed, of every application.
@@ -176,10 +176,12 @@ mod tests {
         );
         let key = manifest(&application, &backup);
         assert_eq!(key, "manifests/dtr/2026-11-23/20261123T021500.000Z.json");
-        assert!(key.starts_with(&Shelf::Committed.prefix_of_day(&application, &backup.day())));
+        assert!(
+            key.starts_with(&BackupState::Committed.prefix_of_day(&application, &backup.day()))
+        );
         assert_eq!(backup_of_manifest(&key), Some(backup.clone()));
         assert_eq!(
-            Shelf::Quarantined.manifest(&application, &backup),
+            BackupState::Quarantined.manifest(&application, &backup),
             "quarantine/dtr/2026-11-23/20261123T021500.000Z.json"
         );
         assert_eq!(pin(&application, &backup), "pins/dtr/20261123T021500.000Z");

@@ -7,7 +7,7 @@ mod tests {
     use std::path::Path;
 
     use serde_json::Value;
-    use shared::event::{Event, Place, Request};
+    use shared::event::{Event, Location, Request};
 
     fn events() -> BTreeMap<String, Value> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events");
@@ -46,7 +46,7 @@ mod tests {
                 } else {
                     "terminating"
                 };
-                let place = |place: Option<Place>| {
+                let place = |place: Option<Location>| {
                     place.map_or_else(String::new, |place| format!("{place:?}"))
                 };
                 format!(

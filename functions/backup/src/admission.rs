@@ -4,7 +4,7 @@ use shared::aws::autoscaling::Group;
 use shared::aws::{catalog, ssm};
 use shared::command::Purpose;
 use shared::id::{ApplicationName, BackupId, InstanceId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use shared::manifest::Index;
 use shared::{Error, Result, budget};
 use time::OffsetDateTime;
@@ -97,14 +97,14 @@ async fn predecessor(
         s3,
         bucket,
         application,
-        Shelf::Committed,
+        BackupState::Committed,
         MOST_PREDECESSORS,
         now,
     )
     .await?;
     let mut problem = None;
     for older in newest.iter().filter(|older| *older < backup) {
-        match stored::on_shelf(function, application, Shelf::Committed, older).await {
+        match stored::on_shelf(function, application, BackupState::Committed, older).await {
             Ok(Some(manifest)) => {
                 return Ok(Predecessor::Newest(Profile::from(&manifest.index)));
             }

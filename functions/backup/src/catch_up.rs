@@ -10,7 +10,7 @@ use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
 use shared::id::{ApplicationName, CommandId, InstanceId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use shared::{Result, budget};
 use time::OffsetDateTime;
 use tracing::info;
@@ -153,9 +153,9 @@ async fn look_at(
         function.remember(&record.command_id, instance);
         return Ok(None);
     }
-    if let Some(shelf) = stored::shelf(function, application, backup).await? {
+    if let Some(state) = stored::state(function, application, backup).await? {
         function.remember(&record.command_id, instance);
-        if shelf == Shelf::Committed {
+        if state == BackupState::Committed {
             // Who committed it did not come to say so.
             commits::say(function, application, backup).await;
             commits.learn(application.clone(), backup.clone());

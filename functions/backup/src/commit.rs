@@ -14,7 +14,7 @@ use shared::aws::state;
 use shared::checksum::digests;
 use shared::command::BackupCommand;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::manifest::{Index, MOST_INDEX_BYTES, Manifest, ObjectRecord, SCHEMA_VERSION};
 use shared::metrics::{self, Metric};
 use shared::report::BackupReport;
@@ -73,9 +73,9 @@ pub(crate) async fn commit(
     check_objects(function, index.needed()).await?;
     let doubt =
         admission::doubt(function, finished.group, finished.application, &index, now).await?;
-    let shelf = match doubt {
-        None => Shelf::Committed,
-        Some(_) => Shelf::Quarantined,
+    let state = match doubt {
+        None => BackupState::Committed,
+        Some(_) => BackupState::Quarantined,
     };
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
@@ -85,7 +85,7 @@ pub(crate) async fn commit(
         quarantined_for: doubt.as_ref().map(Doubt::to_string),
         index,
     };
-    if !put_manifest(function, finished.application, shelf, &manifest).await? {
+    if !put_manifest(function, finished.application, state, &manifest).await? {
         // Another delivery of the same event was faster.
         let (index, object) = (&manifest.index, &manifest.index_object);
         let before = settled(function, finished.application, index, object).await?;
@@ -108,7 +108,7 @@ async fn settled(
     index_object: &ObjectRecord,
 ) -> Result<Option<Commit>> {
     let backup = &index.backup_id;
-    let Some((shelf, before)) = stored::anywhere(function, application, backup).await? else {
+    let Some((state, before)) = stored::anywhere(function, application, backup).await? else {
         return Ok(None);
     };
     if before.index_object.sha256 != index_object.sha256 {
@@ -118,7 +118,7 @@ async fn settled(
             other.run_id, other.node.instance_id, index.run_id, index.node.instance_id
         )));
     }
-    if shelf == Shelf::Quarantined {
+    if state == BackupState::Quarantined {
         return Ok(Some(Commit::KeptAsideBefore));
     }
     tell(function, application, backup).await;
@@ -278,15 +278,15 @@ fn tell_unsaved_images(function: &Function, application: &ApplicationName, index
     }
 }
 
-/// Puts the manifest on a shelf; tells whether the place was free.
+/// Puts the manifest on a state; tells whether the place was free.
 async fn put_manifest(
     function: &Function,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     manifest: &Manifest,
 ) -> Result<bool> {
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let key = shelf.manifest(application, &manifest.index.backup_id);
+    let key = state.manifest(application, &manifest.index.backup_id);
     let bytes = serde_json::to_vec_pretty(manifest)
         .map_err(|error| Error::contract(&key, error.to_string()))?;
     let created = s3::create(s3, bucket, &key, bytes, "application/json").await?;

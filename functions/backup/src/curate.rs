@@ -9,7 +9,7 @@ mod tests;
 use shared::Result;
 use shared::aws::s3::{self, Created};
 use shared::id::{ApplicationName, BackupId};
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::manifest::Manifest;
 use tracing::info;
 
@@ -37,9 +37,11 @@ async fn accept_pinned(
     backup: &BackupId,
 ) -> Result<&'static str> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let Some(bytes) = stored::bytes(function, application, Shelf::Quarantined, backup).await?
+    let Some(bytes) =
+        stored::bytes(function, application, BackupState::Quarantined, backup).await?
     else {
-        return match stored::on_shelf(function, application, Shelf::Committed, backup).await? {
+        return match stored::on_shelf(function, application, BackupState::Committed, backup).await?
+        {
             Some(_) => Ok("it is committed already"),
             None => Err(stored::unknown(application, backup)),
         };
@@ -47,10 +49,10 @@ async fn accept_pinned(
     let manifest = Manifest::parse(&bytes, application, backup)?;
     let objects = manifest.index.needed().chain([&manifest.index_object]);
     commit::check_objects(function, objects).await?;
-    let key = Shelf::Committed.manifest(application, backup);
+    let key = BackupState::Committed.manifest(application, backup);
     s3::create(client, bucket, &key, bytes, "application/json").await?;
     commits::say(function, application, backup).await;
-    let aside = Shelf::Quarantined.manifest(application, backup);
+    let aside = BackupState::Quarantined.manifest(application, backup);
     s3::delete(client, bucket, &[aside]).await?;
     Ok("accepted: a restore may choose it from now on")
 }
@@ -61,12 +63,12 @@ pub(crate) async fn reject(
     application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Outcome> {
-    let aside = stored::bytes(function, application, Shelf::Quarantined, backup).await?;
+    let aside = stored::bytes(function, application, BackupState::Quarantined, backup).await?;
     if aside.is_none() {
         return Err(stored::unknown_in_quarantine(application, backup));
     }
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = Shelf::Quarantined.manifest(application, backup);
+    let key = BackupState::Quarantined.manifest(application, backup);
     s3::delete(client, bucket, &[key]).await?;
     Ok(curated(
         application,

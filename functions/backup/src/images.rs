@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::Result;
 use shared::aws::{catalog, s3};
 use shared::id::{ApplicationName, BackupId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use time::OffsetDateTime;
 
 use crate::decide::retention::UNTOUCHED;
@@ -31,9 +31,9 @@ pub(crate) async fn collect(
         if unnamed.is_empty() {
             return Ok(0);
         }
-        // An accepted backup wanders from one shelf to the other, and must not be missed on both.
-        for shelf in [Shelf::Quarantined, Shelf::Committed] {
-            if let Some(manifest) = stored::on_shelf(function, application, shelf, backup).await? {
+        // An accepted backup wanders from one state to the other, and must not be missed on both.
+        for state in [BackupState::Quarantined, BackupState::Committed] {
+            if let Some(manifest) = stored::on_shelf(function, application, state, backup).await? {
                 for image in &manifest.index.images {
                     unnamed.remove(&image.object.key);
                 }
@@ -80,7 +80,7 @@ mod tests {
         layout::image(&application(), &digit.repeat(64).parse().unwrap())
     }
 
-    fn backed_up(bucket: &Bucket, shelf: Shelf, backup: &BackupId, digits: &[&str]) {
+    fn backed_up(bucket: &Bucket, state: BackupState, backup: &BackupId, digits: &[&str]) {
         let images: Vec<Value> = digits
             .iter()
             .map(|digit| {
@@ -103,7 +103,7 @@ mod tests {
                 "databases": [], "configuration_paths": [], "objects": [], "timings": [], "images": images,
             },
         });
-        let key = shelf.manifest(&application(), backup);
+        let key = state.manifest(&application(), backup);
         put(bucket, &key, manifest.to_string().as_bytes());
     }
 
@@ -119,10 +119,10 @@ mod tests {
         }
         let owners: BTreeSet<BackupId> = (0..5).map(hours_ago).collect();
         for owner in &owners {
-            backed_up(&bucket, Shelf::Committed, owner, &["a"]);
+            backed_up(&bucket, BackupState::Committed, owner, &["a"]);
         }
-        backed_up(&bucket, Shelf::Committed, &hours_ago(2), &["a", "b"]);
-        backed_up(&bucket, Shelf::Quarantined, &hours_ago(9), &["c"]);
+        backed_up(&bucket, BackupState::Committed, &hours_ago(2), &["a", "b"]);
+        backed_up(&bucket, BackupState::Quarantined, &hours_ago(9), &["c"]);
         let all: BTreeSet<BackupId> = owners.iter().cloned().chain([hours_ago(9)]).collect();
 
         assert_eq!(collected(&bucket, &all).await.unwrap(), 1);
@@ -136,7 +136,7 @@ mod tests {
         let bucket = Bucket::default();
         put(&bucket, &image("a"), b"image");
         let (good, bad) = (hours_ago(1), hours_ago(2));
-        backed_up(&bucket, Shelf::Committed, &good, &[]);
+        backed_up(&bucket, BackupState::Committed, &good, &[]);
         put(&bucket, &layout::manifest(&application(), &bad), b"{");
         assert!(collected(&bucket, &[good, bad].into()).await.is_err());
         assert_eq!(keys(&bucket, "backups/"), [image("a")]);

@@ -8,7 +8,7 @@ use shared::aws::catalog;
 use shared::command::{BackupCommand, InPlace, Purpose};
 use shared::event::Request;
 use shared::id::{ApplicationName, BackupId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 
@@ -40,7 +40,7 @@ pub(crate) async fn on_request(
             application,
             over_existing_backups,
         } => {
-            let newest = newest(function, &application, Shelf::Committed, 1, now).await?;
+            let newest = newest(function, &application, BackupState::Committed, 1, now).await?;
             decide::on_adopt(newest.first(), over_existing_backups).map_err(Error::Refused)?;
             let command = tick::command(BackupId::at(now), Purpose::Adopt)?;
             back_up(function, &application, &command, now).await
@@ -152,9 +152,9 @@ async fn newest_before(
     time: OffsetDateTime,
 ) -> Result<BackupId> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    let all = catalog::all(client, bucket, application, Shelf::Committed).await?;
+    let all = catalog::all(client, bucket, application, BackupState::Committed).await?;
     for backup in all.range(..BackupId::at(time)).rev() {
-        match stored::on_shelf(function, application, Shelf::Committed, backup).await {
+        match stored::on_shelf(function, application, BackupState::Committed, backup).await {
             Ok(Some(_)) => return Ok(backup.clone()),
             Ok(None) | Err(Error::Contract { .. }) => {}
             Err(error) => return Err(error),
@@ -168,12 +168,12 @@ async fn newest_before(
 async fn newest(
     function: &Function,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     count: usize,
     now: OffsetDateTime,
 ) -> Result<Vec<BackupId>> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
-    catalog::newest(client, bucket, application, shelf, count, now).await
+    catalog::newest(client, bucket, application, state, count, now).await
 }
 
 fn group_of<'a>(groups: &'a [Group], application: &ApplicationName) -> Result<&'a Group> {
@@ -195,16 +195,16 @@ async fn list(
 ) -> Result<Outcome> {
     let limit = limit.clamp(1, MOST_LISTED);
     let mut ids = Vec::new();
-    for shelf in [Shelf::Committed, Shelf::Quarantined] {
-        let newest = newest(function, &application, shelf, limit, now).await?;
-        ids.extend(newest.into_iter().map(|id| (id, shelf)));
+    for state in [BackupState::Committed, BackupState::Quarantined] {
+        let newest = newest(function, &application, state, limit, now).await?;
+        ids.extend(newest.into_iter().map(|id| (id, state)));
     }
     ids.sort_by(|(a, _), (b, _)| b.cmp(a));
     ids.truncate(limit);
     let pinned = catalog::pinned(&function.aws.s3, &function.config.bucket, &application).await?;
     let (application_name, pinned) = (&application, &pinned);
     let summaries: Vec<Result<Summary>> = stream::iter(ids)
-        .map(|(id, shelf)| summary(function, application_name, pinned, shelf, id))
+        .map(|(id, state)| summary(function, application_name, pinned, state, id))
         .buffered(READS)
         .collect()
         .await;
@@ -220,11 +220,11 @@ async fn summary(
     function: &Function,
     application: &ApplicationName,
     pinned: &BTreeSet<BackupId>,
-    shelf: Shelf,
+    state: BackupState,
     backup_id: BackupId,
 ) -> Result<Summary> {
     let unreadable = |backup_id, problem: String| Ok(Summary::Unreadable { backup_id, problem });
-    match stored::on_shelf(function, application, shelf, &backup_id).await {
+    match stored::on_shelf(function, application, state, &backup_id).await {
         Ok(Some(manifest)) => Ok(Summary::Backup {
             pinned: pinned.contains(&backup_id),
             backup_id,
@@ -236,7 +236,7 @@ async fn summary(
             // What was accepted since is as good as any other.
             quarantined_for: manifest
                 .quarantined_for
-                .filter(|_| shelf == Shelf::Quarantined),
+                .filter(|_| state == BackupState::Quarantined),
         }),
         Ok(None) => unreadable(backup_id, "it was deleted since it was listed".to_owned()),
         Err(error) if error.retryable() => Err(error),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::aws::{catalog, s3};
 use shared::id::{ApplicationName, BackupId, RunId};
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::info;
@@ -21,7 +21,7 @@ use crate::failures::report;
 use crate::function::Function;
 use crate::{images, stored};
 
-/// The most backups of a shelf that one pass takes away, so that the first one over an old bucket ends in time.
+/// The most backups of a state that one pass takes away, so that the first one over an old bucket ends in time.
 const MOST_AT_ONCE: usize = 200;
 
 /// Makes a pass after this backup was committed. A pass that fails is told, and does not make the backup fail.
@@ -55,10 +55,17 @@ async fn pass(
 ) -> Result<(usize, usize, usize)> {
     let (client, bucket) = (&function.aws.s3, &function.config.bucket);
     // In this order: an accepted backup wanders from the first to the second, and must not be missed in both.
-    let aside = catalog::all(client, bucket, application, Shelf::Quarantined).await?;
-    let committed = catalog::all(client, bucket, application, Shelf::Committed).await?;
-    let retired = retire(function, application, Shelf::Committed, &committed, now).await?
-        + retire(function, application, Shelf::Quarantined, &aside, now).await?;
+    let aside = catalog::all(client, bucket, application, BackupState::Quarantined).await?;
+    let committed = catalog::all(client, bucket, application, BackupState::Committed).await?;
+    let retired = retire(
+        function,
+        application,
+        BackupState::Committed,
+        &committed,
+        now,
+    )
+    .await?
+        + retire(function, application, BackupState::Quarantined, &aside, now).await?;
     // A listing of everything once an hour is enough.
     if !is_first_of_its_hour(&committed, backup) {
         return Ok((retired, 0, 0));
@@ -78,7 +85,7 @@ fn is_first_of_its_hour(backups: &BTreeSet<BackupId>, backup: &BackupId) -> bool
 async fn retire(
     function: &Function,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     backups: &BTreeSet<BackupId>,
     now: OffsetDateTime,
 ) -> Result<usize> {
@@ -88,14 +95,14 @@ async fn retire(
     if retention::expired(policy, backups, &kept, now).is_empty() {
         return Ok(0);
     }
-    kept.extend(newest_good(function, application, shelf, backups, policy.at_least).await?);
+    kept.extend(newest_good(function, application, state, backups, policy.at_least).await?);
     let mut expired = retention::expired(policy, backups, &kept, now);
     expired.truncate(MOST_AT_ONCE);
 
     let mut taken = Vec::new();
     for backup in expired {
-        if let Some(manifest) = stored::bytes(function, application, shelf, &backup).await? {
-            s3::delete(client, bucket, &[shelf.manifest(application, &backup)]).await?;
+        if let Some(manifest) = stored::bytes(function, application, state, &backup).await? {
+            s3::delete(client, bucket, &[state.manifest(application, &backup)]).await?;
             taken.push((backup, manifest));
         }
     }
@@ -104,7 +111,7 @@ async fn retire(
     let mut count = 0;
     for (backup, manifest) in taken {
         if pinned.contains(&backup) {
-            let key = shelf.manifest(application, &backup);
+            let key = state.manifest(application, &backup);
             s3::create(client, bucket, &key, manifest, "application/json").await?;
         } else if !stored::is_settled(function, application, &backup).await? {
             let objects = catalog::objects_of(client, bucket, application, &backup).await?;
@@ -119,7 +126,7 @@ async fn retire(
 async fn newest_good(
     function: &Function,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     backups: &BTreeSet<BackupId>,
     count: usize,
 ) -> Result<BTreeSet<BackupId>> {
@@ -128,7 +135,7 @@ async fn newest_good(
         if good.len() == count {
             break;
         }
-        match stored::on_shelf(function, application, shelf, backup).await {
+        match stored::on_shelf(function, application, state, backup).await {
             Ok(Some(_)) => {
                 good.insert(backup.clone());
             }

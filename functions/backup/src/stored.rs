@@ -1,22 +1,22 @@
-//! What the bucket holds of one backup: its manifest, on whichever shelf it stands.
+//! What the bucket holds of one backup: its manifest, on whichever state it stands.
 
 use futures_util::try_join;
 use shared::aws::s3;
 use shared::id::{ApplicationName, BackupId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use shared::manifest::{MOST_MANIFEST_BYTES, Manifest};
 use shared::{Error, Result};
 
 use crate::function::Function;
 
-/// Reads the manifest of a backup on one shelf; none where it is not there.
+/// Reads the manifest of a backup on one state; none where it is not there.
 pub(crate) async fn on_shelf(
     function: &Function,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     backup: &BackupId,
 ) -> Result<Option<Manifest>> {
-    let bytes = bytes(function, application, shelf, backup).await?;
+    let bytes = bytes(function, application, state, backup).await?;
     bytes
         .map(|bytes| Manifest::parse(&bytes, application, backup))
         .transpose()
@@ -26,11 +26,11 @@ pub(crate) async fn on_shelf(
 pub(crate) async fn bytes(
     function: &Function,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     backup: &BackupId,
 ) -> Result<Option<Vec<u8>>> {
     let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = shelf.manifest(application, backup);
+    let key = state.manifest(application, backup);
     match s3::read(s3, bucket, &key, None, MOST_MANIFEST_BYTES).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if s3::is_missing(&error) => Ok(None),
@@ -43,10 +43,10 @@ pub(crate) async fn anywhere(
     function: &Function,
     application: &ApplicationName,
     backup: &BackupId,
-) -> Result<Option<(Shelf, Manifest)>> {
-    for shelf in [Shelf::Committed, Shelf::Quarantined] {
-        if let Some(manifest) = on_shelf(function, application, shelf, backup).await? {
-            return Ok(Some((shelf, manifest)));
+) -> Result<Option<(BackupState, Manifest)>> {
+    for state in [BackupState::Committed, BackupState::Quarantined] {
+        if let Some(manifest) = on_shelf(function, application, state, backup).await? {
+            return Ok(Some((state, manifest)));
         }
     }
     Ok(None)
@@ -58,24 +58,24 @@ pub(crate) async fn is_settled(
     application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<bool> {
-    Ok(shelf(function, application, backup).await?.is_some())
+    Ok(state(function, application, backup).await?.is_some())
 }
 
-/// Returns the shelf on which a backup has its manifest, if it has one.
-pub(crate) async fn shelf(
+/// Returns the state on which a backup has its manifest, if it has one.
+pub(crate) async fn state(
     function: &Function,
     application: &ApplicationName,
     backup: &BackupId,
-) -> Result<Option<Shelf>> {
+) -> Result<Option<BackupState>> {
     let (s3, bucket) = (&function.aws.s3, &function.config.bucket);
-    let key = |shelf: Shelf| shelf.manifest(application, backup);
-    let (committed, kept_aside) = (key(Shelf::Committed), key(Shelf::Quarantined));
+    let key = |state: BackupState| state.manifest(application, backup);
+    let (committed, kept_aside) = (key(BackupState::Committed), key(BackupState::Quarantined));
     let (committed, kept_aside) = try_join!(
         s3::head(s3, bucket, &committed, None),
         s3::head(s3, bucket, &kept_aside, None),
     )?;
-    let committed = committed.map(|_| Shelf::Committed);
-    Ok(committed.or(kept_aside.map(|_| Shelf::Quarantined)))
+    let committed = committed.map(|_| BackupState::Committed);
+    Ok(committed.or(kept_aside.map(|_| BackupState::Quarantined)))
 }
 
 /// Says that an application has no such backup.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use shared::aws::autoscaling::{self, Completion, Group, LifecycleState, TERMINATE_HOOK};
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
-use shared::event::{LifecycleAction, Place};
+use shared::event::{LifecycleAction, Location};
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::{Error, Result, budget};
 use time::OffsetDateTime;
@@ -48,7 +48,7 @@ pub(crate) async fn on_event(
     let instance = &action.instance_id;
     let (group, application) =
         settle::named_group(function, &action.auto_scaling_group_name).await?;
-    if action.replaces_root_volume() || action.destination == Some(Place::WarmPool) {
+    if action.replaces_root_volume() || action.destination == Some(Location::WarmPool) {
         warn!(application = %application, instance_id = %instance,
             "warm pools and root volume replacements are not supported; the final backup is taken nevertheless");
     }

@@ -13,7 +13,7 @@ use shared::aws::state;
 use shared::command::{BackupCommand, Purpose};
 use shared::error::Result;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use shared::metrics::{self, Metric};
 use shared::{Error, budget};
 use time::OffsetDateTime;
@@ -244,7 +244,7 @@ async fn look_after_all(
         commits.reach(function, longest, failures).await;
     }
     let (s3, bucket) = (&function.aws.s3, function.config.bucket.as_str());
-    let aside = catalog::applications(s3, bucket, Shelf::Quarantined).await;
+    let aside = catalog::applications(s3, bucket, BackupState::Quarantined).await;
     let aside = failures.keep(None, aside).unwrap_or_default();
     // They take calls only where a process is new, or nothing was said of an application.
     let looking = applications.iter().map(|application| {
@@ -275,7 +275,7 @@ async fn look_after(
     let (aws, config) = (&function.aws, &function.config);
     if newest.is_none() {
         let (s3, bucket) = (&aws.s3, config.bucket.as_str());
-        newest = catalog::newest(s3, bucket, application, Shelf::Committed, 1, now)
+        newest = catalog::newest(s3, bucket, application, BackupState::Committed, 1, now)
             .await?
             .pop();
     }

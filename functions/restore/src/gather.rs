@@ -8,7 +8,7 @@ use shared::aws::ssm::{self, Ping};
 use shared::aws::{Aws, catalog, s3, state};
 use shared::env::Config;
 use shared::id::{ApplicationName, BackupId, InstanceId, OperationId};
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::manifest::{self, MOST_MANIFEST_BYTES, Manifest};
 use shared::{Error, Result, budget};
 use time::OffsetDateTime;
@@ -203,7 +203,7 @@ async fn listed(aws: &Aws, config: &Config, facts: &Facts) -> Result<Backups> {
         &aws.s3,
         &config.bucket,
         application,
-        Shelf::Committed,
+        BackupState::Committed,
         most,
         now,
     )

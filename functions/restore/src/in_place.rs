@@ -12,7 +12,7 @@ use shared::command::{self, Candidate, InPlace, Mode, RestoreCommand};
 use shared::env::Config;
 use shared::event::CommandStatus;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId, OperationId};
-use shared::layout::Shelf;
+use shared::layout::BackupState;
 use shared::manifest::{MOST_MANIFEST_BYTES, Manifest};
 use shared::metrics;
 use shared::report::{RestoreOutcome, RestoreReport};
@@ -140,8 +140,8 @@ async fn manifest(
     application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Option<Manifest>> {
-    for shelf in [Shelf::Committed, Shelf::Quarantined] {
-        let key = shelf.manifest(application, backup);
+    for state in [BackupState::Committed, BackupState::Quarantined] {
+        let key = state.manifest(application, backup);
         match s3::read(&aws.s3, &config.bucket, &key, None, MOST_MANIFEST_BYTES).await {
             Ok(bytes) => return Manifest::parse(&bytes, application, backup).map(Some),
             Err(error) if s3::is_missing(&error) => {}

@@ -12,14 +12,14 @@ use super::s3::{advise, of_s3};
 use super::{failed, utc};
 use crate::error::Result;
 use crate::id::{ApplicationName, BackupId};
-use crate::layout::{self, Shelf};
+use crate::layout::{self, BackupState};
 
 const LIST_OBJECTS: &str = "s3:ListObjectsV2";
 
 /// How far back the days of backups are listed at first. An application that is alive has backups there.
 const RECENT: Duration = Duration::days(31);
 
-/// Returns the ids of an application's newest backups on a shelf, newest first and at most `count`.
+/// Returns the ids of an application's newest backups on a state, newest first and at most `count`.
 ///
 /// Keys come in ascending order and cannot be listed backwards. So the days are listed first, those near `now`
 /// alone if they suffice, then the newest days one by one: the number of calls depends on `count`, not on how
@@ -28,18 +28,18 @@ pub async fn newest(
     client: &Client,
     bucket: &str,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     count: usize,
     now: OffsetDateTime,
 ) -> Result<Vec<BackupId>> {
     let recent = BackupId::at(now - RECENT).day();
-    let days = days(client, bucket, application, shelf, Some(&recent)).await?;
-    let mut newest = newest_of_days(client, bucket, application, shelf, count, &days).await?;
+    let days = days(client, bucket, application, state, Some(&recent)).await?;
+    let mut newest = newest_of_days(client, bucket, application, state, count, &days).await?;
     if newest.len() < count {
-        let mut older = self::days(client, bucket, application, shelf, None).await?;
+        let mut older = self::days(client, bucket, application, state, None).await?;
         older.retain(|day| !days.contains(day));
         let missing = count - newest.len();
-        newest.extend(newest_of_days(client, bucket, application, shelf, missing, &older).await?);
+        newest.extend(newest_of_days(client, bucket, application, state, missing, &older).await?);
     }
     Ok(newest)
 }
@@ -72,13 +72,13 @@ pub async fn commits(
     Ok(found)
 }
 
-/// Returns the applications that have backups on a shelf, all of them in one call for each thousand.
+/// Returns the applications that have backups on a state, all of them in one call for each thousand.
 pub async fn applications(
     client: &Client,
     bucket: &str,
-    shelf: Shelf,
+    state: BackupState,
 ) -> Result<BTreeSet<ApplicationName>> {
-    let prefix = shelf.prefix_of_all();
+    let prefix = state.prefix_of_all();
     let request = client
         .list_objects_v2()
         .bucket(bucket)
@@ -91,19 +91,19 @@ pub async fn applications(
     Ok(applications.collect())
 }
 
-/// Returns all of an application's backups on a shelf.
+/// Returns all of an application's backups on a state.
 pub async fn all(
     client: &Client,
     bucket: &str,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
 ) -> Result<BTreeSet<BackupId>> {
     let found = backups_below(
         client,
         bucket,
         application,
-        shelf,
-        shelf.prefix(application),
+        state,
+        state.prefix(application),
     )
     .await?;
     Ok(found.into_iter().collect())
@@ -174,10 +174,10 @@ async fn days(
     client: &Client,
     bucket: &str,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     from: Option<&str>,
 ) -> Result<Vec<String>> {
-    let prefix = shelf.prefix(application);
+    let prefix = state.prefix(application);
     let request = client
         .list_objects_v2()
         .bucket(bucket)
@@ -191,7 +191,7 @@ async fn newest_of_days(
     client: &Client,
     bucket: &str,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     count: usize,
     days: &[String],
 ) -> Result<Vec<BackupId>> {
@@ -201,8 +201,8 @@ async fn newest_of_days(
             break;
         }
         // At most 1,440 by the schedule, which are two pages.
-        let prefix = shelf.prefix_of_day(application, day);
-        let mut of_day = backups_below(client, bucket, application, shelf, prefix).await?;
+        let prefix = state.prefix_of_day(application, day);
+        let mut of_day = backups_below(client, bucket, application, state, prefix).await?;
         of_day.sort_unstable();
         newest.extend(of_day.into_iter().rev().take(count - newest.len()));
     }
@@ -214,22 +214,22 @@ async fn backups_below(
     client: &Client,
     bucket: &str,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
     prefix: String,
 ) -> Result<Vec<BackupId>> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
-    listed(bucket, request, |page| manifests(page, application, shelf)).await
+    listed(bucket, request, |page| manifests(page, application, state)).await
 }
 
 /// Reads the backups whose manifests are on a page.
 fn manifests(
     page: &ListObjectsV2Output,
     application: &ApplicationName,
-    shelf: Shelf,
+    state: BackupState,
 ) -> Vec<BackupId> {
     let backups = keys(page).into_iter().filter_map(|key| {
         let backup = layout::backup_of_manifest(&key)?;
-        (shelf.manifest(application, &backup) == key).then_some(backup)
+        (state.manifest(application, &backup) == key).then_some(backup)
     });
     backups.collect()
 }

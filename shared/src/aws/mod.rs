@@ -6,6 +6,7 @@
 pub mod autoscaling;
 pub mod breaker;
 pub mod catalog;
+pub mod manifests;
 mod parameter;
 pub mod s3;
 pub mod ssm;
@@ -30,7 +31,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::http_client_fn;
 use time::OffsetDateTime;
 
-use crate::env::Whereabouts;
+use crate::env::Endpoints;
 use crate::error::Error;
 
 /// A client that the first call makes: an event needs some of them, and a function that starts needs none.
@@ -57,7 +58,7 @@ impl Aws {
     ///
     /// The SDK's default chain would look for them in files, containers and the instance's metadata, too, where a function
     /// has none: that was 7 % of its package, and 10 % of each start.
-    pub fn connect(aws: Whereabouts) -> Self {
+    pub fn connect(aws: Endpoints) -> Self {
         // A call may take a minute with its retries: far below the function's own 15 minutes, so that a call
         // that hangs becomes an error with a name instead of a dead invocation.
         let timeouts = TimeoutConfig::builder()

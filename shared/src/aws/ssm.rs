@@ -105,16 +105,50 @@ pub struct CommandRecord {
     pub status: InvocationStatus,
 }
 
-/// Lists the commands of a document that were sent since `since`: only those still executing, and only those
-/// sent to one instance, if so asked.
-pub async fn commands(
-    client: &Client,
-    document: &str,
+/// Which commands of a document to list.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandQuery<'a> {
+    document: &'a str,
     since: OffsetDateTime,
     executing_only: bool,
-    instance: Option<&InstanceId>,
-) -> Result<Vec<CommandRecord>> {
+    instance: Option<&'a InstanceId>,
+}
+
+impl<'a> CommandQuery<'a> {
+    /// Asks for the commands of a document that were sent since a time.
+    pub fn new(document: &'a str, since: OffsetDateTime) -> Self {
+        Self {
+            document,
+            since,
+            executing_only: false,
+            instance: None,
+        }
+    }
+
+    /// Asks only for commands that are still executing.
+    #[must_use]
+    pub fn executing(mut self) -> Self {
+        self.executing_only = true;
+        self
+    }
+
+    /// Asks only for commands that were sent to this instance.
+    #[must_use]
+    pub fn on(mut self, instance: &'a InstanceId) -> Self {
+        self.instance = Some(instance);
+        self
+    }
+}
+
+/// Lists commands, newest first as SSM returns them.
+pub async fn commands(client: &Client, query: CommandQuery<'_>) -> Result<Vec<CommandRecord>> {
     const OPERATION: &str = "ssm:ListCommands";
+    let CommandQuery {
+        document,
+        since,
+        executing_only,
+        instance,
+    } = query;
     // SSM wants whole seconds and a Z; one second more is read and left out below.
     let whole = since
         .to_offset(time::UtcOffset::UTC)

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::failure::Kind;
+
 /// Defines the statuses from one table; the words are SSM's `StatusDetails` without spaces.
 macro_rules! statuses {
     ($($(#[$doc:meta])* $variant:ident,)*) => {
@@ -122,13 +124,13 @@ pub enum CommandEnd {
 }
 
 impl CommandEnd {
-    /// Returns the stable word: the `kind` of the failure metric.
-    pub fn kind(self) -> &'static str {
+    /// Returns the kind of failure.
+    pub fn kind(self) -> Kind {
         match self {
-            Self::TimedOut => "CommandTimedOut",
-            Self::Cancelled => "CommandCancelled",
-            Self::Undeliverable => "CommandUndeliverable",
-            Self::Failed => "CommandFailed",
+            Self::TimedOut => Kind::CommandTimedOut,
+            Self::Cancelled => Kind::CommandCancelled,
+            Self::Undeliverable => Kind::CommandUndeliverable,
+            Self::Failed => Kind::CommandFailed,
         }
     }
 }

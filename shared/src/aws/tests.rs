@@ -33,7 +33,7 @@ async fn an_overload_is_retryable_and_a_refusal_is_not() {
     for (code, retryable, kind) in table {
         let error = cancel_with(code).await;
         assert_eq!(
-            (error.aws_code(), error.retryable(), error.kind()),
+            (error.aws_code(), error.retryable(), error.kind().as_str()),
             (Some(code), retryable, kind)
         );
         assert!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use shared::aws::catalog;
 use shared::id::BackupId;
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -262,13 +262,21 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         let expected = BackupId::at(now - time::Duration::minutes(INTERVAL));
         for _ in 0..plan.runs {
             let (before, began) = (listings(site), Instant::now());
-            let found =
-                catalog::newest(&client, BUCKET, &application, Shelf::Committed, 1, now).await?;
+            let found = catalog::newest(
+                &client,
+                BUCKET,
+                &application,
+                BackupState::Committed,
+                1,
+                now,
+            )
+            .await?;
             ensure!(found.first() == Some(&expected), "the wrong one: {found:?}");
             row.add(REKINDLE, counted(site, before, began));
             if backups <= MOST_LISTED {
                 let (before, began) = (listings(site), Instant::now());
-                let all = catalog::all(&client, BUCKET, &application, Shelf::Committed).await?;
+                let all =
+                    catalog::all(&client, BUCKET, &application, BackupState::Committed).await?;
                 ensure!(all.last() == Some(&expected), "the wrong one");
                 row.add(LISTING, counted(site, before, began));
             }
@@ -279,7 +287,7 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         row.at_most("calls", least, calls);
         rows.push(row);
     }
-    site.forget_below(&Shelf::Committed.prefix(&application))
+    site.forget_below(&BackupState::Committed.prefix(&application))
         .await?;
     Ok(rows)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use shared::id::ApplicationName;
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreOutcome, RestoreReport};
 use time::OffsetDateTime;
@@ -203,9 +203,10 @@ impl Story<'_> {
     /// Returns the keys of the committed backups, oldest first.
     fn backups(&self) -> Result<Vec<String>> {
         let application: ApplicationName = APPLICATION.parse()?;
-        self.world
-            .s3()
-            .keys(self.world.bucket(), &Shelf::Committed.prefix(&application))
+        self.world.s3().keys(
+            self.world.bucket(),
+            &BackupState::Committed.prefix(&application),
+        )
     }
 
     fn manifest(&self, key: &str) -> Result<Manifest> {

@@ -7,7 +7,7 @@ use rekindle_node::restore::targets as configured;
 use shared::aws::state::ApplicationState;
 use shared::command::RestoreCommand;
 use shared::id::ApplicationName;
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::manifest::{Index, MOST_IMAGES, Manifest, ObjectRecord};
 
 use super::commands::accepts;
@@ -123,10 +123,10 @@ pub(super) fn key(input: &[u8]) {
     }
     if let Some(backup) = layout::backup_of_manifest(key) {
         assert_harmless(backup.as_str());
-        for shelf in [Shelf::Committed, Shelf::Quarantined] {
-            let built = shelf.manifest(&application, &backup);
+        for state in [BackupState::Committed, BackupState::Quarantined] {
+            let built = state.manifest(&application, &backup);
             assert_eq!(layout::backup_of_manifest(&built).as_ref(), Some(&backup));
-            assert!(built.starts_with(&shelf.prefix_of_day(&application, &backup.day())));
+            assert!(built.starts_with(&state.prefix_of_day(&application, &backup.day())));
         }
     }
 }

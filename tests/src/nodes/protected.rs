@@ -10,7 +10,7 @@ use serde_json::Value;
 use shared::command::AGENT_STEP;
 use shared::env;
 use shared::id::{ApplicationName, BackupId};
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use shared::manifest::Manifest;
 use shared::report::{Report, RestoreReport};
 
@@ -176,7 +176,7 @@ impl Protected {
 
     /// Returns the committed backups of an application, oldest first.
     pub fn backups(&self, application: &str) -> Result<Vec<BackupId>> {
-        let prefix = Shelf::Committed.prefix(&application.parse()?);
+        let prefix = BackupState::Committed.prefix(&application.parse()?);
         let keys = self.world.s3().keys(self.world.bucket(), &prefix)?;
         keys.iter()
             .map(|key| {

@@ -25,7 +25,7 @@ enum Node {
 enum Matcher {
     Exact(Value),
     Exists(bool),
-    /// Prefix, suffix, wildcard, and their cousins that ignore case.
+    /// BackupState, suffix, wildcard, and their cousins that ignore case.
     Text(Regex),
     Numeric(Vec<(Comparison, f64)>),
     AnythingBut(Vec<Matcher>),

@@ -149,7 +149,7 @@ fn the_template_lets_a_node_delete_nothing_and_nobody_delete_a_version() -> Resu
     let rules = rules.context("a lifecycle")?;
     let (of_commits, others): (Vec<&Value>, Vec<&Value>) = rules
         .iter()
-        .partition(|rule| rule["Prefix"] == layout::COMMITS);
+        .partition(|rule| rule["BackupState"] == layout::COMMITS);
     let days = of_commits.first().map(|rule| &rule["ExpirationInDays"]);
     let days = days.and_then(Value::as_u64).context("commits expire")?;
     assert!(days * 86_400 > u64::from(budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE));

@@ -70,12 +70,12 @@ async fn a_backup_that_is_said_to_be_committed_costs_one_listing() {
 #[tokio::test]
 async fn a_commit_that_was_not_said_is_said_and_one_kept_aside_is_not() {
     let shelves = [
-        (Shelf::Committed, vec![said()]),
-        (Shelf::Quarantined, Vec::new()),
+        (BackupState::Committed, vec![said()]),
+        (BackupState::Quarantined, Vec::new()),
     ];
-    for (shelf, expected) in shelves {
+    for (state, expected) in shelves {
         let bucket = Bucket::default();
-        let key = shelf.manifest(&"dtr".parse().unwrap(), &BACKUP.parse().unwrap());
+        let key = state.manifest(&"dtr".parse().unwrap(), &BACKUP.parse().unwrap());
         put(&bucket, &key, b"{}");
         assert_eq!(look(&bucket, "Success").await, (1, true));
         assert_eq!(keys(&bucket, layout::COMMITS), expected);

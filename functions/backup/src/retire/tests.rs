@@ -19,8 +19,8 @@ fn hours_ago(hours: i64) -> BackupId {
 }
 
 /// Puts a backup of one object, and returns that object's key.
-fn backed_up(bucket: &Bucket, shelf: Shelf, backup: &BackupId) -> String {
-    let key = shelf.manifest(&application(), backup);
+fn backed_up(bucket: &Bucket, state: BackupState, backup: &BackupId) -> String {
+    let key = state.manifest(&application(), backup);
     put(bucket, &key, manifest(backup).as_bytes());
     attempted(bucket, backup, RUN)
 }
@@ -56,7 +56,7 @@ fn manifest(backup: &BackupId) -> String {
 
 async fn committed(function: &Function) -> BTreeSet<BackupId> {
     let s3 = &function.aws.s3;
-    let all = catalog::all(s3, "bucket", &application(), Shelf::Committed).await;
+    let all = catalog::all(s3, "bucket", &application(), BackupState::Committed).await;
     all.unwrap()
 }
 
@@ -65,7 +65,7 @@ async fn manifests_go_before_their_objects_and_what_stays_is_whole() {
     let bucket = Bucket::default();
     let all: BTreeSet<BackupId> = (0..40 * 24).map(hours_ago).collect();
     for backup in &all {
-        backed_up(&bucket, Shelf::Committed, backup);
+        backed_up(&bucket, BackupState::Committed, backup);
     }
     let pinned = hours_ago(39 * 24);
     put(&bucket, &layout::pin(&application(), &pinned), b"");
@@ -104,7 +104,7 @@ async fn the_newest_good_ones_stay_however_old_and_damaged_ones_do_not_count() {
     let bucket = Bucket::default();
     let old = |number: i64| hours_ago(1_000 * 24 + number);
     for number in 0..20 {
-        backed_up(&bucket, Shelf::Committed, &old(number));
+        backed_up(&bucket, BackupState::Committed, &old(number));
     }
     put(&bucket, &layout::manifest(&application(), &old(1)), b"{");
     let function = function(&bucket, &[]);
@@ -120,7 +120,7 @@ async fn a_pin_that_comes_between_brings_the_manifest_back() {
     let bucket = Bucket::default();
     let old = |number: i64| hours_ago(60 * 24 + number);
     for number in 0..30 {
-        backed_up(&bucket, Shelf::Committed, &old(number));
+        backed_up(&bucket, BackupState::Committed, &old(number));
     }
     let late = old(29);
     let (pin, manifest) = (
@@ -151,8 +151,8 @@ async fn a_pin_that_comes_between_brings_the_manifest_back() {
 async fn only_old_attempts_that_no_manifest_names_are_collected() {
     let bucket = Bucket::default();
     let mut kept = vec![
-        backed_up(&bucket, Shelf::Committed, &hours_ago(100)),
-        backed_up(&bucket, Shelf::Quarantined, &hours_ago(101)),
+        backed_up(&bucket, BackupState::Committed, &hours_ago(100)),
+        backed_up(&bucket, BackupState::Quarantined, &hours_ago(101)),
         attempted(&bucket, &hours_ago(47), "99999999"),
         "backups/dtr/notes.txt".to_owned(),
     ];

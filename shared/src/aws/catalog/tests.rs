@@ -78,7 +78,7 @@ async fn newest(keys: BTreeSet<String>, count: usize) -> (Vec<BackupId>, usize) 
         &client,
         "bucket",
         &application(),
-        Shelf::Committed,
+        BackupState::Committed,
         count,
         NOW,
     )
@@ -162,11 +162,11 @@ async fn all_applications_of_a_shelf_cost_one_call() {
     for name in ["dtr", "gitea"] {
         let application = name.parse().unwrap();
         let backups = (0..2_000).map(|age| BackupId::at(NOW - Duration::minutes(age)));
-        keys.extend(backups.map(|backup| Shelf::Quarantined.manifest(&application, &backup)));
+        keys.extend(backups.map(|backup| BackupState::Quarantined.manifest(&application, &backup)));
     }
     let (rule, calls) = bucket(keys);
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
-    let found = applications(&client, "bucket", Shelf::Quarantined).await;
+    let found = applications(&client, "bucket", BackupState::Quarantined).await;
     let expected = ["dtr", "gitea"].map(|name| name.parse().unwrap());
     assert_eq!(found.unwrap(), expected.into());
     assert_eq!(calls.load(Ordering::Relaxed), 1);
@@ -207,7 +207,7 @@ async fn a_bucket_that_is_not_there_is_not_taken_for_an_empty_one() {
         &client,
         "elsewhere",
         &application(),
-        Shelf::Committed,
+        BackupState::Committed,
         1,
         NOW,
     )

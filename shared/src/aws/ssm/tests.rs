@@ -116,9 +116,8 @@ async fn commands_are_listed_over_all_pages_from_their_time_on() {
         }
     });
     let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&rule]);
-    let found = commands(&client, "rekindle-backup", since, true, None)
-        .await
-        .unwrap();
+    let query = CommandQuery::new("rekindle-backup", since).executing();
+    let found = commands(&client, query).await.unwrap();
     assert_eq!(found.len(), 2, "the third was sent before `since`");
     assert_eq!(found[0].command_id, command_id());
     assert_eq!(found[0].instance_ids, [instance(1), instance(2)]);

@@ -1,0 +1,58 @@
+//! The parts that the answers of both functions share. Every answer is one JSON object with `outcome`, in kebab-case.
+
+use serde::Serialize;
+
+use crate::id::{ApplicationName, BackupId, CommandId, InstanceId};
+
+/// The result for one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Handled {
+    /// The application, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationName>,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The backup that was committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_id: Option<BackupId>,
+    /// The command that the decision concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<CommandId>,
+    /// The decision, in kebab-case, as in the log.
+    pub decision: &'static str,
+    /// The reason, or what follows, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Handled {
+    /// Returns a result that consists of a decision about an instance.
+    pub fn new(
+        application: Option<&ApplicationName>,
+        instance_id: &InstanceId,
+        decision: &'static str,
+    ) -> Self {
+        Self {
+            application: application.cloned(),
+            instance_id: instance_id.clone(),
+            backup_id: None,
+            command_id: None,
+            decision,
+            message: None,
+        }
+    }
+}
+
+/// Nothing was done, for a reason that a retry does not change. The log has it, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// The application, where the event names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationName>,
+    /// The kind of failure.
+    pub kind: &'static str,
+    /// The reason.
+    pub reason: String,
+    /// The action that an operator takes.
+    pub remedy: &'static str,
+}

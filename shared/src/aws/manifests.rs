@@ -1,0 +1,70 @@
+//! The manifests of backups in S3: the only reader of them.
+
+use aws_sdk_s3::Client;
+use futures_util::try_join;
+
+use super::s3;
+use crate::error::Result;
+use crate::id::{ApplicationName, BackupId};
+use crate::layout::BackupState;
+use crate::manifest::{MOST_MANIFEST_BYTES, Manifest};
+
+/// An application's manifests in one bucket.
+#[derive(Debug, Clone, Copy)]
+pub struct Manifests<'a> {
+    /// The client.
+    pub client: &'a Client,
+    /// The bucket of backups.
+    pub bucket: &'a str,
+    /// The application.
+    pub application: &'a ApplicationName,
+}
+
+impl Manifests<'_> {
+    /// Returns a backup's manifest below one prefix, or `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Contract`] if the manifest cannot be parsed or is another backup's.
+    pub async fn read(&self, state: BackupState, backup: &BackupId) -> Result<Option<Manifest>> {
+        let bytes = self.read_bytes(state, backup).await?;
+        bytes
+            .map(|bytes| Manifest::parse(&bytes, self.application, backup))
+            .transpose()
+    }
+
+    /// Returns the bytes of a backup's manifest below one prefix, or `None` if it is not there.
+    pub async fn read_bytes(
+        &self,
+        state: BackupState,
+        backup: &BackupId,
+    ) -> Result<Option<Vec<u8>>> {
+        let key = state.manifest(self.application, backup);
+        match s3::read(self.client, self.bucket, &key, None, MOST_MANIFEST_BYTES).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if s3::is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns a backup's manifest and where it is: committed, else quarantined, else `None`.
+    pub async fn find(&self, backup: &BackupId) -> Result<Option<(BackupState, Manifest)>> {
+        for state in [BackupState::Committed, BackupState::Quarantined] {
+            if let Some(manifest) = self.read(state, backup).await? {
+                return Ok(Some((state, manifest)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns where a backup's manifest is, or `None` if it has none. Reads no manifest.
+    pub async fn locate(&self, backup: &BackupId) -> Result<Option<BackupState>> {
+        let key = |state: BackupState| state.manifest(self.application, backup);
+        let (committed, quarantined) = (key(BackupState::Committed), key(BackupState::Quarantined));
+        let (committed, quarantined) = try_join!(
+            s3::head(self.client, self.bucket, &committed, None),
+            s3::head(self.client, self.bucket, &quarantined, None),
+        )?;
+        let committed = committed.map(|_| BackupState::Committed);
+        Ok(committed.or(quarantined.map(|_| BackupState::Quarantined)))
+    }
+}
