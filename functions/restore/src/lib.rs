@@ -1,16 +1,12 @@
-//! Lambda: no instance enters service before its data are back. See `handle` for what happens to an event, and
-//! `decide` for the rules.
+//! Lambda: restores the data of a launching instance before it may enter service. `handle` has a row for each event.
 
-mod act;
-pub mod attempt;
-pub mod choose;
-mod circuit;
-pub mod decide;
-mod gather;
+mod answer;
+pub mod attempts;
+pub mod breaker;
 mod handle;
-mod in_place;
-pub mod reason;
-mod request;
+pub mod in_place;
+pub mod launch;
+mod requests;
 mod sweep;
 
 use std::process::ExitCode;
@@ -18,9 +14,5 @@ use std::process::ExitCode;
 /// Serves Lambda until it ends the process.
 #[tokio::main(flavor = "current_thread")]
 pub async fn serve() -> ExitCode {
-    let set_up = |aws, config| (aws, config);
-    shared::lambda::serve(set_up, async |(aws, config), event| {
-        handle::handle(aws, config, event).await
-    })
-    .await
+    shared::lambda::serve(handle::handle).await
 }

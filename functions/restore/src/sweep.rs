@@ -1,124 +1,125 @@
-//! The minute sweep: what a lost event left behind, and what is due by now, in every protected group.
+//! The one-minute sweep: for every protected group, it reconciles what a lost event left unfinished, and does what is due.
 
 use futures_util::{StreamExt as _, stream};
-use shared::aws::Aws;
+use shared::Result;
+use shared::answer::Handled;
 use shared::aws::autoscaling::{self, Group};
-use shared::env::Config;
-use shared::id::{ApplicationName, InstanceId};
+use shared::context::Context;
+use shared::failure::{Failures, Subject};
+use shared::id::ApplicationName;
 use shared::metrics::{self, Metric};
-use shared::{Error, Result};
 use time::OffsetDateTime;
-use tracing::{field, warn};
 
-use crate::act::Outcome;
-use crate::handle::{Advanced, count, once, tell};
-use crate::{circuit, in_place};
+use crate::answer::Answer;
+use crate::{breaker, in_place, launch};
 
-/// How many instances or breakers a sweep looks after at once.
+/// The most instances, or breakers, that a sweep handles side by side.
 const CONCURRENCY: usize = 8;
 
-/// Looks after the breakers of protected groups, after every instance that waits in the launch hook of one, and after
-/// every restore in place. One that fails keeps none of the others from being advanced.
-pub(crate) async fn sweep(aws: &Aws, config: &Config) -> Result<Vec<Advanced>> {
-    let groups = autoscaling::protected_groups(&aws.autoscaling).await?;
-    measure_suspensions(config, &groups);
-    let mut to_retry = watch_breakers(aws, config, &groups).await;
-    let members = groups.iter().flat_map(|group| &group.members);
-    let waiting = members.filter(|member| member.state.is_in_launch_hook());
-    let passes = waiting.map(async |member| {
-        let instance = member.instance_id.clone();
-        (Some(instance.clone()), once(aws, config, instance).await)
-    });
-    let mut passes: Vec<Pass> = stream::iter(passes)
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
-    passes.extend(restores_in_place(aws, config, &groups).await);
-    let mut advanced = Vec::new();
-    for (instance, pass) in passes {
-        match pass {
-            Ok(pass) => advanced.push(pass),
-            // The first one is this invocation's error, which `handle` counts and the runtime logs.
-            Err(error) if error.retryable() && to_retry.is_none() => {
-                let instance_id = instance.as_ref().map(field::display);
-                warn!(instance_id, "not advanced; this sweep is tried again");
-                to_retry = Some(error);
-            }
-            Err(error) => {
-                count(config, None, &error);
-                tell(&error, instance.as_ref(), None);
-            }
+/// Half-opens breakers that are due, advances every instance in a launch hook, and sends in-place restores that are due. The
+/// failure of one does not stop the others.
+pub(crate) async fn sweep(context: &Context) -> Result<Answer> {
+    let groups = autoscaling::protected_groups(&context.aws.autoscaling).await?;
+    let mut failures = Failures::new(context);
+    measure_suspensions(context, &groups);
+    watch_breakers(context, &groups, &mut failures).await;
+    let mut handled = advance_launches(context, &groups, &mut failures).await;
+    handled.extend(send_in_place_restores(context, &groups, &mut failures).await);
+    let failures = failures.finish()?;
+    Ok(Answer::Sweep { handled, failures })
+}
+
+/// Measures which applications cannot get a new node now. An operator may suspend launches and forget it.
+fn measure_suspensions(context: &Context, groups: &[Group]) {
+    let (namespace, now) = (&context.config.metric_namespace, OffsetDateTime::now_utc());
+    for group in groups.iter().filter(|group| group.launches_suspended) {
+        if let Some(application) = application_of(group) {
+            let suspended = [(Metric::LaunchesSuspended, 1.0)];
+            metrics::measured(namespace, now, &application, &suspended);
         }
     }
-    to_retry.map_or(Ok(advanced), Err)
 }
 
-/// What came of one instance in a sweep; none where it is not even known of which.
-type Pass = (Option<InstanceId>, Result<Advanced>);
+/// Returns the application of a group, or `None` if its tag names none.
+fn application_of(group: &Group) -> Option<ApplicationName> {
+    group.application().ok().flatten()
+}
 
-async fn restores_in_place(aws: &Aws, config: &Config, groups: &[Group]) -> Vec<Pass> {
-    let now = OffsetDateTime::now_utc();
-    let asked = match in_place::asked(aws, config, groups, now).await {
-        Ok(asked) => asked,
-        Err(error) => return vec![(None, Err(error))],
-    };
-    let mut passes = Vec::new();
-    for asked in asked {
-        let sent = in_place::follow(aws, config, &asked, now).await;
-        let instance_id = asked.instance_id;
-        let advanced = sent.map(|sent| {
-            sent.then(|| Advanced {
-                instance_id: instance_id.clone(),
-                outcome: Outcome::SentInPlace,
-            })
-        });
-        passes.extend(advanced.transpose().map(|it| (Some(instance_id), it)));
+fn subject<'a>(group: &'a Group, application: Option<&'a ApplicationName>) -> Subject<'a> {
+    Subject {
+        application,
+        group: Some(&group.name),
+        ..Subject::default()
     }
-    passes
 }
 
-/// Half-opens what is due. Returns the first error that a retry may cure, and tells every other.
-async fn watch_breakers(aws: &Aws, config: &Config, groups: &[Group]) -> Option<Error> {
-    let watched = groups.iter().filter(|group| circuit::is_watched(group));
+async fn watch_breakers(context: &Context, groups: &[Group], failures: &mut Failures<'_>) {
+    let watched = groups.iter().filter(|group| breaker::is_watched(group));
     let looks = watched.filter_map(|group| {
-        let application = group.application().ok()??;
+        let application = application_of(group)?;
         Some(async move {
-            let look = circuit::watch(aws, group, &application).await;
-            (application, look)
+            let look = breaker::watch(context, group, &application).await;
+            (group, application, look)
         })
     });
-    let looks: Vec<(ApplicationName, Result<()>)> = stream::iter(looks)
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
-    let mut to_retry = None;
-    for (application, look) in looks {
-        match look {
-            Ok(()) => {}
-            Err(error) if error.retryable() && to_retry.is_none() => {
-                warn!(%application, "its breaker was not looked after; this sweep is tried again");
-                to_retry = Some(error);
-            }
-            Err(error) => {
-                count(config, Some(&application), &error);
-                tell(&error, None, Some(&application));
-            }
-        }
+    let mut looks = stream::iter(looks).buffer_unordered(CONCURRENCY);
+    while let Some((group, application, look)) = looks.next().await {
+        let subject = subject(group, Some(&application));
+        failures.keep(subject, "the breaker was not checked", look);
     }
-    to_retry
 }
 
-/// Measures which applications could not be given a new node now. An operator may suspend launches and forget it.
-fn measure_suspensions(config: &Config, groups: &[Group]) {
-    let (namespace, now) = (&config.metric_namespace, OffsetDateTime::now_utc());
-    for group in groups.iter().filter(|group| group.launches_suspended) {
-        if let Ok(Some(application)) = group.application() {
-            metrics::measured(
-                namespace,
-                now,
-                &application,
-                &[(Metric::LaunchesSuspended, 1.0)],
-            );
-        }
+async fn advance_launches(
+    context: &Context,
+    groups: &[Group],
+    failures: &mut Failures<'_>,
+) -> Vec<Handled> {
+    let members = groups
+        .iter()
+        .flat_map(|group| group.members.iter().map(move |member| (group, member)));
+    let waiting = members.filter(|(_, member)| member.state.is_in_launch_hook());
+    let passes = waiting.map(async |(group, member)| {
+        let instance = &member.instance_id;
+        (
+            group,
+            instance,
+            launch::advance_once(context, instance).await,
+        )
+    });
+    let mut passes = stream::iter(passes).buffer_unordered(CONCURRENCY);
+    let mut handled = Vec::new();
+    while let Some((group, instance, pass)) = passes.next().await {
+        let application = application_of(group);
+        let subject = Subject {
+            instance_id: Some(instance),
+            ..subject(group, application.as_ref())
+        };
+        handled.extend(failures.keep(subject, "the launch was not advanced", pass));
     }
+    handled
+}
+
+async fn send_in_place_restores(
+    context: &Context,
+    groups: &[Group],
+    failures: &mut Failures<'_>,
+) -> Vec<Handled> {
+    let now = OffsetDateTime::now_utc();
+    let requested = in_place::requested(context, groups, now).await;
+    let message = "in-place restores were not checked";
+    let requested = failures.keep(Subject::default(), message, requested);
+    let mut handled = Vec::new();
+    for request in requested.unwrap_or_default() {
+        let sent = in_place::send_if_due(context, &request, now).await;
+        let message = "the in-place restore was not sent";
+        let sent = failures.keep(request.subject(), message, sent).flatten();
+        handled.extend(sent.map(|command_id| {
+            let (application, instance) = (request.application.as_ref(), &request.instance_id);
+            Handled {
+                command_id: Some(command_id),
+                ..Handled::new(application, instance, "sent-in-place-restore")
+            }
+        }));
+    }
+    handled
 }

@@ -1,13 +1,17 @@
-//! Whole passes over one launching instance, against an AWS that writes down what is done to it.
+//! Whole passes over one launching instance, against an AWS that records each change.
 
 mod breaker;
 mod given;
 
-use lambda_runtime::Context;
-use serde_json::json;
+use lambda_runtime::LambdaEvent;
+use serde_json::{Value, json};
+use shared::env::Config;
+use shared::lambda::handle_event;
 use shared::report::{
     ExitCode, FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup,
 };
+
+use shared::answer::Handled;
 
 use super::*;
 use given::{BACKUP, COMMAND, Given, INSTANCE, Journal, ready};
@@ -24,19 +28,17 @@ fn config() -> Config {
     }
 }
 
-/// Handles an event, as under `cargo lambda watch` with no time to wait; says what came of it and what was done.
+/// Handles an event, as `cargo lambda watch` sends it, with no time to wait. Returns the answer in short (the decisions about
+/// instances, else JSON, else the error) and the changes that were made to AWS.
 async fn handled(given: &Given, event: Value) -> (String, String) {
     let journal = Journal::default();
-    let aws = given.clients(&journal);
-    let event = LambdaEvent::new(event, Context::default());
-    let answer = match handle(&aws, &config(), event).await {
-        Ok(Answer::Advanced(advanced)) => {
-            let outcomes = advanced
-                .iter()
-                .map(|it| serde_json::to_value(it.outcome).unwrap());
-            let outcomes: Vec<String> =
-                outcomes.map(|it| it.as_str().unwrap().to_owned()).collect();
-            outcomes.join(" ")
+    let context = Context::new(given.clients(&journal), config());
+    let event = LambdaEvent::new(event, lambda_runtime::Context::default());
+    let answer = match handle_event(&context, event, &handle).await {
+        Ok(Answer::Handled(handled)) => handled.decision.to_owned(),
+        Ok(Answer::Sweep { handled, .. }) => {
+            let decisions: Vec<&str> = handled.iter().map(|it| it.decision).collect();
+            decisions.join(" ")
         }
         Ok(other) => serde_json::to_string(&other).unwrap(),
         Err(error) => format!("{error:?}"),
@@ -45,7 +47,7 @@ async fn handled(given: &Given, event: Value) -> (String, String) {
     (answer, done)
 }
 
-/// What is done where the breaker trips for the first time, in this order.
+/// The changes when the breaker trips for the first time, in this order.
 const TRIPPED: &str = "record open 1; suspend Launch; ABANDON";
 
 fn launching() -> Value {
@@ -92,7 +94,7 @@ fn failure() -> String {
     .to_line()
 }
 
-/// Checks that a launch event, and the sweep that follows a lost one, come to the same.
+/// Checks that a launch event, and the sweep that follows a lost one, have the same result.
 async fn check(given: &Given, outcome: &str, done: &str) {
     for event in [launching(), sweep_request()] {
         let came = handled(given, event.clone()).await;
@@ -111,7 +113,7 @@ async fn a_ready_instance_is_sent_its_restore_and_gets_no_answer_yet() {
 }
 
 #[tokio::test]
-async fn a_application_without_a_past_is_sent_its_first_boot() {
+async fn an_application_that_never_had_a_backup_gets_a_first_boot() {
     let given = Given {
         backups: &[],
         parameter: false,
@@ -121,7 +123,7 @@ async fn a_application_without_a_past_is_sent_its_first_boot() {
 }
 
 #[tokio::test]
-async fn a_application_whose_backups_are_gone_is_abandoned() {
+async fn an_application_whose_backups_are_gone_is_abandoned() {
     let given = Given {
         backups: &[],
         ..ready()
@@ -140,7 +142,7 @@ async fn a_denied_listing_is_no_first_boot() {
 }
 
 #[tokio::test]
-async fn a_application_that_two_groups_share_is_abandoned() {
+async fn an_application_that_two_groups_share_is_abandoned() {
     let given = Given {
         other_group: true,
         ..ready()
@@ -149,7 +151,7 @@ async fn a_application_that_two_groups_share_is_abandoned() {
 }
 
 #[tokio::test]
-async fn nothing_is_done_while_the_agent_or_a_predecessor_is_waited_for() {
+async fn nothing_is_sent_while_waiting_for_the_agent_or_a_predecessor() {
     let unregistered = Given {
         registered: false,
         ..ready()
@@ -200,13 +202,13 @@ async fn a_second_delivery_sends_nothing_and_keeps_the_hook_open() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_restore_is_the_answer() {
+async fn the_result_of_the_restore_decides_the_answer() {
     let with = |status, output| Given {
         sent_before: Some((status, output)),
         ..ready()
     };
     let cases = [
-        (with("Success", success()), "continued", "CONTINUE"),
+        (with("Success", success()), "admitted", "CONTINUE"),
         (with("Success", String::new()), "abandoned", "ABANDON"),
         (with("Failed", failure()), "abandoned", TRIPPED),
         (with("TimedOut", String::new()), "abandoned", "ABANDON"),
@@ -219,7 +221,7 @@ async fn the_end_of_the_restore_is_the_answer() {
 }
 
 #[tokio::test]
-async fn a_backup_that_was_committed_meanwhile_keeps_the_instance_out_of_service() {
+async fn a_backup_committed_during_the_restore_keeps_the_instance_out_of_service() {
     let given = Given {
         sent_before: Some(("Success", success())),
         backups: &["20261123T024500.000Z", "20261123T023000.000Z", BACKUP],
@@ -231,18 +233,18 @@ async fn a_backup_that_was_committed_meanwhile_keeps_the_instance_out_of_service
         backups: &["20261123T023000.000Z", BACKUP],
         ..given.clone()
     };
-    check(&skipped, "continued", "CONTINUE").await;
+    check(&skipped, "admitted", "CONTINUE").await;
     let denied = Given {
         listing_denied: true,
         ..given.clone()
     };
-    check(&denied, "continued", "CONTINUE").await;
+    check(&denied, "admitted", "CONTINUE").await;
     // What is restored may be all that there is.
     let gone = Given {
         backups: &[],
         ..given.clone()
     };
-    check(&gone, "continued", "CONTINUE").await;
+    check(&gone, "admitted", "CONTINUE").await;
     let slow = Given {
         listing_slow: true,
         ..given
@@ -253,13 +255,13 @@ async fn a_backup_that_was_committed_meanwhile_keeps_the_instance_out_of_service
 }
 
 #[tokio::test]
-async fn an_answer_that_was_given_before_is_no_failure() {
+async fn a_hook_that_was_answered_before_is_no_failure() {
     let given = Given {
         sent_before: Some(("Success", success())),
         answered_before: true,
         ..ready()
     };
-    check(&given, "continued", "").await;
+    check(&given, "admitted", "").await;
 }
 
 #[tokio::test]
@@ -296,8 +298,8 @@ async fn a_replaced_root_volume_is_abandoned() {
 }
 
 #[tokio::test]
-async fn a_group_without_a_application_gets_no_answer() {
-    for tag in [None, Some("Not A Application")] {
+async fn a_group_without_an_application_gets_no_answer() {
+    for tag in [None, Some("Not An Application")] {
         let given = Given { tag, ..ready() };
         let refused = ("not-protected".to_owned(), String::new());
         assert_eq!(handled(&given, launching()).await, refused);
@@ -305,7 +307,7 @@ async fn a_group_without_a_application_gets_no_answer() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_the_backup_function_is_refused_by_name() {
+async fn events_of_the_backup_function_are_refused() {
     let mut terminating = launching();
     terminating["detail-type"] = json!("EC2 Instance-terminate Lifecycle Action");
     let mut other_hook = launching();
@@ -313,19 +315,19 @@ async fn what_belongs_to_the_backup_function_is_refused_by_name() {
     let cases = [
         (
             terminating,
-            "Event: unusable event: the terminate hook is the backup function's; send this event there",
+            "Event: unusable event: the terminate hook belongs to the backup function; send this event there",
         ),
         (
             json!({"rekindle": "backup-now", "application": "dtr"}),
-            "Event: unusable event: requests on backups are the backup function's; send this event there",
+            "Event: unusable event: requests about backups belong to the backup function; send this event there",
         ),
         (
             finished("rekindle-backup"),
-            "Event: unusable event: `document-name` is \"rekindle-backup\"; the restore function handles \"rekindle-restore\" alone",
+            "Event: unusable event: `document-name` is \"rekindle-backup\", but the restore function handles \"rekindle-restore\" only; correct the rule",
         ),
         (
             other_hook,
-            "Event: unusable event: `LifecycleHookName` is \"warm-up\"; the restore function handles \"rekindle-launch\" alone",
+            "Event: unusable event: `LifecycleHookName` is \"warm-up\", but the restore function handles \"rekindle-launch\" only; correct the rule",
         ),
     ];
     for (event, words) in cases {
@@ -335,11 +337,18 @@ async fn what_belongs_to_the_backup_function_is_refused_by_name() {
 }
 
 #[test]
-fn the_answer_of_an_invocation_is_one_entry_per_instance() {
-    let advanced = Answer::Advanced(vec![Advanced {
-        instance_id: INSTANCE.parse().unwrap(),
-        outcome: Outcome::WaitingForPredecessor,
-    }]);
-    let expected = json!([{"instance_id": INSTANCE, "outcome": "waiting-for-predecessor"}]);
-    assert_eq!(serde_json::to_value(advanced).unwrap(), expected);
+fn an_answer_has_an_outcome_and_one_entry_for_each_instance() {
+    let application = "dtr".parse().unwrap();
+    let instance = INSTANCE.parse().unwrap();
+    let answer = Answer::Sweep {
+        handled: vec![Handled::new(
+            Some(&application),
+            &instance,
+            LaunchStep::WaitingForPredecessor.as_str(),
+        )],
+        failures: 0,
+    };
+    let expected = json!({"outcome": "sweep", "failures": 0, "handled": [
+        {"application": "dtr", "instance_id": INSTANCE, "decision": "waiting-for-predecessor"}]});
+    assert_eq!(serde_json::to_value(answer).unwrap(), expected);
 }

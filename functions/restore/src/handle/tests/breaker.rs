@@ -1,4 +1,9 @@
-//! The order of the breaker's steps, what is done when one fails, and what the operator is told.
+//! The order of the breaker's steps, the treatment of a failed step, and the answers to `resume`.
+
+use std::time::Duration;
+
+use shared::failure::Kind;
+use time::OffsetDateTime;
 
 use super::given::OLD_INSTANCE;
 use super::*;
@@ -35,7 +40,7 @@ fn hopeless() -> Given {
 }
 
 #[tokio::test]
-async fn bad_luck_trips_at_the_third_failure_in_a_row_and_on_trial_at_the_first() {
+async fn a_transient_failure_trips_at_the_third_in_a_row_and_on_trial_at_the_first() {
     check(&unlucky(), "abandoned", "ABANDON").await;
     let twice = Given {
         failed_before: 1,
@@ -56,7 +61,7 @@ async fn bad_luck_trips_at_the_third_failure_in_a_row_and_on_trial_at_the_first(
 }
 
 #[tokio::test]
-async fn what_was_cut_off_is_taken_up_where_it_ended() {
+async fn a_pass_that_was_cut_off_is_continued() {
     let recorded = Given {
         breaker: Some(open(1, INSTANCE)),
         ..hopeless()
@@ -70,7 +75,7 @@ async fn what_was_cut_off_is_taken_up_where_it_ended() {
 }
 
 #[tokio::test]
-async fn a_throttled_suspension_is_tried_again_while_the_instance_waits_and_a_denied_one_is_not() {
+async fn a_throttled_suspension_is_retried_while_the_instance_waits_and_a_denied_one_is_not() {
     let throttled = Given {
         refuses_to_suspend: Some("Throttling"),
         ..hopeless()
@@ -97,17 +102,17 @@ async fn a_throttled_suspension_is_tried_again_while_the_instance_waits_and_a_de
 }
 
 #[tokio::test]
-async fn a_suspension_that_comes_after_the_breaker_was_closed_is_taken_back() {
+async fn a_suspension_that_takes_effect_after_the_breaker_was_closed_is_resumed() {
     let late = Given {
         closed_meanwhile: true,
         ..hopeless()
     };
-    let taken_back = "record open 1; suspend Launch; resume Launch; ABANDON";
-    check(&late, "abandoned", taken_back).await;
+    let resumed_again = "record open 1; suspend Launch; resume Launch; ABANDON";
+    check(&late, "abandoned", resumed_again).await;
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_keeps_nobody_from_an_answer() {
+async fn an_unreadable_record_does_not_stop_the_answer() {
     let unreadable = Some(json!("nonsense"));
     let failed = Given {
         breaker: unreadable.clone(),
@@ -120,24 +125,24 @@ async fn a_record_that_cannot_be_read_keeps_nobody_from_an_answer() {
         ..ready()
     };
     for event in [launching(), finished("rekindle-restore")] {
-        let continued = ("continued".to_owned(), "CONTINUE".to_owned());
+        let continued = ("admitted".to_owned(), "CONTINUE".to_owned());
         assert_eq!(handled(&restored, event).await, continued);
     }
 }
 
 #[tokio::test]
-async fn a_success_closes_the_breaker_before_it_is_let_into_service() {
+async fn a_success_closes_the_breaker_before_the_instance_is_admitted() {
     let restored = |breaker| Given {
         sent_before: Some(("Success", success())),
         breaker,
         ..ready()
     };
     let closed = "record closed null; CONTINUE";
-    check(&restored(Some(half_open())), "continued", closed).await;
+    check(&restored(Some(half_open())), "admitted", closed).await;
     let resumed = "resume Launch; record closed null; resume Launch; CONTINUE";
-    check(&restored(Some(open(1, OLD_INSTANCE))), "continued", resumed).await;
+    check(&restored(Some(open(1, OLD_INSTANCE))), "admitted", resumed).await;
     let closed_before = json!({"state": "closed", "closed_at": minutes_ago(9)});
-    check(&restored(Some(closed_before)), "continued", "CONTINUE").await;
+    check(&restored(Some(closed_before)), "admitted", "CONTINUE").await;
 }
 
 /// A group whose only instance is gone.
@@ -151,7 +156,7 @@ fn empty(suspended: bool, breaker: Option<Value>) -> Given {
 }
 
 #[tokio::test]
-async fn a_sweep_half_opens_what_is_due_and_ours() {
+async fn a_sweep_half_opens_a_breaker_that_is_due_and_rekindles() {
     let resumed = "resume Launch; record half-open 1; resume Launch";
     let cases = [
         (empty(true, Some(open(16, INSTANCE))), resumed),
@@ -174,7 +179,7 @@ async fn a_sweep_half_opens_what_is_due_and_ours() {
 }
 
 #[tokio::test]
-async fn the_operator_is_told_what_a_request_to_resume_came_to() {
+async fn the_answer_to_resume_names_the_state_of_the_launches() {
     let resume = || json!({"rekindle": "resume", "application": "dtr"});
     let cases = [
         (
@@ -213,7 +218,8 @@ async fn the_operator_is_told_what_a_request_to_resume_came_to() {
         ..ready()
     };
     let (answer, _) = handled(&stranger, resume()).await;
-    let refused = json!({"kind": "Refused",
-        "message": "refused: no Auto Scaling group has the tag rekindle:application=dtr"});
+    let refused = json!({"outcome": "refused", "application": "dtr", "kind": "Refused",
+        "reason": "refused: no Auto Scaling group has the tag rekindle:application=dtr",
+        "remedy": Kind::Refused.remedy()});
     assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), refused);
 }

@@ -1,4 +1,4 @@
-//! An AWS for tests: as it is when an event comes, with a journal of what is done to it.
+//! An AWS for tests: its state when an event arrives, and a journal of the changes that are made to it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -41,7 +41,7 @@ pub(super) const OLD_INSTANCE: &str = "i-0fedcba9876543210";
 pub(super) const COMMAND: &str = "00000000-0000-4000-8000-000000000001";
 pub(super) const BACKUP: &str = "20261123T021500.000Z";
 
-/// What AWS is like when an event comes.
+/// The state of AWS when an event arrives.
 #[derive(Clone)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -51,7 +51,7 @@ pub(super) struct Given {
     pub(super) state: &'static str,
     pub(super) tag: Option<&'static str>,
     pub(super) predecessor: Option<&'static str>,
-    /// What the group holds of its members' health.
+    /// The health of the group's members.
     pub(super) health: &'static str,
     /// Another group with the same tag, which has an instance.
     pub(super) other_group: bool,
@@ -60,7 +60,7 @@ pub(super) struct Given {
     pub(super) sent_before: Option<(&'static str, String)>,
     pub(super) backups: &'static [&'static str],
     pub(super) listing_denied: bool,
-    /// S3 asks for patience whenever its objects are to be listed.
+    /// S3 answers `SlowDown` to every listing.
     pub(super) listing_slow: bool,
     pub(super) parameter: bool,
     pub(super) refuses_command: bool,
@@ -72,7 +72,7 @@ pub(super) struct Given {
     pub(super) breaker: Option<Value>,
     /// The error code with which AWS refuses to suspend anything.
     pub(super) refuses_to_suspend: Option<&'static str>,
-    /// An operator closes the breaker while AWS lets a suspension wait.
+    /// An operator closes the breaker while a suspension is throttled.
     pub(super) closed_meanwhile: bool,
     /// How many minutes ago the launch began.
     pub(super) minutes: u64,
@@ -193,11 +193,11 @@ fn autoscaling(given: &Given, journal: &Journal, record: &Record) -> aws_sdk_aut
             .build()
     });
     let complete = if given.answered_before {
-        let words = "<ErrorResponse><Error><Code>ValidationError</Code><Message>No active Lifecycle Action found \
+        let body = "<ErrorResponse><Error><Code>ValidationError</Code><Message>No active Lifecycle Action found \
             with instance ID i-0123456789abcdef0</Message></Error></ErrorResponse>";
         mock!(Client::complete_lifecycle_action)
             .sequence()
-            .http_status(400, Some(words.to_owned()))
+            .http_status(400, Some(body.to_owned()))
             .repeatedly()
             .build()
     } else {
@@ -239,10 +239,10 @@ fn autoscaling(given: &Given, journal: &Journal, record: &Record) -> aws_sdk_aut
 fn suspension(given: &Given, journal: &Journal, record: &Record) -> Rule {
     use aws_sdk_autoscaling::Client;
     if let Some(code) = given.refuses_to_suspend {
-        let words = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
+        let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
         mock!(Client::suspend_processes)
             .sequence()
-            .http_status(400, Some(words))
+            .http_status(400, Some(body))
             .repeatedly()
             .build()
     } else {
@@ -375,10 +375,10 @@ fn s3(given: &Given) -> aws_sdk_s3::Client {
         _ => None,
     };
     let list = if let Some((status, code)) = refusal {
-        let words = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
+        let body = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
         mock!(Client::list_objects_v2)
             .sequence()
-            .http_status(status, Some(words))
+            .http_status(status, Some(body))
             .repeatedly()
             .build()
     } else {
@@ -414,7 +414,7 @@ fn s3(given: &Given) -> aws_sdk_s3::Client {
 }
 
 impl Given {
-    /// Returns the clients of this AWS.
+    /// Returns clients of this AWS.
     pub(super) fn clients(&self, journal: &Journal) -> Aws {
         let record: Record = Arc::new(Mutex::new(self.breaker.as_ref().map(breakers)));
         let autoscaling = autoscaling(self, journal, &record);

@@ -1,7 +1,7 @@
-//! The circuit breaker of a group: a failure that repeats does not relaunch for ever.
+//! The rules of the circuit breaker, from facts alone: no calls, no clock, no log.
 //!
-//! Decided from facts, without doing anything. The breaker trips by suspending the group's launches. It half-opens by
-//! resuming them after a while, to try one; what becomes of that one closes it, or trips it again for twice as long.
+//! The breaker trips by suspending the group's launches. After a wait it half-opens: it resumes them to try one launch. If
+//! that one succeeds, the breaker closes; if it fails, the breaker trips again for twice as long.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use shared::budget;
 use shared::id::InstanceId;
 use time::OffsetDateTime;
 
-/// So many failed launches in a row trip the breaker where each might have been bad luck.
+/// The number of failed launches in a row that trips the breaker if none of the failures is permanent.
 pub const MOST_FAILURES: u32 = 3;
 
-/// What the decision about a launch that is to be abandoned rests on.
+/// The facts about a launch that is about to be abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedLaunch {
     /// When the facts were gathered.
     pub now: OffsetDateTime,
     /// The instance.
     pub instance_id: InstanceId,
-    /// Whether the next one would fail for the same reason: [`crate::reason::Reason::permanent`].
+    /// Whether the next launch would fail for the same reason.
     pub permanent: bool,
-    /// The group's newest launches, the newest first, with or without this one.
+    /// The group's newest launches, newest first, with or without this one.
     pub launches: Vec<Launch>,
-    /// Whether the group may launch nothing now, whoever suspended it.
+    /// Whether the group's launches are suspended now, by Rekindle or by somebody else.
     pub suspended: bool,
-    /// What is remembered of the group's breaker.
+    /// The record of the group's breaker.
     pub breaker: Option<Breaker>,
 }
 
-/// What to do about a launch that failed, before it is abandoned.
+/// The decision about a failed launch, before it is abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Nothing: the group may replace it.
+    /// Do nothing: the group replaces it.
     Relaunch {
         /// How many launches have failed in a row, with this one.
         failures: u32,
@@ -46,17 +46,17 @@ pub enum OnFailure {
         /// The record.
         breaker: Breaker,
     },
-    /// Nothing: Rekindle suspended the group's launches before.
+    /// Do nothing: Rekindle suspended the group's launches before.
     AlreadyTripped,
-    /// Nothing: somebody else suspended the group's launches, which is not Rekindle's to undo.
+    /// Do nothing: somebody else suspended the group's launches.
     SuspendedBySomebodyElse,
 }
 
-/// Decides about a launch that is to be abandoned.
+/// Returns the decision about a launch that is about to be abandoned.
 pub fn on_failure(facts: &FailedLaunch) -> OnFailure {
     match &facts.breaker {
-        // This launch tripped the breaker, and was cut off before the suspension. The wait begins anew with it: counted
-        // from the first record, a trial might be due before another pass over this instance has suspended for good.
+        // This launch tripped the breaker, and its pass was cut off before the suspension. The wait starts again: counted
+        // from the first record, a trial might be due before the next pass has suspended the launches.
         Some(Breaker::Open {
             trips, instance_id, ..
         }) if *instance_id == facts.instance_id && !facts.suspended => {
@@ -64,7 +64,7 @@ pub fn on_failure(facts: &FailedLaunch) -> OnFailure {
         }
         Some(Breaker::Open { .. }) if facts.suspended => OnFailure::AlreadyTripped,
         _ if facts.suspended => OnFailure::SuspendedBySomebodyElse,
-        // Open and not suspended: it was half-opened by somebody else, or in a sweep that was cut off.
+        // Open and not suspended: somebody resumed the launches, or a sweep was cut off while half-opening.
         Some(
             Breaker::Open {
                 trips, tripped_at, ..
@@ -104,8 +104,8 @@ impl FailedLaunch {
     }
 }
 
-/// Counts the launches that failed in a row, with this one, whatever its own record says already. One for which EC2
-/// gave no instance says nothing about restores, and one that is not over says nothing yet.
+/// Returns how many launches failed in a row, including this one, whatever its own record contains. A launch without an
+/// instance does not count, since it is not about restores, nor does one that has not ended.
 pub fn failures_in_row(
     launches: &[Launch],
     this: &InstanceId,
@@ -120,16 +120,16 @@ pub fn failures_in_row(
     u32::try_from(earlier.count()).map_or(u32::MAX, |earlier| earlier.saturating_add(1))
 }
 
-/// An instance may come into service by an operator's hand, of which the record knows nothing.
+/// An operator may have put an instance into service by hand, which the record does not contain.
 fn succeeded_since(launches: &[Launch], tripped_at: OffsetDateTime) -> bool {
     let successful = |it: &Launch| it.end == LaunchEnd::Successful && it.started_at >= tripped_at;
     launches.iter().any(successful)
 }
 
-/// What to do when a launch is about to be let into service.
+/// The decision about a launch that is about to be admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnSuccess {
-    /// Nothing: the breaker is closed.
+    /// Do nothing: the breaker is closed.
     Nothing,
     /// Close the breaker: write this record.
     Close {
@@ -140,45 +140,44 @@ pub enum OnSuccess {
     },
 }
 
-/// Decides what a launch that succeeded means for the breaker.
+/// Returns the decision about a launch that succeeded.
 pub fn on_success(breaker: Option<&Breaker>, now: OffsetDateTime) -> OnSuccess {
     match breaker {
         None | Some(Breaker::Closed { .. }) => OnSuccess::Nothing,
         Some(open @ (Breaker::Open { .. } | Breaker::HalfOpen { .. })) => OnSuccess::Close {
-            // A launch of before the breaker tripped has succeeded after all.
+            // A launch that began before the breaker tripped has succeeded.
             resume: matches!(open, Breaker::Open { .. }),
             breaker: Breaker::Closed { closed_at: now },
         },
     }
 }
 
-/// What the sweep's decision about a group's breaker rests on.
+/// The facts for a sweep's decision about a group's breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watched {
+pub struct WatchedGroup {
     /// When the facts were gathered.
     pub now: OffsetDateTime,
     /// The instances that wait in the launch hook.
     pub waiting: Vec<InstanceId>,
-    /// Whether the group may launch nothing now, whoever suspended it.
+    /// Whether the group's launches are suspended now, by Rekindle or by somebody else.
     pub suspended: bool,
-    /// What is remembered of the group's breaker.
+    /// The record of the group's breaker.
     pub breaker: Option<Breaker>,
 }
 
-/// What the sweep does about a group's breaker.
+/// A sweep's decision about a group's breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnSweep {
-    /// Nothing: it is closed, on trial, or not due, or somebody else suspended the launches.
+    /// Do nothing: it is closed, on trial, or not due, or somebody else suspended the launches.
     Nothing,
     /// Try a launch: resume the group's launches, then write this record.
     HalfOpen(Breaker),
-    /// Somebody resumed the launches, or this function before it could say so: write this record. Whoever suspends
-    /// them from now on is somebody else.
-    NoteResumed(Breaker),
+    /// The launches were resumed without a record: write this record. A later suspension is somebody else's.
+    RecordResumed(Breaker),
 }
 
-/// Decides what a sweep does about a group's breaker.
-pub fn on_sweep(facts: &Watched) -> OnSweep {
+/// Returns a sweep's decision about a group's breaker.
+pub fn on_sweep(facts: &WatchedGroup) -> OnSweep {
     let Some(Breaker::Open {
         trips,
         tripped_at,
@@ -187,7 +186,7 @@ pub fn on_sweep(facts: &Watched) -> OnSweep {
     else {
         return OnSweep::Nothing;
     };
-    // Whoever looks after that instance has not come to its end.
+    // The pass over that instance has not ended.
     if facts.waiting.contains(instance_id) {
         return OnSweep::Nothing;
     }
@@ -198,43 +197,43 @@ pub fn on_sweep(facts: &Watched) -> OnSweep {
         OnSweep::HalfOpen(half_open)
     } else if !facts.suspended
         && age >= budget::seconds(budget::BREAKER_SETTLE)
-        // One that is on trial writes what becomes of it, and this record must not come after that: it would say of its
-        // suspension that it is somebody else's, for ever.
+        // A launch on trial writes its own record. This record must not overwrite it: a suspension by Rekindle would count
+        // as somebody else's for ever.
         && facts.waiting.is_empty()
     {
-        OnSweep::NoteResumed(half_open)
+        OnSweep::RecordResumed(half_open)
     } else {
         OnSweep::Nothing
     }
 }
 
-/// Returns how long launches stay suspended after so many trips in a row.
+/// Returns how long launches stay suspended after this number of trips in a row.
 pub fn wait(trips: u32) -> Duration {
     let doublings = trips.saturating_sub(1).min(16);
     let wait = budget::BREAKER_FIRST_WAIT << doublings;
     budget::seconds(wait.min(budget::BREAKER_LONGEST_WAIT))
 }
 
-/// What the operator's request to resume comes to in one group.
+/// The decision about an operator's request to resume, for one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnResume {
     /// Resume the group's launches, then write this record.
     Resume(Breaker),
-    /// Nothing is suspended now, and the breaker is not closed: write this record.
+    /// The launches are not suspended, but the breaker is not closed: write this record.
     Close {
-        /// Whether to resume the group's launches: where the breaker is open, a suspension may be on its way.
+        /// Whether to resume the group's launches: if the breaker is open, a suspension may be on its way.
         resume: bool,
         /// The record.
         breaker: Breaker,
     },
-    /// Nothing: Rekindle has suspended nothing.
+    /// Do nothing: Rekindle suspended nothing.
     NothingToDo,
-    /// Somebody else suspended the launches, and the operator has to ask Auto Scaling itself. Where there is a
-    /// record to write, the breaker is closed all the same.
+    /// Somebody else suspended the launches, and the operator has to resume them with Auto Scaling. If there is a record,
+    /// write it to close the breaker.
     SuspendedBySomebodyElse(Option<Breaker>),
 }
 
-/// Decides what the operator's request to resume comes to.
+/// Returns the decision about an operator's request to resume.
 pub fn on_resume(breaker: Option<&Breaker>, suspended: bool, now: OffsetDateTime) -> OnResume {
     let closed = Breaker::Closed { closed_at: now };
     match (breaker, suspended) {

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn any_progress() -> impl Strategy<Value = Progress> {
+fn any_verdict() -> impl Strategy<Value = Verdict<RestoreReport>> {
     prop_oneof![
-        Just(Progress::Unclear),
-        Just(Progress::Executing),
-        Just(Progress::Succeeded(report())),
+        Just(Verdict::Pending),
+        Just(Verdict::Executing),
+        Just(Verdict::Succeeded(report())),
         Just(failed(Cause::Agent(ExitCode::Busy))),
         Just(failed(Cause::Agent(ExitCode::Restore))),
         Just(failed(Cause::Contract)),
@@ -19,28 +19,28 @@ fn any_progress() -> impl Strategy<Value = Progress> {
 prop_compose! {
     fn any_facts()(
         waited in 0_u32..10_000,
-        standing in prop_oneof![
-            4 => Just(Standing::Waiting),
-            1 => Just(Standing::WaitingForWarmPool),
-            1 => Just(Standing::Elsewhere("InService".to_owned())),
+        hook_state in prop_oneof![
+            4 => Just(HookState::Waiting),
+            1 => Just(HookState::WaitingForWarmPool),
+            1 => Just(HookState::Elsewhere("InService".to_owned())),
         ],
         protected in prop::bool::weighted(0.9),
         root_volume_replaced in prop::bool::weighted(0.1),
         predecessor in prop_oneof![
             Just(None),
-            Just(Some(Predecessor::Leaving(other()))),
+            Just(Some(Predecessor::Terminating(other()))),
             Just(Some(Predecessor::Active(other()))),
         ],
         agent in prop_oneof![Just(Agent::Unregistered), Just(Agent::Lost), Just(Agent::Online)],
-        progress in prop::collection::vec(any_progress(), 0..4),
-    ) -> Facts {
-        Facts {
-            standing,
+        verdict in prop::collection::vec(any_verdict(), 0..4),
+    ) -> LaunchFacts {
+        LaunchFacts {
+            hook_state,
             application: if protected { ready(0).application } else { Err("tag it".to_owned()) },
             root_volume_replaced,
             predecessor,
             agent,
-            attempts: attempts(progress),
+            attempts: attempts(verdict),
             ..ready(waited)
         }
     }
@@ -49,14 +49,14 @@ prop_compose! {
 proptest! {
     #[test]
     fn an_instance_enters_service_only_with_a_report_of_success(facts in any_facts()) {
-        let reported = |attempt: &Attempt| matches!(attempt.progress, Progress::Succeeded(_));
-        match instance(&facts) {
-            Decision::Continue { .. } => {
+        let reported = |attempt: &RestoreAttempt| matches!(attempt.verdict, Verdict::Succeeded(_));
+        match decide(&facts) {
+            LaunchDecision::Admit { .. } => {
                 prop_assert!(facts.attempts.iter().any(reported));
-                prop_assert_eq!(facts.standing, Standing::Waiting);
+                prop_assert_eq!(facts.hook_state, HookState::Waiting);
             }
-            Decision::PassIntoWarmPool => {
-                prop_assert_eq!(facts.standing, Standing::WaitingForWarmPool);
+            LaunchDecision::PassIntoWarmPool => {
+                prop_assert_eq!(facts.hook_state, HookState::WaitingForWarmPool);
             }
             _ => {}
         }
@@ -64,18 +64,18 @@ proptest! {
 
     #[test]
     fn nothing_is_sent_where_anything_was_sent(facts in any_facts()) {
-        if let Decision::ChooseBackup { .. } = instance(&facts) {
+        if let LaunchDecision::ChooseBackup { .. } = decide(&facts) {
             prop_assert!(facts.attempts.is_empty());
             prop_assert_ne!(facts.predecessor, Some(Predecessor::Active(other())));
             prop_assert_eq!(facts.agent, Agent::Online);
-            prop_assert_eq!(facts.standing, Standing::Waiting);
+            prop_assert_eq!(facts.hook_state, HookState::Waiting);
         }
     }
 
     #[test]
     fn no_heartbeat_without_a_living_restore_below_the_cap(facts in any_facts()) {
-        if let Decision::AlreadyRunning { heartbeat: true, .. } = instance(&facts) {
-            prop_assert!(facts.attempts.iter().any(|attempt| attempt.progress == Progress::Executing));
+        if let LaunchDecision::AlreadyRunning { heartbeat: true, .. } = decide(&facts) {
+            prop_assert!(facts.attempts.iter().any(|attempt| attempt.verdict == Verdict::Executing));
             prop_assert_eq!(facts.agent, Agent::Online);
             prop_assert!(facts.waited_seconds() <= i64::from(budget::HARD_CAP));
         }
@@ -85,6 +85,6 @@ proptest! {
     fn the_order_of_the_commands_does_not_matter(facts in any_facts()) {
         let mut reversed = facts.clone();
         reversed.attempts.reverse();
-        prop_assert_eq!(instance(&facts).name(), instance(&reversed).name());
+        prop_assert_eq!(decide(&facts).name(), decide(&reversed).name());
     }
 }

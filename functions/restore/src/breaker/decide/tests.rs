@@ -7,8 +7,9 @@ use shared::report::ExitCode;
 use time::macros::datetime;
 
 use super::*;
-use crate::attempt::{Cause, Failure};
-use crate::reason::Reason;
+use shared::verdict::{Cause, CommandFailure};
+
+use crate::launch::reason::Reason;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:00 UTC);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -92,7 +93,7 @@ fn a_permanent_cause_trips_at_once_and_any_other_at_the_third_in_a_row() {
 fn a_cause_is_permanent_where_a_fresh_instance_would_find_it_too() {
     let failed = |cause| Reason::RestoreFailed {
         command_id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
-        failure: Failure {
+        failure: CommandFailure {
             cause,
             message: String::new(),
         },
@@ -205,7 +206,7 @@ fn a_suspension_without_a_record_is_somebody_elses() {
             ..failed()
         };
         assert_eq!(on_failure(&facts), OnFailure::SuspendedBySomebodyElse);
-        let watched = Watched {
+        let watched = WatchedGroup {
             now: NOW + 10_000 * MINUTE,
             waiting: vec![],
             suspended: true,
@@ -228,7 +229,7 @@ fn waits_double_up_to_the_longest() {
 
 #[test]
 fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
-    let after = |trips, minutes| Watched {
+    let after = |trips, minutes| WatchedGroup {
         now: NOW + MINUTE * minutes,
         waiting: vec![],
         suspended: true,
@@ -239,7 +240,7 @@ fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
         let due = after(trips, minutes);
         assert_eq!(on_sweep(&due), OnSweep::HalfOpen(half_open(trips, NOW)));
         // Its own failed instance is not away yet: a launch is tried after that.
-        let waiting = Watched {
+        let waiting = WatchedGroup {
             waiting: vec![instance(50)],
             ..due
         };
@@ -249,7 +250,7 @@ fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
 
 #[test]
 fn launches_that_somebody_else_resumed_are_on_trial_and_no_longer_ours_to_resume() {
-    let resumed = |seconds, waiting: &[u32]| Watched {
+    let resumed = |seconds, waiting: &[u32]| WatchedGroup {
         now: NOW + Duration::from_secs(seconds),
         waiting: waiting.iter().copied().map(instance).collect(),
         suspended: false,
@@ -258,7 +259,7 @@ fn launches_that_somebody_else_resumed_are_on_trial_and_no_longer_ours_to_resume
     // The suspension may still be on its way.
     assert_eq!(on_sweep(&resumed(119, &[])), OnSweep::Nothing);
     assert_eq!(on_sweep(&resumed(10_000, &[50])), OnSweep::Nothing);
-    let noted = OnSweep::NoteResumed(half_open(2, NOW));
+    let noted = OnSweep::RecordResumed(half_open(2, NOW));
     assert_eq!(on_sweep(&resumed(120, &[])), noted);
     // The one on trial is about to write the record itself.
     assert_eq!(on_sweep(&resumed(120, &[51])), OnSweep::Nothing);

@@ -148,7 +148,7 @@ impl Life {
     }
 
     fn sweep(&mut self) {
-        let watched = Watched {
+        let watched = WatchedGroup {
             now: self.now,
             waiting: vec![],
             suspended: self.suspended,
@@ -161,7 +161,7 @@ impl Life {
                 self.breaker = Some(breaker);
                 self.on_trial = true;
             }
-            OnSweep::NoteResumed(breaker) => self.breaker = Some(breaker),
+            OnSweep::RecordResumed(breaker) => self.breaker = Some(breaker),
         }
     }
 

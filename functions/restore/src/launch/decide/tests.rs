@@ -1,9 +1,9 @@
 mod invariants;
 
 use super::*;
-use crate::attempt::{Cause, Failure};
 use shared::aws::ssm::CommandEnd;
 use shared::report::{ExitCode, RestoreOutcome};
+use shared::verdict::{Cause, CommandFailure};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -18,12 +18,12 @@ fn other() -> InstanceId {
 }
 
 /// An instance that is ready for its restore, this many seconds after its launch.
-fn ready(waited: u32) -> Facts {
-    Facts {
+fn ready(waited: u32) -> LaunchFacts {
+    LaunchFacts {
         now: LAUNCHED + Duration::seconds(waited.into()),
         instance_id: instance_id(),
         group: "dtr".to_owned(),
-        standing: Standing::Waiting,
+        hook_state: HookState::Waiting,
         application: Ok("dtr".parse().unwrap()),
         root_volume_replaced: false,
         launched_at: LAUNCHED,
@@ -50,36 +50,36 @@ fn report() -> RestoreReport {
     }
 }
 
-fn failed(cause: Cause) -> Progress {
-    Progress::Failed(Failure {
+fn failed(cause: Cause) -> Verdict<RestoreReport> {
+    Verdict::Failed(CommandFailure {
         cause,
         message: "words".to_owned(),
     })
 }
 
 /// Makes attempts of which each was sent a second after the one before.
-fn attempts(progress: impl IntoIterator<Item = Progress>) -> Vec<Attempt> {
-    let numbered = (0_u8..).zip(progress);
+fn attempts(verdict: impl IntoIterator<Item = Verdict<RestoreReport>>) -> Vec<RestoreAttempt> {
+    let numbered = (0_u8..).zip(verdict);
     numbered
-        .map(|(number, progress)| Attempt {
+        .map(|(number, verdict)| RestoreAttempt {
             command_id: command_id(number),
             requested_at: LAUNCHED + Duration::seconds(number.into()),
-            progress,
+            verdict,
         })
         .collect()
 }
 
-fn attempted(progress: impl IntoIterator<Item = Progress>) -> Facts {
-    Facts {
-        attempts: attempts(progress),
+fn attempted(verdict: impl IntoIterator<Item = Verdict<RestoreReport>>) -> LaunchFacts {
+    LaunchFacts {
+        attempts: attempts(verdict),
         ..ready(60)
     }
 }
 
-/// Says what was decided, in a word; a reason's kind for an instance that is abandoned.
-fn decided(facts: &Facts) -> &'static str {
-    match instance(facts) {
-        Decision::Abandon(reason) => reason.kind(),
+/// Returns the decision's name, or the reason's kind for an abandoned instance.
+fn decided(facts: &LaunchFacts) -> &'static str {
+    match decide(facts) {
+        LaunchDecision::Abandon(reason) => reason.kind().as_str(),
         decision => decision.name(),
     }
 }
@@ -92,11 +92,11 @@ fn an_instance_that_waits_no_longer_is_left_alone() {
         "Terminating:Wait",
         "in no group",
     ] {
-        let facts = Facts {
-            standing: Standing::Elsewhere(state.to_owned()),
+        let facts = LaunchFacts {
+            hook_state: HookState::Elsewhere(state.to_owned()),
             root_volume_replaced: true,
             application: Err("not looked at".to_owned()),
-            attempts: attempts([Progress::Executing]),
+            attempts: attempts([Verdict::Executing]),
             ..ready(60)
         };
         assert_eq!(decided(&facts), "already-resolved", "{state}");
@@ -105,9 +105,9 @@ fn an_instance_that_waits_no_longer_is_left_alone() {
 
 #[test]
 fn a_group_that_names_no_application_gets_no_answer() {
-    for standing in [Standing::Waiting, Standing::WaitingForWarmPool] {
-        let facts = Facts {
-            standing,
+    for hook_state in [HookState::Waiting, HookState::WaitingForWarmPool] {
+        let facts = LaunchFacts {
+            hook_state,
             application: Err("tag it".to_owned()),
             ..ready(60)
         };
@@ -118,23 +118,23 @@ fn a_group_that_names_no_application_gets_no_answer() {
 #[test]
 fn an_instance_passes_into_the_warm_pool_and_is_restored_when_it_leaves_it() {
     let mut facts = ready(60);
-    facts.standing = Standing::WaitingForWarmPool;
+    facts.hook_state = HookState::WaitingForWarmPool;
     assert_eq!(decided(&facts), "pass-into-warm-pool");
-    facts.standing = Standing::Waiting;
+    facts.hook_state = HookState::Waiting;
     assert_eq!(decided(&facts), "choose-backup");
 }
 
 #[test]
 fn a_replaced_root_volume_is_refused_whatever_was_restored_before() {
-    let facts = Facts {
+    let facts = LaunchFacts {
         root_volume_replaced: true,
-        ..attempted([Progress::Succeeded(report())])
+        ..attempted([Verdict::Succeeded(report())])
     };
     assert_eq!(decided(&facts), "RootVolumeReplaced");
 }
 
 #[test]
-fn the_agent_is_waited_for_within_its_budget() {
+fn the_agent_may_register_within_its_time_limit() {
     let both = budget::SSM_READY + budget::FENCE;
     let cases = [
         (Agent::Unregistered, 0, "wait-for-agent"),
@@ -147,7 +147,7 @@ fn the_agent_is_waited_for_within_its_budget() {
         (Agent::Online, both + 1, "choose-backup"),
     ];
     for (agent, waited, expected) in cases {
-        let facts = Facts {
+        let facts = LaunchFacts {
             agent,
             ..ready(waited)
         };
@@ -158,31 +158,31 @@ fn the_agent_is_waited_for_within_its_budget() {
 #[test]
 fn a_refused_command_means_that_the_agent_is_not_ready_yet() {
     let both = budget::SSM_READY + budget::FENCE;
-    assert_eq!(agent_silent(&ready(both)), Decision::WaitForAgent);
-    let abandoned = Decision::Abandon(Reason::AgentLost);
+    assert_eq!(agent_silent(&ready(both)), LaunchDecision::WaitForAgent);
+    let abandoned = LaunchDecision::Abandon(Reason::AgentLost);
     assert_eq!(agent_silent(&ready(both + 1)), abandoned);
 }
 
 #[test]
-fn a_terminating_predecessor_is_waited_for_until_the_fence_is_over() {
-    let fenced = |waited| Facts {
-        predecessor: Some(Predecessor::Leaving(other())),
+fn a_terminating_predecessor_is_awaited_until_the_fence_ends() {
+    let fenced = |waited| LaunchFacts {
+        predecessor: Some(Predecessor::Terminating(other())),
         ..ready(waited)
     };
-    let wait = Decision::WaitForPredecessor {
+    let wait = LaunchDecision::WaitForPredecessor {
         predecessor: other(),
     };
-    assert_eq!(instance(&fenced(0)), wait);
-    assert_eq!(instance(&fenced(budget::FENCE)), wait);
-    let go = |fence_broken_by| Decision::ChooseBackup { fence_broken_by };
-    assert_eq!(instance(&fenced(budget::FENCE + 1)), go(Some(other())));
-    assert_eq!(instance(&ready(budget::FENCE + 1)), go(None));
+    assert_eq!(decide(&fenced(0)), wait);
+    assert_eq!(decide(&fenced(budget::FENCE)), wait);
+    let go = |fence_broken_by| LaunchDecision::ChooseBackup { fence_broken_by };
+    assert_eq!(decide(&fenced(budget::FENCE + 1)), go(Some(other())));
+    assert_eq!(decide(&ready(budget::FENCE + 1)), go(None));
 }
 
 #[test]
 fn no_node_is_restored_beside_one_that_serves() {
     for agent in [Agent::Online, Agent::Lost] {
-        let beside = |waited| Facts {
+        let beside = |waited| LaunchFacts {
             predecessor: Some(Predecessor::Active(other())),
             agent,
             ..ready(waited)
@@ -195,8 +195,8 @@ fn no_node_is_restored_beside_one_that_serves() {
 
 #[test]
 fn a_rebooting_agent_does_not_shorten_the_fence() {
-    let facts = Facts {
-        predecessor: Some(Predecessor::Leaving(other())),
+    let facts = LaunchFacts {
+        predecessor: Some(Predecessor::Terminating(other())),
         agent: Agent::Lost,
         ..ready(budget::SSM_READY + 1)
     };
@@ -204,90 +204,83 @@ fn a_rebooting_agent_does_not_shorten_the_fence() {
 }
 
 #[test]
-fn any_success_lets_the_instance_into_service() {
-    let success = || Progress::Succeeded(report());
+fn any_success_admits_the_instance() {
+    let success = || Verdict::Succeeded(report());
     let cases = [
         vec![success()],
         vec![success(), failed(Cause::Agent(ExitCode::Busy))],
         vec![failed(Cause::Command(CommandEnd::TimedOut)), success()],
-        vec![Progress::Executing, success()],
-        vec![Progress::Unclear, success()],
+        vec![Verdict::Executing, success()],
+        vec![Verdict::Pending, success()],
     ];
-    for progress in cases {
+    for verdict in cases {
         assert_eq!(
-            decided(&attempted(progress.clone())),
-            "continue",
-            "{progress:?}"
+            decided(&attempted(verdict.clone())),
+            "admit-restored",
+            "{verdict:?}"
         );
     }
 }
 
 #[test]
-fn the_success_that_did_the_work_is_the_one_that_is_told() {
+fn the_first_success_is_the_one_that_is_reported() {
     let mut found_done = report();
     found_done.outcome = RestoreOutcome::AlreadyRestored { backup_id: None };
-    let mut facts = attempted([
-        Progress::Succeeded(report()),
-        Progress::Succeeded(found_done),
-    ]);
+    let mut facts = attempted([Verdict::Succeeded(report()), Verdict::Succeeded(found_done)]);
     // SSM lists the newest first.
     facts.attempts.reverse();
-    let expected = Decision::Continue {
+    let expected = LaunchDecision::Admit {
         command_id: command_id(0),
         report: report(),
     };
-    assert_eq!(instance(&facts), expected);
+    assert_eq!(decide(&facts), expected);
 }
 
 #[test]
 fn a_fence_or_a_silent_agent_does_not_undo_a_success() {
-    let facts = Facts {
+    let facts = LaunchFacts {
         agent: Agent::Lost,
-        predecessor: Some(Predecessor::Leaving(other())),
-        ..attempted([Progress::Succeeded(report())])
+        predecessor: Some(Predecessor::Terminating(other())),
+        ..attempted([Verdict::Succeeded(report())])
     };
-    assert_eq!(decided(&facts), "continue");
+    assert_eq!(decided(&facts), "admit-restored");
 }
 
 #[test]
 fn only_a_command_with_signs_of_life_gets_a_heartbeat() {
     let cases = [
-        (Progress::Executing, Agent::Online, true),
-        (Progress::Executing, Agent::Lost, false),
-        (Progress::Executing, Agent::Unregistered, false),
-        (Progress::Unclear, Agent::Online, false),
+        (Verdict::Executing, Agent::Online, true),
+        (Verdict::Executing, Agent::Lost, false),
+        (Verdict::Executing, Agent::Unregistered, false),
+        (Verdict::Pending, Agent::Online, false),
     ];
-    for (progress, agent, heartbeat) in cases {
-        let facts = Facts {
+    for (verdict, agent, heartbeat) in cases {
+        let facts = LaunchFacts {
             agent,
-            ..attempted([failed(Cause::Agent(ExitCode::Busy)), progress.clone()])
+            ..attempted([failed(Cause::Agent(ExitCode::Busy)), verdict.clone()])
         };
         let command_id = command_id(1);
-        let expected = Decision::AlreadyRunning {
+        let expected = LaunchDecision::AlreadyRunning {
             command_id,
             heartbeat,
         };
-        assert_eq!(instance(&facts), expected, "{progress:?} {agent:?}");
+        assert_eq!(decide(&facts), expected, "{verdict:?} {agent:?}");
     }
 }
 
 #[test]
-fn nothing_is_kept_waiting_beyond_the_hard_cap() {
-    for progress in [
-        Progress::Executing,
-        Progress::Unclear,
-        Progress::Succeeded(report()),
+fn no_launch_outlasts_the_hard_cap() {
+    for verdict in [
+        Verdict::Executing,
+        Verdict::Pending,
+        Verdict::Succeeded(report()),
     ] {
-        let at = |waited| Facts {
-            attempts: attempts([progress.clone()]),
+        let at = |waited| LaunchFacts {
+            attempts: attempts([verdict.clone()]),
             ..ready(waited)
         };
-        assert_ne!(decided(&at(budget::HARD_CAP)), "HardCap", "{progress:?}");
-        assert_eq!(
-            decided(&at(budget::HARD_CAP + 1)),
-            "HardCap",
-            "{progress:?}"
-        );
+        assert_ne!(decided(&at(budget::HARD_CAP)), "HardCap", "{verdict:?}");
+        assert_eq!(decided(&at(budget::HARD_CAP + 1)), "HardCap", "{verdict:?}");
     }
 }
 
@@ -308,8 +301,8 @@ fn a_failed_restore_is_abandoned_for_its_newest_cause() {
         (vec![disk(), busy()], "DiskTooSmall"),
         (vec![busy(), disk()], "DiskTooSmall"),
         (vec![busy(), busy()], "Busy"),
-        (vec![busy(), Progress::Executing], "already-running"),
-        (vec![disk(), Progress::Unclear], "already-running"),
+        (vec![busy(), Verdict::Executing], "already-running"),
+        (vec![disk(), Verdict::Pending], "already-running"),
         (vec![failed(Cause::Contract)], "Contract"),
         (
             vec![failed(Cause::Command(CommandEnd::Cancelled))],
@@ -324,21 +317,21 @@ fn a_failed_restore_is_abandoned_for_its_newest_cause() {
             "CommandFailed",
         ),
     ];
-    for (progress, expected) in cases {
+    for (verdict, expected) in cases {
         assert_eq!(
-            decided(&attempted(progress.clone())),
+            decided(&attempted(verdict.clone())),
             expected,
-            "{progress:?}"
+            "{verdict:?}"
         );
     }
 }
 
 #[test]
-fn every_reason_says_what_happened_and_what_to_do() {
+fn every_reason_has_a_kind_a_remedy_and_a_text() {
     let problem = || "words".to_owned();
     let failure = |cause| Reason::RestoreFailed {
         command_id: command_id(0),
-        failure: Failure {
+        failure: CommandFailure {
             cause,
             message: problem(),
         },
@@ -369,10 +362,13 @@ fn every_reason_says_what_happened_and_what_to_do() {
         failure(Cause::Contract),
         failure(Cause::Agent(ExitCode::Stalled)),
     ];
-    let kinds: std::collections::BTreeSet<_> = reasons.iter().map(Reason::kind).collect();
+    let kinds: std::collections::BTreeSet<_> = reasons
+        .iter()
+        .map(|reason| reason.kind().as_str())
+        .collect();
     assert_eq!(kinds.len(), reasons.len(), "{kinds:?}");
     for reason in &reasons {
-        assert!(reason.remedy().ends_with('.'), "{reason:?}");
+        assert!(reason.kind().remedy().ends_with('.'), "{reason:?}");
         assert!(!reason.to_string().ends_with('.'), "{reason}");
     }
 }

@@ -1,0 +1,77 @@
+//! The function's answers: one JSON object with `outcome`, for operators and for tests.
+
+use serde::Serialize;
+use shared::answer::{Handled, Refused};
+use shared::id::ApplicationName;
+
+/// The result of one invocation.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// One instance was handled.
+    Handled(Handled),
+    /// A sweep.
+    Sweep {
+        /// One entry for each instance that was handled.
+        handled: Vec<Handled>,
+        /// How many failures the log has of this sweep.
+        failures: usize,
+    },
+    /// A request to resume launches.
+    Resumed {
+        /// The application.
+        application: ApplicationName,
+        /// Its group; more than one if several groups have the same tag by mistake.
+        groups: Vec<ResumedGroup>,
+    },
+    /// Nothing was done.
+    Refused(Refused),
+}
+
+impl From<Refused> for Answer {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// The result of a request to resume launches in one group.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ResumedGroup {
+    /// The group.
+    pub(crate) group: String,
+    /// Whether the group may launch now.
+    pub(crate) launches: Launches,
+    /// The same for a person.
+    pub(crate) message: &'static str,
+}
+
+/// Whether a group may launch after a request to resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Launches {
+    /// They were suspended by Rekindle and are resumed.
+    Resumed,
+    /// They were on trial; failures count from zero again.
+    NoLongerOnTrial,
+    /// They were not suspended.
+    WereNotSuspended,
+    /// They stay suspended: Rekindle did not suspend them.
+    SuspendedBySomebodyElse,
+}
+
+impl Launches {
+    /// Returns the explanation for a person.
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Self::Resumed => "Rekindle had suspended this group's launches, and has resumed them.",
+            Self::NoLongerOnTrial => {
+                "This group's launches were resumed before; failures count from zero again."
+            }
+            Self::WereNotSuspended => "This group's launches are not suspended.",
+            Self::SuspendedBySomebodyElse => {
+                "Rekindle did not suspend this group's launches, so it does not resume them. To resume them: \
+                 aws autoscaling resume-processes --scaling-processes Launch --auto-scaling-group-name <group>"
+            }
+        }
+    }
+}

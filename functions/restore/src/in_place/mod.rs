@@ -1,0 +1,236 @@
+//! In-place restores: an operator chose a backup for a node that serves.
+//!
+//! The operator asked the backup function, which first backs the node up. The operation of that backup names the choice, so
+//! the sweep finds every requested restore in SSM's list of commands, without any event.
+
+pub mod decide;
+
+use futures_util::try_join;
+use shared::aws::autoscaling::{self, Group, LifecycleState};
+use shared::aws::manifests::Manifests;
+use shared::aws::ssm::{self, CommandQuery, CommandRecord};
+use shared::command::{self, Candidate, Mode, RestoreCommand};
+use shared::context::Context;
+use shared::event::CommandStatus;
+use shared::failure::{self, Subject};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
+use shared::operation::{InPlace, Operation};
+use shared::report::{RestoreOutcome, RestoreReport};
+use shared::verdict::{self, Verdict};
+use shared::{Error, Result, agent, budget};
+use time::OffsetDateTime;
+use tracing::{field, info};
+
+use self::decide::{InPlaceDecision, InPlaceFacts};
+use crate::attempts::{self, RestoreAttempt};
+
+/// An in-place restore that an operator requested.
+#[derive(Debug, Clone)]
+pub(crate) struct InPlaceRequest<'a> {
+    restore: InPlace,
+    /// The instance whose data the restore replaces.
+    pub(crate) instance_id: InstanceId,
+    /// The application of its group; `None` if the instance has left its group.
+    pub(crate) application: Option<ApplicationName>,
+    group: Option<&'a Group>,
+}
+
+impl InPlaceRequest<'_> {
+    /// Returns the ids for the log.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            application: self.application.as_ref(),
+            group: self.group.map(|group| group.name.as_str()),
+            instance_id: Some(&self.instance_id),
+            backup_id: Some(&self.restore.chosen),
+            ..Subject::default()
+        }
+    }
+
+    fn operation(&self) -> Operation {
+        Operation::InPlaceRestore(self.restore.clone())
+    }
+}
+
+/// Returns the in-place restores that operators requested, as far back as their backups may be committed.
+pub(crate) async fn requested<'a>(
+    context: &Context,
+    groups: &'a [Group],
+    now: OffsetDateTime,
+) -> Result<Vec<InPlaceRequest<'a>>> {
+    let since = now - budget::seconds(budget::COMMIT_WINDOW);
+    let query = CommandQuery::new(&context.config.backup_document, since);
+    let backups = ssm::commands(&context.aws.ssm, query).await?;
+    let succeeded = backups.iter().filter(|record| record.status.is_success());
+    Ok(succeeded
+        .filter_map(|record| read_request(record, groups))
+        .collect())
+}
+
+fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<InPlaceRequest<'a>> {
+    let Ok(Operation::PreRestoreBackup(restore)) = command::operation(&record.parameters) else {
+        return None;
+    };
+    let instance_id = record.instance_ids.first()?.clone();
+    let group = groups.iter().find(|group| {
+        let mut members = group.members.iter();
+        members.any(|member| member.instance_id == instance_id)
+    });
+    Some(InPlaceRequest {
+        restore,
+        application: group.and_then(|group| group.application().ok().flatten()),
+        instance_id,
+        group,
+    })
+}
+
+/// Sends an in-place restore if it is due, and returns its command; `None` if it is not due.
+pub(crate) async fn send_if_due(
+    context: &Context,
+    request: &InPlaceRequest<'_>,
+    now: OffsetDateTime,
+) -> Result<Option<CommandId>> {
+    // Without a group, nothing proves which application's backups the instance may have.
+    let Some(application) = &request.application else {
+        return Ok(None);
+    };
+    let (restore, instance) = (&request.restore, &request.instance_id);
+    let manifests = Manifests {
+        client: &context.aws.s3,
+        bucket: &context.config.bucket,
+        application,
+    };
+    let (backed_up, attempts) = try_join!(
+        manifests.find(&restore.before),
+        attempts(context, request, now)
+    )?;
+    let facts = InPlaceFacts {
+        instance_id: instance.clone(),
+        serves: request.group.is_some_and(|group| serves(group, instance)),
+        backed_up: backed_up.is_some(),
+        attempts,
+    };
+    if decide::decide(&facts) != InPlaceDecision::Send {
+        return Ok(None);
+    }
+    // An operator may choose a quarantined backup, too.
+    let chosen = manifests.find(&restore.chosen).await?;
+    let (_, chosen) = chosen.ok_or_else(|| {
+        Error::Refused(format!(
+            "the backup {} that an operator chose for {instance} does not exist any more",
+            restore.chosen
+        ))
+    })?;
+    let command_id = send(context, request, chosen.candidate()).await?;
+    info!(
+        decision = "send-in-place-restore", %application, group = request.group.map(|group| field::display(&group.name)),
+        instance_id = %instance, %command_id, backup_id = %restore.chosen, "sent the restore that an operator requested"
+    );
+    Ok(Some(command_id))
+}
+
+fn serves(group: &Group, instance: &InstanceId) -> bool {
+    let in_service = |state: &LifecycleState| *state == LifecycleState::InService;
+    let mut serving = group.members.iter().filter(|it| in_service(&it.state));
+    serving.next().is_some_and(|it| it.instance_id == *instance) && serving.next().is_none()
+}
+
+async fn attempts(
+    context: &Context,
+    request: &InPlaceRequest<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<RestoreAttempt>> {
+    let (instance, operation) = (&request.instance_id, request.operation());
+    let since = now - budget::seconds(budget::COMMIT_WINDOW);
+    let query = CommandQuery::new(&context.config.restore_document, since).on(instance);
+    let commands = ssm::commands(&context.aws.ssm, query).await?;
+    let own = commands.into_iter().filter(|record| {
+        command::operation(&record.parameters).is_ok_and(|found| found == operation)
+    });
+    attempts::judge(context, instance, &operation, own).await
+}
+
+async fn send(
+    context: &Context,
+    request: &InPlaceRequest<'_>,
+    candidate: Candidate,
+) -> Result<CommandId> {
+    let agent = agent::publish(&context.aws, &context.config).await?;
+    let command = RestoreCommand {
+        operation_id: request.operation(),
+        mode: Mode::InPlace,
+        candidates: vec![candidate],
+    };
+    ssm::send(
+        &context.aws.ssm,
+        &context.config.restore_document,
+        std::slice::from_ref(&request.instance_id),
+        command.parameters(&agent, budget::RESTORE_EXECUTION),
+        budget::DELIVERY,
+        &format!("Rekindle: restore {} in place", request.restore.chosen),
+    )
+    .await
+}
+
+/// Logs the end of an in-place restore; does nothing if the command was none.
+pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> Result<()> {
+    let (command_id, instance_id) = (&finished.command_id, &finished.instance_id);
+    let Some(record) = ssm::command(&context.aws.ssm, command_id).await? else {
+        return Ok(());
+    };
+    let Ok(operation) = command::operation(&record.parameters) else {
+        return Ok(());
+    };
+    let Operation::InPlaceRestore(restore) = &operation else {
+        return Ok(());
+    };
+    let step = ssm::invocation(&context.aws.ssm, command_id, instance_id).await?;
+    let verdict = verdict::of_restore(&record.status, step.as_ref(), &operation);
+    if matches!(verdict, Verdict::Pending | Verdict::Executing) {
+        return Ok(());
+    }
+    let group = group_of(context, instance_id).await?;
+    let application = group.as_ref().and_then(|group| group.application().ok()?);
+    let subject = Subject {
+        application: application.as_ref(),
+        group: group.as_ref().map(|group| group.name.as_str()),
+        instance_id: Some(instance_id),
+        command_id: Some(command_id),
+        backup_id: Some(&restore.chosen),
+    };
+    match verdict {
+        Verdict::Succeeded(report) => log_restored(subject, &restore.before, &report),
+        Verdict::Failed(failure) => {
+            let message = "the in-place restore failed; the backup before it has the node's data";
+            let reason = format!("{} (backup before: {})", failure.message, restore.before);
+            failure::record(context, subject, failure.kind(), message, &reason);
+        }
+        Verdict::Pending | Verdict::Executing => {}
+    }
+    Ok(())
+}
+
+async fn group_of(context: &Context, instance: &InstanceId) -> Result<Option<Group>> {
+    let client = &context.aws.autoscaling;
+    match autoscaling::membership(client, instance).await? {
+        Some((name, _)) => autoscaling::group(client, &name).await,
+        None => Ok(None),
+    }
+}
+
+fn log_restored(subject: Subject<'_>, before: &BackupId, report: &RestoreReport) {
+    let rows = match &report.outcome {
+        RestoreOutcome::Restored { rows, .. } => Some(*rows),
+        RestoreOutcome::FirstBoot | RestoreOutcome::AlreadyRestored { .. } => None,
+    };
+    info!(
+        decision = "restored-in-place",
+        application = subject.application.map(field::display),
+        group = subject.group,
+        instance_id = subject.instance_id.map(field::display),
+        command_id = subject.command_id.map(field::display),
+        backup_id = subject.backup_id.map(field::display),
+        %before, rows, seconds = report.seconds, swap_seconds = report.swap_seconds,
+        "restored in place"
+    );
+}

@@ -1,0 +1,305 @@
+//! Decides about an instance in the launch hook, from facts alone: no calls, no clock, no log.
+
+use shared::aws::autoscaling::LifecycleState;
+use shared::budget;
+use shared::id::{ApplicationName, CommandId, InstanceId};
+use shared::report::RestoreReport;
+use time::OffsetDateTime;
+
+use shared::verdict::Verdict;
+
+use super::reason::Reason;
+use crate::attempts::RestoreAttempt;
+
+/// The facts about one instance, as one pass found them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchFacts {
+    /// When the facts were gathered.
+    pub now: OffsetDateTime,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// Its group; empty where no group has it.
+    pub group: String,
+    /// The instance's state in its group now, whatever the event says.
+    pub hook_state: HookState,
+    /// The application that the group's tag names, or the reason why it names none.
+    pub application: Result<ApplicationName, String>,
+    /// Whether the event is of an instance that keeps its id and loses its disk.
+    pub root_volume_replaced: bool,
+    /// When the instance was launched, or taken out of the warm pool.
+    pub launched_at: OffsetDateTime,
+    /// Another member of the group that may still write data.
+    pub predecessor: Option<Predecessor>,
+    /// The state of the instance's SSM agent.
+    pub agent: Agent,
+    /// The restore commands of this instance since its launch.
+    pub attempts: Vec<RestoreAttempt>,
+}
+
+/// The state of an instance in its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookState {
+    /// In the launch hook, on its way into service.
+    Waiting,
+    /// In the launch hook, on its way into the warm pool.
+    WaitingForWarmPool,
+    /// Any other state, by its name, or "in no group".
+    Elsewhere(String),
+}
+
+impl HookState {
+    /// Returns AWS' name of the state.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Waiting => LifecycleState::PendingWait.as_str(),
+            Self::WaitingForWarmPool => LifecycleState::WarmedPendingWait.as_str(),
+            Self::Elsewhere(state) => state,
+        }
+    }
+}
+
+/// Another member of the group that the restore has to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Predecessor {
+    /// It is terminating: its final backup may still come.
+    Terminating(InstanceId),
+    /// It is healthy and in service: its data are newer than every backup, and two nodes would serve one application.
+    Active(InstanceId),
+}
+
+impl Predecessor {
+    /// Returns the member's instance id.
+    pub fn instance_id(&self) -> &InstanceId {
+        match self {
+            Self::Terminating(instance_id) | Self::Active(instance_id) => instance_id,
+        }
+    }
+}
+
+/// The state of an instance's SSM agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// It never registered.
+    Unregistered,
+    /// It registered, but does not answer now.
+    Lost,
+    /// It answers.
+    Online,
+}
+
+/// The decision about one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LaunchDecision {
+    /// Do nothing: the instance does not wait in the launch hook any more.
+    AlreadyResolved {
+        /// Its state.
+        state: String,
+    },
+    /// Do not answer: the group names no application.
+    NotProtected {
+        /// The reason.
+        problem: String,
+    },
+    /// Let the instance pass into the warm pool without a restore: it serves nobody there.
+    PassIntoWarmPool,
+    /// Wait: the SSM agent does not answer yet.
+    WaitForAgent,
+    /// Wait behind the fence: a predecessor's final backup may still come.
+    WaitForPredecessor {
+        /// The predecessor.
+        predecessor: InstanceId,
+    },
+    /// The instance is ready for its restore: list the backups, then `candidates::choose` decides.
+    ChooseBackup {
+        /// The predecessor that is still terminating at the end of the fence's time limit.
+        fence_broken_by: Option<InstanceId>,
+    },
+    /// Send nothing: a restore is under way.
+    AlreadyRunning {
+        /// Its command.
+        command_id: CommandId,
+        /// Whether to extend the hook's timeout: the restore is visibly at work.
+        heartbeat: bool,
+    },
+    /// Admit the instance: the node is ready.
+    Admit {
+        /// The command that succeeded.
+        command_id: CommandId,
+        /// Its report.
+        report: RestoreReport,
+    },
+    /// Abandon the instance: it will not become a good node.
+    Abandon(Reason),
+}
+
+/// Returns the decision about one instance.
+pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
+    if let HookState::Elsewhere(state) = &facts.hook_state {
+        let state = state.clone();
+        return LaunchDecision::AlreadyResolved { state };
+    }
+    if let Err(problem) = &facts.application {
+        let problem = problem.clone();
+        return LaunchDecision::NotProtected { problem };
+    }
+    // The state decides, not the event's destination: a late event of an instance that entered the pool must not admit an
+    // empty instance that leaves it.
+    if facts.hook_state == HookState::WaitingForWarmPool {
+        return LaunchDecision::PassIntoWarmPool;
+    }
+    if facts.root_volume_replaced {
+        return LaunchDecision::Abandon(Reason::RootVolumeReplaced);
+    }
+    if let Some(decision) = on_attempts(facts) {
+        return decision;
+    }
+    match facts.agent {
+        Agent::Unregistered if facts.waited_longer_than(budget::SSM_READY) => {
+            return LaunchDecision::Abandon(Reason::AgentNeverCame);
+        }
+        Agent::Unregistered => return LaunchDecision::WaitForAgent,
+        Agent::Lost | Agent::Online => {}
+    }
+    let fence_holds = !facts.waited_longer_than(budget::FENCE);
+    let fence_broken_by = match &facts.predecessor {
+        Some(predecessor) if fence_holds => {
+            let predecessor = predecessor.instance_id().clone();
+            return LaunchDecision::WaitForPredecessor { predecessor };
+        }
+        Some(Predecessor::Active(active)) => {
+            return LaunchDecision::Abandon(Reason::PredecessorActive {
+                instance_id: active.clone(),
+            });
+        }
+        Some(Predecessor::Terminating(predecessor)) => Some(predecessor.clone()),
+        None => None,
+    };
+    if facts.agent == Agent::Lost {
+        return agent_silent(facts);
+    }
+    LaunchDecision::ChooseBackup { fence_broken_by }
+}
+
+/// Returns the decision about an instance whose agent registered, but takes no command now. A reboot may take as long as
+/// the hook waits without a heartbeat.
+pub fn agent_silent(facts: &LaunchFacts) -> LaunchDecision {
+    if facts.waited_longer_than(budget::SSM_READY + budget::FENCE) {
+        LaunchDecision::Abandon(Reason::AgentLost)
+    } else {
+        LaunchDecision::WaitForAgent
+    }
+}
+
+/// Returns the decision from the commands that were sent, or `None` if there are none.
+fn on_attempts(facts: &LaunchFacts) -> Option<LaunchDecision> {
+    let attempts = || facts.attempts.iter();
+    // A good node never waits this long for its answer. A success that old is from an earlier stay in the hook, and the
+    // disk may have been replaced since.
+    if attempts().len() > 0 && facts.waited_longer_than(budget::HARD_CAP) {
+        return Some(LaunchDecision::Abandon(Reason::HardCap));
+    }
+    let succeeded = || {
+        let successes = attempts().filter_map(|attempt| match &attempt.verdict {
+            Verdict::Succeeded(report) => Some((attempt, report)),
+            _ => None,
+        });
+        // The first one did the work; a later one found it done.
+        let (attempt, report) = successes.min_by_key(|(attempt, _)| attempt.requested_at)?;
+        Some(LaunchDecision::Admit {
+            command_id: attempt.command_id.clone(),
+            report: report.clone(),
+        })
+    };
+    let running = || {
+        let executing = attempts().find(|attempt| attempt.verdict == Verdict::Executing);
+        let pending = || attempts().find(|attempt| attempt.verdict == Verdict::Pending);
+        let attempt = executing.or_else(pending)?;
+        Some(LaunchDecision::AlreadyRunning {
+            command_id: attempt.command_id.clone(),
+            // SSM shows a dead agent's command as InProgress until its own timeouts have passed.
+            heartbeat: executing.is_some() && facts.agent == Agent::Online,
+        })
+    };
+    let failed = || {
+        let failures = attempts().filter_map(|attempt| match &attempt.verdict {
+            Verdict::Failed(failure) => Some((attempt, failure)),
+            _ => None,
+        });
+        // `Busy` means that another command held the node: that command's failure is the cause.
+        let (attempt, failure) =
+            failures.max_by_key(|(attempt, failure)| (!failure.is_busy(), attempt.requested_at))?;
+        Some(LaunchDecision::Abandon(Reason::RestoreFailed {
+            command_id: attempt.command_id.clone(),
+            failure: failure.clone(),
+        }))
+    };
+    succeeded().or_else(running).or_else(failed)
+}
+
+impl LaunchDecision {
+    /// Returns the decision's name in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AlreadyResolved { .. } => "already-resolved",
+            Self::NotProtected { .. } => "not-protected",
+            Self::PassIntoWarmPool => "pass-into-warm-pool",
+            Self::WaitForAgent => "wait-for-agent",
+            Self::WaitForPredecessor { .. } => "wait-for-predecessor",
+            Self::ChooseBackup { .. } => "choose-backup",
+            Self::AlreadyRunning { .. } => "already-running",
+            Self::Admit { .. } => "admit-restored",
+            Self::Abandon(_) => "abandon",
+        }
+    }
+
+    /// Returns the command that the decision concerns.
+    pub fn command_id(&self) -> Option<&CommandId> {
+        match self {
+            Self::AlreadyRunning { command_id, .. }
+            | Self::Admit { command_id, .. }
+            | Self::Abandon(Reason::RestoreFailed { command_id, .. }) => Some(command_id),
+            _ => None,
+        }
+    }
+}
+
+impl LaunchFacts {
+    /// Returns the facts about an instance that does not wait in the launch hook. Nothing else is known, or needed.
+    pub fn elsewhere(
+        instance_id: &InstanceId,
+        group: &str,
+        state: &str,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self {
+            now,
+            instance_id: instance_id.clone(),
+            group: group.to_owned(),
+            hook_state: HookState::Elsewhere(state.to_owned()),
+            application: Err("the group was not read".to_owned()),
+            root_volume_replaced: false,
+            launched_at: now,
+            predecessor: None,
+            agent: Agent::Unregistered,
+            attempts: Vec::new(),
+        }
+    }
+
+    /// Returns how long the instance has been waiting, in seconds.
+    pub fn waited_seconds(&self) -> i64 {
+        (self.now - self.launched_at).whole_seconds()
+    }
+
+    /// Returns whether the instance has to be abandoned now even if the breaker's calls fail: its hook would expire before
+    /// enough further tries.
+    pub fn breaker_patience_is_over(&self) -> bool {
+        self.waited_longer_than(budget::BREAKER_PATIENCE)
+    }
+
+    fn waited_longer_than(&self, limit: u32) -> bool {
+        self.now - self.launched_at > budget::seconds(limit)
+    }
+}
+
+#[cfg(test)]
+mod tests;

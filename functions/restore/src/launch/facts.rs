@@ -1,0 +1,225 @@
+//! The facts about a launching instance, read from AWS. Of the event, only the instance's id is used.
+
+use futures_util::try_join;
+use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState, Member};
+use shared::aws::manifests::Manifests;
+use shared::aws::ssm::{self, CommandQuery, Ping};
+use shared::aws::{catalog, state};
+use shared::context::Context;
+use shared::id::{ApplicationName, BackupId, InstanceId};
+use shared::layout::BackupState;
+use shared::operation::Operation;
+use shared::{Error, Result, budget, manifest};
+use time::OffsetDateTime;
+
+use super::candidates::{self, Backups, Committed, ManifestRead, Sources};
+use super::decide::{Agent, HookState, LaunchFacts, Predecessor};
+use crate::attempts::{self, RestoreAttempt};
+
+/// Facts of an earlier pass that do not change while an instance waits.
+#[derive(Debug, Clone)]
+pub(super) struct KnownLaunch {
+    group: String,
+    began_at: OffsetDateTime,
+}
+
+/// Returns the facts about one instance, and those of them that the next pass need not read again. `known` are those of an
+/// earlier pass.
+pub(super) async fn gather(
+    context: &Context,
+    instance: &InstanceId,
+    root_volume_replaced: bool,
+    known: Option<KnownLaunch>,
+) -> Result<(LaunchFacts, Option<KnownLaunch>)> {
+    let (autoscaling, now) = (&context.aws.autoscaling, OffsetDateTime::now_utc());
+    let group_name = if let Some(known) = &known {
+        known.group.clone()
+    } else {
+        let membership = autoscaling::membership(autoscaling, instance).await?;
+        let Some((group, state)) = membership else {
+            let facts = LaunchFacts::elsewhere(instance, "", "in no group", now);
+            return Ok((facts, None));
+        };
+        // Most events find the work done, by another delivery or by the sweep: those cost this one call.
+        if let HookState::Elsewhere(state) = hook_state(&state) {
+            let facts = LaunchFacts::elsewhere(instance, &group, &state, now);
+            return Ok((facts, None));
+        }
+        group
+    };
+    let began_at = async {
+        match &known {
+            Some(known) => Ok(Some(known.began_at)),
+            None => autoscaling::launched_at(autoscaling, &group_name, instance).await,
+        }
+    };
+    let (group, began_at, agent) = try_join!(
+        autoscaling::group(autoscaling, &group_name),
+        began_at,
+        agent(context, instance),
+    )?;
+    let attempts = attempts(context, instance, began_at, now).await?;
+    let members = group.as_ref().map_or(&[][..], |group| &group.members);
+    let own = members.iter().find(|it| it.instance_id == *instance);
+    let facts = LaunchFacts {
+        now,
+        instance_id: instance.clone(),
+        hook_state: own.map_or_else(
+            || HookState::Elsewhere("in no group".to_owned()),
+            |own| hook_state(&own.state),
+        ),
+        application: application_of(&group_name, group.as_ref()),
+        root_volume_replaced,
+        // A launch that the group has not recorded yet began just now.
+        launched_at: began_at.unwrap_or(now),
+        predecessor: predecessor(members, instance),
+        agent,
+        attempts,
+        group: group_name,
+    };
+    let known = began_at.map(|began_at| KnownLaunch {
+        group: facts.group.clone(),
+        began_at,
+    });
+    Ok((facts, known))
+}
+
+fn hook_state(state: &LifecycleState) -> HookState {
+    match state {
+        LifecycleState::PendingWait => HookState::Waiting,
+        LifecycleState::WarmedPendingWait => HookState::WaitingForWarmPool,
+        other => HookState::Elsewhere(other.to_string()),
+    }
+}
+
+fn application_of(
+    name: &str,
+    group: Option<&Group>,
+) -> std::result::Result<ApplicationName, String> {
+    let application = group
+        .map_or(Ok(None), Group::application)
+        .map_err(|error| error.chain())?;
+    application.ok_or_else(|| {
+        format!("the group {name:?} has the hook {LAUNCH_HOOK}, but no tag {APPLICATION_TAG}")
+    })
+}
+
+/// Returns the member that the restore has to wait for. One in service goes before one that is terminating: it has to
+/// terminate, too.
+fn predecessor(members: &[Member], instance: &InstanceId) -> Option<Predecessor> {
+    let others = || members.iter().filter(|it| it.instance_id != *instance);
+    // An unhealthy member is being replaced: if the group launches first, it terminates only after this launch.
+    let active = others().find(|it| it.state == LifecycleState::InService && it.healthy);
+    let terminating = || others().find(|it| it.state.is_terminating());
+    let active = active.map(|it| Predecessor::Active(it.instance_id.clone()));
+    active.or_else(|| terminating().map(|it| Predecessor::Terminating(it.instance_id.clone())))
+}
+
+async fn agent(context: &Context, instance: &InstanceId) -> Result<Agent> {
+    let pings = ssm::ping(&context.aws.ssm, std::slice::from_ref(instance)).await?;
+    Ok(match pings.get(instance) {
+        None => Agent::Unregistered,
+        Some(Ping::ConnectionLost) => Agent::Lost,
+        Some(Ping::Online) => Agent::Online,
+    })
+}
+
+async fn attempts(
+    context: &Context,
+    instance: &InstanceId,
+    began_at: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Result<Vec<RestoreAttempt>> {
+    // Without a record of the launch, every command that may belong to it counts.
+    let since = began_at.unwrap_or(now - budget::seconds(budget::HARD_CAP));
+    let query = CommandQuery::new(&context.config.restore_document, since).on(instance);
+    let commands = ssm::commands(&context.aws.ssm, query).await?;
+    let operation = Operation::LaunchRestore(instance.clone());
+    attempts::judge(context, instance, &operation, commands).await
+}
+
+/// Returns the sources for the application's restore.
+///
+/// # Errors
+/// Retryable errors only: a refusal by AWS is a fact, [`Backups::Unknown`].
+pub(super) async fn sources(context: &Context, facts: &LaunchFacts) -> Result<Sources> {
+    let application = application(facts)?;
+    let groups = autoscaling::protected_groups(&context.aws.autoscaling).await?;
+    let sharing = groups.into_iter().find(|group| {
+        // An empty group has no node, and a group with a malformed tag has no application.
+        let same_application = group
+            .application()
+            .is_ok_and(|other| other.as_ref() == Some(application));
+        group.name != facts.group && !group.members.is_empty() && same_application
+    });
+    Ok(Sources {
+        shared_with: sharing.map(|group| group.name),
+        backups: backups(context, facts).await?,
+    })
+}
+
+/// Returns the application of an instance that gets a restore; `decide` has refused an instance without one.
+fn application(facts: &LaunchFacts) -> Result<&ApplicationName> {
+    let application = facts.application.as_ref();
+    application.map_err(|problem| Error::Refused(problem.clone()))
+}
+
+/// Returns the application's backups.
+///
+/// # Errors
+/// Retryable errors only.
+pub(super) async fn backups(context: &Context, facts: &LaunchFacts) -> Result<Backups> {
+    match list_backups(context, facts).await {
+        Err(error) if !error.retryable() => Ok(Backups::Unknown(error.chain())),
+        listed => listed,
+    }
+}
+
+async fn list_backups(context: &Context, facts: &LaunchFacts) -> Result<Backups> {
+    let (application, now) = (application(facts)?, facts.now);
+    let (client, bucket) = (&context.aws.s3, &context.config.bucket);
+    let (state, most) = (BackupState::Committed, candidates::MOST_MANIFESTS);
+    let newest = catalog::newest(client, bucket, application, state, most, now).await?;
+    if newest.is_empty() {
+        return Ok(match state::read(&context.aws.ssm, application).await {
+            Ok(None) => Backups::NeverAny,
+            // A parameter that cannot be parsed exists all the same: there were backups.
+            Ok(Some(_)) | Err(Error::Contract { .. }) => Backups::Gone,
+            Err(error) => return Err(error),
+        });
+    }
+    let manifests = Manifests {
+        client,
+        bucket,
+        application,
+    };
+    let mut committed = Vec::new();
+    for backup_id in newest {
+        let manifest = read_manifest(manifests, &backup_id).await?;
+        committed.push(Committed {
+            backup_id,
+            manifest,
+        });
+        if candidates::is_enough(&committed) {
+            break;
+        }
+    }
+    Ok(Backups::Committed(committed))
+}
+
+async fn read_manifest(manifests: Manifests<'_>, backup: &BackupId) -> Result<ManifestRead> {
+    match manifests.read(BackupState::Committed, backup).await {
+        Ok(Some(manifest)) => Ok(ManifestRead::Readable {
+            candidate: manifest.candidate(),
+            instance_id: manifest.index.node.instance_id,
+        }),
+        Ok(None) => Ok(ManifestRead::Unreadable(
+            "it was deleted after it was listed".to_owned(),
+        )),
+        Err(error) if manifest::is_newer_schema(&error) => {
+            Ok(ManifestRead::NewerSchema(error.chain()))
+        }
+        Err(error @ Error::Contract { .. }) => Ok(ManifestRead::Unreadable(error.chain())),
+        Err(error) => Err(error),
+    }
+}
