@@ -14,7 +14,7 @@ TRIGGERS = {
     "pin": None,
     "reject-quarantined": None,
     "restore-backup": None,
-    "restore-before": None,
+    "restore-backup-before": None,
     "resume": None,
     "unpin": None,
     "backup-": "BackupFunctionBackupFinished",
