@@ -1,4 +1,4 @@
-# Rekindle. Each target with a comment of its own is shown by `make help`.
+# `make help` lists the targets that have a `##` comment.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,41 +10,40 @@ VENV := .venv
 ARGS ?=
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export SAM_CLI_TELEMETRY := 0
 
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Play the whole story on this machine: back up, lose the node, restore (ARGS="--rows N --seed N --node docker")
+demo: build ## Run the whole scenario on this machine: back up, lose the node, restore (ARGS="--rows N --seed N --node docker")
 	target/debug/demo $(ARGS)
 
 .PHONY: local
-local: build ## Leave a protected group running in the local AWS stand-in, with lines to paste for the aws CLI
+local: build ## Run a protected group in the local AWS stand-in until Ctrl-C; prints commands for the aws CLI
 	target/debug/standin $(ARGS)
 
 .PHONY: test
-test: build venv ## Run every test: the shipped binaries on real Postgres, and the template's checks
+test: build venv ## Run every test: the shipped binaries on real Postgres, and the checks of template.yaml
 	cargo test --locked --workspace 2>&1 | tee target/test.log
 	tests/template/run.sh 2>&1 | tee target/test-template.log
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } \
 	  / passed in / { for (i = 2; i <= NF; i++) if ($$i ~ /^passed/) passed += $$(i - 1) } \
 	  END { printf "%d passed, %d failed\n", passed, failed }' target/test.log target/test-template.log
-	@docker version >/dev/null 2>&1 || echo "Skipped: what runs in containers, since no Docker Engine answers."
+	@docker version >/dev/null 2>&1 || echo "Skipped the tests that need containers: no Docker Engine responds."
 
 .PHONY: fuzz
-fuzz: ## Search for inputs that break a promise, guided by coverage (ARGS=seconds for each target; 60)
+fuzz: ## Run coverage-guided fuzzing of everything that is parsed (ARGS=seconds per target; default 60)
 	@command -v c++ >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends build-essential; }
 	tests/fuzz.sh $(ARGS)
 
 .PHONY: model
-model: build ## Look at every state of the protocol's model that a bound allows (ARGS="--size N --only NAME")
+model: build ## Check every state of the protocol's model within bounds (ARGS="--size N --only NAME")
 	target/debug/model $(ARGS)
 
-# Without any network but this machine's own, where that can be had: recovery needs nothing else.
+# If possible, runs in a network namespace with only the loopback interface: recovery must not need any other network.
 .PHONY: chaos
-chaos: build ## Let everything of a list go wrong, one thing at a time (ARGS="--seed N --runs N --only NAME")
+chaos: build ## Inject every fault of the catalogue, one at a time (ARGS="--seed N --runs N --only NAME")
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends faketime; }
 	@if [ "$$(id -u)" = 0 ] && unshare --net ip link set lo up 2>/dev/null; then \
 	  exec unshare --net sh -c 'ip link set lo up && exec target/debug/chaos "$$@"' chaos $(ARGS); \
@@ -52,16 +51,17 @@ chaos: build ## Let everything of a list go wrong, one thing at a time (ARGS="--
 	  exec target/debug/chaos $(ARGS); \
 	fi
 
-# The programs as AWS runs them. The stand-in beside them is the tests' own: what it does with every byte is optimised, too.
+# The programs are built as AWS runs them. The stand-in is a debug build, but its code that processes every byte is
+# optimised, too.
 .PHONY: bench
-bench: build venv ## Measure against other programs in the same run (ARGS="--large --only 'restore of 800' --runs N")
+bench: build venv ## Measure Rekindle against other programs in the same run (ARGS="--large --only 'restore of 800' --runs N")
 	cargo build --locked --release -p backup -p restore -p hello
 	cargo build --locked --profile node -p rekindle-node
-	@command -v perf >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends linux-perf; } || echo "No profiles: perf is missing."
+	@command -v perf >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends linux-perf; } || echo "perf is missing, so no profiles are recorded."
 	target/debug/bench $(ARGS)
 
 .PHONY: lint
-lint: venv ## Format, clippy, documentation, dependencies, scripts: everything CI refuses
+lint: venv ## Run all static checks of CI: format, clippy, documentation, dependencies, scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
@@ -71,19 +71,19 @@ lint: venv ## Format, clippy, documentation, dependencies, scripts: everything C
 	target/tools/bin/cargo-deny check bans licenses sources
 
 .PHONY: package
-package: venv ## Build both functions and the agent as AWS runs them (x86_64), by cargo-lambda, into dist/
+package: venv ## Build both functions and the agent for AWS (x86_64) into dist/, with cargo-lambda
 	cargo lambda build --locked --release --x86-64 --lambda-dir dist -p backup -p restore
 	cargo lambda build --locked --release --x86-64 --lambda-dir dist -p backup -p restore --output-format zip
 	mkdir -p dist/agent
 	$(MAKE) -C layer build-AgentLayer ARTIFACTS_DIR=$(CURDIR)/dist/agent
 
-# Everything at once, so that demo and test share one build: with fewer packages or targets, cargo would choose other
-# features of the AWS SDK and compile it again.
+# Builds all packages and targets, so that demo and test share one build. With fewer, cargo would select other features
+# of the AWS SDK and compile it again.
 .PHONY: build
 build: postgres
 	cargo build --locked --workspace --all-targets
 
-# What a fresh Debian machine may lack. Nothing else is installed outside this folder.
+# Installs what a new Debian machine may lack. Nothing else is installed outside this folder.
 .PHONY: postgres
 postgres:
 	@missing=; \
@@ -94,7 +94,7 @@ postgres:
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $$missing; }
 
-# The aws CLI and the template's linters, pinned, in a virtual environment of the project's own.
+# A virtual environment with pinned versions of the aws CLI and the template's linters.
 .PHONY: venv
 venv: $(VENV)/installed
 $(VENV)/installed: tests/template/requirements.txt

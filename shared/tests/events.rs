@@ -127,7 +127,7 @@ mod tests {
             r#"RestoreBackup { application: ApplicationName("dtr"), backup_id: Some(BackupId("20261123T021500.000Z")), before: None }"#,
         ),
         (
-            "restore-before",
+            "restore-backup-before",
             r#"RestoreBackup { application: ApplicationName("dtr"), backup_id: None, before: Some(2026-11-23 2:00:00.0 +00:00:00) }"#,
         ),
         (

@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures that the tests share."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from template import Template
 
 @pytest.fixture(scope="session")
 def shipped():
-    """The template as it is deployed."""
+    """Returns template.yaml as it is deployed."""
     return Template.shipped()

@@ -1,4 +1,4 @@
-"""IAM: what actions exist, and what a set of statements comes to for one request."""
+"""IAM: which actions exist, and whether a set of statements allows one request."""
 
 import fnmatch
 import functools
@@ -6,13 +6,14 @@ import json
 from importlib import resources
 
 
-def listed(value):
+def as_list(value):
+    """Returns the value as a list; IAM accepts a single value in place of a list of one."""
     return value if isinstance(value, list) else [value]
 
 
 @functools.cache
 def _services():
-    """AWS' service authorization reference, as parliament carries it."""
+    """Returns AWS' service authorization reference from parliament's package."""
     text = (resources.files("parliament") / "iam_definition.json").read_text()
     return {service["prefix"]: service for service in json.loads(text)}
 
@@ -25,6 +26,7 @@ def _privilege(action):
 
 
 def exists(action):
+    """Returns whether AWS has the action."""
     service, _, name = action.partition(":")
     if name == "*":
         return service in _services()
@@ -32,13 +34,13 @@ def exists(action):
 
 
 def resource_types(action):
-    """The types of resources that a statement could name for an action."""
+    """Returns the resource types that a statement can name for an action."""
     kinds = {r["resource_type"].strip("*") for r in _privilege(action)["resource_types"]}
     return sorted(kinds - {""})
 
 
 def all_statements(resolved):
-    """Every statement of a resolved template, with the name of where it stands."""
+    """Yields every statement of a resolved template, with the names of its resource and its Sid."""
     for name, resource in resolved.resources.items():
         properties = resource.get("Properties", {})
         documents = [p["PolicyDocument"] for p in properties.get("Policies", [])]
@@ -49,27 +51,27 @@ def all_statements(resolved):
 
 
 def allows(statements, action, resource, **context):
-    """Decides one request. Keys of the context are written with `__` for `:`."""
+    """Returns whether the statements allow one request. Keys of the context have `__` in place of `:`."""
     context = {key.replace("__", ":"): value for key, value in context.items()}
     effects = {
         statement["Effect"]
         for statement in statements
-        if any(fnmatch.fnmatchcase(action.lower(), a.lower()) for a in listed(statement["Action"]))
-        and any(fnmatch.fnmatchcase(resource, r) for r in listed(statement["Resource"]))
+        if any(fnmatch.fnmatchcase(action.lower(), a.lower()) for a in as_list(statement["Action"]))
+        and any(fnmatch.fnmatchcase(resource, r) for r in as_list(statement["Resource"]))
         and _conditions_hold(statement.get("Condition", {}), context)
     }
     return "Allow" in effects and "Deny" not in effects
 
 
 def denies(statements, action, resource, **context):
-    """Tells whether a request is denied outright, as a bucket's policy does."""
+    """Returns whether the statements deny a request explicitly, as a bucket policy does."""
     as_allowed = [{"Effect": "Allow", "Action": "*", "Resource": "*"}, *statements]
     return not allows(as_allowed, action, resource, **context)
 
 
 def _conditions_hold(conditions, context):
     return all(
-        _holds(operator, context.get(key), listed(values)) for operator, keys in conditions.items() for key, values in keys.items()
+        _holds(operator, context.get(key), as_list(values)) for operator, keys in conditions.items() for key, values in keys.items()
     )
 
 
@@ -84,4 +86,4 @@ def _holds(operator, value, wanted):
         return value in wanted
     if operator in ("StringLike", "ArnLike"):
         return any(fnmatch.fnmatchcase(value, pattern) for pattern in wanted)
-    raise ValueError(f"the condition {operator} is not known to the tests")
+    raise ValueError(f"the tests do not implement the condition operator {operator}")

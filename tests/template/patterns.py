@@ -1,15 +1,18 @@
-"""EventBridge's event patterns, as far as this project uses them. What it does not know is an error, not a match."""
+"""Matches EventBridge's event patterns, as far as this project uses them. Anything else in a pattern is an error."""
 
 
 def matches(pattern, event):
-    """Tells whether a rule with this pattern is triggered: every field must have one of the pattern's values."""
+    """Returns whether the pattern matches the event: every field must have one of the pattern's values.
+
+    Raises `ValueError` if AWS refuses the pattern, or if this matcher does not implement it.
+    """
     for field, wanted in pattern.items():
         if isinstance(wanted, dict):
             inner = event.get(field)
             if not isinstance(inner, dict) or not matches(wanted, inner):
                 return False
         elif not isinstance(wanted, list) or not wanted:
-            raise ValueError(f"{field}: AWS refuses {wanted!r}, a pattern's value is a list that is not empty")
+            raise ValueError(f"{field}: AWS refuses {wanted!r}: a pattern's value must be a list that is not empty")
         elif not _any(wanted, event.get(field)):
             return False
     return True
@@ -19,8 +22,8 @@ def _any(wanted, value):
     values = value if isinstance(value, list) else [value]
     for choice in wanted:
         if isinstance(choice, dict):
-            raise ValueError(f"the filter {choice!r} is not known to this matcher")
-        # Types count: the number 1 is not the text "1".
+            raise ValueError(f"this matcher does not implement the filter {choice!r}")
+        # EventBridge compares types, too: the number 1 does not match the string "1".
         if any(type(choice) is type(item) and choice == item for item in values):
             return True
     return False

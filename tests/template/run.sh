@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks template.yaml and everything that has to agree with it. `make test` calls it, with the tools in .venv and the
-# agent in target/debug; VENV and REKINDLE_NODE say otherwise.
+# Checks template.yaml and everything that must agree with it. `make test` runs it with the tools in .venv and the agent
+# in target/debug. The variables VENV and REKINDLE_NODE override these paths.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

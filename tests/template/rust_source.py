@@ -1,7 +1,7 @@
-"""What the Rust sources call and name, read from their text.
+"""Finds AWS calls, constants and metrics in the text of the Rust sources.
 
-The AWS SDK names a method after its operation, and botocore knows every operation, so a call is recognised without
-compiling anything: `.send_command()` in a file that uses `aws_sdk_ssm` is ssm:SendCommand.
+The AWS SDK names each method after its operation, and botocore lists all operations, so calls are found without a
+compiler: `.send_command()` in a file that uses `aws_sdk_ssm` is ssm:SendCommand.
 """
 
 import functools
@@ -19,13 +19,13 @@ _TESTS = re.compile(r"^#\[cfg\(test\)\]\n *mod \w+ \{", re.MULTILINE)
 
 @functools.cache
 def operations(service):
-    """Every operation of a service by its name in snake case."""
+    """Returns every operation of a service, by its name in snake case."""
     model = Session().get_service_model(service)
     return {xform_name(name): name for name in model.operation_names}
 
 
 def source(path):
-    """A file's text without its tests and comments."""
+    """Returns a file's text without tests and comments."""
     text = path.read_text()
     tests = _TESTS.search(text)
     text = text[: tests.start()] if tests else text
@@ -33,25 +33,25 @@ def source(path):
 
 
 def sources(folder):
-    """Every file of a folder that is compiled into the product, by path."""
+    """Returns the text of every file of a folder that is compiled into the product, by path."""
     files = sorted((ROOT / folder).rglob("*.rs"))
     tests = {"testing.rs"}
     return {file: source(file) for file in files if not file.stem.endswith("tests") and file.name not in tests}
 
 
 def called(text, service):
-    """The operations of a service that a text calls."""
+    """Returns the operations of a service that a text calls."""
     known = operations(service)
     return {f"{service}:{known[name]}" for name in re.findall(r"\.\s*([a-z0-9_]+)\(\)", text) if name in known}
 
 
-def service_of(text):
-    """The services whose SDK a file uses."""
+def services_of(text):
+    """Returns the services whose SDK a text uses."""
     return {service for crate, service in SERVICES.items() if crate in text}
 
 
 class Shared:
-    """The contract crate, function by function, so that only what a program reaches counts as called by it."""
+    """The crate `shared`, function by function, so that a program counts as calling only what it reaches."""
 
     def __init__(self):
         self.functions = {}
@@ -61,12 +61,12 @@ class Shared:
             ends = [start for start, _ in starts[1:]] + [len(text)]
             for (start, name), end in zip(starts, ends):
                 body = text[start:end]
-                calls = set().union(*(called(body, service) for service in service_of(text)))
-                self.functions.setdefault((module, name), (set(), [])) [0].update(calls)
+                calls = set().union(*(called(body, service) for service in services_of(text)))
+                self.functions.setdefault((module, name), (set(), []))[0].update(calls)
                 self.functions[module, name][1].append(body)
 
     def reached_from(self, text, module=None):
-        """The functions that a text names, and all that those name."""
+        """Returns the functions that a text names, and all functions that those name in turn."""
         found, waiting = set(), [(text, module)]
         while waiting:
             text, module = waiting.pop()
@@ -87,12 +87,12 @@ def shared():
 
 
 def operations_of(folder):
-    """Every AWS operation that a program calls, by itself or through the contract crate."""
+    """Returns every AWS operation that a program calls, directly or through the crate `shared`."""
     texts = sources(folder)
     found = set()
     for text in texts.values():
-        # A client is often made in one file and used in another, so the whole program counts.
-        for service in set().union(*map(service_of, texts.values())):
+        # One file often creates a client and another one uses it, so each file is searched for all services' calls.
+        for service in set().union(*map(services_of, texts.values())):
             found |= called(text, service)
         for key in shared().reached_from(text):
             found |= shared().functions[key][0]
@@ -100,7 +100,7 @@ def operations_of(folder):
 
 
 def reads_versions(folder):
-    """Tells whether a program asks S3 for a certain version of an object."""
+    """Returns whether a program reads a certain version of an S3 object."""
     text = "\n".join(sources(folder).values())
     own = re.search(r"\.(set_)?version_id\(\s*\w", text)
     through_shared = re.search(r"\bs3::(read|head)\((?:[^;]*?)version", text)
@@ -108,19 +108,19 @@ def reads_versions(folder):
 
 
 def environment_names():
-    """The variables that the functions read, with the constant's name."""
+    """Returns the environment variables that the functions read, by the name of their constant."""
     text = source(ROOT / "shared/src/env.rs")
     return dict(re.findall(r'pub const (\w+): &str = "(REKINDLE_\w+)"', text))
 
 
 def budget():
-    """The numbers of the timing budget."""
+    """Returns the constants of the timing budget."""
     text = source(ROOT / "shared/src/budget.rs")
     return {name: int(value.replace("_", "")) for name, value in re.findall(r"pub const (\w+): u32 = ([0-9_]+);", text)}
 
 
 def metrics():
-    """The metrics that the functions print, with the dimensions that each is printed with."""
+    """Returns the metrics that the functions print, with the sets of dimensions of each."""
     text = source(ROOT / "shared/src/metrics.rs")
     measured = {name: {("Application",)} for name in re.findall(r'Self::\w+ => "(\w+)"', text) if name not in UNITS}
     failures = re.search(r'"Name": "(Failures)"', text)

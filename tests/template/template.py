@@ -22,7 +22,7 @@ PSEUDO = {
     "AWS::StackName": "rekindle",
     "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/rekindle/00000000",
 }
-# The one parameter without a default.
+# The only parameter without a default.
 BUCKET = {"BackupBucketName": "rekindle-backups"}
 NODE = {
     "VpcId": "vpc-0123456789abcdef0",
@@ -31,14 +31,14 @@ NODE = {
 }
 OPTIONS = {
     "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
-    "BulkDataBucketName": "rekindle-images",
+    "BulkDataBucketName": "rekindle-bulk-data",
 }
-_NOTHING = object()
+_NO_VALUE = object()
 _VARIABLE = re.compile(r"\$\{(!?)([A-Za-z0-9:.]+)\}")
 
 
 class Template:
-    """One text of template.yaml."""
+    """A text of template.yaml, possibly with a defect."""
 
     def __init__(self, text):
         self.text = text
@@ -49,19 +49,19 @@ class Template:
         return cls((ROOT / "template.yaml").read_text())
 
     def with_defect(self, before, after):
-        """Returns the template with one place changed; the place must be there exactly once, or `before` says how."""
-        assert self.text.count(before) == 1, f"{self.text.count(before)} times in template.yaml: {before!r}"
+        """Returns the template with `before` replaced by `after`. `before` must occur exactly once."""
+        assert self.text.count(before) == 1, f"template.yaml contains {before!r} {self.text.count(before)} times, not once"
         return Template(self.text.replace(before, after))
 
     @functools.cached_property
     def expanded(self):
-        """The transform's result for the defaults."""
+        """The result of the SAM transform for the default parameters."""
         return self.expand({})
 
     def expand(self, parameters):
-        """The transform's result, offline. What `sam build` would upload stands for itself.
+        """Returns the result of the SAM transform, without network. Placeholders replace the artifacts of `sam build`.
 
-        The transform looks some parameters up in mappings by itself, so a result holds for their values alone.
+        The transform itself looks up some parameters in mappings, so the result is valid only for these parameters.
         """
         os.environ.setdefault("AWS_DEFAULT_REGION", REGION)
         template = copy.deepcopy(self.raw)
@@ -73,23 +73,23 @@ class Template:
             def load(self):
                 return {}
 
-        # The transform writes into what it is given.
+        # The transform modifies its input, so the result is copied.
         return json.loads(json.dumps(transform(template, {**BUCKET, **parameters}, NoManagedPolicies())))
 
     def resolved(self, **parameters):
-        """What CloudFormation would make of the expanded template: resources that exist, without functions."""
+        """Returns the template as CloudFormation resolves it: existing resources only, intrinsic functions evaluated."""
         return Resolution(self.expanded, {**BUCKET, **NODE, **parameters})
 
 
 class Resolution:
-    """The values of intrinsic functions under one choice of parameters."""
+    """An expanded template with its intrinsic functions evaluated for one set of parameters."""
 
     def __init__(self, template, parameters):
         self.template = template
         self.values = {}
         for name, declared in template["Parameters"].items():
             value = parameters.get(name, declared.get("Default"))
-            assert value is not None, f"parameter {name} has neither a value nor a default"
+            assert value is not None, f"the parameter {name} has neither a value nor a default"
             self.values[name] = str(value)
         self.resources = {
             name: self.value(resource)
@@ -104,7 +104,7 @@ class Resolution:
         return condition is None or self.value(self.template["Conditions"][condition])
 
     def refusals(self):
-        """The assertions of Rules that these parameters break, in CloudFormation's words for the operator."""
+        """Returns the descriptions of all assertions in Rules that these parameters violate."""
         return [
             assertion["AssertDescription"]
             for rule in self.template["Rules"].values()
@@ -115,14 +115,14 @@ class Resolution:
 
     def reference(self, name):
         if name == "AWS::NoValue":
-            return _NOTHING
+            return _NO_VALUE
         if name in PSEUDO:
             return PSEUDO[name]
         if name in self.values:
             return self.values[name]
         assert name in self.template["Resources"], f"undefined reference {name}"
         resource = self.template["Resources"][name]
-        # A document's reference is the name that it was given.
+        # Ref of a document returns its name.
         return self.value(resource["Properties"].get("Name", name)) if resource["Type"] == "AWS::SSM::Document" else name
 
     def attribute(self, path):
@@ -141,7 +141,7 @@ class Resolution:
     def value(self, node):
         if isinstance(node, list):
             values = [self.value(item) for item in node]
-            return [value for value in values if value is not _NOTHING]
+            return [value for value in values if value is not _NO_VALUE]
         if not isinstance(node, dict):
             return node
         if len(node) == 1:
@@ -152,10 +152,10 @@ class Resolution:
             if key == "Condition" and isinstance(argument, str):
                 return self.holds(argument)
             if key.startswith("Fn::"):
-                assert function, f"{key} is not known to the tests"
+                assert function, f"the tests do not implement {key}"
                 return function(argument)
         values = {key: self.value(item) for key, item in node.items()}
-        return {key: value for key, value in values.items() if value is not _NOTHING}
+        return {key: value for key, value in values.items() if value is not _NO_VALUE}
 
     def _if(self, argument):
         condition, yes, no = argument

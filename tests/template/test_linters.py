@@ -1,4 +1,4 @@
-"""The linters have nothing to say but what exceptions.yaml lists."""
+"""The linters report nothing but the findings in exceptions.yaml."""
 
 import json
 import os
@@ -16,6 +16,7 @@ ENVIRONMENT = {**os.environ, "AWS_DEFAULT_REGION": REGION, "SAM_CLI_TELEMETRY": 
 
 
 def run(*command):
+    """Returns exit status and output of a command."""
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT)
     return result.returncode, result.stdout + result.stderr
 
@@ -26,6 +27,7 @@ def expanded_file(shipped, tmp_path_factory):
 
 
 def written(template, folder):
+    """Writes the expanded template to a file and returns its path."""
     file = folder / "template.json"
     file.write_text(json.dumps(template.expanded, indent=1))
     return file
@@ -35,7 +37,7 @@ def cfn_lint(file):
     return run(TOOLS / "cfn-lint", "--regions", REGION, "--template", file)
 
 
-def test_cfn_lint_has_nothing_to_say(expanded_file):
+def test_cfn_lint_has_no_findings(expanded_file):
     assert cfn_lint(expanded_file) == (0, "")
 
 
@@ -58,24 +60,25 @@ def test_sam_accepts_the_template():
     assert (status, "is a valid SAM Template" in output) == (0, True), output
 
 
-def test_checkov_says_what_is_excepted(expanded_file):
+def test_checkov_reports_exactly_the_accepted_findings(expanded_file):
     checkov = os.environ.get("CHECKOV", TOOLS.parent / "checkov/bin/checkov")
     _, output = run(checkov, "--file", expanded_file, "--framework", "cloudformation", "--skip-download", "--quiet", "--output", "json")
     report = json.loads(output[output.index("{") :])
     assert report["summary"]["passed"] > 50 and report["summary"]["parsing_errors"] == 0
-    said = {(check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]}
-    excepted = {(c, r) for entry in load_yaml("exceptions.yaml")["checkov"] for c in entry["checks"] for r in entry["resources"]}
-    assert said == excepted
+    reported = {(check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]}
+    accepted = {(c, r) for entry in load_yaml("exceptions.yaml")["checkov"] for c in entry["checks"] for r in entry["resources"]}
+    assert reported == accepted
 
 
 def role_findings(template: Template):
-    everything = {
+    """Yields parliament's findings: the issue, the role, and the action or the detail."""
+    all_options = {
         **OPTIONS,
         "ReplicaBucketArn": "arn:aws:s3:::replica",
-        "BulkDataReplicaBucketArn": "arn:aws:s3:::images-replica",
+        "BulkDataReplicaBucketArn": "arn:aws:s3:::bulk-data-replica",
         "ReplicaKmsKeyArn": OPTIONS["KmsKeyArn"],
     }
-    for name, role in template.resolved(**everything).of_type("AWS::IAM::Role").items():
+    for name, role in template.resolved(**all_options).of_type("AWS::IAM::Role").items():
         for policy in role["Policies"]:
             for finding in parliament.analyze_policy_string(json.dumps(policy["PolicyDocument"])).findings:
                 details = finding.detail if isinstance(finding.detail, list) else [finding.detail]
@@ -83,10 +86,10 @@ def role_findings(template: Template):
                     yield finding.issue, name, detail.get("action", str(detail)) if isinstance(detail, dict) else str(detail)
 
 
-def test_parliament_says_what_is_excepted(shipped):
+def test_parliament_reports_exactly_the_accepted_findings(shipped):
     entries = load_yaml("exceptions.yaml")["parliament"]
-    excepted = {(issue, role, entry["about"]) for entry in entries for issue in entry["issues"] for role in entry["roles"]}
-    assert set(role_findings(shipped)) == excepted
+    accepted = {(issue, role, entry["about"]) for entry in entries for issue in entry["issues"] for role in entry["roles"]}
+    assert set(role_findings(shipped)) == accepted
 
 
 def test_parliament_finds_a_misspelt_action(shipped):

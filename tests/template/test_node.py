@@ -1,4 +1,4 @@
-"""What user data makes of the parameters, read by those who will read it on a node."""
+"""User data for several sets of parameters, checked with the programs that read it on a node."""
 
 import json
 import os
@@ -15,25 +15,26 @@ AGENT = Path(os.environ.get("REKINDLE_NODE", ROOT / "target/debug/rekindle-node"
 
 PARAMETERS = {
     "the defaults": {},
-    "a server that starts by itself": {"StartPostgresCommand": "", "StopCommand": "", "HealthCommand": ""},
-    "no images": {"SavedImageContainers": ""},
-    "no commands at all": {"StartPostgresCommand": "", "StartCommand": "", "StopCommand": "", "HealthCommand": ""},
-    "arguments with quotes and blanks": {"StartCommand": """["bash", "-c", 'docker start "a b" && echo "it''s"']""".replace("''", "")},
-    "some databases, a slow start": {"PostgresDatabases": "registry,notary-server", "HealthSeconds": "600"},
+    "Postgres starts by itself": {"StartPostgresCommand": "", "StopCommand": "", "HealthCommand": ""},
+    "no saved images": {"SavedImageContainers": ""},
+    "no commands": {"StartPostgresCommand": "", "StartCommand": "", "StopCommand": "", "HealthCommand": ""},
+    "arguments with quotes and spaces": {"StartCommand": """["bash", "-c", 'docker start "a b" && echo "it''s"']""".replace("''", "")},
+    "a list of databases, a slow start": {"PostgresDatabases": "registry,notary-server", "HealthTimeoutSeconds": "600"},
     "one path, another application": {"ConfigurationPaths": "/etc/harbor", "ApplicationName": "harbor-2", "PostgresUser": "app_user"},
 }
 
 
 def check(tmp_path, settings):
+    """Runs `rekindle-node check` on the settings."""
     file = tmp_path / "etc/rekindle/node.toml"
     file.parent.mkdir(parents=True)
     file.write_text(settings)
-    assert AGENT.exists(), f"{AGENT} is missing: run `cargo build --bins`, or say where the agent is in REKINDLE_NODE"
+    assert AGENT.exists(), f"{AGENT} is missing: run `cargo build --bins`, or set REKINDLE_NODE to the path of the agent"
     return subprocess.run([AGENT, "check"], env={"REKINDLE_ROOT": str(tmp_path)}, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
-def test_the_agent_takes_the_settings(case, shipped, tmp_path):
+def test_the_agent_accepts_the_settings(case, shipped, tmp_path):
     settings = node_settings(shipped, **PARAMETERS[case])
     result = check(tmp_path, settings)
     assert result.returncode == 0, f"{result.stdout}{result.stderr}\n{settings}"
@@ -45,18 +46,18 @@ def test_the_agent_refuses_broken_settings(shipped, tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "settings").glob("*.toml")), ids=lambda file: file.name)
-def test_the_agent_takes_the_shipped_settings(file, tmp_path):
+def test_the_agent_accepts_the_shipped_settings(file, tmp_path):
     result = check(tmp_path, file.read_text())
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_settings_name_this_deployment(shipped):
+def test_the_settings_have_application_bucket_and_region(shipped):
     settings = tomllib.loads(node_settings(shipped, ApplicationName="harbor"))
     assert (settings["application"], settings["bucket"], settings["region"]) == ("harbor", "rekindle-backups", "eu-central-1")
 
 
-def test_the_settings_have_what_only_some_applications_need(shipped):
-    settings = tomllib.loads(node_settings(shipped, **PARAMETERS["some databases, a slow start"]))
+def test_the_settings_have_the_optional_parameters(shipped):
+    settings = tomllib.loads(node_settings(shipped, **PARAMETERS["a list of databases, a slow start"]))
     assert settings["postgres"]["databases"] == ["registry", "notary-server"]
     assert settings["commands"]["health_timeout_seconds"] == 600
 

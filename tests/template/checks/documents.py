@@ -1,4 +1,4 @@
-"""SSM documents: what no linter looks into."""
+"""SSM documents: the parts that no linter checks."""
 
 import json
 import re
@@ -12,7 +12,7 @@ ACTIONS = {"aws:downloadContent", "aws:runShellScript"}
 HEX = "0123456789abcdef"
 BACKUP_ID = "20261123T021500.000Z"
 CANDIDATE = f"{BACKUP_ID}/0a1b2c3d/{'ab' * 32}/"
-# What shared/src/command.rs builds.
+# Values as shared/src/command.rs builds them.
 ACCEPTED = {
     "OperationId": [BACKUP_ID, "final-i-0123456789abcdef0", "launch-i-0123456789abcdef0", f"before-in-place-{BACKUP_ID}-{BACKUP_ID}", "a" * 64],
     "BackupId": [BACKUP_ID, "20991231T235959.999Z"],
@@ -33,20 +33,21 @@ HOSTILE = ["'", '"', " ", "\n", "\r\n", "\t", ";", "&", "|", "$", "`", "\\", "("
 
 
 def documents(template):
+    """Returns the SSM documents by name."""
     return {name: d for name, d in template.resolved().of_type("AWS::SSM::Document").items()}
 
 
 def purposes():
-    """The purposes that the code knows, which the document must take."""
+    """Returns the purposes in the code, which the document must accept."""
     text = rust_source.source(ROOT / "shared/src/command.rs")
     purpose = re.search(r"impl Purpose \{(.*?)\n\}", text, re.DOTALL).group(1)
     return re.findall(r'Self::\w+ => "([a-z-]+)"', purpose)
 
 
 def parameters(template: Template):
-    """allowedPattern takes what the code sends, and nothing that a shell could read as more than a word.
+    """allowedPattern accepts every value that the code sends, and no character that is special to a shell.
 
-    SSM checks it twice: with Java's expressions in the API and with RE2 in the agent. RE2 decides here.
+    SSM applies the pattern twice: the API with Java's regular expressions, the SSM agent with RE2. This check uses RE2.
     """
     found = []
     for name, document in documents(template).items():
@@ -56,12 +57,12 @@ def parameters(template: Template):
             try:
                 expression = re2.compile(pattern)
             except re2.error as error:
-                found.append(f"{place}: the agent cannot compile the pattern: {error}")
+                found.append(f"{place}: the SSM agent cannot compile the pattern: {error}")
                 continue
             if not (pattern.startswith("^") and pattern.endswith("$")):
                 found.append(f"{place}: the pattern is not anchored")
             if parameter not in ACCEPTED:
-                found.append(f"{place}: the tests do not know what the code sends")
+                found.append(f"{place}: ACCEPTED has no values of this parameter; add those that the code sends")
                 continue
             accepted = ACCEPTED[parameter] + (purposes() if parameter == "Purpose" else [])
             for value in accepted:
@@ -70,22 +71,22 @@ def parameters(template: Template):
                 for hostile in HOSTILE:
                     for spoilt in (value + hostile, hostile + value, value[:3] + hostile + value[3:], hostile):
                         if expression.search(spoilt):
-                            found.append(f"{place} admits {spoilt[:60]!r}")
+                            found.append(f"{place} accepts {spoilt[:60]!r}")
             if expression.search(""):
-                found.append(f"{place} admits nothing at all")
+                found.append(f"{place} accepts an empty value")
     return found
 
 
 def shape(template: Template):
-    """What SSM wants of a document, which cfn-lint does not look into."""
+    """The documents have the form that SSM and the code need, which cfn-lint does not check."""
     found = []
     code = rust_source.source(ROOT / "shared/src/command.rs")
     step = re.search(r'AGENT_STEP: &str = "(\w+)"', code).group(1)
     named = set(re.findall(r'^const [A-Z_0-9]+: &str = "([A-Z]\w+)";', code, re.MULTILINE))
-    asked = set()
+    declared = set()
     for name, document in documents(template).items():
         content = document["Content"]
-        asked |= content["parameters"].keys()
+        declared |= content["parameters"].keys()
         expected = {"DocumentType": "Command", "TargetType": "/AWS::EC2::Instance", "UpdateMethod": "NewVersion"}
         for field, value in expected.items():
             if document.get(field) != value:
@@ -95,19 +96,19 @@ def shape(template: Template):
         steps = {s["name"]: s for s in content["mainSteps"]}
         for s in content["mainSteps"]:
             if s["action"] not in ACTIONS:
-                found.append(f"{name}.{s['name']}: {s['action']} is no action of SSM that Rekindle uses")
+                found.append(f"{name}.{s['name']}: {s['action']} is not an SSM action that Rekindle uses")
         if [s["action"] for s in content["mainSteps"]] != ["aws:downloadContent", "aws:runShellScript"]:
-            found.append(f"{name}: the steps are not to fetch the agent and to run it")
+            found.append(f"{name}: the steps must be to fetch the agent and to run it")
             continue
         if content["mainSteps"][0]["inputs"].get("onFailure") != "exit":
-            found.append(f"{name}: the agent is run although it was not fetched")
+            found.append(f"{name}: the agent runs even if the fetch failed; set onFailure to exit")
         if content["mainSteps"][1]["name"] != step:
-            found.append(f"{name}: the agent's step is not {step}, by which the functions ask for its output")
+            found.append(f"{name}: the second step must be named {step}, because the functions read the output of that step")
         used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(content["mainSteps"])))
         if used != content["parameters"].keys():
-            found.append(f"{name}: parameters and their uses differ: {sorted(used ^ content['parameters'].keys())}")
+            found.append(f"{name}: parameters that are undeclared or unused: {sorted(used ^ content['parameters'].keys())}")
         if steps[step]["inputs"].get("timeoutSeconds") != "{{ ExecutionTimeout }}":
-            found.append(f"{name}: the agent's step does not have the command's execution timeout")
-    if asked != named:
-        found.append(f"parameters that code and documents do not share: {sorted(asked ^ named)}")
+            found.append(f"{name}: timeoutSeconds of the agent's step must be ExecutionTimeout")
+    if declared != named:
+        found.append(f"parameters that only the code or only the documents have: {sorted(declared ^ named)}")
     return found

@@ -1,11 +1,11 @@
-"""Rules: each event reaches the rule that is for it, and nothing else does."""
+"""Rules: each event reaches exactly the rule that is meant for it."""
 
 import json
 
 from patterns import matches
 from template import ROOT, Template
 
-# Which rule each file of events/ is for, by the beginning of its name; None for what an operator sends by hand.
+# The rule that each file of events/ must trigger, by the beginning of its name. `None`: an operator sends it by hand.
 TRIGGERS = {
     "accept-quarantined": None,
     "adopt": None,
@@ -14,7 +14,7 @@ TRIGGERS = {
     "pin": None,
     "reject-quarantined": None,
     "restore-backup": None,
-    "restore-before": None,
+    "restore-backup-before": None,
     "resume": None,
     "unpin": None,
     "backup-": "BackupFunctionBackupFinished",
@@ -22,28 +22,30 @@ TRIGGERS = {
     "launch": "RestoreFunctionInstanceLaunching",
     "terminate": "BackupFunctionInstanceTerminating",
 }
-# What a schedule sends does not go through a pattern.
+# Events of schedules, which have no pattern.
 SCHEDULED = ("schedule-", "sweep")
 
 
 def events():
+    """Returns the events of events/ by file name."""
     return {file.stem: json.loads(file.read_text()) for file in sorted((ROOT / "events").glob("*.json"))}
 
 
 def rules(template):
+    """Returns the rules with an event pattern."""
     return {n: r for n, r in template.resolved().of_type("AWS::Events::Rule").items() if "EventPattern" in r}
 
 
 def patterns(template: Template):
-    """Every event reaches the rule that is for it, and no other; every rule has an event that reaches it."""
-    found, reached = [], set()
+    """Every event triggers its rule and no other one, and every rule has an event that triggers it."""
+    found, seen = [], set()
     for name, event in events().items():
         if name.startswith(SCHEDULED):
             expected = set()
         else:
             prefixes = [prefix for prefix in TRIGGERS if name.startswith(prefix)]
             if not prefixes:
-                found.append(f"events/{name}.json: the tests do not know which rule it is for")
+                found.append(f"events/{name}.json: TRIGGERS has no rule for this event; add it")
                 continue
             rule = TRIGGERS[prefixes[0]]
             expected = {rule} if rule else set()
@@ -56,13 +58,13 @@ def patterns(template: Template):
                 found.append(f"{rule}: {error}")
         if triggered != expected:
             found.append(f"events/{name}.json triggers {sorted(triggered)}, not {sorted(expected)}")
-        reached |= triggered
-    found += [f"no file of events/ triggers {rule}" for rule in rules(template).keys() - reached]
+        seen |= triggered
+    found += [f"no file of events/ triggers {rule}" for rule in rules(template).keys() - seen]
     return found
 
 
-def strangers(template: Template):
-    """Events that look alike and concern others reach no rule."""
+def foreign_events(template: Template):
+    """Similar events that do not concern Rekindle trigger no rule."""
     similar = []
     for event in events().values():
         detail = event.get("detail")
@@ -74,7 +76,7 @@ def strangers(template: Template):
         running = {**event, "detail": {**detail, "status": "InProgress", "LifecycleHookName": "drain"}}
         similar += [other_source, other_type, other_hook, running]
     return [
-        f"{rule} takes an event that is not Rekindle's: {json.dumps(event['detail'])}"
+        f"{rule} matches an event that is not Rekindle's: {json.dumps(event['detail'])}"
         for rule, properties in rules(template).items()
         for event in similar
         if matches(properties["EventPattern"], event)
@@ -82,15 +84,15 @@ def strangers(template: Template):
 
 
 def schedules(template: Template):
-    """Both functions sweep every minute, and ticks come as the parameter says."""
+    """Both functions sweep every minute, and ticks follow BackupMinutes."""
     found = []
     for minutes, expression in ((15, "rate(15 minutes)"), (1, "rate(1 minute)"), (60, "rate(60 minutes)")):
         scheduled = template.resolved(BackupMinutes=minutes).of_type("AWS::Events::Rule")
         if scheduled["BackupFunctionSchedule"]["ScheduleExpression"] != expression:
-            found.append(f"{minutes} minutes become {scheduled['BackupFunctionSchedule']['ScheduleExpression']}")
+            found.append(f"BackupMinutes={minutes} results in {scheduled['BackupFunctionSchedule']['ScheduleExpression']}")
         for rule in ("BackupFunctionSweep", "RestoreFunctionSweep"):
             if scheduled[rule]["ScheduleExpression"] != "rate(1 minute)":
-                found.append(f"{rule} does not come every minute")
+                found.append(f"{rule} does not run every minute")
             sent = json.loads(scheduled[rule]["Targets"][0]["Input"])
             if sent != events()["sweep"]:
                 found.append(f"{rule} sends {sent}, not events/sweep.json")

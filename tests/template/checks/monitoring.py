@@ -1,4 +1,4 @@
-"""Alarms, dashboard and queries rest on what somebody sends."""
+"""Alarms, dashboard and saved queries use only metrics and log fields that exist."""
 
 import json
 import re
@@ -7,8 +7,8 @@ import rust_source
 from checks.node import user_data, written_files
 from template import Template
 
-# AWS' own metrics that alarms rest on; AWS sends them without anybody's doing.
-OF_AWS = {
+# Metrics that AWS publishes by itself, with their dimensions.
+AWS_METRICS = {
     ("AWS/Lambda", "Errors"): {("FunctionName",)},
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {("QueueName",)},
     ("AWS/EC2", "CPUUtilization"): {("AutoScalingGroupName",)},
@@ -16,14 +16,14 @@ OF_AWS = {
 
 
 def sent_metrics(template):
-    """Every metric that is sent, with the sets of dimensions that it is sent with."""
+    """Returns every metric that functions, agents and AWS send, with its sets of dimensions."""
     resolved = template.resolved()
     namespace = resolved.of_type("AWS::Lambda::Function")["BackupFunction"]["Environment"]["Variables"]["REKINDLE_METRIC_NAMESPACE"]
     sent = {(namespace, name): dimensions for name, dimensions in rust_source.metrics().items()}
     for properties in resolved.of_type("AWS::Logs::MetricFilter").values():
         [field] = re.findall(r"\$\.(\w+) ", properties["FilterPattern"])
         for made in properties["MetricTransformations"]:
-            # A filter counts what the functions print, so it is worth as much as the line that it reads.
+            # A filter only works if the functions print the field that it reads.
             if made["MetricValue"] == f"$.{field}" and (namespace, field) in sent:
                 sent[made["MetricNamespace"], made["MetricName"]] = {tuple(d["Key"] for d in made["Dimensions"])}
     agent = json.loads(next(c for p, c in written_files(user_data(template)).items() if p.endswith("rekindle.json")))
@@ -35,11 +35,11 @@ def sent_metrics(template):
     group = resolved.of_type("AWS::AutoScaling::AutoScalingGroup")["Group"]
     for name in group["MetricsCollection"][0]["Metrics"]:
         sent["AWS/AutoScaling", name] = {("AutoScalingGroupName",)}
-    return sent | OF_AWS
+    return sent | AWS_METRICS
 
 
 def alarms(template: Template):
-    """Every alarm rests on a metric that something sends with these dimensions, and tells somebody whatever happens."""
+    """Every alarm uses a metric that exists with its dimensions, and notifies the topic in every state."""
     sent = sent_metrics(template)
     found = []
     for name, alarm in template.resolved().of_type("AWS::CloudWatch::Alarm").items():
@@ -51,17 +51,17 @@ def alarms(template: Template):
             if key not in sent:
                 found.append(f"{name}: nothing sends {key[0]} {key[1]}")
             elif dimensions not in sent[key]:
-                found.append(f"{name}: {key[1]} is sent by {sorted(sent[key])}, not by {dimensions}")
+                found.append(f"{name}: {key[1]} is sent with the dimensions {sorted(sent[key])}, not {dimensions}")
         for state in ("AlarmActions", "OKActions", "InsufficientDataActions"):
             if not alarm.get(state):
                 found.append(f"{name} has no {state}")
         if not alarm.get("TreatMissingData"):
-            found.append(f"{name} does not say what missing data mean")
+            found.append(f"{name} has no TreatMissingData")
     return found
 
 
 def dashboard(template: Template):
-    """The dashboard is JSON, and shows metrics that exist."""
+    """The dashboard is valid JSON, and shows only metrics that exist."""
     sent = sent_metrics(template)
     body = json.loads(template.resolved().of_type("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"])
     found = []
@@ -73,13 +73,15 @@ def dashboard(template: Template):
 
 
 def queries(template: Template):
-    """The saved queries ask for fields that the functions write."""
+    """The saved queries use only fields, decisions and messages that the functions log."""
     code = "\n".join(text for folder in ("functions", "shared/src") for text in rust_source.sources(folder).values())
     found = []
     for name, query in template.resolved().of_type("AWS::Logs::QueryDefinition").items():
-        asked = set(re.findall(r"\bfields\.(\w+)", query["QueryString"])) - {"message"}
-        found += [f"{name}: no line has the field {field}" for field in sorted(asked) if not re.search(rf"\b{field}\b", code)]
-        for words in re.findall(r"fields\.message like /([^/]+)/", query["QueryString"]):
-            if words not in code:
-                found.append(f"{name}: no line says {words!r}")
+        fields = set(re.findall(r"\bfields\.(\w+)", query["QueryString"])) - {"message"}
+        found += [f"{name}: no log line has the field {field}" for field in sorted(fields) if not re.search(rf"\b{field}\b", code)]
+        values = re.findall(r'fields\.decision (?:=|in) ("[^"]*"|\[[^\]]*\])', query["QueryString"])
+        decisions = re.findall(r'"([^"]+)"', " ".join(values))
+        found += [f"{name}: no log line has the decision {decision}" for decision in decisions if f'"{decision}"' not in code]
+        messages = re.findall(r"fields\.message like /([^/]+)/", query["QueryString"])
+        found += [f"{name}: no log line has the message {message!r}" for message in messages if message not in code]
     return found

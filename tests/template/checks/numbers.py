@@ -1,4 +1,4 @@
-"""What the template sets is what the code reads: the environment, and the timing budget."""
+"""Environment variables and timing: the template and the code have the same values."""
 
 import re
 
@@ -7,7 +7,7 @@ from template import BUCKET, NODE, ROOT, Resolution, Template
 
 
 def environment(template: Template):
-    """The functions read what the template sets, and the template sets what they read."""
+    """The template sets exactly the environment variables that the functions read."""
     found = []
     read = set(rust_source.environment_names().values())
     for name, function in template.resolved().of_type("AWS::Lambda::Function").items():
@@ -19,7 +19,7 @@ def environment(template: Template):
 
 
 def schedules(template: Template):
-    """Whatever the schedule: CloudWatch takes its alarms, and a late tick is given up before the next one comes."""
+    """For each BackupMinutes, CloudWatch accepts the alarms, and a late tick is dropped before the next one is due."""
     found = []
     for minutes in template.raw["Parameters"]["BackupMinutes"]["AllowedValues"]:
         parameters = {**BUCKET, **NODE, "BackupMinutes": str(minutes)}
@@ -29,7 +29,7 @@ def schedules(template: Template):
             periods += [m["MetricStat"]["Period"] for m in alarm.get("Metrics", []) if "MetricStat" in m]
             seconds = int(max(periods)) * int(alarm["EvaluationPeriods"])
             if seconds > 86_400:
-                found.append(f"every {minutes} min, {name} looks {seconds} s back, and CloudWatch at most a day")
+                found.append(f"every {minutes} min, {name} evaluates {seconds} s; CloudWatch allows at most 86400 s")
         rule = resolved.of_type("AWS::Events::Rule")["BackupFunctionSchedule"]
         invoke = resolved.of_type("AWS::Lambda::EventInvokeConfig")["BackupFunctionEventInvokeConfig"]
         for place in (rule["Targets"][0]["RetryPolicy"], invoke):
@@ -39,7 +39,7 @@ def schedules(template: Template):
 
 
 def timing(template: Template):
-    """The template has the numbers of shared/src/budget.rs, and keeps their promises with its own."""
+    """The template has the timing of shared/src/budget.rs, and drops late events in time."""
     budget = rust_source.budget()
     resolved = template.resolved()
     functions = resolved.of_type("AWS::Lambda::Function")
@@ -48,7 +48,7 @@ def timing(template: Template):
     hooks = {hook["LifecycleHookName"]: hook["HeartbeatTimeout"] for hook in group["LifecycleHookSpecificationList"]}
     targets = resolved.of_type("AWS::ElasticLoadBalancingV2::TargetGroup")["Targets"]["TargetGroupAttributes"]
     delay = {a["Key"]: a["Value"] for a in targets}["deregistration_delay.timeout_seconds"]
-    here = {
+    in_template = {
         "SCHEDULE": 60 * int(resolved.values["BackupMinutes"]),
         "SWEEP": 60,
         "LAMBDA": {function["Timeout"] for function in functions.values()},
@@ -59,21 +59,21 @@ def timing(template: Template):
         "RESTORE_EVENT_AGE": int(invoke["RestoreFunctionEventInvokeConfig"]["MaximumEventAgeInSeconds"]),
     }
     found = []
-    for name, value in here.items():
+    for name, value in in_template.items():
         values = value if isinstance(value, set) else {value}
         if values != {budget[name]}:
-            found.append(f"{name} is {budget[name]} in the budget and {sorted(values)} in the template")
+            found.append(f"{name} is {budget[name]} in the budget but {sorted(values)} in the template")
     for name, rule in resolved.of_type("AWS::Events::Rule").items():
         age = int(rule["Targets"][0]["RetryPolicy"]["MaximumEventAgeInSeconds"])
         limit = budget["SWEEP"] if name.endswith("Sweep") else budget["RESTORE_EVENT_AGE"]
         limit = min(limit, budget["BACKUP_EVENT_AGE"]) if name.startswith("Backup") else limit
         if age > limit:
-            found.append(f"{name} delivers events that are {age} s old, when {limit} s are too late")
+            found.append(f"{name} delivers events that are up to {age} s old; the limit is {limit} s")
     code = rust_source.source(ROOT / "shared/src/aws/autoscaling.rs")
     named = set(re.findall(r'_HOOK: &str = "([\w-]+)"', code))
     if named != hooks.keys():
-        found.append(f"the code answers the hooks {sorted(named)}, the group has {sorted(hooks)}")
+        found.append(f"the code handles the hooks {sorted(named)}, but the group has {sorted(hooks)}")
     tag = re.search(r'APPLICATION_TAG: &str = "([\w:]+)"', code).group(1)
     if not any(t["Key"] == tag and t["PropagateAtLaunch"] for t in group["Tags"]):
-        found.append(f"the group does not give its instances the tag {tag}")
+        found.append(f"the group does not propagate the tag {tag} to its instances")
     return found
