@@ -90,7 +90,7 @@ pub(crate) enum Summary {
     Backup {
         /// The backup.
         backup_id: BackupId,
-        /// The reason for which it was taken.
+        /// The purpose of the backup.
         purpose: Purpose,
         /// When it was committed or quarantined.
         #[serde(with = "time::serde::rfc3339")]

@@ -1,9 +1,9 @@
-//! Commit markers: empty objects that list the recent commits of all applications in one call, not one for each application.
+//! Commit markers: empty objects that list the recent commits of all applications in one call, not one for each
+//! application.
 //!
-//! The marker is written after the manifest, best effort. If a marker exists, its backup is committed. If it is missing,
-//! check the manifest: a lost marker never makes a backup older or newer than it is, it only costs calls. The measured age
-//! of the newest backup may be one interval too old where a marker is lost; it is too young only if somebody deletes a
-//! manifest by hand.
+//! The marker is written after the manifest, best effort. If a marker exists, its backup is committed; if it is
+//! missing, check the manifest. If the newest marker of an application is lost, its measured backup age is one
+//! interval too old. The age is too young only if somebody deletes a manifest by hand.
 
 #[cfg(test)]
 mod tests;
@@ -44,7 +44,7 @@ pub(crate) struct CommitMarkers {
 }
 
 impl CommitMarkers {
-    /// Returns markers of which none is listed.
+    /// Returns an empty set, before the first listing.
     pub(crate) fn unlisted(now: OffsetDateTime) -> Self {
         Self {
             // The time of a tick may be ahead of this clock by this margin.

@@ -16,6 +16,8 @@ use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
 use aws_sdk_ssm::operation::list_command_invocations::ListCommandInvocationsOutput;
 use aws_sdk_ssm::types::CommandInvocation;
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use proptest::prelude::*;
+use shared::aws::ssm::InvocationStatus;
 use shared::aws::{Aws, lazy};
 use shared::checksum::digests;
 use shared::context::Context;
@@ -41,7 +43,8 @@ pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule 
     })
 }
 
-/// Returns a rule by which Auto Scaling knows one group, `dtr` with the application `dtr`, with this member and its state.
+/// Returns a rule by which Auto Scaling knows one group, `dtr` with the application `dtr`, with this member and its
+/// state.
 pub(crate) fn group(member: Option<(&'static str, &'static str)>) -> Rule {
     mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_groups).then_output(move || {
         let tag = TagDescription::builder()
@@ -61,6 +64,21 @@ pub(crate) fn group(member: Option<(&'static str, &'static str)>) -> Rule {
             .auto_scaling_groups(group.build())
             .build()
     })
+}
+
+/// Returns any status of a command.
+pub(crate) fn any_status() -> impl Strategy<Value = InvocationStatus> {
+    let words = [
+        "Pending",
+        "InProgress",
+        "Success",
+        "Failed",
+        "TimedOut",
+        "Cancelled",
+        "Undeliverable",
+        "Delivery Timed Out",
+    ];
+    prop::sample::select(words.to_vec()).prop_map(InvocationStatus::from)
 }
 
 /// The objects of a bucket, by key.
@@ -95,7 +113,8 @@ pub(crate) fn context_with_groups(bucket: &Bucket, ssm: &[&Rule], groups: &[&Rul
     context_with_deletions(bucket, ssm, groups, |_, _| {})
 }
 
-/// Returns a context with a bucket that somebody else changes: `meanwhile` runs after each deletion, with the deleted key.
+/// Returns a context with a bucket that somebody else changes: `meanwhile` runs after each deletion, with the deleted
+/// key.
 pub(crate) fn context_with_deletions(
     bucket: &Bucket,
     ssm: &[&Rule],

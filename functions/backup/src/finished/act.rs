@@ -25,7 +25,7 @@ pub(crate) struct SentCommand<'a> {
     pub(crate) record: &'a CommandRecord,
 }
 
-/// What was done about the end of a command.
+/// The result of acting on the end of a command.
 pub(super) struct FinishResult {
     /// The end for the terminate hook of a final backup, `None` if the command has not ended.
     pub(super) final_backup: Option<FinalBackup>,
@@ -53,7 +53,7 @@ impl FinishResult {
     }
 }
 
-/// A command on a node with the facts about its end.
+/// A command on a node, with the facts about its end.
 pub(super) struct FinishedRun<'a> {
     pub(super) context: &'a Context,
     pub(super) sent: SentCommand<'a>,
@@ -70,9 +70,7 @@ impl FinishedRun<'_> {
             Ending::TooLate(backup) => self.too_late(&backup).await,
             Ending::Busy => Ok(self.busy()),
             Ending::NotRestored(failure) if self.is_final() => Ok(self.nothing_to_save(&failure)),
-            Ending::Cancelled(_) if self.is_final() => {
-                Ok(FinishResult::new(FinalBackup::Cancelled, "cancelled"))
-            }
+            Ending::Cancelled(failure) if self.is_final() => Ok(self.cancelled(&failure)),
             Ending::NotRestored(failure) | Ending::Cancelled(failure) | Ending::Failed(failure) => {
                 Ok(self.failed(self.kind(&failure), failure.message.clone()))
             }
@@ -192,7 +190,22 @@ impl FinishedRun<'_> {
         FinishResult::new(FinalBackup::NothingToSave, decision).because(failure.message.clone())
     }
 
-    /// Returns the kind of failure. A final backup that SSM ended has a kind of its own: the data is lost with the node.
+    /// The invocation that answers the hook records the failure.
+    fn cancelled(&self, failure: &CommandFailure) -> FinishResult {
+        let decision = "cancelled";
+        info!(
+            application = %self.sent.node.application,
+            instance_id = %self.sent.node.instance,
+            command_id = %self.sent.record.command_id,
+            decision,
+            reason = failure.message,
+            "the final backup was cancelled"
+        );
+        FinishResult::new(FinalBackup::Cancelled, decision).because(failure.message.clone())
+    }
+
+    /// Returns the kind of failure. A final backup that SSM ended has a kind of its own: the data is lost with the
+    /// node.
     fn kind(&self, failure: &CommandFailure) -> Kind {
         match failure.cause {
             Cause::Command(_) if self.is_final() => Kind::NoFinalBackup,

@@ -1,7 +1,8 @@
 //! Commits a complete backup: the only place where a backup begins to exist.
 //!
-//! The order is the guarantee. Every object is checked, then the rules of quarantine are applied, then the manifest is
-//! written, below `manifests/` or `quarantine/`. The application's state and the commit marker follow a committed manifest.
+//! The order is the guarantee. Every object is checked, then the rules of quarantine are applied, then the manifest
+//! is written, below `manifests/` or `quarantine/`. The application's state and the commit marker follow a committed
+//! manifest.
 
 #[cfg(test)]
 mod tests;
@@ -81,8 +82,8 @@ pub(crate) async fn commit(
     Ok(Commit::New)
 }
 
-/// Returns the result of an earlier commit of this backup, or `None` if it has no manifest. Writes the state and the marker
-/// again, since the process that committed it may have ended before.
+/// Returns the result of an earlier commit of this backup, or `None` if it has no manifest. Writes the state and the
+/// marker again, since the process that committed it may have ended before.
 async fn earlier_commit(
     context: &Context,
     application: &ApplicationName,

@@ -31,8 +31,8 @@ fn activities(instance: &'static str) -> aws_smithy_mocks::Rule {
     })
 }
 
-/// Handles the event of a scheduled backup that was sent `age` seconds ago to an instance that has left its group. The group
-/// has recorded the launch of `launched`.
+/// Handles the event of a scheduled backup that was sent `age` seconds ago to an instance that has left its group.
+/// The group has recorded the launch of `launched`.
 async fn handle(age: u64, committed: bool, launched: &'static str) -> Result<Handled> {
     use aws_sdk_autoscaling::Client as AutoScaling;
     use aws_sdk_ssm::Client;

@@ -13,7 +13,7 @@ pub enum FinalBackup {
     Postponed,
     /// It failed.
     Failed,
-    /// Its command was cancelled. Whoever answers the hook records the failure.
+    /// Its command was cancelled. The invocation that answers the hook records the failure.
     Cancelled,
 }
 

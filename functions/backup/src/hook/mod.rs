@@ -1,6 +1,6 @@
 //! The answer to the terminate hook, and the record that an instance ends without a final backup.
 //!
-//! A finished command and the hook's own event both give the answer. Whoever gives it first records the failure.
+//! A finished command, the hook's event and a sweep may all answer. Only the first answer records the failure.
 
 pub mod decide;
 

@@ -1,4 +1,4 @@
-//! Which commands need no further call, and which calls show it.
+//! The calls that reconciling a command costs, and the commands that need no further one.
 
 use shared::aws::autoscaling::{LifecycleState, Member};
 use shared::layout;
@@ -11,7 +11,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 const BACKUP: &str = "20261123T021500.000Z";
 const INSTANCE: &str = "i-04d1c8f7a2b3e6905";
 
-/// Reconciles one scheduled backup's command. Returns the number of calls to SSM, and whether the command needs no more.
+/// Reconciles one scheduled backup's command. Returns the number of calls to SSM, and whether the command is handled.
 async fn calls(bucket: &Bucket, status: &'static str) -> (usize, bool) {
     let invocations = invocations(INSTANCE, status);
     let context = context(bucket, &[&invocations]);

@@ -1,7 +1,7 @@
 //! The requests that pin a backup, so that retention never deletes it, and unpin it.
 //!
-//! Retention may run at the same moment. It reads the pins again after it has deleted a manifest, so a pin that was written
-//! before a manifest is read keeps the backup.
+//! Retention may run at the same moment. It reads the pins again after it has deleted a manifest, so a pin that was
+//! written before a manifest is read keeps the backup.
 
 use shared::Result;
 use shared::aws::s3::{self, Created};

@@ -9,8 +9,8 @@ use shared::env::Retention;
 use shared::id::{BackupId, RunId};
 use time::{Duration, OffsetDateTime};
 
-/// Nothing younger is ever deleted, whatever the policy is: an upload may still be running, and a node may still restore
-/// from these objects.
+/// Nothing younger is ever deleted, whatever the policy is: an upload may still be running, and a node may still
+/// restore from these objects.
 pub const UNTOUCHED: Duration = Duration::hours(48);
 
 /// Returns the backups of an application that have expired, oldest first.
@@ -40,11 +40,11 @@ pub fn expired(
     expired
 }
 
-/// Returns the runs whose objects no manifest names, and none will. Each run has the time of its newest object: somebody
-/// may have copied the objects of an old backup here, and copy its manifest next.
+/// Returns the runs whose objects no manifest names, and none will. Each run has the time of its newest object:
+/// somebody may have copied the objects of an old backup here, and copy its manifest next.
 ///
-/// `owners` are the backups with a manifest, committed or quarantined, and the run that it names. If that is `None`, every
-/// run of the backup stays.
+/// `owners` are the backups with a manifest, committed or quarantined, and the run that it names. If that is `None`,
+/// every run of the backup stays.
 pub fn orphans(
     runs: &BTreeMap<(BackupId, RunId), OffsetDateTime>,
     owners: &BTreeMap<BackupId, Option<RunId>>,

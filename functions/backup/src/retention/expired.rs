@@ -30,8 +30,8 @@ impl Pass<'_> {
         expired.truncate(MOST_AT_ONCE);
 
         let manifests = self.delete_manifests(state, expired).await?;
-        // A pin that was written before the manifest was deleted is obeyed. A later request was answered that the backup
-        // does not exist.
+        // A pin that was written before the manifest was deleted is obeyed. A later request was answered that the
+        // backup does not exist.
         let pinned = self.pinned().await?;
         let mut count = 0;
         for (backup, manifest) in manifests {

@@ -1,7 +1,8 @@
 //! Retention: deletes old backups, the objects of runs without a manifest, and images that no backup names.
 //!
-//! It runs after a new commit, never on its own. Manifests are deleted first, so that none names a missing object. Whatever
-//! one pass leaves, the next one deletes. In a versioned bucket everything can be restored while its versions are kept.
+//! It runs after a new commit, never on its own. Manifests are deleted first, so that none names a missing object. If
+//! a pass is cut off, the next one continues. In a versioned bucket, deleted objects can be restored while their
+//! versions are kept.
 
 pub mod decide;
 mod expired;

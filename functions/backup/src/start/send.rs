@@ -1,4 +1,5 @@
-//! Sends backup commands in batches. An instance that SSM refuses does not keep the command from the others of its batch.
+//! Sends backup commands in batches. An instance that SSM refuses does not keep the command from the others of its
+//! batch.
 
 #[cfg(test)]
 mod tests;
@@ -124,8 +125,8 @@ fn fail(batch: &[Target], error: Error, failures: &mut Failures<'_>) {
 
 /// Returns the batches that remain after SSM refused an instance of a batch.
 ///
-/// SSM does not name the instance. Its pings show which agents do not answer; if they all do, the batch is halved until the
-/// refused instance is alone.
+/// SSM does not name the instance. Its pings show which agents do not answer; if they all do, the batch is halved
+/// until the refused instance is alone.
 async fn without_refused(
     context: &Context,
     batch: Vec<Target>,

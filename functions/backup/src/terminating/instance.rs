@@ -19,8 +19,8 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Terminating<'a> {
     pub(super) context: &'a Context,
     pub(super) node: Node<'a>,
-    /// How long this invocation may wait for AWS to show the event's state and for the delivery of the command. `None` in
-    /// a sweep: the next one continues.
+    /// How long this invocation may wait for AWS to show the event's state and for the delivery of the command.
+    /// `None` in a sweep: the next one continues.
     pub(super) wait: Option<Duration>,
 }
 
@@ -28,7 +28,8 @@ impl Terminating<'_> {
     /// Answers the hook without a final backup.
     pub(super) async fn give_up(&self, reason: &str) -> Result<Handled> {
         let answered = hook::answer(self.context, self.node, FinalBackup::Failed).await?;
-        // The failure is recorded once, by whoever answers. Another hook of the group may hold the instance for longer.
+        // Only the invocation that answers records the failure. Another hook of the group may hold the instance for
+        // longer.
         if answered != Some(Completion::Done) {
             return Ok(self.handled("hook-already-answered"));
         }

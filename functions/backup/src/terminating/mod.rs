@@ -1,4 +1,5 @@
-//! An instance in its terminate hook: it gets one final backup, and the hook never waits in vain.
+//! An instance in its terminate hook: it gets one final backup, and the hook is answered once that has ended or is
+//! impossible.
 //!
 //! `facts` reads AWS, `decide` decides, the methods of `Terminating` act.
 
@@ -30,7 +31,8 @@ use crate::groups::{self, Node};
 /// Time that is left of the invocation when waiting ends, so that no call is cut off.
 const RESERVE: Duration = Duration::from_secs(10);
 
-/// Handles the event of a terminate hook. Waits until the final backup is delivered, or until this invocation has to end.
+/// Handles the event of a terminate hook. Waits until the final backup is delivered, or until this invocation has to
+/// end.
 pub(crate) async fn on_event(
     context: &Context,
     action: &LifecycleAction,

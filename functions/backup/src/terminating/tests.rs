@@ -62,8 +62,8 @@ fn busy() -> String {
     .to_line()
 }
 
-/// Handles an event with this time left of the invocation, or a sweep. Returns the decisions with their messages, and the
-/// calls that change something.
+/// Handles an event with this time left of the invocation, or a sweep. Returns the decisions with their messages, and
+/// the calls that change something.
 async fn handle(given: &Given, event: Option<Duration>) -> (String, String) {
     let done = Arc::new(Mutex::new(Vec::new()));
     let context = given.context(&done);

@@ -24,8 +24,9 @@ const APPLICATIONS_AT_ONCE: usize = 16;
 
 /// Measures every application.
 ///
-/// Lists commit markers as far back as the newest backups of the default schedule. If most applications have none there,
-/// the schedule's interval is longer, and more markers are listed. The manifests of the others are listed one by one.
+/// Lists commit markers as far back as the newest backups of the default schedule. If most applications have none
+/// there, the schedule's interval is longer, and more markers are listed. The manifests of the others are listed one
+/// by one.
 pub(super) async fn measure_all(
     context: &Context,
     applications: &HashSet<ApplicationName>,
@@ -69,7 +70,7 @@ pub(super) async fn measure_all(
     }
 }
 
-/// What the listings of a tick show of one application.
+/// One application's part of the listings of a tick.
 struct Observed<'a> {
     application: &'a ApplicationName,
     /// The newest backup with a commit marker.

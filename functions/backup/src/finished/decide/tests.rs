@@ -8,6 +8,7 @@ use time::Duration;
 use time::macros::datetime;
 
 use super::*;
+use crate::testing::any_status;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
@@ -218,20 +219,6 @@ fn an_end_without_a_report_has_the_cause_that_ssm_reports() {
         on_finished(&facts),
         Ending::StillRunning(InvocationStatus::InProgress)
     );
-}
-
-fn any_status() -> impl Strategy<Value = InvocationStatus> {
-    let words = [
-        "Pending",
-        "InProgress",
-        "Success",
-        "Failed",
-        "TimedOut",
-        "Cancelled",
-        "Undeliverable",
-        "Delivery Timed Out",
-    ];
-    prop::sample::select(words.to_vec()).prop_map(InvocationStatus::from)
 }
 
 fn any_output() -> impl Strategy<Value = String> {

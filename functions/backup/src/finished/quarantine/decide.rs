@@ -18,7 +18,7 @@ use shared::manifest::{Index, Lineage};
 pub struct Profile {
     /// The backup.
     pub backup_id: BackupId,
-    /// The reason for which it was taken.
+    /// The purpose of the backup.
     pub purpose: Purpose,
     /// The instance that it was taken from.
     pub instance_id: InstanceId,
@@ -68,7 +68,7 @@ pub enum Predecessor {
     None,
     /// The newest one whose manifest can be read.
     Newest(Profile),
-    /// There are older ones, but none of their manifests can be read.
+    /// There are older ones, but no manifest of theirs can be read.
     Unreadable(String),
 }
 
@@ -89,7 +89,7 @@ pub enum QuarantineReason {
     },
     /// It has less than half of its predecessor's rows, tables or bytes.
     LostMost {
-        /// What was counted: rows, tables or bytes.
+        /// The counted things: rows, tables or bytes.
         what: &'static str,
         /// Its count.
         now: u64,

@@ -1,4 +1,4 @@
-//! Whether a complete backup is quarantined. Reads the facts that the rules in `decide` need.
+//! The check whether a complete backup is quarantined. Reads the facts for the rules in `decide`.
 
 pub mod decide;
 

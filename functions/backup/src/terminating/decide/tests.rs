@@ -8,25 +8,12 @@ use time::macros::datetime;
 use super::TerminatingDecision as Decision;
 use super::*;
 use crate::hook::decide::{FinalBackup, answer};
+use crate::testing::any_status;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
 fn command_id() -> CommandId {
     "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11".parse().unwrap()
-}
-
-fn any_status() -> impl Strategy<Value = InvocationStatus> {
-    let words = [
-        "Pending",
-        "InProgress",
-        "Success",
-        "Failed",
-        "TimedOut",
-        "Cancelled",
-        "Undeliverable",
-        "Delivery Timed Out",
-    ];
-    prop::sample::select(words.to_vec()).prop_map(InvocationStatus::from)
 }
 
 fn terminating() -> TerminatingFacts {
