@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use crate::aws::Aws;
+use crate::aws::manifests::Manifests;
 use crate::env::Config;
 use crate::id::{ApplicationName, CommandId, InstanceId};
 
@@ -29,6 +30,15 @@ impl Context {
             config,
             handled_commands: Memory::default(),
             applications_with_state: Memory::default(),
+        }
+    }
+
+    /// Returns the reader of an application's manifests.
+    pub fn manifests<'a>(&'a self, application: &'a ApplicationName) -> Manifests<'a> {
+        Manifests {
+            client: &self.aws.s3,
+            bucket: &self.config.bucket,
+            application,
         }
     }
 }

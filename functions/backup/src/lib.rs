@@ -1,34 +1,29 @@
-//! The backup function: schedule ticks, finished backups, the terminate hook, and the operator's requests.
+//! Lambda: takes, commits and deletes backups. `handle` has a row for each event; each event has a folder.
 //!
-//! Read `handle` for what is done about each event, `decide` for why, and `commit` for when a backup exists.
+//! `start` sends backup commands, `finished` decides when a backup exists, `terminating` waits for final backups.
+//! Modules named `decide` contain the rules: they make no calls and read no clock.
 
-mod admission;
-mod catch_up;
-mod commit;
-mod commits;
-mod curate;
-pub mod decide;
-mod failures;
-mod function;
+mod answer;
+mod commit_markers;
+pub mod finished;
+mod groups;
 mod handle;
-mod images;
-mod outcome;
-mod request;
-mod retire;
-mod settle;
-mod start;
-mod stored;
-mod terminate;
+pub mod hook;
+mod objects;
+mod reconcile;
+pub mod requests;
+pub mod retention;
+pub mod start;
+mod sweep;
+pub mod terminating;
 #[cfg(test)]
 mod testing;
-mod tick;
+pub mod tick;
 
 use std::process::ExitCode;
-
-use crate::function::Function;
 
 /// Serves Lambda until it ends the process.
 #[tokio::main(flavor = "current_thread")]
 pub async fn serve() -> ExitCode {
-    shared::lambda::serve(Function::new, handle::handle).await
+    shared::lambda::serve(handle::handle).await
 }

@@ -1,4 +1,4 @@
-//! The program that Lambda runs; everything it does is in the library.
+//! The program that Lambda runs. All of its code is in the library.
 
 use std::process::ExitCode;
 

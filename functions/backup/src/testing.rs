@@ -1,8 +1,10 @@
-//! A function whose clients answer by rules, and a bucket in memory for them to answer from.
+//! A context whose clients answer by rules, and the bucket in memory that S3's rules read and write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoScalingGroupsOutput;
+use aws_sdk_autoscaling::types::{AutoScalingGroup, Instance, TagDescription};
 use aws_sdk_s3::error::ErrorMetadata;
 use aws_sdk_s3::operation::delete_objects::DeleteObjectsOutput;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
@@ -14,20 +16,21 @@ use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
 use aws_sdk_ssm::operation::list_command_invocations::ListCommandInvocationsOutput;
 use aws_sdk_ssm::types::CommandInvocation;
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use proptest::prelude::*;
+use shared::aws::ssm::InvocationStatus;
 use shared::aws::{Aws, lazy};
 use shared::checksum::digests;
+use shared::context::Context;
 use shared::env::{Config, Retention};
 
-use crate::function::Function;
-
-/// An object as a test put it: its bytes, and how S3 checksums it.
+/// An object in the bucket, with the type of the checksum that S3 reports of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) bytes: Vec<u8>,
     pub(crate) checksum_type: ChecksumType,
 }
 
-/// SSM says of every command that this is its status on this instance.
+/// Returns a rule by which SSM reports this status on this instance for every command.
 pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule {
     mock!(aws_sdk_ssm::Client::list_command_invocations).then_output(move || {
         let invocation = CommandInvocation::builder()
@@ -38,6 +41,44 @@ pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule 
             .command_invocations(invocation)
             .build()
     })
+}
+
+/// Returns a rule by which Auto Scaling knows one group, `dtr` with the application `dtr`, with this member and its
+/// state.
+pub(crate) fn group(member: Option<(&'static str, &'static str)>) -> Rule {
+    mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_groups).then_output(move || {
+        let tag = TagDescription::builder()
+            .key("rekindle:application")
+            .value("dtr");
+        let member = member.map(|(instance, state)| {
+            Instance::builder()
+                .instance_id(instance)
+                .lifecycle_state(state.into())
+                .build()
+        });
+        let group = AutoScalingGroup::builder()
+            .auto_scaling_group_name("dtr")
+            .tags(tag.build())
+            .set_instances(Some(member.into_iter().collect()));
+        DescribeAutoScalingGroupsOutput::builder()
+            .auto_scaling_groups(group.build())
+            .build()
+    })
+}
+
+/// Returns any status of a command.
+pub(crate) fn any_status() -> impl Strategy<Value = InvocationStatus> {
+    let words = [
+        "Pending",
+        "InProgress",
+        "Success",
+        "Failed",
+        "TimedOut",
+        "Cancelled",
+        "Undeliverable",
+        "Delivery Timed Out",
+    ];
+    prop::sample::select(words.to_vec()).prop_map(InvocationStatus::from)
 }
 
 /// The objects of a bucket, by key.
@@ -62,23 +103,24 @@ pub(crate) fn keys(bucket: &Bucket, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Makes a function with this bucket; SSM answers by `ssm` alone, Auto Scaling not at all.
-pub(crate) fn function(bucket: &Bucket, ssm: &[&Rule]) -> Function {
-    function_of_groups(bucket, ssm, &[])
+/// Returns a context with this bucket. SSM answers by these rules only, Auto Scaling by none.
+pub(crate) fn context(bucket: &Bucket, ssm: &[&Rule]) -> Context {
+    context_with_groups(bucket, ssm, &[])
 }
 
-/// Makes a function with this bucket; SSM and Auto Scaling answer by these rules alone.
-pub(crate) fn function_of_groups(bucket: &Bucket, ssm: &[&Rule], groups: &[&Rule]) -> Function {
-    function_beside(bucket, ssm, groups, |_, _| {})
+/// Returns a context with this bucket. SSM and Auto Scaling answer by these rules only.
+pub(crate) fn context_with_groups(bucket: &Bucket, ssm: &[&Rule], groups: &[&Rule]) -> Context {
+    context_with_deletions(bucket, ssm, groups, |_, _| {})
 }
 
-/// Makes a function that is not alone with its bucket: `meanwhile` happens right after each deletion, of that key.
-pub(crate) fn function_beside(
+/// Returns a context with a bucket that somebody else changes: `meanwhile` runs after each deletion, with the deleted
+/// key.
+pub(crate) fn context_with_deletions(
     bucket: &Bucket,
     ssm: &[&Rule],
     groups: &[&Rule],
     meanwhile: impl Fn(&mut Objects, &str) + Send + Sync + 'static,
-) -> Function {
+) -> Context {
     let (head, get, put) = rules(bucket);
     let (list, delete) = (list(bucket), delete(bucket, meanwhile));
     let s3 = mock_client!(
@@ -88,7 +130,7 @@ pub(crate) fn function_beside(
     );
     let ssm = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, ssm);
     let autoscaling = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, groups);
-    Function::new(
+    Context::new(
         Aws {
             autoscaling: lazy(|| autoscaling),
             ssm: lazy(|| ssm),
@@ -99,7 +141,7 @@ pub(crate) fn function_beside(
 }
 
 fn config() -> Config {
-    // Any file will do for the agent: it is hashed and published, never run here.
+    // Any file serves as the agent: it is hashed and published, but never run here.
     let agent = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     Config {
         bucket: "bucket".to_owned(),
@@ -159,7 +201,7 @@ fn rules(bucket: &Bucket) -> (Rule, Rule, Rule) {
     (head, get, put)
 }
 
-/// Lists as S3 does, on one page.
+/// Returns a rule that lists as S3 does, on one page.
 fn list(bucket: &Bucket) -> Rule {
     let objects = Arc::clone(bucket);
     mock!(aws_sdk_s3::Client::list_objects_v2).then_compute_output(move |request| {

@@ -1,6 +1,6 @@
 //! What a node answers, and what the functions make of it: a hostile node may say anything.
 
-use backup::decide::{self, Ending, FinishedFacts};
+use backup::finished::decide::{self, Ending, FinishedFacts};
 use restore::attempt::{self, Progress};
 use shared::aws::ssm::{Invocation, InvocationStatus};
 use shared::budget;
@@ -59,7 +59,7 @@ fn written_and_read_back(report: &Report) {
         ),
         Report::Failure(report) => (&report.operation_id, Vec::new()),
     };
-    assert_harmless(operation.as_str());
+    assert_harmless(&operation.to_string());
     // CloudWatch refuses what is larger, and with it the whole line of metrics.
     for seconds in seconds {
         assert!((0.0..1e18).contains(&seconds), "{seconds} seconds");
@@ -92,8 +92,8 @@ fn may_be_committed(facts: &FinishedFacts, report: &BackupReport) {
         assert_eq!(report.backup_id, command.backup_id);
     }
     let age = facts.now - report.backup_id.time();
-    let window = decide::seconds(budget::COMMIT_WINDOW);
-    assert!((-decide::seconds(budget::MARGIN)..=window).contains(&age));
+    assert!(age <= budget::seconds(budget::COMMIT_WINDOW));
+    assert!(-age <= budget::seconds(budget::MARGIN));
     let (backup, run) = (&report.backup_id, &report.run_id);
     let key = layout::object(&name(APPLICATION), backup, run, layout::INDEX);
     let segments: Vec<&str> = key.split('/').collect();

@@ -1,9 +1,10 @@
 //! What the functions are invoked with.
 
-use backup::decide;
+use backup::tick::decide;
 use serde_json::Value;
 use shared::event::{Event, Request};
 use shared::id::BackupId;
+use shared::operation::Operation;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -27,7 +28,7 @@ pub(super) fn event(input: &[u8]) {
     match event {
         Event::Tick { scheduled } => {
             let backup = named_after(scheduled);
-            if decide::late(scheduled, NOW).is_none() {
+            if decide::reason_to_skip(scheduled, NOW).is_none() {
                 assert!((backup.time() - NOW).abs() < time::Duration::HOUR);
             }
         }
@@ -37,8 +38,9 @@ pub(super) fn event(input: &[u8]) {
         }
         Event::InstanceLaunching(action) | Event::InstanceTerminating(action) => {
             assert_harmless(action.instance_id.as_str());
-            let operation = decide::final_operation(&action.instance_id);
-            assert!(operation.is_some(), "{action:?} has no final backup");
+            let operation = Operation::FinalBackup(action.instance_id.clone());
+            let again = operation.to_string().parse();
+            assert_eq!(again, Ok(operation), "{action:?} has no final backup");
         }
         Event::Request(Request::Sweep) => unreachable!("a sweep is an event of its own"),
         Event::Request(Request::RestoreBackup {

@@ -1,6 +1,5 @@
 //! What the model's numbers are called where the shipped code reads them.
 
-use backup::decide;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId, OperationId, RunId};
 use shared::{budget, id};
 use time::{Duration, OffsetDateTime};
@@ -91,13 +90,16 @@ pub(super) fn backup_operation(
     backup: BackupNumber,
     purpose: Purpose,
 ) -> OperationId {
-    let last = decide::final_operation(&instance(node)).filter(|_| purpose == Purpose::Final);
-    last.unwrap_or_else(|| name(backup_id(backup).as_str()))
+    if purpose == Purpose::Final {
+        OperationId::FinalBackup(instance(node))
+    } else {
+        OperationId::Backup(backup_id(backup))
+    }
 }
 
 /// Names the operation of a launch, as the restore function and its sweep both do.
 pub(super) fn launch_operation(node: NodeNumber) -> OperationId {
-    name(&format!("launch-{}", instance(node)))
+    OperationId::LaunchRestore(instance(node))
 }
 
 fn number(hexadecimal: &str) -> u8 {

@@ -1,8 +1,11 @@
 //! The backup function's questions.
 
-use backup::decide::{
-    self as shipped, FinalBackup, FinalCommand, FinishedFacts, GroupFacts, Terminating,
-    TerminatingFacts,
+use backup::finished::decide::{self as finished_decide, FinishedFacts};
+use backup::hook::decide::{FinalBackup, answer};
+use backup::requests::decide::on_adopt;
+use backup::start::decide::{self as start_decide, StartFacts};
+use backup::terminating::decide::{
+    FinalCommand, TerminatingDecision, TerminatingFacts, on_terminating,
 };
 use shared::aws::autoscaling::{LifecycleResult, LifecycleState};
 use shared::aws::ssm::{InvocationStatus, Ping};
@@ -44,7 +47,7 @@ pub(in crate::model) enum Start {
 pub(in crate::model) fn start(question: &StartQuestion) -> Start {
     STARTS.with(|answers| {
         answers.of(question, |question| {
-            let facts = GroupFacts {
+            let facts = StartFacts {
                 application: Ok(names::application()),
                 rivals: Vec::new(),
                 in_service: question
@@ -57,9 +60,9 @@ pub(in crate::model) fn start(question: &StartQuestion) -> Start {
                 executing: question.executing.map(names::command_id),
                 requested: question.requested.map(names::command_id),
             };
-            match shipped::on_tick(&facts) {
-                shipped::Start::Start { instance, .. } => Start::Of(names::node(&instance)),
-                shipped::Start::Skip(skip) => Start::Not {
+            match start_decide::on_start(&facts) {
+                start_decide::Start::Start(target) => Start::Of(names::node(&target.instance)),
+                start_decide::Start::Skip(skip) => Start::Not {
                     refused: skip.is_refusal(),
                 },
             }
@@ -69,7 +72,7 @@ pub(in crate::model) fn start(question: &StartQuestion) -> Start {
 
 /// Asks whether an operator may adopt the running node.
 pub(in crate::model) fn may_adopt(newest: Option<BackupNumber>) -> bool {
-    shipped::on_adopt(newest.map(names::backup_id).as_ref(), false).is_ok()
+    on_adopt(newest.map(names::backup_id).as_ref(), false).is_ok()
 }
 
 /// What is known of a backup command.
@@ -116,21 +119,18 @@ pub(in crate::model) fn finished(question: &FinishedQuestion) -> Ending {
                     backup_id: names::backup_id(question.backup),
                     purpose: shipped_purpose(purpose),
                 },
-                now: requested_at + shipped::seconds(window + 1),
+                now: requested_at + budget::seconds(window + 1),
             };
-            match shipped::on_finished(&facts) {
-                shipped::Ending::StillRunning(_) => Ending::StillRunning,
-                shipped::Ending::Commit(report) => Ending::Commit(names::run(&report.run_id)),
-                shipped::Ending::TooLate(backup) => Ending::TooLate(names::backup(&backup)),
-                shipped::Ending::Busy => Ending::Busy,
-                shipped::Ending::NotRestored(_) => Ending::NotRestored,
-                shipped::Ending::Unreported {
-                    status: InvocationStatus::Cancelled,
-                    ..
-                } => Ending::Cancelled,
-                shipped::Ending::Rejected(_)
-                | shipped::Ending::Failed { .. }
-                | shipped::Ending::Unreported { .. } => Ending::Failed,
+            match finished_decide::on_finished(&facts) {
+                finished_decide::Ending::StillRunning(_) => Ending::StillRunning,
+                finished_decide::Ending::Commit(report) => {
+                    Ending::Commit(names::run(&report.run_id))
+                }
+                finished_decide::Ending::TooLate(backup) => Ending::TooLate(names::backup(&backup)),
+                finished_decide::Ending::Busy => Ending::Busy,
+                finished_decide::Ending::NotRestored(_) => Ending::NotRestored,
+                finished_decide::Ending::Cancelled(_) => Ending::Cancelled,
+                finished_decide::Ending::Failed(_) => Ending::Failed,
             }
         })
     })
@@ -182,14 +182,14 @@ pub(in crate::model) fn leaving(question: &LeavingQuestion) -> Leaving {
                 command,
                 now: requested_at + Duration::seconds(elapsed.into()),
             };
-            match shipped::on_terminating(&facts) {
-                Terminating::NotLeaving | Terminating::NothingWaits | Terminating::Wait { .. } => {
-                    Leaving::Nothing
-                }
-                Terminating::Send => Leaving::Send,
-                Terminating::Cancel(id) => Leaving::Cancel(names::command(&id)),
-                Terminating::Settle(id) => Leaving::Settle(names::command(&id)),
-                Terminating::GiveUp(_) => Leaving::GiveUp,
+            match on_terminating(&facts) {
+                TerminatingDecision::NotLeaving
+                | TerminatingDecision::NothingWaits
+                | TerminatingDecision::Wait { .. } => Leaving::Nothing,
+                TerminatingDecision::Send => Leaving::Send,
+                TerminatingDecision::Cancel(id) => Leaving::Cancel(names::command(&id)),
+                TerminatingDecision::Finish(id) => Leaving::Settle(names::command(&id)),
+                TerminatingDecision::GiveUp(_) => Leaving::GiveUp,
             }
         })
     })
@@ -203,7 +203,7 @@ pub(in crate::model) fn answers(last: Last) -> bool {
         Last::Failed | Last::GivenUp => FinalBackup::Failed,
         Last::Cancelled => FinalBackup::Cancelled,
     };
-    shipped::answer(last, false) == Some(LifecycleResult::Continue)
+    answer(last, false) == Some(LifecycleResult::Continue)
 }
 
 fn ping(agent: Agent) -> Option<Ping> {

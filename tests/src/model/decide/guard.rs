@@ -1,6 +1,6 @@
 //! The guard's questions.
 
-use backup::decide::guard as shipped;
+use backup::finished::quarantine::decide as shipped;
 use shared::manifest::Lineage;
 
 use super::Answers;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backup::decide::retention as shipped;
+use backup::retention::decide as shipped;
 use shared::env::Retention;
 
 use super::Answers;

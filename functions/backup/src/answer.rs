@@ -1,0 +1,117 @@
+//! The function's answers: one JSON object with `outcome`, for operators and for tests.
+
+use serde::Serialize;
+use shared::answer::{Handled, Refused};
+use shared::command::Purpose;
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
+use time::OffsetDateTime;
+
+/// The result of one invocation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// A tick.
+    Tick {
+        /// The backups that were requested.
+        started: Vec<Started>,
+        /// The groups without a new backup.
+        skipped: Vec<Skipped>,
+        /// The commands whose event was lost.
+        handled: Vec<Handled>,
+        /// How many failures the log has of this tick.
+        failures: usize,
+    },
+    /// A sweep.
+    Sweep {
+        /// The commands and terminate hooks whose event was lost.
+        handled: Vec<Handled>,
+        /// How many failures the log has of this sweep.
+        failures: usize,
+    },
+    /// A finished backup command, or an instance in the terminate hook.
+    Handled(Handled),
+    /// A backup that an operator requested was sent.
+    Requested(Started),
+    /// An application's newest backups.
+    Backups {
+        /// The application.
+        application: ApplicationName,
+        /// Newest first.
+        backups: Vec<Summary>,
+    },
+    /// An operator's request about one backup is done.
+    Done {
+        /// The application.
+        application: ApplicationName,
+        /// The backup.
+        backup_id: BackupId,
+        /// The decision, in kebab-case, as in the log.
+        decision: &'static str,
+        /// The same for a person.
+        message: &'static str,
+    },
+    /// Nothing was done.
+    Refused(Refused),
+}
+
+impl From<Refused> for Answer {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// A backup that was requested from a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Started {
+    /// The application.
+    pub(crate) application: ApplicationName,
+    /// The instance.
+    pub(crate) instance_id: InstanceId,
+    /// The id of the new backup.
+    pub(crate) backup_id: BackupId,
+    /// The command that requests it.
+    pub(crate) command_id: CommandId,
+}
+
+/// A group in which a tick started no backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Skipped {
+    /// The group.
+    pub(crate) group: String,
+    /// The reason.
+    pub(crate) reason: String,
+}
+
+/// One backup in a listing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Summary {
+    /// A backup whose manifest can be read.
+    Backup {
+        /// The backup.
+        backup_id: BackupId,
+        /// The purpose of the backup.
+        purpose: Purpose,
+        /// When it was committed or quarantined.
+        #[serde(with = "time::serde::rfc3339")]
+        committed_at: OffsetDateTime,
+        /// Rows in its counted tables.
+        rows: u64,
+        /// Its bytes in S3.
+        bytes: u64,
+        /// The instance that it was taken from.
+        instance_id: InstanceId,
+        /// Whether retention never deletes it.
+        pinned: bool,
+        /// The reason for its quarantine, `None` for a committed backup.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quarantined_for: Option<String>,
+    },
+    /// A backup whose manifest cannot be used.
+    Unreadable {
+        /// The backup.
+        backup_id: BackupId,
+        /// The defect of its manifest.
+        problem: String,
+    },
+}

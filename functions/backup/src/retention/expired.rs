@@ -1,0 +1,101 @@
+//! Deletes expired backups: first their manifests, then their objects.
+
+use std::collections::BTreeSet;
+
+use shared::aws::s3;
+use shared::id::BackupId;
+use shared::layout::BackupState;
+use shared::{Error, Result};
+
+use super::decide;
+use super::pass::Pass;
+
+/// The most backups of one state that a pass deletes, so that the first pass over an old bucket ends in time.
+const MOST_AT_ONCE: usize = 200;
+
+impl Pass<'_> {
+    /// Deletes the expired backups of one state. Returns their number.
+    pub(super) async fn delete_expired(
+        &self,
+        state: BackupState,
+        backups: &BTreeSet<BackupId>,
+    ) -> Result<usize> {
+        let policy = &self.context.config.retention;
+        let mut kept = self.pinned().await?;
+        if decide::expired(policy, backups, &kept, self.now).is_empty() {
+            return Ok(0);
+        }
+        kept.extend(self.newest_readable(state, backups).await?);
+        let mut expired = decide::expired(policy, backups, &kept, self.now);
+        expired.truncate(MOST_AT_ONCE);
+
+        let manifests = self.delete_manifests(state, expired).await?;
+        // A pin that was written before the manifest was deleted is obeyed. A later request was answered that the
+        // backup does not exist.
+        let pinned = self.pinned().await?;
+        let mut count = 0;
+        for (backup, manifest) in manifests {
+            if pinned.contains(&backup) {
+                self.write_manifest_again(state, &backup, manifest).await?;
+            } else if self.has_no_manifest(&backup).await? {
+                self.delete(&self.objects_of(&backup).await?).await?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Deletes the manifests of backups. Returns those that were there.
+    async fn delete_manifests(
+        &self,
+        state: BackupState,
+        backups: Vec<BackupId>,
+    ) -> Result<Vec<(BackupId, Vec<u8>)>> {
+        let manifests = self.context.manifests(self.application);
+        let mut deleted = Vec::new();
+        for backup in backups {
+            if let Some(manifest) = manifests.read_bytes(state, &backup).await? {
+                self.delete(&[state.manifest(self.application, &backup)])
+                    .await?;
+                deleted.push((backup, manifest));
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn write_manifest_again(
+        &self,
+        state: BackupState,
+        backup: &BackupId,
+        manifest: Vec<u8>,
+    ) -> Result<()> {
+        let (client, bucket) = (&self.context.aws.s3, &self.context.config.bucket);
+        let key = state.manifest(self.application, backup);
+        s3::create(client, bucket, &key, manifest, "application/json").await?;
+        Ok(())
+    }
+
+    /// Returns the newest backups whose manifest can be read, as many as the policy keeps whatever their age.
+    async fn newest_readable(
+        &self,
+        state: BackupState,
+        backups: &BTreeSet<BackupId>,
+    ) -> Result<BTreeSet<BackupId>> {
+        let manifests = self.context.manifests(self.application);
+        let count = self.context.config.retention.at_least;
+        let mut readable = BTreeSet::new();
+        for backup in backups.iter().rev() {
+            if readable.len() == count {
+                break;
+            }
+            match manifests.read(state, backup).await {
+                Ok(Some(_)) => {
+                    readable.insert(backup.clone());
+                }
+                Ok(None) | Err(Error::Contract { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(readable)
+    }
+}
