@@ -2,15 +2,13 @@
 //! the last thing that was seen.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use shared::report::ExitCode;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::failure::{Failure, Result};
+use crate::agent::process::Program;
 use crate::postgres::{ADMIN_DATABASE, Postgres};
 use crate::settings::{Commands, PostgresSettings, Server};
 
@@ -18,14 +16,9 @@ use crate::settings::{Commands, PostgresSettings, Server};
 const START_LIMIT: Duration = Duration::from_mins(10);
 /// How long a stop command may take: a final backup has to fit into its time behind it.
 const STOP_LIMIT: Duration = Duration::from_mins(3);
-/// How long after a command's end its last words are waited for: a daemon that it started may hold its output
-/// open for ever.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The first pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How much of a command's output a message keeps, in bytes.
-const KEPT_OUTPUT: usize = 400;
 
 /// Runs `start_postgres`, where it is set.
 pub(crate) async fn start_postgres(commands: &Commands, root: &Path) -> Result<()> {
@@ -49,7 +42,10 @@ pub(crate) async fn wait_healthy(commands: &Commands, root: &Path) -> Result<()>
         return Ok(());
     };
     let limit = Duration::from_secs(u64::from(commands.health_timeout_seconds));
-    let check = || run(command, root);
+    let check = || async {
+        let program = program(command, root, ExitCode::HealthCheck)?;
+        program.quiet().run(ExitCode::HealthCheck).await
+    };
     wait(limit, check).await.map_err(|last| {
         let message = format!(
             "the application was not healthy after {} s; the last check of [commands] health said: {last}",
@@ -68,12 +64,12 @@ pub(crate) async fn wait_for_postgres(
     let check = || async {
         let query = "SELECT to_json(pg_is_in_recovery())";
         let code = ExitCode::PostgresUnreachable;
-        let recovering: bool = postgres
-            .query(ADMIN_DATABASE, query, code)
-            .await
-            .map_err(|failure| failure.chain())?;
+        let recovering: bool = postgres.query(ADMIN_DATABASE, query, code).await?;
         if recovering {
-            return Err("the server is in recovery, or a standby".to_owned());
+            return Err(Failure::new(
+                code,
+                "the server is in recovery, or a standby",
+            ));
         }
         Ok(())
     };
@@ -101,7 +97,7 @@ pub(crate) async fn wait_for_postgres(
 async fn wait<F, A>(limit: Duration, mut attempt: F) -> std::result::Result<(), String>
 where
     F: FnMut() -> A,
-    A: Future<Output = std::result::Result<(), String>>,
+    A: Future<Output = Result<()>>,
 {
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
@@ -109,7 +105,7 @@ where
     loop {
         match timeout_at(deadline, attempt()).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(words)) => last = words,
+            Ok(Err(failure)) => last = failure.chain(),
             Err(_) => return Err(format!("{last}; the last attempt did not end")),
         }
         if Instant::now() + pause >= deadline {
@@ -130,84 +126,28 @@ async fn run_setting(
         return Ok(());
     };
     let began = Instant::now();
-    timeout(limit, run(command, root))
+    let program = program(command, root, ExitCode::StartCommand)?;
+    program
+        .limit(limit)
+        .run(ExitCode::StartCommand)
         .await
-        .or_fail(ExitCode::StartCommand, || {
-            let limit = limit.as_secs();
-            format!("[commands] {name} did not end within {limit} s")
-        })?
-        .map_err(|words| {
-            Failure::new(
-                ExitCode::StartCommand,
-                format!("[commands] {name}: {words}"),
-            )
-        })?;
+        .map_err(|failure| failure.context(format!("[commands] {name}")))?;
     tracing::info!(
         command = name,
         seconds = began.elapsed().as_secs_f64(),
-        "ran"
+        "the command ended"
     );
     Ok(())
 }
 
-/// Runs a program to its end; an error is its last words. Its output never reaches the agent's own, which is the
-/// report.
-async fn run(command: &[String], root: &Path) -> std::result::Result<(), String> {
+/// Prepares an application's command. It gets the agent's whole environment, and the root as `REKINDLE_ROOT`.
+fn program(command: &[String], root: &Path, code: ExitCode) -> Result<Program> {
     let Some((program, arguments)) = command.split_first() else {
-        return Err("the command is empty".to_owned());
+        return Err(Failure::new(code, "the command is empty"));
     };
-    let mut child = Command::new(program)
+    Ok(Program::with_agent_environment(program)
         .args(arguments)
-        .env("REKINDLE_ROOT", root)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("{program} cannot be run: {error}"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut words = Tail::default();
-    let mut errors = Tail::default();
-    let ended = {
-        let reading = async {
-            tokio::join!(words.read(stdout), errors.read(stderr));
-        };
-        tokio::pin!(reading);
-        tokio::select! {
-            ended = child.wait() => {
-                timeout(LAST_WORDS, &mut reading).await.ok();
-                ended
-            }
-            () = &mut reading => child.wait().await,
-        }
-    };
-    let status = ended.map_err(|error| format!("{program}: {error}"))?;
-    if status.success() {
-        return Ok(());
-    }
-    let said = [words.text(), errors.text()].concat();
-    Err(format!("{program} ended with {status}: {}", said.trim()))
-}
-
-/// The end of a stream.
-#[derive(Default)]
-struct Tail(Vec<u8>);
-
-impl Tail {
-    async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
-        let Some(mut stream) = stream else { return };
-        let mut buffer = vec![0; 4096];
-        // A stream that cannot be read any more has ended.
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            self.0.extend_from_slice(&buffer[..count]);
-            let surplus = self.0.len().saturating_sub(KEPT_OUTPUT);
-            self.0.drain(..surplus);
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
-    }
+        .env("REKINDLE_ROOT", root))
 }
 
 #[cfg(test)]
@@ -233,7 +173,7 @@ mod tests {
         let failure = start(&commands(&[]), Path::new("")).await.unwrap_err();
         assert_eq!(
             failure.to_string(),
-            "StartCommand (exit code 38): [commands] start: sh ended with exit status: 3: no such service"
+            "StartCommand (exit code 38): [commands] start: sh failed (exit status: 3): no such service"
         );
     }
 
@@ -252,19 +192,7 @@ mod tests {
         .await
         .unwrap_err();
         assert_eq!(failure.code, ExitCode::HealthCheck);
-        assert!(failure.chain().ends_with("exit status: 1: starting"));
-    }
-
-    #[tokio::test]
-    async fn a_command_that_leaves_a_daemon_behind_has_ended() {
-        let began = Instant::now();
-        run(
-            &["sh".to_owned(), "-c".to_owned(), "sleep 5 &".to_owned()],
-            Path::new(""),
-        )
-        .await
-        .unwrap();
-        assert!(began.elapsed() < Duration::from_secs(4));
+        assert!(failure.chain().ends_with("(exit status: 1): starting"));
     }
 
     #[tokio::test]

@@ -25,6 +25,14 @@ impl Failure {
         }
     }
 
+    /// Adds what was being done, in front of the causes.
+    pub(crate) fn context(self, doing: impl fmt::Display) -> Self {
+        Self {
+            code: self.code,
+            cause: self.cause.context(doing.to_string()),
+        }
+    }
+
     /// Returns the whole chain of causes in one line.
     pub(crate) fn chain(&self) -> String {
         format!("{:#}", self.cause)

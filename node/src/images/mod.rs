@@ -8,7 +8,6 @@ pub mod archive;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,13 +24,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::agent::process::{Child, Stop};
+use crate::agent::process::{Program, Stop};
 use crate::agent::state::{DIRECTORY, write_durably};
-use crate::backup::dump::into_failure;
 use crate::backup::stream;
 use crate::backup::stream::{Proof, WAITING, stage};
-use crate::images::archive as image_archive;
-use crate::postgres::container::{docker, said};
 use crate::restore::load::decode;
 use crate::s3::download;
 
@@ -135,9 +131,7 @@ async fn load_one(context: &Context, image: &ImageRecord) -> Result<()> {
     for name in &image.names {
         // What the node calls so itself is the operator's choice.
         if !is_there(name).await? {
-            let mut command = docker();
-            command.args(["tag", &reference, name]);
-            answer(command, || format!("name the image {name}")).await?;
+            answer(docker(["tag", &reference, name])).await?;
         }
     }
     remember(context, &image.id, &image.object)
@@ -145,10 +139,6 @@ async fn load_one(context: &Context, image: &ImageRecord) -> Result<()> {
 
 /// Streams an archive into the engine, and its end only if the whole was what was committed.
 async fn from_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
-    let mut command = docker();
-    command.args(["load", "--quiet"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let child = Child::start("docker load", &mut command, ExitCode::Restore)?;
     let (downloading, reader) = download::stream(context, object);
     let (to_hold, decoded) = mpsc::channel(WAITING);
     let (to_engine, chunks) = mpsc::channel(WAITING);
@@ -167,7 +157,9 @@ async fn from_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
         }
         Ok(())
     };
-    let (checked, loaded) = tokio::join!(checked, child.input_from(chunks, &context.progress));
+    let loading =
+        docker(["load", "--quiet"]).stdin_from(chunks, &context.progress, ExitCode::Restore);
+    let (checked, loaded) = tokio::join!(checked, loading);
     checked.and(loaded)
 }
 
@@ -219,14 +211,14 @@ async fn object(context: &Context, id: &Sha256, purpose: Purpose) -> Result<Obje
 }
 
 async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRecord> {
-    let mut command = docker();
     // By its id, so that nothing in the archive says which names are to be taken.
-    command.arg("save").arg(format!("sha256:{id}"));
-    command.stdout(Stdio::piped());
-    let child = Child::start("docker save", &mut command, ExitCode::Dump)?;
-    let source = async |chunks| child.output_to(chunks, &context.progress).await;
+    let save = docker(["save", &format!("sha256:{id}")]);
+    let source = async |chunks| {
+        save.stdout_to(chunks, &context.progress, ExitCode::Dump)
+            .await
+    };
     let staged = stage(context, key, source, proof(id)).await;
-    let (staged, bytes, ()) = staged.map_err(into_failure)?;
+    let (staged, bytes, ()) = staged.map_err(Stop::into_failure)?;
     let object = staged.complete().await?;
     tracing::info!(image = %id, bytes, compressed = object.size, "saved");
     Ok(object)
@@ -272,7 +264,7 @@ async fn read(
     } = read?;
     decoded
         .or_fail(ExitCode::Internal, doing)?
-        .map_err(into_failure)?;
+        .map_err(Stop::into_failure)?;
     let object = ObjectRecord {
         key: key.to_owned(),
         version_id: version,
@@ -287,7 +279,7 @@ async fn read(
 fn proof(id: &Sha256) -> Proof<()> {
     let id = id.clone();
     Box::new(move |plain: &mut dyn Read| {
-        image_archive::verify(plain, &id).map_err(|problem| {
+        archive::verify(plain, &id).map_err(|problem| {
             let message = format!("the archive of the image {id}: {problem}");
             Stop::Failed(Failure::new(ExitCode::Verification, message))
         })
@@ -295,49 +287,48 @@ fn proof(id: &Sha256) -> Proof<()> {
 }
 
 async fn image_of(container: &str) -> Result<Sha256> {
-    let doing = || "ask for it".to_owned();
-    let mut command = docker();
-    command.args([
-        "inspect",
-        "--type",
-        "container",
-        "--format",
-        "{{.Image}}",
-        container,
-    ]);
-    let id = answer(command, doing).await?;
+    let format = ["--type", "container", "--format", "{{.Image}}"];
+    let inspect = docker(["inspect"]).args(format).arg(container);
+    let id = answer(inspect).await?;
     let id = id.trim();
     id.strip_prefix("sha256:")
         .unwrap_or(id)
         .parse()
-        .or_fail(ExitCode::Internal, doing)
+        .or_fail(ExitCode::Internal, || "read the answer of docker inspect")
 }
 
 async fn names_of(id: &Sha256) -> Result<Vec<String>> {
-    let doing = || "ask for its names".to_owned();
-    let mut command = docker();
-    command.args(["image", "inspect", "--format", "{{json .RepoTags}}"]);
-    command.arg(format!("sha256:{id}"));
-    let names = answer(command, doing).await?;
-    let names: Option<Vec<String>> =
-        serde_json::from_str(&names).or_fail(ExitCode::Internal, doing)?;
+    let reference = format!("sha256:{id}");
+    let names = answer(inspect_image("{{json .RepoTags}}", &reference)).await?;
+    let names: Option<Vec<String>> = serde_json::from_str(&names).or_fail(
+        ExitCode::Internal,
+        || "read the answer of docker image inspect",
+    )?;
     Ok(names.unwrap_or_default())
 }
 
-/// Tells whether the engine has an image. One that does not answer has none that could be used.
+/// Returns whether the engine has an image. An engine that does not answer is an error.
 async fn is_there(reference: &str) -> Result<bool> {
-    let mut command = docker();
-    command.args(["image", "inspect", "--format", "{{.Id}}", reference]);
-    match answer(command, || format!("look for {reference}")).await {
+    match answer(inspect_image("{{.Id}}", reference)).await {
         Ok(_) => Ok(true),
         Err(failure) if failure.chain().contains("No such image") => Ok(false),
         Err(failure) => Err(failure),
     }
 }
 
-async fn answer(command: tokio::process::Command, doing: impl Fn() -> String) -> Result<String> {
-    let asked = timeout(ANSWER_LIMIT, said(command, ExitCode::Internal, &doing));
-    asked.await.or_fail(ExitCode::Stalled, &doing)?
+fn inspect_image(format: &str, reference: &str) -> Program {
+    docker(["image", "inspect", "--format", format, reference]).quiet()
+}
+
+/// Prepares a command of the container engine; failures and the log call it by its first word, as in `docker load`.
+fn docker<const N: usize>(arguments: [&str; N]) -> Program {
+    let label = format!("docker {}", arguments.first().unwrap_or(&""));
+    Program::new("docker").label(label).args(arguments)
+}
+
+async fn answer(command: Program) -> Result<String> {
+    let output = command.limit(ANSWER_LIMIT).output(ExitCode::Internal);
+    Ok(String::from_utf8_lossy(&output.await?).into_owned())
 }
 
 /// Returns the file in which this node keeps what it knows of an image's object, so that no backup has to read it.
