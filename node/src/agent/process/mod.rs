@@ -3,24 +3,19 @@
 //! Every child process of the agent is started here. For each of them the environment is explicit, the child is killed
 //! when its future is dropped, stderr goes into the log line by line, and the exit status is checked.
 
-use std::collections::VecDeque;
+mod running;
+
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::Stdio;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use shared::report::ExitCode;
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
-};
-use tokio::process::{self, Command};
+use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
-use crate::agent::failure::{Failure, OrFail as _, Result};
+use self::running::Running;
+use crate::agent::failure::{Failure, Result};
 use crate::agent::watchdog::Progress;
 
 /// The variables of the agent's own environment that a program gets: they locate files and servers. AWS credentials
@@ -39,18 +34,6 @@ const KEPT_VARIABLES: [&str; 12] = [
     "PGSSLMODE",
     "PGSSLROOTCERT",
 ];
-
-/// The size of a chunk of output, in bytes.
-const CHUNK: usize = 256 * 1024;
-/// The capacity of a pipe that carries a backup, in bytes: the most that Linux allows an unprivileged process. With the
-/// default of 64 KiB, both sides would wake up for every few hundred rows.
-const PIPE: usize = 1024 * 1024;
-/// The number of last lines that a failure quotes.
-const KEPT_LINES: usize = 8;
-/// The length at which a line is cut, in bytes.
-const KEPT_LINE: u64 = 2_000;
-/// How long a failed program's last lines are waited for. A daemon that it started may hold its output open for ever.
-const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// A program to run.
 ///
@@ -182,36 +165,24 @@ impl Program {
 
     /// Runs the program to its end. Its standard output goes into the log like its standard error.
     pub(crate) async fn run(self, code: ExitCode) -> Result<()> {
-        let (mut process, limit) = self.start(code)?;
-        limit
-            .apply(async {
-                process.relay_stdout();
-                process.write_input().await;
-                process.end().await
-            })
-            .await
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            running.relay_stdout();
+            running.write_input().await;
+            running.end().await
+        };
+        limit.apply(ending).await
     }
 
     /// Runs the program to its end, and returns its standard output.
     pub(crate) async fn output(self, code: ExitCode) -> Result<Vec<u8>> {
-        let (mut process, limit) = self.start(code)?;
-        limit
-            .apply(async {
-                let stdout = process.child.stdout.take();
-                let mut output = Vec::new();
-                let reading = async {
-                    match stdout {
-                        Some(mut stdout) => stdout.read_to_end(&mut output).await,
-                        None => Ok(0),
-                    }
-                };
-                // A program answers while it reads: neither side may wait for the end of the other.
-                let ((), read) = tokio::join!(process.write_input(), reading);
-                read.or_fail(code, || format!("read from {}", process.label))?;
-                process.end().await?;
-                Ok(output)
-            })
-            .await
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            let output = running.answer().await?;
+            running.end().await?;
+            Ok(output)
+        };
+        limit.apply(ending).await
     }
 
     /// Runs the program to its end, sends its standard output in chunks, and returns their number of bytes.
@@ -221,15 +192,13 @@ impl Program {
         progress: &Progress,
         code: ExitCode,
     ) -> std::result::Result<u64, Stop> {
-        let (mut process, limit) = self.start(code)?;
-        limit
-            .apply(async {
-                let sent = process.send_stdout(&chunks, progress).await?;
-                drop(chunks);
-                process.end().await?;
-                Ok(sent)
-            })
-            .await
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            let sent = running.send_stdout(&chunks, progress).await?;
+            running.end().await?;
+            Ok(sent)
+        };
+        limit.apply(ending).await
     }
 
     /// Runs the program to its end, with the chunks as its standard input. If it ends before it has read all of them, it
@@ -241,241 +210,16 @@ impl Program {
         code: ExitCode,
     ) -> Result<()> {
         self.command.stdin(Stdio::piped());
-        let (mut process, limit) = self.start(code)?;
-        limit
-            .apply(async {
-                process.relay_stdout();
-                if process.write_chunks(&mut chunks, progress).await {
-                    process.end().await
-                } else {
-                    chunks.close();
-                    process.ended_early().await
-                }
-            })
-            .await
-    }
-
-    fn start(mut self, code: ExitCode) -> Result<(Process, Limit)> {
-        let limit = Limit {
-            duration: self.limit,
-            label: self.label.clone(),
-            code,
-        };
-        let mut child = self
-            .command
-            .spawn()
-            .or_fail(code, || format!("start {}", self.label))?;
-        let stderr = child.stderr.take();
-        let mut process = Process {
-            label: self.label,
-            code,
-            child,
-            input: self.input,
-            quiet: self.quiet,
-            lines: LastLines::default(),
-            relays: Vec::new(),
-        };
-        process.relay(stderr);
-        Ok((process, limit))
-    }
-}
-
-/// The time that a program may take.
-struct Limit {
-    duration: Option<Duration>,
-    label: String,
-    code: ExitCode,
-}
-
-impl Limit {
-    async fn apply<T, E: From<Failure>>(
-        self,
-        work: impl Future<Output = std::result::Result<T, E>>,
-    ) -> std::result::Result<T, E> {
-        let Some(duration) = self.duration else {
-            return work.await;
-        };
-        match timeout(duration, work).await {
-            Ok(done) => done,
-            Err(_) => {
-                let (label, seconds) = (self.label, duration.as_secs());
-                let message = format!("{label} was killed: it did not end within {seconds} s");
-                Err(Failure::new(self.code, message).into())
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            running.relay_stdout();
+            if running.write_chunks(&mut chunks, progress).await {
+                return running.end().await;
             }
-        }
-    }
-}
-
-/// A running program. It is killed when it is dropped.
-#[derive(Debug)]
-struct Process {
-    label: String,
-    code: ExitCode,
-    child: process::Child,
-    input: Option<Vec<u8>>,
-    quiet: bool,
-    lines: LastLines,
-    relays: Vec<JoinHandle<()>>,
-}
-
-impl Process {
-    fn relay_stdout(&mut self) {
-        let stdout = self.child.stdout.take();
-        self.relay(stdout);
-    }
-
-    fn relay(&mut self, stream: Option<impl AsyncRead + Unpin + Send + 'static>) {
-        if let Some(stream) = stream {
-            let relay = relay(self.label.clone(), stream, self.lines.clone(), self.quiet);
-            self.relays.push(tokio::spawn(relay));
-        }
-    }
-
-    /// Writes the input and closes it. If the program ends early, its exit status and its last lines give the reason.
-    async fn write_input(&mut self) {
-        if let (Some(mut stdin), Some(input)) = (self.child.stdin.take(), self.input.take()) {
-            stdin.write_all(&input).await.ok();
-        }
-    }
-
-    /// Writes all chunks to standard input. Returns `false` if the program did not read to their end.
-    async fn write_chunks(
-        &mut self,
-        chunks: &mut mpsc::Receiver<Bytes>,
-        progress: &Progress,
-    ) -> bool {
-        let Some(mut stdin) = self.child.stdin.take() else {
-            return false;
+            chunks.close();
+            running.ended_early().await
         };
-        enlarge(&stdin);
-        while let Some(chunk) = chunks.recv().await {
-            if stdin.write_all(&chunk).await.is_err() {
-                return false;
-            }
-            progress.touch();
-        }
-        true
-    }
-
-    async fn send_stdout(
-        &mut self,
-        chunks: &mpsc::Sender<Bytes>,
-        progress: &Progress,
-    ) -> std::result::Result<u64, Stop> {
-        let Some(mut stdout) = self.child.stdout.take() else {
-            return Ok(0);
-        };
-        enlarge(&stdout);
-        let mut sent = 0;
-        loop {
-            let chunk = self.chunk(&mut stdout).await?;
-            if chunk.is_empty() {
-                return Ok(sent);
-            }
-            sent += chunk.len() as u64;
-            progress.touch();
-            if chunks.send(chunk).await.is_err() {
-                return Err(Stop::Downstream);
-            }
-        }
-    }
-
-    /// Reads a full chunk, or what is left before the end.
-    async fn chunk(&self, stdout: &mut (impl AsyncRead + Unpin)) -> Result<Bytes> {
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        while chunk.len() < CHUNK {
-            let read = stdout.read_buf(&mut chunk).await;
-            if read.or_fail(self.code, || format!("read from {}", self.label))? == 0 {
-                break;
-            }
-        }
-        Ok(chunk.freeze())
-    }
-
-    async fn ended_early(mut self) -> Result<()> {
-        let status = self.status().await?;
-        let what = "ended before it had read all of its input";
-        Err(self.failure(what, status).await)
-    }
-
-    async fn end(mut self) -> Result<()> {
-        let status = self.status().await?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(self.failure("failed", status).await)
-    }
-
-    async fn status(&mut self) -> Result<ExitStatus> {
-        let waited = self.child.wait().await;
-        waited.or_fail(self.code, || format!("wait for {}", self.label))
-    }
-
-    async fn failure(self, what: &str, status: ExitStatus) -> Failure {
-        let relays = async {
-            for relay in self.relays {
-                relay.await.ok();
-            }
-        };
-        timeout(LAST_LINES, relays).await.ok();
-        let lines = self.lines.text();
-        let lines = if lines.is_empty() {
-            "no output on stderr"
-        } else {
-            &lines
-        };
-        Failure::new(
-            self.code,
-            format!("{} {what} ({status}): {lines}", self.label),
-        )
-    }
-}
-
-/// Gives a pipe more capacity. If the user's pipes have used up their quota, it keeps the one that it has.
-fn enlarge(pipe: impl AsFd) {
-    rustix::pipe::fcntl_setpipe_size(pipe, PIPE).ok();
-}
-
-/// The last lines that a program printed.
-#[derive(Debug, Clone, Default)]
-struct LastLines(Arc<Mutex<VecDeque<String>>>);
-
-impl LastLines {
-    fn add(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == KEPT_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-
-    fn text(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().cloned().collect::<Vec<_>>().join(" | ")
-    }
-}
-
-/// Logs each line with the program's name, and keeps the last ones.
-async fn relay(program: String, stream: impl AsyncRead + Unpin, lines: LastLines, quiet: bool) {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut stream)
-            .take(KEPT_LINE)
-            .read_until(b'\n', &mut line)
-            .await;
-        // Unreadable output is no reason to fail: the exit status counts.
-        if !matches!(read, Ok(1..)) {
-            return;
-        }
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if quiet {
-            tracing::debug!(program, "{text}");
-        } else {
-            tracing::info!(program, "{text}");
-        }
-        lines.add(text);
+        limit.apply(ending).await
     }
 }
 

@@ -46,7 +46,8 @@ async fn a_program_that_takes_too_long_is_killed() {
 #[tokio::test]
 async fn a_program_that_does_not_read_all_of_its_input_has_failed() {
     let (sender, chunks) = mpsc::channel(1);
-    let sending = async move { while sender.send(Bytes::from(vec![0; CHUNK])).await.is_ok() {} };
+    let sending =
+        async move { while sender.send(Bytes::from(vec![0; 256 * 1024])).await.is_ok() {} };
     let progress = Progress::default();
     let reading = shell("echo enough >&2").stdin_from(chunks, &progress, ExitCode::Restore);
     let ((), read) = tokio::join!(sending, reading);
