@@ -27,12 +27,10 @@ use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::{Child, Stop};
 use crate::agent::state::{DIRECTORY, write_durably};
-use crate::backup::dump::into_failure;
-use crate::backup::stream;
-use crate::backup::stream::{Proof, WAITING, stage};
 use crate::images::archive as image_archive;
+use crate::objects::stream;
+use crate::objects::stream::{Check, WAITING, decode, into_failure, stage};
 use crate::postgres::container::{docker, said};
-use crate::restore::load::decode;
 use crate::s3::download;
 
 /// Seconds after a backup's begin in which images may still be saved: the command must end in its time.
@@ -252,7 +250,7 @@ async fn read(
         .or_fail(ExitCode::Download, doing)?;
     let (sender, chunks) = mpsc::channel(WAITING);
     let proof = proof(id);
-    let decoding = tokio::task::spawn_blocking(move || stream::decode(chunks, proof));
+    let decoding = tokio::task::spawn_blocking(move || stream::decode_and_check(chunks, proof));
     let reading = async {
         let (mut body, mut digest) = (output.body, ObjectDigest::new());
         while let Some(piece) = body.next().await {
@@ -284,7 +282,7 @@ async fn read(
     Ok(object)
 }
 
-fn proof(id: &Sha256) -> Proof<()> {
+fn proof(id: &Sha256) -> Check<()> {
     let id = id.clone();
     Box::new(move |plain: &mut dyn Read| {
         image_archive::verify(plain, &id).map_err(|problem| {
