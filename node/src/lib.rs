@@ -5,7 +5,10 @@
 
 pub mod agent;
 pub mod backup;
+pub mod files;
 pub mod images;
+mod leftovers;
+pub mod objects;
 pub mod postgres;
 pub mod restore;
 mod s3;
@@ -112,7 +115,7 @@ impl Operation {
     fn conclude(&self, state: &State, report: &Report) -> Result<()> {
         match (self, report) {
             (Self::Backup(command), Report::Backup(_)) if command.purpose == Purpose::Final => {
-                backup::retire(state)
+                backup::decommission(state)
             }
             _ => Ok(()),
         }

@@ -26,9 +26,8 @@ use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::{Program, Stop};
 use crate::agent::state::{DIRECTORY, write_durably};
-use crate::backup::stream;
-use crate::backup::stream::{Proof, WAITING, stage};
-use crate::restore::load::decode;
+use crate::objects::stream;
+use crate::objects::stream::{Check, WAITING, decode, into_failure, stage};
 use crate::s3::download;
 
 /// Seconds after a backup's begin in which images may still be saved: the command must end in its time.
@@ -218,7 +217,7 @@ async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRec
             .await
     };
     let staged = stage(context, key, source, proof(id)).await;
-    let (staged, bytes, ()) = staged.map_err(Stop::into_failure)?;
+    let (staged, bytes, ()) = staged.map_err(into_failure)?;
     let object = staged.complete().await?;
     tracing::info!(image = %id, bytes, compressed = object.size, "saved");
     Ok(object)
@@ -244,7 +243,7 @@ async fn read(
         .or_fail(ExitCode::Download, doing)?;
     let (sender, chunks) = mpsc::channel(WAITING);
     let proof = proof(id);
-    let decoding = tokio::task::spawn_blocking(move || stream::decode(chunks, proof));
+    let decoding = tokio::task::spawn_blocking(move || stream::decode_and_check(chunks, proof));
     let reading = async {
         let (mut body, mut digest) = (output.body, ObjectDigest::new());
         while let Some(piece) = body.next().await {
@@ -264,7 +263,7 @@ async fn read(
     } = read?;
     decoded
         .or_fail(ExitCode::Internal, doing)?
-        .map_err(Stop::into_failure)?;
+        .map_err(into_failure)?;
     let object = ObjectRecord {
         key: key.to_owned(),
         version_id: version,
@@ -276,7 +275,7 @@ async fn read(
     Ok(object)
 }
 
-fn proof(id: &Sha256) -> Proof<()> {
+fn proof(id: &Sha256) -> Check<()> {
     let id = id.clone();
     Box::new(move |plain: &mut dyn Read| {
         archive::verify(plain, &id).map_err(|problem| {

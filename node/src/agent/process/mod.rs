@@ -78,20 +78,6 @@ impl From<Failure> for Stop {
     }
 }
 
-impl Stop {
-    /// Returns the failure that ended the stream. A stage stops because of another only after that one's failure; if
-    /// there is none, the agent has a defect.
-    pub(crate) fn into_failure(self) -> Failure {
-        match self {
-            Self::Failed(failure) => failure,
-            Self::Downstream => Failure::new(
-                ExitCode::Internal,
-                "a stage of the stream ended without a cause",
-            ),
-        }
-    }
-}
-
 impl Program {
     /// Prepares a program with the parts of the environment that a tool needs, and without AWS credentials.
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
