@@ -1,6 +1,6 @@
 //! Removes what an agent that was killed during a restore left on the node.
 
-use crate::agent::context::Context;
+use crate::context::Context;
 use crate::files::{on_node, staging};
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 

@@ -4,7 +4,10 @@
 //! says what kind of failure it was.
 
 pub mod agent;
+mod application;
 pub mod backup;
+mod chunks;
+mod context;
 pub mod files;
 pub mod images;
 mod leftovers;
@@ -31,11 +34,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::agent::command_line::{Candidates, CommandLine, Task, operation_of};
-use crate::agent::context::Context;
 use crate::agent::exactly_once::{Patience, exit_status, failed, settle};
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::state::State;
 use crate::agent::watchdog::Progress;
+use crate::context::Context;
 use crate::s3::open_uploads::OpenUploads;
 use crate::settings::Settings;
 

@@ -1,9 +1,7 @@
 //! The program itself: its command line, its state on the node, and how it ends.
 
-pub(crate) mod application;
 pub(crate) mod cloud_init;
 pub(crate) mod command_line;
-pub(crate) mod context;
 pub(crate) mod exactly_once;
 pub mod failure;
 pub(crate) mod instance;

@@ -14,10 +14,10 @@ use shared::manifest::ObjectRecord;
 use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::agent::watchdog::Progress;
+use crate::context::Context;
 use crate::files::on_node;
 use crate::files::tree::{CaptureError, write_tree};
 use crate::objects::stream::{into_failure, stage};

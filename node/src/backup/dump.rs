@@ -9,9 +9,9 @@ use shared::manifest::ObjectRecord;
 use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::{Child, Stop};
+use crate::context::Context;
 use crate::objects::stream::{Check, Staged, WAITING, into_failure, stage};
 use crate::postgres::archive::{self, Archive, ArchiveError};
 use crate::postgres::database::properties::DatabaseProperties;

@@ -18,12 +18,12 @@ use shared::report::{BackupReport, ExitCode};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::agent::application;
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::marker::Marker;
 use crate::agent::state::{LAUNCH_PREFIX, State};
 use crate::agent::watchdog::peak_memory_kib;
+use crate::application;
+use crate::context::Context;
 use crate::images::{self, Saved};
 use crate::leftovers;
 use crate::objects::contents::{Contents, DatabaseContents};
@@ -242,7 +242,7 @@ async fn measured<T>(stage: &str, work: impl Future<Output = Result<T>>) -> Resu
 
 /// Uploads an object from memory.
 async fn upload(context: &Context, key: String, bytes: &[u8]) -> Result<ObjectRecord> {
-    let mut upload = Upload::new(context, key);
+    let mut upload = Upload::new(&context.bucket, key);
     upload.write(bytes).await?;
     upload.finish(&digests(bytes)).await
 }

@@ -5,9 +5,9 @@ use shared::manifest::Lineage;
 use shared::report::ExitCode;
 use time::OffsetDateTime;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, Result};
 use crate::agent::marker::Marker;
+use crate::context::Context;
 use crate::postgres::server::Server;
 
 /// Returns the marker that was written on this instance for this application. Without one, fails unless the node is being

@@ -22,10 +22,10 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::{Program, Stop};
 use crate::agent::state::{DIRECTORY, write_durably};
+use crate::context::Context;
 use crate::objects::stream;
 use crate::objects::stream::{Check, WAITING, decode, into_failure, stage};
 use crate::s3::download;
@@ -81,7 +81,7 @@ pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) ->
     }
     // What was given up in the middle has begun an upload.
     if !saved.unsaved.is_empty() {
-        context.uploads.abort_all().await;
+        context.bucket.uploads.abort_all().await;
     }
     saved
 }
@@ -118,7 +118,7 @@ async fn load_one(context: &Context, image: &ImageRecord) -> Result<()> {
         tracing::info!(image = %image.id, "the engine has the image");
     } else {
         let began = Instant::now();
-        download::check_object(context, &image.object).await?;
+        download::check_object(&context.bucket, &image.object).await?;
         from_archive(context, &image.object).await?;
         if !is_there(&reference).await? {
             let message = "the engine loaded something else";
@@ -138,7 +138,7 @@ async fn load_one(context: &Context, image: &ImageRecord) -> Result<()> {
 
 /// Streams an archive into the engine, and its end only if the whole was what was committed.
 async fn from_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
-    let (downloading, reader) = download::stream(context, object);
+    let (downloading, reader) = download::stream(&context.bucket, object);
     let (to_hold, decoded) = mpsc::channel(WAITING);
     let (to_engine, chunks) = mpsc::channel(WAITING);
     let decoding = tokio::task::spawn_blocking(move || decode(reader, &to_hold));
@@ -185,12 +185,14 @@ async fn hold_back(
 /// Returns the object that holds an image, and puts it there if there is none.
 async fn object(context: &Context, id: &Sha256, purpose: Purpose) -> Result<ObjectRecord> {
     if let Some(known) = recall(context, id)
-        && download::check_object(context, &known).await.is_ok()
+        && download::check_object(&context.bucket, &known)
+            .await
+            .is_ok()
     {
         return Ok(known);
     }
     let key = layout::image(&context.settings.application, id);
-    let head = s3::head(&context.s3, &context.settings.bucket, &key, None).await;
+    let head = s3::head(&context.bucket.client, &context.bucket.name, &key, None).await;
     let there = match head {
         Ok(there) => there,
         // To a node, which may not list, S3 says "denied" of an object that is not there.
@@ -231,10 +233,11 @@ async fn read(
     id: &Sha256,
 ) -> Result<ObjectRecord> {
     let doing = || format!("read {key}");
-    let output = context
-        .s3
+    let bucket = &context.bucket;
+    let output = bucket
+        .client
         .get_object()
-        .bucket(&context.settings.bucket)
+        .bucket(&bucket.name)
         .key(key)
         .set_version_id(version.clone())
         .send()

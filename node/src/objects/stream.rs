@@ -12,9 +12,10 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
+use crate::chunks::{ChunkReader, next_chunk};
+use crate::context::Context;
 use crate::s3::upload::Upload;
 
 /// The compression level. Level 1 takes half the time of level 3. Rows of such applications consist mostly of digests, in
@@ -72,7 +73,7 @@ pub(crate) async fn stage<S, T: Send + 'static>(
     let compressing =
         tokio::task::spawn_blocking(move || compress(plain_chunks, [to_upload, to_check]));
     let checking = tokio::task::spawn_blocking(move || decode_and_check(check_chunks, check));
-    let mut upload = Upload::new(context, key);
+    let mut upload = Upload::new(&context.bucket, key);
     let uploading = send(&mut upload, upload_chunks);
     let (source, uploaded) = tokio::join!(source(plain), uploading);
     let (compressed, checked) = (joined(compressing).await, joined(checking).await);
@@ -205,11 +206,8 @@ pub(crate) fn decode_and_check<T>(
     check: Check<T>,
 ) -> std::result::Result<T, Stop> {
     let doing = || "cannot decode the uploaded bytes";
-    let mut decoder = zstd::Decoder::new(ChunkReader {
-        chunks,
-        current: Bytes::new(),
-    })
-    .or_fail(ExitCode::Verification, doing)?;
+    let mut decoder =
+        zstd::Decoder::new(ChunkReader::new(chunks)).or_fail(ExitCode::Verification, doing)?;
     let found = check(&mut decoder)?;
     // Read on: the checksum of the last frame comes after its last byte.
     let rest = io::copy(&mut decoder, &mut io::sink()).or_fail(ExitCode::Verification, doing)?;
@@ -224,37 +222,13 @@ pub(crate) fn decode_and_check<T>(
 /// Decodes a stream to its end, and sends its plain bytes. Stops early if the receiver is dropped.
 pub(crate) fn decode(reader: impl Read, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut decoder = zstd::Decoder::new(reader)?;
-    let mut chunk = vec![0; PLAIN_CHUNK];
-    loop {
-        let count = decoder.read(&mut chunk)?;
-        if count == 0 {
-            return Ok(());
-        }
-        let sent = sender.blocking_send(Bytes::copy_from_slice(&chunk[..count]));
-        if sent.is_err() {
-            return Ok(());
+    let mut buffer = vec![0; PLAIN_CHUNK];
+    while let Some(chunk) = next_chunk(&mut decoder, &mut buffer)? {
+        if sender.blocking_send(Bytes::copy_from_slice(chunk)).is_err() {
+            break;
         }
     }
-}
-
-/// Reads the chunks of a channel as one stream.
-struct ChunkReader {
-    chunks: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk,
-                None => return Ok(0),
-            }
-        }
-        let length = self.current.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&self.current.split_to(length));
-        Ok(length)
-    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::process::Child;
+use crate::context::Context;
 use crate::objects::stream::decode;
 use crate::postgres::archive;
 use crate::postgres::client::SESSION;
@@ -94,7 +94,7 @@ impl Load<'_> {
     /// Loads the dump with one `pg_restore`.
     async fn unsplit(&self, record: &ObjectRecord) -> Result<()> {
         let child = self.pg_restore(&[])?;
-        let (downloading, reader) = download::stream(self.context, record);
+        let (downloading, reader) = download::stream(&self.context.bucket, record);
         let (sender, chunks) = mpsc::channel(WAITING);
         let decoding = tokio::task::spawn_blocking(move || decode(reader, &sender));
         let feeding = child.input_from(chunks, &self.context.progress);
@@ -111,7 +111,7 @@ impl Load<'_> {
 
     /// Loads the definitions first, then the rows with several `pg_restore`, then the indexes and constraints.
     async fn split(&self, record: &ObjectRecord) -> Result<()> {
-        let (downloading, reader) = download::stream(self.context, record);
+        let (downloading, reader) = download::stream(&self.context.bucket, record);
         let (head_sender, head) = oneshot::channel();
         let (senders, parts): (Vec<_>, Vec<_>) =
             (0..self.sessions).map(|_| mpsc::channel(WAITING)).unzip();

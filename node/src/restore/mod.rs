@@ -21,11 +21,11 @@ use shared::manifest::Lineage;
 use shared::report::{ExitCode, RestoreOutcome, RestoreReport, SkippedBackup};
 use time::OffsetDateTime;
 
-use crate::agent::application;
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, Result};
 use crate::agent::marker::Marker;
 use crate::agent::watchdog::peak_memory_kib;
+use crate::application;
+use crate::context::Context;
 use crate::leftovers;
 use crate::postgres::leftovers::end_tools_and_sessions;
 use crate::postgres::server::Server;

@@ -8,8 +8,8 @@ use shared::manifest::{Index, ObjectRecord};
 use shared::report::ExitCode;
 use tokio::join;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::context::Context;
 use crate::objects::contents::Contents;
 use crate::postgres::encoding;
 use crate::restore::unpack::{UnpackError, unpack};
@@ -30,7 +30,7 @@ pub(super) fn record<'i>(index: &'i Index, name: &str) -> Result<&'i ObjectRecor
 /// Reads the contents, and checks that they describe the databases of the index.
 pub(super) async fn contents(context: &Context, index: &Index) -> Result<Contents> {
     let record = record(index, layout::CONTENTS)?;
-    let bytes = download::whole(context, record, MOST_COMPRESSED_BYTES).await?;
+    let bytes = download::whole(&context.bucket, record, MOST_COMPRESSED_BYTES).await?;
     let contents = Contents::from_bytes(&bytes)?;
     let described: Vec<&str> = contents
         .databases
@@ -55,7 +55,7 @@ pub(super) async fn contents(context: &Context, index: &Index) -> Result<Content
 /// Reads the globals.
 pub(super) async fn globals(context: &Context, index: &Index) -> Result<String> {
     let record = record(index, layout::GLOBALS)?;
-    let bytes = download::whole(context, record, MOST_COMPRESSED_BYTES).await?;
+    let bytes = download::whole(&context.bucket, record, MOST_COMPRESSED_BYTES).await?;
     let decode = || -> anyhow::Result<String> {
         let mut text = Vec::new();
         zstd::Decoder::new(&bytes[..])?
@@ -80,7 +80,7 @@ pub(super) async fn unpack_configuration(
     targets: Vec<PathBuf>,
 ) -> Result<()> {
     let record = record(index, layout::CONFIGURATION)?;
-    let (downloading, reader) = download::stream(context, record);
+    let (downloading, reader) = download::stream(&context.bucket, record);
     let unpacking = tokio::task::spawn_blocking(move || {
         let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
         unpack(decoder, &targets)

@@ -13,9 +13,9 @@ use shared::report::ExitCode;
 use tokio::join;
 use tokio::time::sleep;
 
-use crate::agent::application;
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, Result};
+use crate::application;
+use crate::context::Context;
 use crate::images;
 use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::ADMIN_DATABASE;
@@ -77,7 +77,8 @@ impl<'c> RestoreRun<'c> {
         candidate: &Candidate,
         postgres_started: bool,
     ) -> Result<Self> {
-        let index = download::index(context, candidate).await?;
+        let index =
+            download::index(&context.bucket, &context.settings.application, candidate).await?;
         let configured = &context.settings.configuration_paths;
         let targets = targets::targets(&context.root, configured, &index.configuration_paths)?;
         for path in configured {
@@ -86,7 +87,7 @@ impl<'c> RestoreRun<'c> {
                 tracing::warn!(path = %path.display(), "the backup does not contain this configured path; it stays as it is");
             }
         }
-        download::check_objects(context, &index).await?;
+        download::check_objects(&context.bucket, &index).await?;
         let name = format!("{operation} {candidate}");
         let tag = digests(name.as_bytes()).sha256.as_str()[..8].to_owned();
         Ok(Self {
