@@ -34,8 +34,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::agent::command_line::{Candidates, CommandLine, Task, operation_of};
-use crate::agent::exactly_once::{Patience, exit_status, failed, settle};
 use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::lock::WaitPolicy;
+use crate::agent::run_once::{exit_status, failed, run_once};
 use crate::agent::state::State;
 use crate::agent::watchdog::Progress;
 use crate::context::Context;
@@ -99,11 +100,11 @@ enum Operation {
 }
 
 impl Operation {
-    fn patience(&self) -> Patience {
+    fn wait_policy(&self) -> WaitPolicy {
         match self {
-            Self::Backup(command) if command.purpose == Purpose::Final => Patience::AskForWay,
-            Self::Backup(_) => Patience::None,
-            Self::Restore(_) => Patience::UntilFree,
+            Self::Backup(command) if command.purpose == Purpose::Final => WaitPolicy::Preempt,
+            Self::Backup(_) => WaitPolicy::DoNotWait,
+            Self::Restore(_) => WaitPolicy::UntilFree,
         }
     }
 
@@ -151,7 +152,7 @@ async fn perform(root: &Path, id: &OperationId, operation: &Operation) -> Report
                 stall = progress.stalled(limit) => Err(stall),
             }
         };
-        let report = settle(&state, id, operation.patience(), work).await;
+        let report = run_once(&state, id, operation.wait_policy(), work).await;
         operation.conclude(&state, &report)?;
         Ok(report)
     };

@@ -120,7 +120,7 @@ impl<'c> BackupRun<'c> {
     async fn stop_application(&mut self) {
         let context = self.context;
         let stopping = application::stop(&context.settings.commands, &context.root);
-        let stopping = context.progress.patiently(stopping);
+        let stopping = context.progress.without_stall_limit(stopping);
         if let Err(failure) = self.timed("stop", stopping).await {
             tracing::error!(
                 reason = failure.chain(),

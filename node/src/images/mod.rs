@@ -93,7 +93,9 @@ pub(crate) async fn load(context: &Context, index: &Index) -> Vec<String> {
         return unloaded;
     }
     for image in &index.images {
-        let loading = context.progress.patiently(load_one(context, image));
+        let loading = context
+            .progress
+            .without_stall_limit(load_one(context, image));
         let loaded = match timeout(LOAD_LIMIT, loading).await {
             Ok(loaded) => loaded,
             Err(_) => Err(Failure::new(ExitCode::Stalled, "it was not loaded in time")),

@@ -90,7 +90,7 @@ async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
     // Do not start anything: if the server of a restored node is down, the node must not be restored again.
     let (postgres, settings) = (&context.postgres, &context.settings.postgres);
     let waiting = application::wait_for_postgres(postgres, settings);
-    context.progress.patiently(waiting).await?;
+    context.progress.without_stall_limit(waiting).await?;
     let server = Server::read(postgres).await?;
     let valid = marker.valid_for(
         &context.settings.application,
@@ -128,7 +128,7 @@ async fn first_boot(context: &Context, operation: &OperationId) -> Result<Restor
         application::start(commands, root).await?;
         application::wait_healthy(commands, root).await
     };
-    context.progress.patiently(starting).await?;
+    context.progress.without_stall_limit(starting).await?;
     let server = Server::read(postgres).await?;
     write_marker(context, operation, &server, Lineage::FirstBoot)?;
     Ok(Restored::without_swap(
@@ -160,7 +160,7 @@ async fn in_place(
     let replacing = async {
         context
             .progress
-            .patiently(application::stop(commands, root))
+            .without_stall_limit(application::stop(commands, root))
             .await?;
         let result = run.restore().await;
         finish(run, result, operation, candidate, Vec::new()).await
@@ -178,7 +178,7 @@ async fn in_place(
             application::start(commands, root).await?;
             application::wait_healthy(commands, root).await
         };
-        if let Err(second) = context.progress.patiently(starting).await {
+        if let Err(second) = context.progress.without_stall_limit(starting).await {
             let message = format!(
                 "{failure}; the restore was rolled back, but the application did not start again: {second}"
             );

@@ -155,11 +155,11 @@ impl<'c> RestoreRun<'c> {
         let (progress, settings) = (&self.context.progress, &self.context.settings);
         if !self.postgres_started {
             let starting = application::start_postgres(&settings.commands, &self.context.root);
-            progress.patiently(starting).await?;
+            progress.without_stall_limit(starting).await?;
             self.postgres_started = true;
         }
         let waiting = application::wait_for_postgres(&self.context.postgres, &settings.postgres);
-        progress.patiently(waiting).await
+        progress.without_stall_limit(waiting).await
     }
 
     /// Checks that the server can take the backup, and drops the databases of earlier restores. Returns the server and the
@@ -234,9 +234,9 @@ impl<'c> RestoreRun<'c> {
         let (context, commands) = (self.context, &self.context.settings.commands);
         self.application_started = true;
         let starting = application::start(commands, &context.root);
-        context.progress.patiently(starting).await?;
+        context.progress.without_stall_limit(starting).await?;
         let waiting = application::wait_healthy(commands, &context.root);
-        context.progress.patiently(waiting).await
+        context.progress.without_stall_limit(waiting).await
     }
 
     /// Adds the images that could not be loaded to a failure that they may have caused.
@@ -282,7 +282,7 @@ impl<'c> RestoreRun<'c> {
         let context = self.context;
         if self.application_started {
             let stopping = application::stop(&context.settings.commands, &context.root);
-            if let Err(failure) = context.progress.patiently(stopping).await {
+            if let Err(failure) = context.progress.without_stall_limit(stopping).await {
                 // An application that did not start may be impossible to stop. Its data are put back anyway.
                 tracing::warn!(reason = failure.chain(), "cannot stop the application");
             }

@@ -69,9 +69,10 @@ impl Multipart {
             open.add(id.clone(), target);
             Ok(id)
         });
-        let id = starting
-            .await
-            .or_fail(ExitCode::Internal, || "cannot run the task that starts an upload")??;
+        let id = starting.await.or_fail(
+            ExitCode::Internal,
+            || "cannot run the task that starts an upload",
+        )??;
         Ok(Self {
             destination,
             id,
@@ -124,8 +125,10 @@ impl Multipart {
 
     async fn wait_for_one(&mut self, progress: &Progress) -> Result<()> {
         if let Some(joined) = self.sending.join_next().await {
-            let (part, size) =
-                joined.or_fail(ExitCode::Internal, || "cannot run the task that sends a part")??;
+            let (part, size) = joined.or_fail(
+                ExitCode::Internal,
+                || "cannot run the task that sends a part",
+            )??;
             self.in_flight -= size;
             self.sent.push(part);
             progress.touch();
