@@ -1,5 +1,4 @@
-//! The application's own commands, and waiting until something is ready: every wait has a deadline and ends with
-//! the last thing that was seen.
+//! Starts and stops the application by its own commands, and waits until Postgres and the application are ready.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,31 +11,31 @@ use crate::agent::process::Program;
 use crate::postgres::{ADMIN_DATABASE, Postgres};
 use crate::settings::{Commands, PostgresSettings, Server};
 
-/// How long a start command may take.
+/// The time limit of a start command.
 const START_LIMIT: Duration = Duration::from_mins(10);
-/// How long a stop command may take: a final backup has to fit into its time behind it.
+/// The time limit of a stop command. The final backup runs after it, within the same command.
 const STOP_LIMIT: Duration = Duration::from_mins(3);
-/// The first pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
+/// The first pause between two checks; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs `start_postgres`, where it is set.
+/// Runs the `start_postgres` command, if it is set.
 pub(crate) async fn start_postgres(commands: &Commands, root: &Path) -> Result<()> {
     let command = commands.start_postgres.as_deref();
-    run_setting("start_postgres", command, START_LIMIT, root).await
+    run_command("start_postgres", command, START_LIMIT, root).await
 }
 
-/// Runs `start`, where it is set.
+/// Runs the `start` command, if it is set.
 pub(crate) async fn start(commands: &Commands, root: &Path) -> Result<()> {
-    run_setting("start", commands.start.as_deref(), START_LIMIT, root).await
+    run_command("start", commands.start.as_deref(), START_LIMIT, root).await
 }
 
-/// Runs `stop`, where it is set. It stops the application, but not Postgres.
+/// Runs the `stop` command, if it is set. It stops the application, but not Postgres.
 pub(crate) async fn stop(commands: &Commands, root: &Path) -> Result<()> {
-    run_setting("stop", commands.stop.as_deref(), STOP_LIMIT, root).await
+    run_command("stop", commands.stop.as_deref(), STOP_LIMIT, root).await
 }
 
-/// Waits until the `health` command ends with 0; without one the application counts as healthy.
+/// Waits until the `health` command exits with 0. Without that command, the application counts as healthy.
 pub(crate) async fn wait_healthy(commands: &Commands, root: &Path) -> Result<()> {
     let Some(command) = commands.health.as_deref() else {
         return Ok(());
@@ -48,7 +47,7 @@ pub(crate) async fn wait_healthy(commands: &Commands, root: &Path) -> Result<()>
     };
     wait(limit, check).await.map_err(|last| {
         let message = format!(
-            "the application was not healthy after {} s; the last check of [commands] health said: {last}",
+            "the application is not healthy after {} s: the last run of [commands] health: {last}",
             limit.as_secs()
         );
         Failure::new(ExitCode::HealthCheck, message)
@@ -68,13 +67,13 @@ pub(crate) async fn wait_for_postgres(
         if recovering {
             return Err(Failure::new(
                 code,
-                "the server is in recovery, or a standby",
+                "the server is in recovery or is a standby",
             ));
         }
         Ok(())
     };
     wait(limit, check).await.map_err(|last| {
-        let (place, remedy) = match &settings.server {
+        let (address, remedy) = match &settings.server {
             Server::Container(name) => (
                 format!("in the container {name:?}"),
                 "start the container, or correct [postgres] container in the settings",
@@ -85,28 +84,28 @@ pub(crate) async fn wait_for_postgres(
             ),
         };
         let message = format!(
-            "Postgres {place} did not answer within {} s ({last}): {remedy}",
+            "Postgres {address} is not ready after {} s: {last}; {remedy}",
             limit.as_secs()
         );
         Failure::new(ExitCode::PostgresUnreachable, message)
     })
 }
 
-/// Tries until it succeeds or the limit is over, and then returns the last failure. One attempt at the least is
-/// made, and each is given up at the limit.
-async fn wait<F, A>(limit: Duration, mut attempt: F) -> std::result::Result<(), String>
+/// Repeats a check until it succeeds. If the limit is over, the running check is dropped and the message of the last
+/// failed one is returned. The check runs at least once.
+async fn wait<F, A>(limit: Duration, mut check: F) -> std::result::Result<(), String>
 where
     F: FnMut() -> A,
     A: Future<Output = Result<()>>,
 {
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
-    let mut last = "nothing".to_owned();
+    let mut last = "no check has finished".to_owned();
     loop {
-        match timeout_at(deadline, attempt()).await {
+        match timeout_at(deadline, check()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(failure)) => last = failure.chain(),
-            Err(_) => return Err(format!("{last}; the last attempt did not end")),
+            Err(_) => return Err(format!("{last}; the last check did not finish")),
         }
         if Instant::now() + pause >= deadline {
             return Err(last);
@@ -116,7 +115,7 @@ where
     }
 }
 
-async fn run_setting(
+async fn run_command(
     name: &str,
     command: Option<&[String]>,
     limit: Duration,
@@ -135,7 +134,7 @@ async fn run_setting(
     tracing::info!(
         command = name,
         seconds = began.elapsed().as_secs_f64(),
-        "the command ended"
+        "the command has finished"
     );
     Ok(())
 }
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_command_speaks_its_own_words() {
+    async fn the_failure_of_a_command_quotes_its_output() {
         let failure = start(&commands(&[]), Path::new("")).await.unwrap_err();
         assert_eq!(
             failure.to_string(),
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_waited_for_until_the_limit() {
+    async fn the_health_command_is_repeated_until_the_limit() {
         let directory = tempfile::tempdir().unwrap();
         let script = "test -e $REKINDLE_ROOT/up || { touch $REKINDLE_ROOT/up; exit 1; }";
         wait_healthy(&commands(&["sh", "-c", script]), directory.path())
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unreachable_server_is_named_with_the_remedy() {
+    async fn the_failure_names_an_unreachable_server_and_the_remedy() {
         let mut settings = PostgresSettings {
             server: Server::Direct {
                 host: "/nonexistent".to_owned(),
