@@ -2,7 +2,6 @@
 //! `pg_restore` must have read it to its end.
 
 use std::io::{self, BufReader, Read};
-use std::process::Stdio;
 
 use bytes::Bytes;
 use shared::manifest::ObjectRecord;
@@ -10,7 +9,7 @@ use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::agent::process::{Child, Stop};
+use crate::agent::process::Stop;
 use crate::context::Context;
 use crate::objects::stream::{Check, Staged, WAITING, into_failure, stage};
 use crate::postgres::archive::{self, Archive, ArchiveError};
@@ -39,12 +38,15 @@ pub(crate) struct Dump {
 
 /// Uploads the globals: roles, their memberships and tablespaces.
 pub(crate) async fn globals(context: &Context, key: String) -> Result<ObjectRecord> {
-    let mut command = context.postgres.tool("pg_dumpall");
-    // Independent of the encoding of the database that pg_dumpall connects to.
-    command.args(["--globals-only", "--no-password", "--encoding=UTF8"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let child = Child::start("pg_dumpall", &mut command, ExitCode::Dump)?;
-    let source = async |chunks| child.output_to(chunks, &context.progress).await;
+    let pg_dumpall = context
+        .postgres
+        .tool("pg_dumpall")
+        // Independent of the encoding of the database that pg_dumpall connects to.
+        .args(["--globals-only", "--no-password", "--encoding=UTF8"]);
+    let source = async |chunks| {
+        let progress = &context.progress;
+        pg_dumpall.stdout_to(chunks, progress, ExitCode::Dump).await
+    };
     let staged = stage(context, key, source, Box::new(check_globals)).await;
     let (staged, _, ()) = staged.map_err(into_failure)?;
     staged.complete().await
@@ -79,25 +81,22 @@ pub(crate) async fn database(
     key: String,
     database: &DatabaseProperties,
 ) -> Result<Dump> {
-    let mut command = context.postgres.tool("pg_dump");
-    command.args(["-Fc", "-Z0", "--no-password", "--lock-wait-timeout=60s"]);
-    // The database's own encoding, so that nothing is converted, even if the database sets `client_encoding`.
-    command.arg(format!("--encoding={}", database.encoding));
-    command.arg("-d").arg(connection_string(&database.name));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let pg_dump = Child::start("pg_dump", &mut command, ExitCode::Dump)?;
-
-    let mut command = context.postgres.tool("pg_restore");
-    command.args(["-f", "/dev/null"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let pg_restore = Child::start("pg_restore", &mut command, ExitCode::Verification)?;
+    let (postgres, progress) = (&context.postgres, &context.progress);
+    let pg_dump = postgres
+        .tool("pg_dump")
+        .args(["-Fc", "-Z0", "--no-password", "--lock-wait-timeout=60s"])
+        // The database's own encoding, so that nothing is converted, even if the database sets `client_encoding`.
+        .arg(format!("--encoding={}", database.encoding))
+        .arg("-d")
+        .arg(connection_string(&database.name));
+    let pg_restore = postgres.tool("pg_restore").args(["-f", "/dev/null"]);
 
     let (decoded, to_restore) = mpsc::channel(WAITING);
     let check: Check<Archive> = Box::new(move |plain| check_dump(plain, decoded));
-    let source = async |chunks| pg_dump.output_to(chunks, &context.progress).await;
+    let source = async |chunks| pg_dump.stdout_to(chunks, progress, ExitCode::Dump).await;
     let (staged, restored) = tokio::join!(
         stage(context, key, source, check),
-        pg_restore.input_from(to_restore, &context.progress)
+        pg_restore.stdin_from(to_restore, progress, ExitCode::Verification)
     );
     let (staged, bytes, archive) = accepted_by_both(staged, restored).await?;
     let object = staged.complete().await?;

@@ -5,7 +5,6 @@ pub(crate) mod dump;
 mod origin;
 
 use std::io::Read as _;
-use std::process::Stdio;
 
 use shared::checksum::digests;
 use shared::command::{BackupCommand, Purpose};
@@ -18,7 +17,7 @@ use shared::report::{BackupReport, ExitCode};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::marker::Marker;
 use crate::agent::state::{LAUNCH_PREFIX, State};
 use crate::agent::watchdog::peak_memory_kib;
@@ -295,21 +294,8 @@ fn random_run_id() -> Result<RunId> {
 }
 
 async fn pg_dump_version(context: &Context) -> Result<String> {
-    let mut command = context.postgres.tool("pg_dump");
-    command.arg("--version").stdin(Stdio::null());
-    let output = command
-        .output()
-        .await
-        .or_fail(ExitCode::Dump, || "cannot start pg_dump")?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let message = format!(
-            "pg_dump --version failed ({}): {}",
-            output.status,
-            stderr.trim()
-        );
-        return Err(Failure::new(ExitCode::Dump, message));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
+    let pg_dump = context.postgres.tool("pg_dump").arg("--version");
+    let output = pg_dump.output(ExitCode::Dump).await?;
+    let text = String::from_utf8_lossy(&output);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }

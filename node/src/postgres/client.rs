@@ -1,14 +1,10 @@
 //! Runs the server's own tools (`psql`, `pg_dump`, `pg_restore`), on the node or inside the application's container.
 
-use std::process::Stdio;
-
 use serde::de::DeserializeOwned;
 use shared::report::ExitCode;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::postgres::container;
+use crate::agent::process::Program;
 use crate::postgres::encoding;
 use crate::postgres::quote::connection_string;
 use crate::settings::{PostgresSettings, Server};
@@ -30,6 +26,18 @@ const OWN_ENCODING: &str =
     "SELECT pg_catalog.set_config('client_encoding', pg_catalog.getdatabaseencoding(), false)
   AS rekindle \\gset\n";
 
+/// Runs a tool with the password that the container has for its own server, so that the password never leaves the
+/// container. The usual images have it in `POSTGRES_PASSWORD`, or in the file that `POSTGRES_PASSWORD_FILE` names.
+pub(crate) const WITH_OWN_PASSWORD: &str = r#"
+if [ -z "${PGPASSWORD-}${PGPASSFILE-}" ]; then
+  if [ -n "${POSTGRES_PASSWORD-}" ]; then
+    PGPASSWORD=$POSTGRES_PASSWORD; export PGPASSWORD
+  elif [ -r "${POSTGRES_PASSWORD_FILE-}" ]; then
+    PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); export PGPASSWORD
+  fi
+fi
+exec "$0" "$@""#;
+
 /// A Postgres server and how to reach it.
 #[derive(Debug, Clone)]
 pub(crate) struct Postgres {
@@ -49,10 +57,9 @@ impl Postgres {
         }
     }
 
-    /// Returns the command of a tool, such as `pg_dump`. The child is killed when it is dropped; it inherits the standard
-    /// streams unless the caller redirects them. Connection options are in the environment (`PGHOST`, `PGUSER` …), so that
-    /// the arguments are the same in a container and outside.
-    pub(crate) fn tool(&self, program: &str) -> Command {
+    /// Returns a tool of the server, such as `pg_dump`. Connection options are in the environment (`PGHOST`, `PGUSER` …), so
+    /// that the arguments are the same in a container and outside.
+    pub(crate) fn tool(&self, program: &str) -> Program {
         let variables = [
             ("PGUSER", self.settings.user.as_str()),
             ("PGAPPNAME", APPLICATION_NAME),
@@ -60,30 +67,24 @@ impl Postgres {
             // Messages are for people only; their language must not depend on the container's locale.
             ("LC_MESSAGES", "C"),
         ];
-        let mut command = match &self.settings.server {
+        match &self.settings.server {
             Server::Container(name) => {
-                let mut command = container::docker();
-                command.args(["exec", "-i"]);
+                let mut tool = Program::new("docker").args(["exec", "-i"]);
                 for (variable, value) in variables {
-                    command.arg("--env").arg(format!("{variable}={value}"));
+                    tool = tool.arg("--env").arg(format!("{variable}={value}"));
                 }
-                command.arg(name);
-                command.args(["sh", "-c", container::WITH_OWN_PASSWORD, program]);
-                command
+                tool.arg(name)
+                    .args(["sh", "-c", WITH_OWN_PASSWORD, program])
+                    .label(program)
             }
             Server::Direct { host, port } => {
-                let mut command = Command::new(program);
-                command
-                    .env_clear()
-                    .envs(container::kept_environment())
-                    .envs(variables)
-                    .env("PGHOST", host)
-                    .env("PGPORT", port.to_string());
-                command
+                let mut tool = Program::new(program);
+                for (variable, value) in variables {
+                    tool = tool.env(variable, value);
+                }
+                tool.env("PGHOST", host).env("PGPORT", port.to_string())
             }
-        };
-        command.kill_on_drop(true);
-        command
+        }
     }
 
     /// Runs a script in one psql session, which stops at the first error, and returns its output: unaligned tuples only.
@@ -102,35 +103,17 @@ impl Postgres {
             );
             return Err(Failure::new(ExitCode::Verification, message));
         }
-        let mut command = self.tool("psql");
-        command
+        let script = [OWN_ENCODING.as_bytes(), &encoding::encode(script)].concat();
+        let output = self
+            .tool("psql")
             .args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-d"])
-            .arg(connection_string(database));
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .or_fail(code, || "cannot start psql")?;
-        let stdin = child.stdin.take();
-        let writing = async {
-            if let Some(mut stdin) = stdin {
-                let script = [OWN_ENCODING.as_bytes(), &encoding::encode(script)].concat();
-                // If psql exits early, its standard error has the cause; the broken pipe adds nothing.
-                stdin.write_all(&script).await.ok();
-            }
-        };
-        // psql prints while it reads, so both must go on at the same time.
-        let ((), output) = tokio::join!(writing, child.wait_with_output());
-        let output = output.or_fail(code, || "cannot wait for psql")?;
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            return Err(Failure::new(
-                code,
-                format!("psql on database {database:?}: {}", stderr.trim()),
-            ));
-        }
-        Ok(encoding::decode(&output.stdout))
+            .arg(connection_string(database))
+            .label(format!("psql on database {database:?}"))
+            .quiet()
+            .input(script)
+            .output(code)
+            .await?;
+        Ok(encoding::decode(&output))
     }
 
     /// Runs one query that returns one JSON value, and parses the value.

@@ -6,8 +6,8 @@
 use shared::report::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
+use crate::agent::process::Program;
 use crate::postgres::client::{ADMIN_DATABASE, APPLICATION_NAME, Postgres};
-use crate::postgres::container::{docker, said};
 
 /// Ends every process whose environment has the tools' application name, waits until there is none, and prints how many
 /// there were. The shell that runs the script has another environment. It needs only a shell, `grep` and `sleep`.
@@ -56,24 +56,21 @@ pub(crate) async fn end_tools_and_sessions(postgres: &Postgres) -> Result<()> {
 
 /// Ends the tools in a container and returns their number.
 async fn end_tools(container: &str) -> Result<u64> {
+    let code = ExitCode::PostgresUnreachable;
     let doing = || {
         format!(
-            "cannot end the tools of an earlier agent in the container {container:?}; restart the container if this repeats"
+            "cannot end the tools of an earlier agent in the container {container:?} (restart it if this repeats)"
         )
     };
-    let mut command = docker();
-    command.args([
-        "exec",
-        "-i",
-        container,
-        "sh",
-        "-c",
-        END_TOOLS,
-        APPLICATION_NAME,
-    ]);
-    let output = said(command, ExitCode::PostgresUnreachable, doing).await?;
-    output
+    let output = Program::new("docker")
+        .label("docker exec")
+        .args(["exec", "-i", container])
+        .args(["sh", "-c", END_TOOLS, APPLICATION_NAME])
+        .output(code)
+        .await
+        .map_err(|failure| failure.context(doing()))?;
+    String::from_utf8_lossy(&output)
         .trim()
         .parse()
-        .or_fail(ExitCode::PostgresUnreachable, doing)
+        .or_fail(code, doing)
 }

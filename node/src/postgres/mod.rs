@@ -2,7 +2,6 @@
 
 pub mod archive;
 pub(crate) mod client;
-pub(crate) mod container;
 pub(crate) mod database;
 pub(crate) mod encoding;
 pub(crate) mod leftovers;

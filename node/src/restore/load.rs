@@ -4,17 +4,14 @@
 //! each in its own session. When all rows are loaded, another one creates indexes and constraints with `--jobs`. For the
 //! rows, `--jobs` would need the whole archive in a file first.
 
-use std::process::Stdio;
-
 use bytes::Bytes;
 use shared::manifest::ObjectRecord;
 use shared::report::ExitCode;
-use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::agent::failure::{OrFail as _, Result};
-use crate::agent::process::Child;
+use crate::agent::process::Program;
 use crate::context::Context;
 use crate::objects::stream::decode;
 use crate::postgres::archive;
@@ -93,12 +90,11 @@ struct Load<'c> {
 impl Load<'_> {
     /// Loads the dump with one `pg_restore`.
     async fn unsplit(&self, record: &ObjectRecord) -> Result<()> {
-        let child = self.pg_restore(&[])?;
         let (downloading, reader) = download::stream(&self.context.bucket, record);
         let (sender, chunks) = mpsc::channel(WAITING);
         let decoding = tokio::task::spawn_blocking(move || decode(reader, &sender));
-        let feeding = child.input_from(chunks, &self.context.progress);
-        let (downloaded, decoded, restored) = tokio::join!(downloading, decoding, feeding);
+        let loading = self.pg_restore(&[], chunks);
+        let (downloaded, decoded, loaded) = tokio::join!(downloading, decoding, loading);
         // The first one in this order that failed is the cause of the other failures.
         downloaded?;
         decoded
@@ -106,7 +102,7 @@ impl Load<'_> {
             .or_fail(ExitCode::Verification, || {
                 format!("cannot decode {}", record.key)
             })?;
-        restored
+        loaded
     }
 
     /// Loads the definitions first, then the rows with several `pg_restore`, then the indexes and constraints.
@@ -124,8 +120,8 @@ impl Load<'_> {
             let Ok(head) = head.await else {
                 return Ok(None);
             };
-            let child = self.pg_restore(&["--section=pre-data"])?;
-            self.feed(child, &head).await?;
+            self.pg_restore(&["--section=pre-data"], one_chunk(&head))
+                .await?;
             self.rows(parts).await?;
             Ok(Some(head))
         };
@@ -138,51 +134,53 @@ impl Load<'_> {
                 format!("cannot decode {}", record.key)
             })?;
         if let Some(head) = loaded? {
-            let jobs = format!("--jobs={}", self.sessions);
-            let mut command = self.context.postgres.tool("sh");
-            command.args(["-c", FROM_UNNAMED_FILE, "sh"]);
-            let child = self.start(command, &["--section=post-data", &jobs])?;
-            self.feed(child, &head).await?;
+            self.indexes_and_constraints(&head).await?;
         }
         Ok(())
     }
 
     /// Loads the rows of each part in a session of its own.
     async fn rows(&self, parts: Vec<mpsc::Receiver<Bytes>>) -> Result<()> {
-        let mut feeding = JoinSet::new();
+        let mut loading = JoinSet::new();
         for part in parts {
-            let child = self.pg_restore(&["--section=data"])?;
+            let pg_restore = self.context.postgres.tool("pg_restore");
+            let pg_restore = self.with_arguments(pg_restore, &["--section=data"]);
             let progress = self.context.progress.clone();
-            feeding.spawn(async move { child.input_from(part, &progress).await });
+            loading.spawn(async move {
+                let code = ExitCode::Restore;
+                pg_restore.stdin_from(part, &progress, code).await
+            });
         }
-        while let Some(fed) = feeding.join_next().await {
-            fed.or_fail(ExitCode::Internal, || "cannot write to pg_restore")??;
+        while let Some(loaded) = loading.join_next().await {
+            loaded.or_fail(ExitCode::Internal, || "cannot run pg_restore")??;
         }
         Ok(())
     }
 
-    async fn feed(&self, child: Child, bytes: &Bytes) -> Result<()> {
-        let (sender, chunks) = mpsc::channel(1);
-        let bytes = bytes.clone();
-        let sending = async move {
-            sender.send(bytes).await.ok();
-        };
-        let feeding = child.input_from(chunks, &self.context.progress);
-        let ((), fed) = tokio::join!(sending, feeding);
-        fed
+    async fn indexes_and_constraints(&self, head: &Bytes) -> Result<()> {
+        let jobs = format!("--jobs={}", self.sessions);
+        let progress = &self.context.progress;
+        let shell = self.context.postgres.tool("sh");
+        let shell = shell.args(["-c", FROM_UNNAMED_FILE, "sh"]);
+        self.with_arguments(shell, &["--section=post-data", &jobs])
+            .stdin_from(one_chunk(head), progress, ExitCode::Restore)
+            .await
     }
 
-    fn pg_restore(&self, arguments: &[&str]) -> Result<Child> {
-        let command = self.context.postgres.tool("pg_restore");
-        self.start(command, arguments)
+    async fn pg_restore(&self, arguments: &[&str], chunks: mpsc::Receiver<Bytes>) -> Result<()> {
+        let progress = &self.context.progress;
+        self.with_arguments(self.context.postgres.tool("pg_restore"), arguments)
+            .stdin_from(chunks, progress, ExitCode::Restore)
+            .await
     }
 
-    fn start(&self, mut command: Command, arguments: &[&str]) -> Result<Child> {
+    /// Adds the arguments of `pg_restore` to a program that runs it.
+    fn with_arguments(&self, mut command: Program, arguments: &[&str]) -> Program {
         // Not in a single transaction: it would hold a lock for everything that it creates, and with two thousand tables
         // these are more than a server allows by default. If it fails, the whole database is dropped.
-        command.args(["--format=custom", "--exit-on-error"]);
+        command = command.args(["--format=custom", "--exit-on-error"]);
         if self.context.settings.postgres.tablespaces == Tablespaces::Default {
-            command.arg("--no-tablespaces");
+            command = command.arg("--no-tablespaces");
         }
         let options = options(self.server_version, self.sessions);
         let mut connection = connection_string(self.database);
@@ -191,10 +189,16 @@ impl Load<'_> {
             .args(arguments)
             .arg("-d")
             .arg(connection)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
-        Child::start("pg_restore", &mut command, ExitCode::Restore)
+            .label("pg_restore")
     }
+}
+
+/// Returns a channel that contains only this chunk.
+fn one_chunk(chunk: &Bytes) -> mpsc::Receiver<Bytes> {
+    let (sender, chunks) = mpsc::channel(1);
+    // The channel has room for one chunk.
+    sender.try_send(chunk.clone()).ok();
+    chunks
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use shared::manifest::Index;
 use shared::report::ExitCode;
 
-use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::failure::{Failure, Result};
 use crate::objects::contents::Contents;
 use crate::postgres::server::Server;
 use crate::postgres::{ADMIN_DATABASE, Postgres};
@@ -76,19 +76,11 @@ async fn check_space(
         .saturating_add(database_bytes / 10)
         .saturating_add(capabilities.wal_bytes)
         .saturating_add(DISK_MARGIN);
-    let output = postgres
-        .tool("df")
-        .args(["-Pk", directory])
-        .output()
-        .await
-        .or_fail(ExitCode::Internal, || "cannot run df")?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let df = postgres.tool("df").args(["-Pk", directory]);
+    let output = df.output(ExitCode::Internal).await?;
+    let text = String::from_utf8_lossy(&output);
     let free = free_bytes(&text).ok_or_else(|| {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let message = format!(
-            "cannot read the free space from df -Pk {directory}: {}",
-            stderr.trim()
-        );
+        let message = format!("cannot parse the output of df -Pk {directory}: {text:?}");
         Failure::new(ExitCode::Internal, message)
     })?;
     if free >= needed {

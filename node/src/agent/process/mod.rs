@@ -209,34 +209,5 @@ impl Program {
     }
 }
 
-/// The former interface, for the callers that still prepare a [`Command`] themselves.
-#[derive(Debug)]
-pub(crate) struct Child(Program, ExitCode);
-
-impl Child {
-    pub(crate) fn start(label: &str, command: &mut Command, code: ExitCode) -> Result<Self> {
-        let mut program = Program::new(label).label(label);
-        program.command = std::mem::replace(command, Command::new(label));
-        program.command.stderr(Stdio::piped()).kill_on_drop(true);
-        Ok(Self(program, code))
-    }
-
-    pub(crate) async fn output_to(
-        self,
-        chunks: mpsc::Sender<Bytes>,
-        progress: &Progress,
-    ) -> std::result::Result<u64, Stop> {
-        self.0.stdout_to(chunks, progress, self.1).await
-    }
-
-    pub(crate) async fn input_from(
-        self,
-        chunks: mpsc::Receiver<Bytes>,
-        progress: &Progress,
-    ) -> Result<()> {
-        self.0.stdin_from(chunks, progress, self.1).await
-    }
-}
-
 #[cfg(test)]
 mod tests;

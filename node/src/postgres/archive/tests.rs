@@ -1,4 +1,4 @@
-use std::process::Stdio;
+use shared::report::ExitCode;
 
 use super::*;
 use crate::testing::Cluster;
@@ -27,11 +27,9 @@ SELECT lo_from_bytea(0, repeat('y', 100000)::bytea), lo_from_bytea(0, ''::bytea)
 "#;
 
 async fn dump(cluster: &Cluster, arguments: &[&str]) -> Vec<u8> {
-    let mut command = cluster.postgres().tool("pg_dump");
-    command.args(arguments).args(["-d", "postgres"]);
-    let output = command.stdin(Stdio::null()).output().await.unwrap();
-    assert!(output.status.success(), "{output:?}");
-    output.stdout
+    let pg_dump = cluster.postgres().tool("pg_dump").args(arguments);
+    let output = pg_dump.args(["-d", "postgres"]).output(ExitCode::Internal);
+    output.await.unwrap()
 }
 
 #[tokio::test]
@@ -136,14 +134,13 @@ async fn restored(cluster: &Cluster, database: &str, archives: &[Vec<u8>]) -> Ve
     ];
     for (section, archives) in sections {
         for archive in archives {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), archive).unwrap();
-            let mut command = cluster.postgres().tool("pg_restore");
-            command.args(["--exit-on-error", section, "-d", database]);
-            // A stream, so that pg_restore cannot seek.
-            command.stdin(Stdio::from(std::fs::File::open(file.path()).unwrap()));
-            let output = command.output().await.unwrap();
-            assert!(output.status.success(), "{section}: {output:?}");
+            let pg_restore = cluster.postgres().tool("pg_restore");
+            pg_restore
+                .args(["--exit-on-error", section, "-d", database])
+                .input(&archive[..])
+                .run(ExitCode::Internal)
+                .await
+                .unwrap();
         }
     }
     let mut found = Vec::new();

@@ -1,9 +1,6 @@
-use std::process::Stdio;
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
-use tokio::io::AsyncWriteExt as _;
 
 use super::*;
 use crate::testing::Cluster;
@@ -21,10 +18,9 @@ const NASTY: &str = "
     ALTER ROLE \"Größe /* x */\" IN DATABASE d SET work_mem TO '1MB';";
 
 async fn dump(cluster: &Cluster) -> String {
-    let mut command = cluster.postgres().tool("pg_dumpall");
-    let output = command.arg("--globals-only").output().await.unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap()
+    let pg_dumpall = cluster.postgres().tool("pg_dumpall");
+    let output = pg_dumpall.arg("--globals-only").output(ExitCode::Internal);
+    String::from_utf8(output.await.unwrap()).unwrap()
 }
 
 /// Returns the lines without the ones that differ between runs: the key of `\restrict`, and comments.
@@ -200,14 +196,9 @@ async fn accepted_globals_contain_no_psql_command() {
             continue;
         }
         run += 1;
-        let mut psql = cluster.postgres().tool("psql");
-        psql.args(["-X", "-q", "-d", "postgres"]);
-        let streams = psql.stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut psql = streams.stderr(Stdio::null()).spawn().unwrap();
-        let mut stdin = psql.stdin.take().unwrap();
-        stdin.write_all(script.as_bytes()).await.unwrap();
-        drop(stdin);
-        psql.wait().await.unwrap();
+        let psql = cluster.postgres().tool("psql");
+        let psql = psql.args(["-X", "-q", "-d", "postgres"]).input(&*script);
+        psql.run(ExitCode::Internal).await.ok();
         assert!(!hit.exists(), "psql found a command in {script:?}");
     }
 }

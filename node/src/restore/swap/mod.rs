@@ -4,15 +4,16 @@
 //! the existing ones. Clients that reconnect at once, and background workers, only wait. The second session selects by the
 //! database's oid, so that it does not end sessions of the restored database after the renaming.
 
-use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use shared::report::ExitCode;
-use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::failure::{Failure, Result};
+use crate::agent::watchdog::Progress;
 use crate::postgres::own_databases::drop_databases;
 use crate::postgres::quote::{connection_string, identifier, literal};
 use crate::postgres::{ADMIN_DATABASE, Postgres};
@@ -197,44 +198,32 @@ async fn try_renaming(
     }
 }
 
-/// Ends the sessions of these databases repeatedly until it is dropped; dropping it closes the standard input of its own
-/// session. Returns only if it fails.
+/// Ends the sessions of these databases repeatedly until it is dropped. Returns only if it fails.
 async fn end_sessions(postgres: &Postgres, admin: &str, oids: &[u32]) -> Failure {
-    match try_ending_sessions(postgres, admin, oids).await {
-        Ok(()) => Failure::new(
-            ExitCode::Restore,
-            "psql, which ends the live databases' sessions, exited early",
-        ),
-        Err(failure) => failure,
-    }
-}
-
-async fn try_ending_sessions(postgres: &Postgres, admin: &str, oids: &[u32]) -> Result<()> {
     let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
-    let statement = format!(
+    let statement = Bytes::from(format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datid IN ({});\n",
         oids.join(", ")
-    );
-    let mut child = postgres
+    ));
+    let (sender, statements) = mpsc::channel(1);
+    let sending = async {
+        while sender.send(statement.clone()).await.is_ok() {
+            sleep(PAUSE).await;
+        }
+    };
+    // The swap has its own timeouts, so it does not count as progress for the watchdog.
+    let progress = Progress::default();
+    let psql = postgres
         .tool("psql")
         .args(["-X", "-q", "-A", "-t", "-d"])
         .arg(connection_string(admin))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .or_fail(ExitCode::Restore, || "cannot start psql")?;
-    let Some(mut stdin) = child.stdin.take() else {
-        return Ok(());
-    };
-    loop {
-        // If psql exited early, this fails with a broken pipe.
-        stdin.write_all(statement.as_bytes()).await.or_fail(
-            ExitCode::Restore,
-            || "cannot end the sessions of the live databases",
-        )?;
-        sleep(PAUSE).await;
-    }
+        .quiet();
+    let running = psql.stdin_from(statements, &progress, ExitCode::Restore);
+    let ((), ended) = tokio::join!(sending, running);
+    let failure = ended
+        .err()
+        .unwrap_or_else(|| Failure::new(ExitCode::Restore, "psql exited early"));
+    failure.context("cannot end the sessions of the live databases")
 }
 
 #[cfg(test)]
