@@ -47,13 +47,11 @@ pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) ->
     let (mut saved, mut seen) = (Saved::default(), BTreeSet::new());
     for container in &context.settings.image_containers {
         let saving = save_one(context, container, purpose, &mut seen);
-        let image = match timeout_at(began + budget::seconds(SAVE_SECONDS), saving).await {
-            Ok(image) => image,
-            Err(_) => {
-                let message = format!("the backup has no time left after {SAVE_SECONDS} s");
-                Err(Failure::new(ExitCode::Stalled, message))
-            }
-        };
+        let saving = timeout_at(began + budget::seconds(SAVE_SECONDS), saving);
+        let image = saving.await.unwrap_or_else(|_| {
+            let message = format!("the backup has no time left after {SAVE_SECONDS} s");
+            Err(Failure::new(ExitCode::Stalled, message))
+        });
         match image {
             Ok(image) => saved.images.extend(image),
             Err(failure) => {
@@ -100,13 +98,10 @@ pub(crate) async fn load(context: &Context, index: &Index) -> Vec<String> {
     for image in &index.images {
         let loading = load_one(context, image);
         let loading = context.progress.without_stall_limit(loading);
-        let loaded = match timeout(LOAD_LIMIT, loading).await {
-            Ok(loaded) => loaded,
-            Err(_) => {
-                let message = format!("it was not loaded within {} s", LOAD_LIMIT.as_secs());
-                Err(Failure::new(ExitCode::Stalled, message))
-            }
-        };
+        let loaded = timeout(LOAD_LIMIT, loading).await.unwrap_or_else(|_| {
+            let message = format!("it was not loaded within {} s", LOAD_LIMIT.as_secs());
+            Err(Failure::new(ExitCode::Stalled, message))
+        });
         if let Err(failure) = loaded {
             let reason = failure.chain();
             let names = image.names.join(", ");

@@ -46,10 +46,10 @@ fn settings(top: &Section<'_, '_>) -> Option<Settings> {
     let region = top.optional("region");
     let region = region.and_then(|value| value.checked(rules::region));
     let stall_limit_seconds = top.seconds("stall_limit_seconds", budget::STALL);
-    let configuration_paths = top.required_section("configuration").and_then(paths);
-    let postgres = top.required_section("postgres").and_then(postgres);
-    let image_containers = top.optional_section("images").and_then(containers);
-    let commands = top.optional_section("commands").map(commands);
+    let configuration_paths = top.required_section("configuration", paths);
+    let postgres = top.required_section("postgres", postgres);
+    let image_containers = top.optional_section("images", containers);
+    let commands = top.optional_section("commands", commands);
     top.refuse_other_keys();
     Some(Settings {
         application: application?,
@@ -58,7 +58,7 @@ fn settings(top: &Section<'_, '_>) -> Option<Settings> {
         stall_limit_seconds,
         configuration_paths: configuration_paths?,
         postgres: postgres?,
-        image_containers: image_containers.unwrap_or_default(),
+        image_containers: image_containers.flatten().unwrap_or_default(),
         commands: commands.unwrap_or_default(),
     })
 }
@@ -68,26 +68,24 @@ fn application(value: Value<'_, '_>) -> Option<ApplicationName> {
     parsed.map_err(|error| value.refuse(error)).ok()
 }
 
-fn paths(section: Section<'_, '_>) -> Option<Vec<PathBuf>> {
-    let paths = section.required("paths");
-    section.refuse_other_keys();
-    paths?.list(STRINGS, rules::another_path)
+fn paths(section: &Section<'_, '_>) -> Option<Vec<PathBuf>> {
+    let paths = section.required("paths")?;
+    paths.list(STRINGS, rules::another_path)
 }
 
-fn containers(section: Section<'_, '_>) -> Option<Vec<String>> {
-    let value = section.required("containers");
-    section.refuse_other_keys();
-    let containers = value?.list(STRINGS, rules::another_container)?;
+fn containers(section: &Section<'_, '_>) -> Option<Vec<String>> {
+    let value = section.required("containers")?;
+    let containers = value.list(STRINGS, rules::another_container)?;
     if containers.len() > MOST_IMAGES {
-        value?.refuse(format_args!(
+        value.refuse(format_args!(
             "has more than {MOST_IMAGES} containers: remove some"
         ));
     }
     Some(containers)
 }
 
-fn postgres(section: Section<'_, '_>) -> Option<PostgresSettings> {
-    let server = server(&section);
+fn postgres(section: &Section<'_, '_>) -> Option<PostgresSettings> {
+    let server = server(section);
     let user = section.optional("user");
     let databases = section.optional("databases").and_then(|value| {
         let remedy = "name a database, or remove databases to save all of them";
@@ -108,7 +106,6 @@ fn postgres(section: Section<'_, '_>) -> Option<PostgresSettings> {
         ])
     });
     let ready_timeout_seconds = section.seconds("ready_timeout_seconds", DEFAULT_TIMEOUT);
-    section.refuse_other_keys();
     Some(PostgresSettings {
         server: server?,
         user: user
@@ -152,7 +149,7 @@ fn server(section: &Section<'_, '_>) -> Option<Server> {
     }
 }
 
-fn commands(section: Section<'_, '_>) -> Commands {
+fn commands(section: &Section<'_, '_>) -> Commands {
     let command = |key| {
         let remedy = format!("name a program, or remove {key}");
         let expected = "a list of a program and its arguments";
@@ -160,13 +157,11 @@ fn commands(section: Section<'_, '_>) -> Commands {
             .optional(key)?
             .filled_list(expected, &remedy, rules::argument)
     };
-    let commands = Commands {
+    Commands {
         start_postgres: command("start_postgres"),
         start: command("start"),
         stop: command("stop"),
         health: command("health"),
         health_timeout_seconds: section.seconds("health_timeout_seconds", DEFAULT_TIMEOUT),
-    };
-    section.refuse_other_keys();
-    commands
+    }
 }

@@ -17,7 +17,7 @@ const SECONDS: RangeInclusive<u32> = 1..=86_400;
 #[derive(Clone, Copy)]
 pub(super) struct Value<'t, 'd> {
     key: &'static str,
-    value: &'t Spanned<DeValue<'d>>,
+    spanned: &'t Spanned<DeValue<'d>>,
     problems: &'t Problems<'t>,
 }
 
@@ -26,16 +26,16 @@ impl<'t> Value<'t, '_> {
     pub(super) fn refuse(self, problem: impl fmt::Display) {
         let key = self.key;
         self.problems
-            .add(&self.value.span(), format_args!("{key}: {problem}"));
+            .add(&self.spanned.span(), format_args!("{key}: {problem}"));
     }
 
     fn expected(self, expected: &str) {
-        let found = self.value.get_ref().type_str();
+        let found = self.spanned.get_ref().type_str();
         self.refuse(format_args!("expected {expected}, found {found}"));
     }
 
     pub(super) fn string(self) -> Option<&'t str> {
-        let text = self.value.get_ref().as_str();
+        let text = self.spanned.get_ref().as_str();
         if text.is_none() {
             self.expected("a string in quotes");
         }
@@ -56,13 +56,13 @@ impl<'t> Value<'t, '_> {
         expected: &str,
         rule: impl Fn(&str, &[T]) -> Result<T, String>,
     ) -> Option<Vec<T>> {
-        let Some(items) = self.value.get_ref().as_array() else {
+        let Some(items) = self.spanned.get_ref().as_array() else {
             self.expected(expected);
             return None;
         };
         let mut all = Vec::new();
-        for value in items {
-            let item = Value { value, ..self };
+        for spanned in items {
+            let item = Value { spanned, ..self };
             all.extend(item.checked(|text| rule(text, &all)));
         }
         Some(all)
@@ -76,7 +76,7 @@ impl<'t> Value<'t, '_> {
         rule: impl Fn(&str, &[T]) -> Result<T, String>,
     ) -> Option<Vec<T>> {
         let all = self.list(expected, rule)?;
-        let items = self.value.get_ref().as_array();
+        let items = self.spanned.get_ref().as_array();
         if items.is_some_and(|items| items.iter().next().is_none()) {
             self.refuse(format_args!("the list is empty: {remedy}"));
         }
@@ -84,7 +84,7 @@ impl<'t> Value<'t, '_> {
     }
 
     pub(super) fn integer(self, range: &RangeInclusive<u32>) -> Option<u32> {
-        let Some(integer) = self.value.get_ref().as_integer() else {
+        let Some(integer) = self.spanned.get_ref().as_integer() else {
             self.expected("a whole number");
             return None;
         };
@@ -153,10 +153,10 @@ impl<'t, 'd> Section<'t, 'd> {
 
     pub(super) fn optional(&self, key: &'static str) -> Option<Value<'t, 'd>> {
         self.known.borrow_mut().push(key);
-        let value = self.table.get(key)?;
+        let spanned = self.table.get(key)?;
         Some(Value {
             key,
-            value,
+            spanned,
             problems: self.problems,
         })
     }
@@ -180,20 +180,32 @@ impl<'t, 'd> Section<'t, 'd> {
             .unwrap_or(default)
     }
 
-    pub(super) fn optional_section(&self, key: &'static str) -> Option<Self> {
+    /// Reads a table, and then refuses the keys that were not read.
+    pub(super) fn optional_section<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Self) -> T,
+    ) -> Option<T> {
         let value = self.optional(key)?;
-        let Some(table) = value.value.get_ref().as_table() else {
+        let Some(table) = value.spanned.get_ref().as_table() else {
             value.expected("a table");
             return None;
         };
-        Some(Self::new(table, key, value.value.span(), self.problems))
+        let section = Self::new(table, key, value.spanned.span(), self.problems);
+        let read = read(&section);
+        section.refuse_other_keys();
+        Some(read)
     }
 
-    pub(super) fn required_section(&self, key: &'static str) -> Option<Self> {
+    pub(super) fn required_section<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Self) -> Option<T>,
+    ) -> Option<T> {
         if self.table.get(key).is_none() {
             self.refuse(&format!("[{key}] is missing: add it"));
         }
-        self.optional_section(key)
+        self.optional_section(key, read).flatten()
     }
 
     /// Refuses every key that was not read.

@@ -47,14 +47,11 @@ impl Limit {
         let Some(duration) = self.duration else {
             return work.await;
         };
-        match timeout(duration, work).await {
-            Ok(done) => done,
-            Err(_) => {
-                let (label, seconds) = (self.label, duration.as_secs());
-                let message = format!("{label} was killed: it did not end within {seconds} s");
-                Err(Failure::new(self.code, message).into())
-            }
-        }
+        timeout(duration, work).await.unwrap_or_else(|_| {
+            let (label, seconds) = (self.label, duration.as_secs());
+            let message = format!("{label} was killed: it did not end within {seconds} s");
+            Err(Failure::new(self.code, message).into())
+        })
     }
 }
 
@@ -77,7 +74,7 @@ impl Running {
         let mut child = program
             .command
             .spawn()
-            .or_fail(code, || format!("start {label}"))?;
+            .or_fail(code, || format!("cannot start {label}"))?;
         let stderr = child.stderr.take();
         let limit = Limit {
             duration: program.limit,
@@ -129,7 +126,7 @@ impl Running {
         };
         // A program answers while it reads: neither side may wait for the end of the other.
         let ((), read) = tokio::join!(self.write_input(), reading);
-        read.or_fail(self.code, || format!("read from {}", self.label))?;
+        read.or_fail(self.code, || format!("cannot read from {}", self.label))?;
         Ok(output)
     }
 
@@ -181,7 +178,7 @@ impl Running {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         while chunk.len() < CHUNK {
             let read = stdout.read_buf(&mut chunk).await;
-            if read.or_fail(self.code, || format!("read from {}", self.label))? == 0 {
+            if read.or_fail(self.code, || format!("cannot read from {}", self.label))? == 0 {
                 break;
             }
         }
@@ -206,7 +203,7 @@ impl Running {
 
     async fn status(&mut self) -> Result<ExitStatus> {
         let waited = self.child.wait().await;
-        waited.or_fail(self.code, || format!("wait for {}", self.label))
+        waited.or_fail(self.code, || format!("cannot wait for {}", self.label))
     }
 
     async fn failure(self, what: &str, status: ExitStatus) -> Failure {
