@@ -4,8 +4,8 @@ use crate::context::Context;
 use crate::files::{on_node, staging};
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 
-/// Removes the databases and staging directories of an earlier restore. The node is ready without them and works with
-/// them, so a failure is only logged.
+/// Removes the databases and staging directories of an earlier restore. The node also works if they
+/// stay, so a failure is only logged.
 pub(crate) async fn remove(context: &Context) {
     let databases = drop_with_prefixes(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
     let paths = context.settings.configuration_paths.iter();

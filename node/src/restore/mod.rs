@@ -41,7 +41,7 @@ struct Restored {
 }
 
 impl Restored {
-    /// The result of a restore that swapped no databases.
+    /// Returns the result of a restore that swapped no databases.
     fn without_swap(outcome: RestoreOutcome, skipped: Vec<SkippedBackup>) -> Self {
         Self {
             outcome,

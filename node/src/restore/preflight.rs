@@ -40,7 +40,7 @@ impl Capabilities {
         postgres.query(ADMIN_DATABASE, CAPABILITIES, code).await
     }
 
-    /// Checks that the server can take the backup.
+    /// Checks that the backup can be restored on this server.
     pub(crate) async fn check(
         &self,
         postgres: &Postgres,

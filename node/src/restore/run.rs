@@ -162,7 +162,7 @@ impl<'c> RestoreRun<'c> {
         progress.without_stall_limit(waiting).await
     }
 
-    /// Checks that the server can take the backup, and drops the databases of earlier restores. Returns the server and the
+    /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the server and the
     /// roles and tablespaces that it already has.
     async fn preflight(&self, contents: &Contents) -> Result<(Server, Existing)> {
         let postgres = &self.context.postgres;

@@ -15,7 +15,7 @@ use crate::postgres::archive::table_of_contents::TableOfContents;
 
 /// How many bytes of an archive are read at once.
 const BUFFER: usize = 256 * 1024;
-/// The fewest bytes of rows that are sent to a part at once.
+/// The minimum number of bytes of rows that are sent to a part at once.
 const MIN_ROWS: usize = 128 * 1024;
 
 /// The longest table of contents that is kept, in bytes: some hundred thousand tables.

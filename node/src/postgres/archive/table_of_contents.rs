@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::postgres::archive::error::Result;
+use crate::postgres::archive::error::{ArchiveError, Result};
 use crate::postgres::archive::input::Input;
 use crate::postgres::encoding;
 use crate::postgres::relation::RelationKind;
@@ -115,8 +115,9 @@ fn header(input: &mut Input<'_>) -> Result<Version> {
     input.byte()?; // revision
     if !(OLDEST..=NEWEST).contains(&version) {
         let (major, minor) = version;
-        let problem = format!("unknown format version {major}.{minor} (deploy a newer Rekindle)");
-        return Err(input.damaged(&problem));
+        return Err(ArchiveError::Malformed(format!(
+            "cannot read the dump: unknown format version {major}.{minor}; deploy a newer Rekindle"
+        )));
     }
     input.int_size = input.byte()?;
     input.offset_size = input.byte()?;

@@ -109,7 +109,7 @@ fn an_unknown_format_version_is_refused_with_the_remedy() {
     let error = read(&mut &b"PGDMP\x01\x11\x00\x04\x08\x01"[..]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the dump is damaged: unknown format version 1.17 (deploy a newer Rekindle) at byte 8"
+        "cannot read the dump: unknown format version 1.17; deploy a newer Rekindle"
     );
 }
 
