@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
+use crate::chunks::next_chunk;
 use crate::context::Context;
 use crate::objects::stream::{Check, Staged, WAITING, into_failure, stage};
 use crate::postgres::archive::{self, Archive, ArchiveError};
@@ -55,15 +56,12 @@ pub(crate) async fn globals(context: &Context, key: String) -> Result<ObjectReco
 /// Checks that the globals are complete.
 fn check_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
     let mut tail = Vec::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let length = decoded
-            .read(&mut chunk)
-            .or_fail(ExitCode::Verification, || "cannot decode the globals")?;
-        if length == 0 {
-            break;
-        }
-        tail.extend_from_slice(&chunk[..length]);
+    let mut buffer = vec![0; CHUNK];
+    let failed = || "cannot decode the globals";
+    while let Some(chunk) =
+        next_chunk(decoded, &mut buffer).or_fail(ExitCode::Verification, failed)?
+    {
+        tail.extend_from_slice(chunk);
         let surplus = tail.len().saturating_sub(AFTER_END_OF_GLOBALS);
         tail.drain(..surplus);
     }

@@ -48,7 +48,7 @@ const KEPT_VARIABLES: [&str; 12] = [
 /// let version = Program::new("pg_dump").args(["--version"]).output(ExitCode::Dump).await?;
 /// let rows = postgres.tool("psql").input(script).quiet().output(ExitCode::Restore).await?;
 ///
-/// // Streams: out of one program and into another. Both futures must be driven at the same time.
+/// // Streams: out of one program and into another. Both futures must be polled at the same time.
 /// let (sender, chunks) = mpsc::channel(8);
 /// let dump = Program::new("pg_dump").stdout_to(sender, progress, ExitCode::Dump);
 /// let check = Program::new("pg_restore").stdin_from(chunks, progress, ExitCode::Verification);

@@ -25,6 +25,7 @@ use self::disk::{Disks, Meter};
 use self::error::Result;
 use self::headers::{Described, long_name, records};
 use self::writers::{SMALL, SmallFile, Writers};
+use crate::chunks::next_chunk;
 
 pub use self::error::UnpackError;
 
@@ -323,14 +324,10 @@ fn write(
         .map_err(failed)?;
     let mut buffer = vec![0; CHUNK];
     let mut written = 0;
-    loop {
-        let length = entry.read(&mut buffer).map_err(UnpackError::Read)?;
-        if length == 0 {
-            break;
-        }
-        file.write_all(&buffer[..length]).map_err(failed)?;
-        meter.add(length);
-        written += length as u64;
+    while let Some(chunk) = next_chunk(entry, &mut buffer).map_err(UnpackError::Read)? {
+        file.write_all(chunk).map_err(failed)?;
+        meter.add(chunk.len());
+        written += chunk.len() as u64;
     }
     drop(file);
     attributes.apply(&path, is_root).map_err(failed)?;
