@@ -1,11 +1,17 @@
-//! `rekindle-node`, the agent that SSM runs on the instance.
+//! `rekindle-node`, the agent that SSM runs on the node.
 //!
-//! Standard output is one line, the report; standard error is the log, one JSON object per line; the exit code
-//! says what kind of failure it was.
+//! Standard output is one line, the report. Standard error is the log, one JSON object per line. The exit code is the kind
+//! of failure. The program starts in [`run`]; [`backup`] and [`restore`] do the work.
 
 pub mod agent;
+mod application;
 pub mod backup;
+mod chunks;
+mod context;
+pub mod files;
 pub mod images;
+mod leftovers;
+pub mod objects;
 pub mod postgres;
 pub mod restore;
 mod s3;
@@ -28,76 +34,71 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::agent::command_line::{Candidates, CommandLine, Task, operation_of};
-use crate::agent::context::Context;
-use crate::agent::exactly_once::{Patience, exit_status, failed, settle};
 use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::lock::WaitPolicy;
+use crate::agent::run_once::{exit_status, failed, run_once};
 use crate::agent::state::State;
 use crate::agent::watchdog::Progress;
+use crate::context::Context;
 use crate::s3::open_uploads::OpenUploads;
 use crate::settings::Settings;
 
-/// How long threads that cannot be interrupted may keep the process alive after its report.
+/// How long threads that cannot be interrupted may delay the end of the process.
 const LAST_THREADS: Duration = Duration::from_millis(500);
 
-/// Does what the command line asks, and returns what the process exits with.
+/// Runs the command line, and returns the exit code of the process.
 pub fn run() -> std::process::ExitCode {
     log_to_stderr();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let line = match CommandLine::try_parse_from(&arguments) {
         Ok(line) => line,
-        Err(error) => return misunderstood(&error, &arguments),
+        Err(error) => return refuse(&error, &arguments),
     };
     let root = line.root();
-    match line.task {
-        Task::Check => check(&root),
+    let command = match line.task {
+        Task::Check => return check(&root),
         Task::Backup {
             operation_id,
             backup_id,
             purpose,
-        } => {
-            let command = BackupCommand {
-                operation_id,
-                backup_id,
-                purpose,
-            };
-            answer(
-                &root,
-                &command.operation_id.clone(),
-                &Operation::Backup(command),
-            )
-        }
+        } => Command::Backup(BackupCommand {
+            operation_id,
+            backup_id,
+            purpose,
+        }),
         Task::Restore {
             operation_id,
             candidates: Candidates(candidates),
             mode,
-        } => {
-            let command = RestoreCommand {
-                operation_id,
-                mode,
-                candidates,
-            };
-            answer(
-                &root,
-                &command.operation_id.clone(),
-                &Operation::Restore(command),
-            )
-        }
-    }
+        } => Command::Restore(RestoreCommand {
+            operation_id,
+            mode,
+            candidates,
+        }),
+    };
+    run_and_report(&root, &command)
 }
 
-/// What is settled once.
+/// A command whose operation runs once.
 #[derive(Debug)]
-enum Operation {
+enum Command {
     Backup(BackupCommand),
     Restore(RestoreCommand),
 }
 
-impl Operation {
-    fn patience(&self) -> Patience {
+impl Command {
+    fn operation_id(&self) -> &OperationId {
         match self {
-            Self::Backup(command) if command.purpose == Purpose::Final => Patience::AskForWay,
-            Self::Backup(_) => Patience::None,
-            Self::Restore(_) => Patience::UntilFree,
+            Self::Backup(command) => &command.operation_id,
+            Self::Restore(command) => &command.operation_id,
+        }
+    }
+
+    fn wait_policy(&self) -> WaitPolicy {
+        match self {
+            Self::Backup(command) if command.purpose == Purpose::Final => WaitPolicy::Preempt,
+            Self::Backup(_) => WaitPolicy::DoNotWait,
+            Self::Restore(_) => WaitPolicy::UntilFree,
         }
     }
 
@@ -108,60 +109,64 @@ impl Operation {
         }
     }
 
-    /// Does what a success entails, also where it was settled before: the agent may have ended in between.
-    fn conclude(&self, state: &State, report: &Report) -> Result<()> {
+    /// Decommissions the node after its final backup. This also happens if the backup had finished before: that agent may
+    /// have ended in between.
+    fn after_success(&self, state: &State, report: &Report) -> Result<()> {
         match (self, report) {
             (Self::Backup(command), Report::Backup(_)) if command.purpose == Purpose::Final => {
-                backup::retire(state)
+                backup::decommission(state)
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Settles the operation and prints its report.
-fn answer(root: &Path, id: &OperationId, operation: &Operation) -> std::process::ExitCode {
-    let report = match Runtime::new().or_fail(ExitCode::Internal, || "start the async runtime") {
+/// Runs the command and prints its report.
+fn run_and_report(root: &Path, command: &Command) -> std::process::ExitCode {
+    let runtime = Runtime::new().or_fail(ExitCode::Internal, || "cannot start the async runtime");
+    let report = match runtime {
         Ok(runtime) => {
-            let report = runtime.block_on(perform(root, id, operation));
+            let report = runtime.block_on(run_until_signal(root, command));
             runtime.shutdown_timeout(LAST_THREADS);
             report
         }
-        Err(failure) => failed(id, &failure),
+        Err(failure) => failed(command.operation_id(), &failure),
     };
     print(&report.to_line());
     exit_status(&report).into()
 }
 
-async fn perform(root: &Path, id: &OperationId, operation: &Operation) -> Report {
+/// Runs the command until it has finished or a signal ends it. Uploads that are still open are aborted.
+async fn run_until_signal(root: &Path, command: &Command) -> Report {
     let (progress, uploads) = (Progress::default(), OpenUploads::default());
-    let performing = async {
+    let operation = command.operation_id();
+    let running = async {
         let state = State::open(root)?;
         let work = async || {
             let context = Context::gather(&state, &progress, &uploads).await?;
             let limit = Duration::from_secs(context.settings.stall_limit_seconds.into());
             tokio::select! {
-                report = operation.run(&context) => report,
+                report = command.run(&context) => report,
                 stall = progress.stalled(limit) => Err(stall),
             }
         };
-        let report = settle(&state, id, operation.patience(), work).await;
-        operation.conclude(&state, &report)?;
+        let report = run_once(&state, operation, command.wait_policy(), work).await;
+        command.after_success(&state, &report)?;
         Ok(report)
     };
-    // Whatever is given up here kills its children as it is dropped. Signals come first: one that asks for way is sent
-    // as soon as the lock is taken, and must not meet a process that does not listen yet.
+    // Dropping the command's future kills its child processes. Signal handlers are installed first: a final backup may
+    // preempt this command as soon as it holds the lock.
     let report = tokio::select! {
         biased;
-        failure = told_to_stop() => Err(failure),
-        report = performing => report,
+        failure = signal_received() => Err(failure),
+        report = running => report,
     };
     uploads.abort_all().await;
-    report.unwrap_or_else(|failure: Failure| failed(id, &failure))
+    report.unwrap_or_else(|failure: Failure| failed(operation, &failure))
 }
 
-/// Waits until the agent is told to stop.
-async fn told_to_stop() -> Failure {
+/// Waits for a signal that ends the agent, and returns that as a failure.
+async fn signal_received() -> Failure {
     let signals = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
@@ -172,23 +177,23 @@ async fn told_to_stop() -> Failure {
         Ok(mut terminate),
         Ok(mut interrupt),
         Ok(mut hangup),
-        Ok(mut way),
+        Ok(mut preempt),
     ] = signals.map(signal)
     else {
-        return Failure::new(ExitCode::Internal, "signals cannot be waited for");
+        return Failure::new(ExitCode::Internal, "cannot install the signal handlers");
     };
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
         _ = hangup.recv() => "SIGHUP",
-        _ = way.recv() => {
-            return Failure::new(ExitCode::Busy, "gave way to the node's final backup");
+        _ = preempt.recv() => {
+            return Failure::new(ExitCode::Busy, "preempted by the node's final backup");
         }
     };
     Failure::new(ExitCode::Interrupted, format!("stopped by {name}"))
 }
 
-/// Prints how the settings are understood, or everything that is wrong with them.
+/// Prints what the agent will do with the settings, or everything that is wrong with them.
 fn check(root: &Path) -> std::process::ExitCode {
     match Settings::load(root) {
         Ok(settings) => {
@@ -203,9 +208,10 @@ fn check(root: &Path) -> std::process::ExitCode {
     }
 }
 
-fn misunderstood(error: &clap::Error, arguments: &[OsString]) -> std::process::ExitCode {
+/// Refuses a command line. If it has an operation id, the failure is printed as that operation's report.
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> std::process::ExitCode {
     if !error.use_stderr() {
-        // The help or the version was asked for.
+        // This is not an error but the answer to --help or --version.
         print(&error.to_string());
         return std::process::ExitCode::SUCCESS;
     }
@@ -218,10 +224,10 @@ fn misunderstood(error: &clap::Error, arguments: &[OsString]) -> std::process::E
     ExitCode::Usage.code().into()
 }
 
-/// Prints to standard output, and only here: everything else is the log's.
+/// Prints to standard output. Nothing else does: the functions parse it as the report.
 fn print(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    // A reader that is gone cannot be told so.
+    // If the reader is gone, there is nobody to report the error to.
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .ok();

@@ -1,4 +1,4 @@
-//! The program that SSM runs on the instance; everything it does is in the library.
+//! The agent's program. The library does the work, so that tests and benchmarks can call it.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! A real Postgres for the tests of this crate: a cluster of its own in a temporary directory, reached by a Unix
-//! socket, gone when it is dropped. Without the server's binaries the tests fail.
+//! A real Postgres for the unit tests: a cluster in a temporary directory with a Unix socket, removed when it is dropped.
+//! If the server is not installed, the tests fail.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,12 +13,12 @@ use crate::settings::{BootstrapRolePassword, PostgresSettings, Server, Tablespac
 /// A running cluster.
 pub(crate) struct Cluster {
     directory: TempDir,
-    /// How to reach it, as the node's settings would say.
+    /// The settings of a node with this cluster.
     pub(crate) settings: PostgresSettings,
 }
 
 impl Cluster {
-    /// Makes and starts an empty cluster: UTF-8, locale C, superuser `postgres`, no password.
+    /// Creates and starts an empty cluster: UTF-8, locale C, superuser `postgres`, no password.
     pub(crate) fn start() -> Self {
         let directory = tempfile::Builder::new()
             .prefix("rekindle-pg-")
@@ -59,7 +59,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts the server of a cluster that was stopped.
+    /// Starts the server again after [`Self::stop_server`].
     pub(crate) fn start_server(&self) {
         let options = format!(
             "-k {} -p 5432 -c listen_addresses='' -c fsync=off",
@@ -73,27 +73,27 @@ impl Cluster {
             .args(["-o", &options, "start"]));
     }
 
-    /// Stops the server; the data stay.
+    /// Stops the server. The data stay on disk.
     pub(crate) fn stop_server(&self) {
         let mut command = server_tool("pg_ctl");
         command.args(["-w", "-s", "-m", "immediate", "-D"]);
-        // A server that a test stopped itself is not a failure.
+        // The test may have stopped the server already.
         command.arg(self.data()).arg("stop").status().ok();
     }
 
-    /// Returns a directory that is gone with the cluster.
+    /// Returns the temporary directory of the cluster.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Returns the cluster as the agent reaches it.
+    /// Returns the agent's client of this cluster.
     pub(crate) fn postgres(&self) -> Postgres {
         Postgres::new(self.settings.clone())
     }
 
-    /// Runs SQL, and returns what it prints without the final newline.
+    /// Runs SQL, and returns psql's output without the final newline.
     pub(crate) async fn sql(&self, database: &str, script: &str) -> String {
-        // The agent's own scripts name everything in full.
+        // The agent's sessions have an empty search path.
         let script = format!("SET search_path = public;\n{script}");
         let output = self
             .postgres()
@@ -114,7 +114,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Prepares a program of the newest installed server, run as its own user: it refuses to run as root.
+/// Prepares a program of the newest installed server. It runs as the user postgres: the server refuses to run as root.
 fn server_tool(program: &str) -> Command {
     let newest = std::fs::read_dir("/usr/lib/postgresql")
         .expect("tests need a PostgreSQL server: apt-get install postgresql")

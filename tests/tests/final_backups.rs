@@ -232,7 +232,7 @@ async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> R
     let scheduled = protected.ended(&node, "backup", 0).await?;
     assert_eq!(scheduled.code, i32::from(ExitCode::Busy.code()));
     assert!(
-        scheduled.output.contains("gave way"),
+        scheduled.output.contains("preempted by"),
         "{}",
         scheduled.output
     );

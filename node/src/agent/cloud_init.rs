@@ -1,28 +1,34 @@
-//! Waits for cloud-init, whose user data writes the settings: SSM reaches a launching instance before it is done.
+//! Waits for cloud-init, whose user data writes the settings. SSM can run commands on a launching instance before that.
 
 use std::path::Path;
 use std::time::Duration;
 
 use shared::budget;
 use shared::id::InstanceId;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-/// How often it is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The pause between two checks.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// Waits until cloud-init has finished this instance's first boot, at most as long as the timing budget says.
-/// A node without cloud-init is ready at once. What is still missing after that, reading the settings will say.
+/// Waits until cloud-init has finished the first boot of this instance, for at most `budget::CLOUD_INIT`.
+///
+/// A node without cloud-init is ready at once. If the time is over, the agent goes on: if the settings are still missing,
+/// reading them fails with a better message.
 pub(crate) async fn wait_finished(root: &Path, instance: &InstanceId) {
     let instances = root.join("var/lib/cloud/instances");
-    // An image may carry the directories of the instance that it was made from: only our own counts.
+    // An AMI may contain the directories of the instance that it was made from, so check this instance's own.
     let finished = instances.join(instance.as_str()).join("boot-finished");
     let deadline = Instant::now() + budget::seconds(budget::CLOUD_INIT);
     while instances.exists() && !finished.exists() {
         if Instant::now() >= deadline {
-            tracing::warn!(file = %finished.display(), "cloud-init has not finished; going on without it");
+            tracing::warn!(
+                file = %finished.display(),
+                limit_seconds = budget::CLOUD_INIT,
+                "cloud-init has not finished in time; continuing without it"
+            );
             return;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        sleep(CHECK_EVERY).await;
     }
 }
 
@@ -31,7 +37,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_wait_ends_with_cloud_init_and_is_bounded() {
+    async fn the_wait_ends_when_cloud_init_has_finished_or_the_limit_is_over() {
         let root = tempfile::tempdir().unwrap();
         let instance = "i-0123abcd".parse().unwrap();
         let started = Instant::now();
@@ -45,7 +51,7 @@ mod tests {
         std::fs::write(other.join("boot-finished"), "").unwrap();
         let file = own.join("boot-finished");
         let writing = async {
-            tokio::time::sleep(Duration::from_secs(20)).await;
+            sleep(Duration::from_secs(20)).await;
             std::fs::write(file, "").unwrap();
         };
         tokio::join!(wait_finished(root.path(), &instance), writing);

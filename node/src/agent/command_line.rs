@@ -1,4 +1,4 @@
-//! What the agent is asked to do, and by which root.
+//! The command line of the agent.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use shared::id::{BackupId, OperationId};
 #[derive(Debug, Parser)]
 #[command(name = "rekindle-node", version)]
 pub(crate) struct CommandLine {
-    /// Prefixes every path that the agent uses, as for rescuing a node whose disk is mounted elsewhere.
+    /// Prefix of every path that the agent uses, such as the mount point of a broken node's disk.
     #[arg(
         long,
         global = true,
@@ -24,34 +24,34 @@ pub(crate) struct CommandLine {
     pub(crate) task: Task,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Put a backup into S3, for the backup function to commit.
+    /// Upload a backup to S3. The backup function commits it afterwards.
     Backup {
-        /// What makes a second delivery of the same request harmless.
+        /// Id of the operation. A second command with the same id gets the same report.
         #[arg(long)]
         operation_id: OperationId,
-        /// The name of the backup.
+        /// Id of the new backup.
         #[arg(long)]
         backup_id: BackupId,
-        /// scheduled, manual, final, adopt or pre-restore.
+        /// One of: scheduled, manual, final, adopt, pre-restore.
         #[arg(long)]
         purpose: Purpose,
     },
-    /// Make this node ready to serve, from the newest usable of some backups.
+    /// Restore the newest usable backup of the candidates, and start the application.
     Restore {
-        /// What makes a second delivery of the same request harmless.
+        /// Id of the operation. A second command with the same id gets the same report.
         #[arg(long)]
         operation_id: OperationId,
-        /// `<backup id>/<run id>/<SHA-256 of the index>/<version or ->`, newest first, separated by commas; or none.
+        /// `<backup id>/<run id>/<SHA-256 of the index>/<version or ->`, newest first, separated by commas; or `none`.
         #[arg(long)]
         candidates: Candidates,
-        /// launch, or in-place: the latter replaces what a serving node has.
+        /// `launch`, or `in-place` to replace the data of a serving node.
         #[arg(long, default_value = "launch")]
         mode: Mode,
     },
-    /// Check the settings and say how they are understood.
+    /// Check the settings, and print what the agent will do.
     Check,
 }
 
@@ -68,7 +68,7 @@ impl std::str::FromStr for Candidates {
 }
 
 impl CommandLine {
-    /// Returns the root; an empty one is `/`, as in the documents that SSM runs.
+    /// Returns the root. An empty root means `/`: the SSM documents pass an empty one by default.
     pub(crate) fn root(&self) -> PathBuf {
         if self.root.is_empty() {
             return PathBuf::from("/");
@@ -77,7 +77,7 @@ impl CommandLine {
     }
 }
 
-/// Finds the operation id in arguments that could not be understood, so that even their refusal is a report.
+/// Returns the operation id in arguments that clap refused, so that the failure can be reported for this operation.
 pub(crate) fn operation_of(arguments: &[OsString]) -> Option<OperationId> {
     let mut texts = arguments.iter().filter_map(|argument| argument.to_str());
     while let Some(text) = texts.next() {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documents_lines_are_understood() {
+    fn the_command_lines_of_the_documents_are_accepted() {
         let backup = "rekindle-node backup --operation-id 20261123T021500.000Z --backup-id 20261123T021500.000Z \
                       --purpose scheduled";
         let CommandLine { task, .. } = CommandLine::try_parse_from(arguments(backup)).unwrap();
@@ -121,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_root_is_the_whole_system() {
+    fn an_empty_root_is_the_root_directory() {
         let line = CommandLine::try_parse_from(["rekindle-node", "--root", "", "check"]).unwrap();
         assert_eq!(line.root(), PathBuf::from("/"));
     }
 
     #[test]
-    fn a_refused_line_still_names_its_operation() {
+    fn the_operation_id_of_a_refused_command_line_is_found() {
         let found = |line| operation_of(&arguments(line)).map(String::from);
         assert_eq!(
             found("x backup --operation-id a.b --purpose no"),

@@ -1,27 +1,35 @@
-//! A failure that knows its exit code: what the agent reports, and what SSM shows.
+//! The failure of the agent: a chain of causes, with the exit code that SSM shows.
 
 use std::fmt;
 
 use shared::report::ExitCode;
 
-/// What the agent's own functions return.
+/// The result of the agent's own functions.
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// A chain of causes and the documented exit code that it comes to.
+/// A chain of causes, and the documented exit code for it.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the process exits with.
+    /// The exit code of the process.
     pub code: ExitCode,
-    /// Why.
+    /// The chain of causes.
     pub cause: anyhow::Error,
 }
 
 impl Failure {
-    /// Fails with a sentence.
+    /// Makes a failure that has only a message.
     pub(crate) fn new(code: ExitCode, message: impl fmt::Display) -> Self {
         Self {
             code,
             cause: anyhow::anyhow!("{message}"),
+        }
+    }
+
+    /// Puts `context` in front of the message.
+    pub(crate) fn context(self, context: impl fmt::Display) -> Self {
+        Self {
+            code: self.code,
+            cause: self.cause.context(context.to_string()),
         }
     }
 
@@ -37,17 +45,18 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Gives an error its exit code and says what was being done.
+/// Turns any error into a [`Failure`].
 pub(crate) trait OrFail<T> {
-    /// Fails with `code`; `doing` becomes the first words of the message.
-    fn or_fail<C: fmt::Display>(self, code: ExitCode, doing: impl FnOnce() -> C) -> Result<T>;
+    /// Adds the exit code and the message. The message begins with what failed, as in "cannot read FILE"; the error's own
+    /// text follows it as the cause.
+    fn or_fail<C: fmt::Display>(self, code: ExitCode, message: impl FnOnce() -> C) -> Result<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> OrFail<T> for std::result::Result<T, E> {
-    fn or_fail<C: fmt::Display>(self, code: ExitCode, doing: impl FnOnce() -> C) -> Result<T> {
+    fn or_fail<C: fmt::Display>(self, code: ExitCode, message: impl FnOnce() -> C) -> Result<T> {
         self.map_err(|error| Failure {
             code,
-            cause: error.into().context(doing().to_string()),
+            cause: error.into().context(message().to_string()),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Asks the instance who it is: `IMDSv2`.
+//! Reads the instance's id from the instance metadata service (`IMDSv2`).
 
 use std::time::Duration;
 
@@ -9,26 +9,25 @@ use shared::report::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
 
-/// How long one of four attempts may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one of four attempts may take. The SDK's default is a second; an instance that boots under load needs longer.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Returns the id of the instance that the agent runs on.
 pub(crate) async fn instance_id() -> Result<InstanceId> {
-    // The SDK would wait a second; a machine that boots under load may take longer.
     let client = aws_config::imds::Client::builder()
         .configure(&ProviderConfig::without_region().with_http_client(http_client()))
-        .connect_timeout(PATIENCE)
-        .read_timeout(PATIENCE)
+        .connect_timeout(ATTEMPT_LIMIT)
+        .read_timeout(ATTEMPT_LIMIT)
         .build();
     let text = client
         .get("/latest/meta-data/instance-id")
         .await
         .or_fail(ExitCode::Internal, || {
-            "ask the instance metadata service for the instance id (is IMDS switched on for this instance?)"
+            "cannot read the instance id from the instance metadata service; check that IMDS is enabled for this instance"
         })?;
     let text: &str = text.as_ref();
     text.trim().parse().or_fail(
         ExitCode::Internal,
-        || "read the instance id from the metadata service",
+        || "cannot parse the instance id from the instance metadata service",
     )
 }

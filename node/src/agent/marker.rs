@@ -1,9 +1,7 @@
-//! The `restored` marker: the node's own proof that its data are the application's, and not an empty application's.
+//! The `restored` marker: the file that proves that this instance's data came from its application's backups.
 //!
-//! It names the instance and the cluster, so one that was baked into an image or that lies beside a fresh volume
-//! does not count.
+//! It names the instance and the cluster, so that a marker in an AMI, or beside an empty volume, is not valid.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,63 +11,59 @@ use shared::report::ExitCode;
 use time::OffsetDateTime;
 
 use crate::agent::failure::{OrFail as _, Result};
+use crate::agent::state::{DIRECTORY, read_if_exists, remove, write_durably};
 
-/// Where the marker is, below the root.
-const PATH: &str = "var/lib/rekindle/restored.json";
+/// The name of the marker's file in the agent's directory.
+const NAME: &str = "restored.json";
 
-/// What makes a node one that may be backed up.
+/// The content of the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     /// The application whose data the node has.
     pub(crate) application: ApplicationName,
-    /// The instance.
+    /// The instance that the data were restored on.
     pub(crate) instance_id: InstanceId,
-    /// Postgres' system identifier.
+    /// The system identifier of the Postgres cluster.
     pub(crate) system_identifier: String,
-    /// How the data came here.
+    /// How the data came to this node.
     pub(crate) lineage: Lineage,
-    /// The operation that brought them.
+    /// The operation that wrote the marker.
     pub(crate) operation_id: OperationId,
-    /// When.
+    /// When it was written.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) time: OffsetDateTime,
 }
 
 impl Marker {
-    /// Reads the marker of the node with this root; none where there is none. One that cannot be read is an
-    /// error: whether the node was restored must never be guessed.
+    /// Reads the marker of the node with this root. Returns `None` if there is none. An unreadable marker is an error: the
+    /// agent must not guess whether the node was restored.
     pub(crate) fn load(root: &Path) -> Result<Option<Self>> {
         let path = path(root);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .or_fail(ExitCode::NodeState, || format!("read {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                Err(error).or_fail(ExitCode::NodeState, || format!("read {}", path.display()))
-            }
-        }
+        let Some(bytes) = read_if_exists(&path)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .or_fail(ExitCode::NodeState, || {
+                format!("cannot read {}; replace the node", path.display())
+            })
     }
 
-    /// Writes the marker: after a crash there is the old one or the new one, never a part.
+    /// Writes the marker. A crash leaves either the old marker or the new one.
     pub(crate) fn store(&self, root: &Path) -> Result<()> {
         let path = path(root);
-        self.replace(&path)
-            .or_fail(ExitCode::NodeState, || format!("write {}", path.display()))
+        let bytes = serde_json::to_vec_pretty(self).or_fail(ExitCode::NodeState, || {
+            format!("cannot write {}", path.display())
+        })?;
+        write_durably(&path, &bytes)
     }
 
-    /// Removes the marker, so that the node is never again backed up as the application's truth.
+    /// Removes the marker, so that no later backup takes the node's data for the application's current data.
     pub(crate) fn remove(root: &Path) -> Result<()> {
-        let path = path(root);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).or_fail(ExitCode::NodeState, || format!("remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        remove(&path(root))
     }
 
-    /// Tells whether the marker was written on this instance, for this application and this very cluster.
+    /// Returns whether the marker was written on this instance, for this application and this cluster.
     pub(crate) fn valid_for(
         &self,
         application: &ApplicationName,
@@ -79,26 +73,14 @@ impl Marker {
         self.is_of(application, instance) && self.system_identifier == system_identifier
     }
 
-    /// Tells whether the marker was written on this instance for this application, whatever the cluster.
+    /// Returns whether the marker was written on this instance for this application, for any cluster.
     pub(crate) fn is_of(&self, application: &ApplicationName, instance: &InstanceId) -> bool {
         (&self.application, &self.instance_id) == (application, instance)
-    }
-
-    fn replace(&self, path: &Path) -> anyhow::Result<()> {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(directory)?;
-        let new = path.with_extension("json.new");
-        let mut file = std::fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        std::fs::File::open(directory)?.sync_all()?;
-        Ok(())
     }
 }
 
 fn path(root: &Path) -> PathBuf {
-    root.join(PATH)
+    root.join(DIRECTORY).join(NAME)
 }
 
 #[cfg(test)]
@@ -106,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_counts_only_for_its_own_application_instance_and_cluster() {
+    fn a_marker_is_valid_only_for_its_own_application_instance_and_cluster() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Marker::load(root.path()).unwrap(), None);
         let marker = Marker {
@@ -132,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_marker_is_an_error_and_not_an_absent_one() {
+    fn an_unreadable_marker_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("var/lib/rekindle")).unwrap();
-        std::fs::write(root.path().join(PATH), "{").unwrap();
+        std::fs::write(path(root.path()), "{").unwrap();
         let failure = Marker::load(root.path()).unwrap_err();
         assert_eq!(failure.code, ExitCode::NodeState);
     }

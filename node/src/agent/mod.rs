@@ -1,13 +1,12 @@
-//! The program itself: its command line, its state on the node, and how it ends.
+//! The agent's own parts: command line, lock and records on the node, child processes, failures, and the watchdog.
 
-pub(crate) mod application;
 pub(crate) mod cloud_init;
 pub(crate) mod command_line;
-pub(crate) mod context;
-pub(crate) mod exactly_once;
 pub mod failure;
 pub(crate) mod instance;
+pub(crate) mod lock;
 pub(crate) mod marker;
 pub(crate) mod process;
+pub(crate) mod run_once;
 pub(crate) mod state;
 pub(crate) mod watchdog;

@@ -1,4 +1,4 @@
-//! Notices when nothing moves any more, and how much memory the agent used.
+//! Ends an operation that makes no progress, and measures the agent's memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,25 +9,25 @@ use tokio::time::Instant;
 
 use crate::agent::failure::Failure;
 
-/// How often the watchdog looks.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The pause between two checks.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// A counter that everything touches which moves bytes or finishes a step.
+/// A counter that changes whenever bytes move or a step finishes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// Notes that something moved.
+    /// Records progress.
     pub(crate) fn touch(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lets a step that has a limit of its own take as long as that allows, although nothing moves meanwhile.
-    pub(crate) async fn patiently<T>(&self, step: impl Future<Output = T>) -> T {
+    /// Waits for a step that has a time limit of its own. The stall limit does not apply to it.
+    pub(crate) async fn without_stall_limit<T>(&self, step: impl Future<Output = T>) -> T {
         let touching = async {
             loop {
                 self.touch();
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(CHECK_EVERY).await;
             }
         };
         tokio::select! {
@@ -36,19 +36,19 @@ impl Progress {
         }
     }
 
-    /// Waits until nothing has moved for `limit`, and returns the failure that it is.
+    /// Waits until there was no progress for `limit`, and returns that as a failure.
     pub(crate) async fn stalled(&self, limit: Duration) -> Failure {
         let mut seen = self.0.load(Ordering::Relaxed);
         let mut since = Instant::now();
         loop {
-            tokio::time::sleep(LOOK_EVERY.min(limit)).await;
+            tokio::time::sleep(CHECK_EVERY.min(limit)).await;
             let now = self.0.load(Ordering::Relaxed);
             if now != seen {
                 seen = now;
                 since = Instant::now();
             } else if since.elapsed() >= limit {
                 let message = format!(
-                    "nothing moved for {} seconds (stall_limit_seconds)",
+                    "no progress for {} s, the limit of stall_limit_seconds in the settings",
                     limit.as_secs()
                 );
                 return Failure::new(ExitCode::Stalled, message);
@@ -57,7 +57,7 @@ impl Progress {
     }
 }
 
-/// Returns the agent's peak resident memory in KiB; 0 where the kernel does not say.
+/// Returns the agent's peak resident memory in KiB, or 0 if the kernel does not report it.
 pub(crate) fn peak_memory_kib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
@@ -77,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peak_memory_is_what_the_kernel_says() {
+    fn peak_memory_is_read_from_the_kernel() {
         assert_eq!(peak_of("Name:\tx\nVmHWM:\t   12345 kB\n"), Some(12345));
         assert_eq!(peak_of("Name:\tx\n"), None);
         assert!(peak_memory_kib() > 100);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_standing_still_for_the_whole_limit_is_a_stall() {
+    async fn a_stall_is_no_progress_for_the_whole_limit() {
         let progress = Progress::default();
         let limit = Duration::from_secs(10);
         let toucher = {

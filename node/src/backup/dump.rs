@@ -1,105 +1,102 @@
-//! The Postgres objects of a backup: globals, and one dump per database, each decoded to its end by the server's
-//! own `pg_restore` before it exists.
+//! The Postgres objects of a backup: the globals and one dump for each database. Before a dump exists in S3, the server's own
+//! `pg_restore` must have read it to its end.
 
 use std::io::{self, BufReader, Read};
-use std::process::Stdio;
 
 use bytes::Bytes;
 use shared::manifest::ObjectRecord;
 use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::agent::process::{Child, Stop};
-use crate::backup::stream::{Proof, Staged, WAITING, stage};
-use crate::postgres::archive;
-use crate::postgres::archive::{Archive, ArchiveError};
-use crate::postgres::connection_string;
-use crate::postgres::database::DatabaseProperties;
+use crate::agent::process::Stop;
+use crate::chunks::next_chunk;
+use crate::context::Context;
+use crate::objects::stream::{Check, Staged, WAITING, into_failure, stage};
+use crate::postgres::archive::{self, Archive, ArchiveError};
+use crate::postgres::database::properties::DatabaseProperties;
+use crate::postgres::quote::connection_string;
 
-/// How much of a dump is decoded at once, in bytes.
+/// How many bytes of a dump are decoded at once.
 const CHUNK: usize = 256 * 1024;
 
-/// What `pg_dumpall` writes when it has written everything.
+/// The last comment of a complete output of `pg_dumpall`.
 const END_OF_GLOBALS: &[u8] = b"-- PostgreSQL database cluster dump complete";
 
-/// How much may follow that, in bytes.
+/// How many bytes can follow it.
 const AFTER_END_OF_GLOBALS: usize = 1024;
 
-/// A dump in S3.
+/// The dump of one database in S3.
 #[derive(Debug)]
 pub(crate) struct Dump {
     /// The object.
     pub(crate) object: ObjectRecord,
-    /// What is in it.
+    /// Its relations and rows.
     pub(crate) archive: Archive,
     /// Its bytes before compression.
     pub(crate) bytes: u64,
 }
 
-/// Saves roles, their memberships and tablespaces.
+/// Uploads the globals: roles, their memberships and tablespaces.
 pub(crate) async fn globals(context: &Context, key: String) -> Result<ObjectRecord> {
-    let mut command = context.postgres.tool("pg_dumpall");
-    // Whatever encoding the database has that it happens to ask.
-    command.args(["--globals-only", "--no-password", "--encoding=UTF8"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let child = Child::start("pg_dumpall", &mut command, ExitCode::Dump)?;
-    let source = async |chunks| child.output_to(chunks, &context.progress).await;
-    let staged = stage(context, key, source, Box::new(whole_globals)).await;
+    let pg_dumpall = context
+        .postgres
+        .tool("pg_dumpall")
+        // Independent of the encoding of the database that pg_dumpall connects to.
+        .args(["--globals-only", "--no-password", "--encoding=UTF8"]);
+    let source = async |chunks| {
+        let progress = &context.progress;
+        pg_dumpall.stdout_to(chunks, progress, ExitCode::Dump).await
+    };
+    let staged = stage(context, key, source, Box::new(check_globals)).await;
     let (staged, _, ()) = staged.map_err(into_failure)?;
     staged.complete().await
 }
 
-fn whole_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
+/// Checks that the globals are complete.
+fn check_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
     let mut tail = Vec::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let length = decoded
-            .read(&mut chunk)
-            .or_fail(ExitCode::Verification, || "decode the globals")?;
-        if length == 0 {
-            break;
-        }
-        tail.extend_from_slice(&chunk[..length]);
+    let mut buffer = vec![0; CHUNK];
+    let failed = || "cannot decode the globals";
+    while let Some(chunk) =
+        next_chunk(decoded, &mut buffer).or_fail(ExitCode::Verification, failed)?
+    {
+        tail.extend_from_slice(chunk);
         let surplus = tail.len().saturating_sub(AFTER_END_OF_GLOBALS);
         tail.drain(..surplus);
     }
     if memchr::memmem::find(&tail, END_OF_GLOBALS).is_some() {
         return Ok(());
     }
-    let message = "the globals do not end as pg_dumpall ends them";
+    let message = "the globals are truncated: the last comment of pg_dumpall is missing";
     Err(Failure::new(ExitCode::Verification, message).into())
 }
 
-/// Dumps one database. The object exists only if `pg_dump` ended with success, every promised block was found in
-/// what was uploaded, and `pg_restore` read it to its end.
+/// Uploads the dump of one database. The object exists only if `pg_dump` succeeded, the uploaded bytes contain every block of
+/// the table of contents, and `pg_restore` read them to their end.
 pub(crate) async fn database(
     context: &Context,
     key: String,
     database: &DatabaseProperties,
 ) -> Result<Dump> {
-    let mut command = context.postgres.tool("pg_dump");
-    command.args(["-Fc", "-Z0", "--no-password", "--lock-wait-timeout=60s"]);
-    // Its own, so that nothing is converted, whatever the client's encoding is set to in the database.
-    command.arg(format!("--encoding={}", database.encoding));
-    command.arg("-d").arg(connection_string(&database.name));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let pg_dump = Child::start("pg_dump", &mut command, ExitCode::Dump)?;
-
-    let mut command = context.postgres.tool("pg_restore");
-    command.args(["-f", "/dev/null"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let pg_restore = Child::start("pg_restore", &mut command, ExitCode::Verification)?;
+    let (postgres, progress) = (&context.postgres, &context.progress);
+    let pg_dump = postgres
+        .tool("pg_dump")
+        .args(["-Fc", "-Z0", "--no-password", "--lock-wait-timeout=60s"])
+        // The database's own encoding, so that nothing is converted, even if the database sets `client_encoding`.
+        .arg(format!("--encoding={}", database.encoding))
+        .arg("-d")
+        .arg(connection_string(&database.name));
+    let pg_restore = postgres.tool("pg_restore").args(["-f", "/dev/null"]);
 
     let (decoded, to_restore) = mpsc::channel(WAITING);
-    let proof: Proof<Archive> = Box::new(move |plain| whole_dump(plain, decoded));
-    let source = async |chunks| pg_dump.output_to(chunks, &context.progress).await;
+    let check: Check<Archive> = Box::new(move |plain| check_dump(plain, decoded));
+    let source = async |chunks| pg_dump.stdout_to(chunks, progress, ExitCode::Dump).await;
     let (staged, restored) = tokio::join!(
-        stage(context, key, source, proof),
-        pg_restore.input_from(to_restore, &context.progress)
+        stage(context, key, source, check),
+        pg_restore.stdin_from(to_restore, progress, ExitCode::Verification)
     );
-    let (staged, bytes, archive) = both(staged, restored).await?;
+    let (staged, bytes, archive) = accepted_by_both(staged, restored).await?;
     let object = staged.complete().await?;
     Ok(Dump {
         object,
@@ -108,8 +105,8 @@ pub(crate) async fn database(
     })
 }
 
-/// Gives a staged dump up unless `pg_restore` accepted it too.
-async fn both<S, T>(
+/// Returns the staged dump if `pg_restore` accepted it too; otherwise aborts it.
+async fn accepted_by_both<S, T>(
     staged: std::result::Result<(Staged, S, T), Stop>,
     restored: Result<()>,
 ) -> Result<(Staged, S, T)> {
@@ -119,14 +116,14 @@ async fn both<S, T>(
             staged.abort().await;
             Err(failure)
         }
-        // What stopped the stages is what stopped pg_restore, unless that stopped first.
+        // The failure of a stage also stops pg_restore. Without one, pg_restore stopped the stages.
         (Err(Stop::Failed(failure)), _) | (Err(Stop::Downstream), Err(failure)) => Err(failure),
         (Err(stop), Ok(())) => Err(into_failure(stop)),
     }
 }
 
-/// Reads a dump to its end, and lets `pg_restore` read the same bytes.
-fn whole_dump(
+/// Reads a dump to its end, and sends the same bytes to `pg_restore`.
+fn check_dump(
     plain: &mut dyn Read,
     consumer: mpsc::Sender<Bytes>,
 ) -> std::result::Result<Archive, Stop> {
@@ -136,14 +133,14 @@ fn whole_dump(
         Err(ArchiveError::Read(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             Err(Stop::Downstream)
         }
-        Err(error) => {
-            let failed: Result<()> =
-                Err(error).or_fail(ExitCode::Verification, || "check the dump");
-            failed.map_or_else(|failure| Err(failure.into()), |()| Err(Stop::Downstream))
-        }
+        Err(error) => Err(Stop::Failed(Failure {
+            code: ExitCode::Verification,
+            cause: anyhow::Error::new(error).context("cannot verify the dump"),
+        })),
     }
 }
 
+/// Sends a copy of everything that is read.
 struct Tee<'r> {
     plain: &'r mut dyn Read,
     consumer: mpsc::Sender<Bytes>,
@@ -159,16 +156,5 @@ impl Read for Tee<'_> {
             sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
         Ok(length)
-    }
-}
-
-/// A stage never stops because of another without that one's failure; if it did, it would be a defect.
-pub(crate) fn into_failure(stop: Stop) -> Failure {
-    match stop {
-        Stop::Failed(failure) => failure,
-        Stop::Downstream => Failure::new(
-            ExitCode::Internal,
-            "a stage of the stream ended without a cause",
-        ),
     }
 }

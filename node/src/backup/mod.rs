@@ -1,14 +1,10 @@
-//! One backup: everything into S3, the index last. The backup exists only when a function commits it.
+//! One backup: uploads every object to S3, the index last. The backup exists only once a function commits it.
 
 pub(crate) mod configuration;
-pub mod contents;
 pub(crate) mod dump;
-pub(crate) mod stream;
-pub mod tree;
+mod origin;
 
 use std::io::Read as _;
-use std::process::Stdio;
-use std::time::Instant;
 
 use shared::checksum::digests;
 use shared::command::{BackupCommand, Purpose};
@@ -19,49 +15,244 @@ use shared::manifest::{
 };
 use shared::report::{BackupReport, ExitCode};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
-use crate::agent::application as health;
-use crate::agent::context::Context;
-use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::marker::Marker;
-use crate::agent::state::LAUNCH_PREFIX;
+use crate::agent::state::{LAUNCH_PREFIX, State};
 use crate::agent::watchdog::peak_memory_kib;
-use crate::backup::configuration as capture;
-use crate::backup::contents::{Contents, DatabaseContents};
-use crate::images;
-use crate::postgres::container;
-use crate::postgres::database;
+use crate::application;
+use crate::context::Context;
+use crate::images::{self, Saved};
+use crate::leftovers;
+use crate::objects::contents::{Contents, DatabaseContents};
+use crate::postgres::database::list::list;
+use crate::postgres::database::properties::DatabaseProperties;
+use crate::postgres::leftovers::end_tools_and_sessions;
 use crate::postgres::server::Server;
-use crate::restore;
 use crate::s3::upload::Upload;
 
-/// Takes the backup and returns what a function needs to commit it.
+/// Takes the backup, and returns what a function needs to commit it.
 pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<BackupReport> {
-    let (started, began) = (Instant::now(), tokio::time::Instant::now());
-    // A node that was never restored may have no server yet, and has nothing to save either.
-    let marker = marker(context, command.purpose)?;
-    let server = Server::ask(&context.postgres).await?;
-    let lineage = lineage(context, command.purpose, marker, &server)?;
-    capture::check(&context.settings, &context.root)?;
-    container::end_leftovers(&context.postgres).await?;
-    restore::remove_leftovers(context).await;
+    let started = Instant::now();
+    // A node that was never restored may have no server, so check the marker before the server.
+    let marker = origin::marker(context, command.purpose)?;
+    let server = Server::read(&context.postgres).await?;
+    let lineage = origin::lineage(context, command.purpose, marker, &server)?;
+    configuration::check(&context.settings, &context.root)?;
+    end_tools_and_sessions(&context.postgres).await?;
+    leftovers::remove(context).await;
 
-    let mut attempt = Attempt::begin(context, command, began)?;
+    let mut run = BackupRun::new(context, command, started)?;
     if command.purpose == Purpose::Final {
-        let stopping = health::stop(&context.settings.commands, &context.root);
-        let stopping = context.progress.patiently(stopping);
-        if let Err(failure) = attempt.timed("stop", stopping).await {
-            // What the application still writes may be lost with the node; without a backup, more would be.
+        run.stop_application().await;
+    }
+    let (databases, versions) = run.list_databases(&server).await?;
+    let started_at = OffsetDateTime::now_utc();
+    let (records, contents) = run.dump(databases).await?;
+    // After the dumps, so that the globals contain every owner in them, and the configuration every file of a row.
+    run.upload_globals_and_configuration().await?;
+    run.upload_contents(contents).await?;
+    // Last, because a restore can do without them.
+    let images = run.save_images().await?;
+
+    let index = Index {
+        schema_version: SCHEMA_VERSION,
+        application: context.settings.application.clone(),
+        backup_id: command.backup_id.clone(),
+        run_id: run.run_id.clone(),
+        operation_id: command.operation_id.clone(),
+        purpose: command.purpose,
+        node: Node {
+            instance_id: context.instance_id.clone(),
+            system_identifier: server.system_identifier.clone(),
+            lineage: lineage.clone(),
+        },
+        versions,
+        started_at,
+        finished_at: OffsetDateTime::now_utc(),
+        databases: records,
+        configuration_paths: configuration_paths(context),
+        objects: std::mem::take(&mut run.objects),
+        images: images.images,
+        unsaved_images: images.unsaved,
+        timings: std::mem::take(&mut run.timings),
+    };
+    let index_object = run.upload_index(&index).await?;
+    if command.purpose == Purpose::Adopt && lineage == Lineage::Adopted {
+        origin::adopt(context, command, &server)?;
+    }
+    Ok(report(command, &index, index_object, started))
+}
+
+/// Decommissions the node after its final backup: it is not backed up again, and if the instance is launched again from a
+/// warm pool, it is restored again.
+pub(crate) fn decommission(state: &State) -> Result<()> {
+    Marker::remove(state.root())?;
+    state.forget(LAUNCH_PREFIX)
+}
+
+/// One run of a backup, with its own keys in S3.
+struct BackupRun<'c> {
+    context: &'c Context,
+    command: &'c BackupCommand,
+    started: Instant,
+    run_id: RunId,
+    objects: Vec<ObjectRecord>,
+    timings: Vec<Timing>,
+}
+
+impl<'c> BackupRun<'c> {
+    fn new(context: &'c Context, command: &'c BackupCommand, started: Instant) -> Result<Self> {
+        Ok(Self {
+            context,
+            command,
+            started,
+            run_id: random_run_id()?,
+            objects: Vec::new(),
+            timings: Vec::new(),
+        })
+    }
+
+    /// Stops the application before its final backup. If that fails, the backup goes on: it lacks what the application
+    /// writes after this, but without a backup everything since the last one would be lost.
+    async fn stop_application(&mut self) {
+        let context = self.context;
+        let stopping = application::stop(&context.settings.commands, &context.root);
+        let stopping = context.progress.without_stall_limit(stopping);
+        if let Err(failure) = self.timed("stop", stopping).await {
             tracing::error!(
-                cause = failure.chain(),
-                "backing up the running application"
+                reason = failure.chain(),
+                "cannot stop the application; backing it up while it runs"
             );
         }
     }
-    let (index_object, index) = attempt.all(server.clone(), lineage.clone()).await?;
-    if command.purpose == Purpose::Adopt && lineage == Lineage::Adopted {
-        adopt(context, command, &server)?;
+
+    /// Returns the databases to back up, and the versions of the programs.
+    async fn list_databases(
+        &mut self,
+        server: &Server,
+    ) -> Result<(Vec<DatabaseProperties>, Versions)> {
+        let context = self.context;
+        let listing = list(&context.postgres, &context.settings.postgres);
+        let (pg_dump, databases) =
+            tokio::join!(pg_dump_version(context), self.timed("list", listing));
+        let versions = Versions {
+            server: server.version,
+            pg_dump: pg_dump?,
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Ok((databases?, versions))
     }
+
+    /// Dumps each database. Returns their records for the index and their contents.
+    async fn dump(
+        &mut self,
+        databases: Vec<DatabaseProperties>,
+    ) -> Result<(Vec<DatabaseRecord>, Vec<DatabaseContents>)> {
+        let (mut records, mut contents) = (Vec::new(), Vec::new());
+        for (number, properties) in databases.into_iter().enumerate() {
+            let key = self.key(&layout::dump(number));
+            let dumping = dump::database(self.context, key, &properties);
+            let stage = format!("dump {}", properties.name);
+            let dump = self.timed(&stage, dumping).await?;
+            records.push(DatabaseRecord {
+                name: properties.name.clone(),
+                key: dump.object.key.clone(),
+                tables: dump.archive.tables.len() as u64,
+                rows: dump.archive.tables.iter().map(|table| table.rows).sum(),
+                dump_bytes: dump.bytes,
+                database_bytes: properties.size,
+            });
+            self.objects.push(dump.object);
+            contents.push(DatabaseContents {
+                properties,
+                tables: dump.archive.tables,
+                relations: dump.archive.relations,
+            });
+        }
+        Ok((records, contents))
+    }
+
+    async fn upload_globals_and_configuration(&mut self) -> Result<()> {
+        let globals = dump::globals(self.context, self.key(layout::GLOBALS));
+        let configuration = configuration::upload(self.context, self.key(layout::CONFIGURATION));
+        // If one fails, wait for the other: an upload that has begun must be completed or aborted.
+        let (globals, configuration) = tokio::join!(
+            measured("globals", globals),
+            measured("configuration", configuration)
+        );
+        if let (Err(_), Err(failure)) = (&globals, &configuration) {
+            tracing::error!(
+                reason = failure.chain(),
+                "cannot upload the configuration either"
+            );
+        }
+        for uploaded in [globals, configuration] {
+            let (object, timing) = uploaded?;
+            self.objects.push(object);
+            self.timings.push(timing);
+        }
+        Ok(())
+    }
+
+    async fn upload_contents(&mut self, databases: Vec<DatabaseContents>) -> Result<()> {
+        let contents = Contents::new(databases).to_bytes()?;
+        let uploading = upload(self.context, self.key(layout::CONTENTS), &contents);
+        let object = self.timed("contents", uploading).await?;
+        self.objects.push(object);
+        Ok(())
+    }
+
+    async fn save_images(&mut self) -> Result<Saved> {
+        let (context, purpose, started) = (self.context, self.command.purpose, self.started);
+        let saving = async { Ok(images::save(context, purpose, started).await) };
+        self.timed("images", saving).await
+    }
+
+    async fn upload_index(&self, index: &Index) -> Result<ObjectRecord> {
+        let bytes =
+            serde_json::to_vec(index).or_fail(ExitCode::Internal, || "cannot write the index")?;
+        upload(self.context, self.key(layout::INDEX), &bytes).await
+    }
+
+    fn key(&self, name: &str) -> String {
+        let application = &self.context.settings.application;
+        layout::object(application, &self.command.backup_id, &self.run_id, name)
+    }
+
+    /// Runs a stage, and records how long it took.
+    async fn timed<T>(&mut self, stage: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let (done, timing) = measured(stage, work).await?;
+        self.timings.push(timing);
+        Ok(done)
+    }
+}
+
+/// Runs a stage, and returns its result and how long it took.
+async fn measured<T>(stage: &str, work: impl Future<Output = Result<T>>) -> Result<(T, Timing)> {
+    let started = Instant::now();
+    let done = work.await?;
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(stage, seconds, "stage finished");
+    let stage = stage.to_owned();
+    Ok((done, Timing { stage, seconds }))
+}
+
+/// Uploads an object from memory.
+async fn upload(context: &Context, key: String, bytes: &[u8]) -> Result<ObjectRecord> {
+    let mut upload = Upload::new(&context.bucket, key);
+    upload.write(bytes).await?;
+    upload.finish(&digests(bytes)).await
+}
+
+/// Returns the report of a finished backup, and logs it.
+fn report(
+    command: &BackupCommand,
+    index: &Index,
+    index_object: ObjectRecord,
+    started: Instant,
+) -> BackupReport {
     let report = BackupReport {
         operation_id: command.operation_id.clone(),
         backup_id: command.backup_id.clone(),
@@ -80,223 +271,19 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
         rows = report.rows, bytes = report.bytes, seconds = report.seconds,
         peak_memory_kib = report.peak_memory_kib, "backup complete in S3"
     );
-    Ok(report)
-}
-
-/// Retires the node after its final backup: it is never again backed up as the truth, and a launch of the same
-/// instance, out of a warm pool, restores afresh.
-pub(crate) fn retire(state: &crate::agent::state::State) -> Result<()> {
-    Marker::remove(state.root())?;
-    state.forget(LAUNCH_PREFIX)
-}
-
-/// Returns the marker that was written on this instance for this application; a node without one is refused, unless it is
-/// being adopted.
-fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
-    let application = &context.settings.application;
-    let marker = Marker::load(&context.root)?;
-    let marker = marker.filter(|marker| marker.is_of(application, &context.instance_id));
-    if marker.is_some() || purpose == Purpose::Adopt {
-        return Ok(marker);
-    }
-    Err(not_restored(context, ""))
-}
-
-/// Returns how the node's data came here; those of another cluster did not come by the marker's restore.
-fn lineage(
-    context: &Context,
-    purpose: Purpose,
-    marker: Option<Marker>,
-    server: &Server,
-) -> Result<Lineage> {
-    let cluster = &server.system_identifier;
-    match marker.filter(|marker| &marker.system_identifier == cluster) {
-        Some(marker) => Ok(marker.lineage),
-        None if purpose == Purpose::Adopt => Ok(Lineage::Adopted),
-        None => Err(not_restored(
-            context,
-            &format!(" with the cluster {cluster}"),
-        )),
-    }
-}
-
-fn not_restored(context: &Context, cluster: &str) -> Failure {
-    let message = format!(
-        "{}{cluster} has no valid restored marker for the application {}: replace the instance, or send the adopt event if \
-         its data are the truth",
-        context.instance_id, context.settings.application
-    );
-    Failure::new(ExitCode::NotRestored, message)
-}
-
-/// Declares the node's data to be the application's, now that they are all in S3.
-fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<()> {
-    let marker = Marker {
-        application: context.settings.application.clone(),
-        instance_id: context.instance_id.clone(),
-        system_identifier: server.system_identifier.clone(),
-        lineage: Lineage::Adopted,
-        operation_id: command.operation_id.clone(),
-        time: OffsetDateTime::now_utc(),
-    };
-    marker.store(&context.root)
-}
-
-/// One attempt at a backup, with names of its own.
-struct Attempt<'c> {
-    context: &'c Context,
-    command: &'c BackupCommand,
-    began: tokio::time::Instant,
-    run_id: RunId,
-    objects: Vec<ObjectRecord>,
-    timings: Vec<Timing>,
-}
-
-impl<'c> Attempt<'c> {
-    fn begin(
-        context: &'c Context,
-        command: &'c BackupCommand,
-        began: tokio::time::Instant,
-    ) -> Result<Self> {
-        Ok(Self {
-            context,
-            command,
-            began,
-            run_id: random_run_id()?,
-            objects: Vec::new(),
-            timings: Vec::new(),
-        })
-    }
-
-    /// Puts everything into S3, and returns the index with its object.
-    async fn all(&mut self, server: Server, lineage: Lineage) -> Result<(ObjectRecord, Index)> {
-        let context = self.context;
-        let listing = database::list(&context.postgres, &context.settings.postgres);
-        let (pg_dump, databases) =
-            tokio::join!(pg_dump_version(context), self.timed("list", listing));
-        let (pg_dump, databases) = (pg_dump?, databases?);
-        let versions = Versions {
-            server: server.version,
-            pg_dump,
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-
-        let started_at = OffsetDateTime::now_utc();
-        let (mut records, mut contents) = (Vec::new(), Vec::new());
-        for (number, properties) in databases.into_iter().enumerate() {
-            let key = self.key(&layout::dump(number));
-            let dumping = dump::database(context, key, &properties);
-            let stage = format!("dump {}", properties.name);
-            let dump = self.timed(&stage, dumping).await?;
-            records.push(DatabaseRecord {
-                name: properties.name.clone(),
-                key: dump.object.key.clone(),
-                tables: dump.archive.tables.len() as u64,
-                rows: dump.archive.tables.iter().map(|table| table.rows).sum(),
-                dump_bytes: dump.bytes,
-                database_bytes: properties.size,
-            });
-            self.objects.push(dump.object);
-            contents.push(DatabaseContents {
-                properties,
-                tables: dump.archive.tables,
-                relations: dump.archive.relations,
-            });
-        }
-
-        // After the databases, so that every owner in them finds its role, and every row its file.
-        let globals = dump::globals(context, self.key(layout::GLOBALS));
-        let configuration = capture::configuration(context, self.key(layout::CONFIGURATION));
-        // Neither is cut off by the other's failure: an upload that was begun is ended or taken back.
-        let (globals, configuration) = tokio::join!(
-            clocked("globals", globals),
-            clocked("configuration", configuration)
-        );
-        if let (Err(_), Err(failure)) = (&globals, &configuration) {
-            tracing::error!(problem = failure.chain(), "the configuration failed, too");
-        }
-        for ended in [globals, configuration] {
-            let (object, timing) = ended?;
-            self.objects.push(object);
-            self.timings.push(timing);
-        }
-
-        let contents = Contents::new(contents).to_bytes()?;
-        let putting = put(context, self.key(layout::CONTENTS), &contents);
-        let contents = self.timed("contents", putting).await?;
-        self.objects.push(contents);
-
-        // Last, since the data do without them.
-        let (purpose, began) = (self.command.purpose, self.began);
-        let saving = async { Ok(images::save(context, purpose, began).await) };
-        let saved = self.timed("images", saving).await?;
-
-        let index = Index {
-            schema_version: SCHEMA_VERSION,
-            application: context.settings.application.clone(),
-            backup_id: self.command.backup_id.clone(),
-            run_id: self.run_id.clone(),
-            operation_id: self.command.operation_id.clone(),
-            purpose: self.command.purpose,
-            node: Node {
-                instance_id: context.instance_id.clone(),
-                system_identifier: server.system_identifier,
-                lineage,
-            },
-            versions,
-            started_at,
-            finished_at: OffsetDateTime::now_utc(),
-            databases: records,
-            configuration_paths: configuration_paths(context),
-            objects: std::mem::take(&mut self.objects),
-            images: saved.images,
-            unsaved_images: saved.unsaved,
-            timings: std::mem::take(&mut self.timings),
-        };
-        let bytes = serde_json::to_vec(&index).or_fail(ExitCode::Internal, || "write the index")?;
-        let object = put(context, self.key(layout::INDEX), &bytes).await?;
-        Ok((object, index))
-    }
-
-    fn key(&self, name: &str) -> String {
-        let application = &self.context.settings.application;
-        layout::object(application, &self.command.backup_id, &self.run_id, name)
-    }
-
-    async fn timed<T>(&mut self, stage: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let (done, timing) = clocked(stage, work).await?;
-        self.timings.push(timing);
-        Ok(done)
-    }
-}
-
-/// Does a stage's work, and says how long it took.
-async fn clocked<T>(stage: &str, work: impl Future<Output = Result<T>>) -> Result<(T, Timing)> {
-    let started = Instant::now();
-    let done = work.await?;
-    let seconds = started.elapsed().as_secs_f64();
-    tracing::info!(stage, seconds, "stage finished");
-    let stage = stage.to_owned();
-    Ok((done, Timing { stage, seconds }))
-}
-
-/// Puts an object whose bytes are all at hand.
-async fn put(context: &Context, key: String, bytes: &[u8]) -> Result<ObjectRecord> {
-    let mut upload = Upload::new(context, key);
-    upload.write(bytes).await?;
-    upload.finish(&digests(bytes)).await
+    report
 }
 
 fn configuration_paths(context: &Context) -> Vec<String> {
     let paths = context.settings.configuration_paths.iter();
-    // They were read from a text file.
+    // The settings are a UTF-8 file, so no path loses a byte.
     paths
         .map(|path| path.to_string_lossy().into_owned())
         .collect()
 }
 
 fn random_run_id() -> Result<RunId> {
-    let doing = || "draw a random run id";
+    let doing = || "cannot generate a random run id";
     let mut bytes = [0; 4];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
@@ -307,21 +294,8 @@ fn random_run_id() -> Result<RunId> {
 }
 
 async fn pg_dump_version(context: &Context) -> Result<String> {
-    let mut command = context.postgres.tool("pg_dump");
-    command.arg("--version").stdin(Stdio::null());
-    let output = command
-        .output()
-        .await
-        .or_fail(ExitCode::Dump, || "start pg_dump")?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        let message = format!(
-            "pg_dump --version failed ({}): {}",
-            output.status,
-            words.trim()
-        );
-        return Err(Failure::new(ExitCode::Dump, message));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
+    let pg_dump = context.postgres.tool("pg_dump").arg("--version");
+    let output = pg_dump.output(ExitCode::Dump).await?;
+    let text = String::from_utf8_lossy(&output);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }

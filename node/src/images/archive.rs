@@ -1,8 +1,9 @@
-//! What `docker save` writes of an image: read to its end, and held against the image's id.
+//! Reads the archive that `docker save` writes, and compares it with the image's id.
 //!
-//! An id is the digest of the image's configuration, which has the digests of all layers. So the archive proves by itself
-//! that it is whole, and that it is this image. Engines before version 25 write a folder for each layer, later ones a
-//! folder of blobs that are named by their digests; where those keep images in containerd, the id is a blob's.
+//! An id is the digest of the image's configuration, which contains the digests of all layers. So the archive itself
+//! proves that it is complete and that it contains this image. Engines before version 25 write a folder for each layer.
+//! Later ones write a folder of blobs that are named by their digests; if they keep images in containerd, the id is the
+//! digest of a blob.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,13 +14,15 @@ use shared::checksum::ObjectDigest;
 use shared::id::Sha256;
 use tar::{Archive, EntryType};
 
-/// The largest file that is kept in memory to be understood: a configuration or a manifest.
+use crate::chunks::next_chunk;
+
+/// The largest file that is kept in memory, in bytes: a configuration or a manifest.
 const MOST_DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
-/// The most files of an archive: an image has some hundred layers at the most.
+/// The most files of an archive: an image has at most some hundred layers.
 const MOST_FILES: usize = 10_000;
-/// The most zeroes after the end: archives are filled up to a multiple of some block.
+/// The most zero bytes after the end: archives are padded to a multiple of a block.
 const MOST_PADDING: u64 = 1024 * 1024;
-/// Where the engine says what is what.
+/// The file that lists the image's configuration and layers.
 const MANIFEST: &str = "manifest.json";
 /// The folder whose files are named by their digests.
 const BLOBS: &str = "blobs/sha256/";
@@ -30,14 +33,14 @@ enum File {
         digest: Sha256,
         document: Option<Vec<u8>>,
     },
-    /// In the place of a layer that is there already.
+    /// A link to another file of the archive, in place of a layer that exists already.
     Link(PathBuf),
 }
 
-/// One image of an archive.
+/// One image in the archive's manifest.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Described {
+struct ManifestEntry {
     config: String,
     layers: Vec<String>,
 }
@@ -52,20 +55,23 @@ struct Layers {
     diff_ids: Vec<String>,
 }
 
-/// Reads an archive to its end; says what is wrong unless it is the whole image with this id, and no other.
+/// Reads an archive to its end. Returns the reason if it is not the complete image with this id, and no other.
 pub fn verify(reader: &mut dyn Read, id: &Sha256) -> Result<(), String> {
     let files = read(reader)?;
     let manifest = document(&files, MANIFEST)?;
-    let images: Vec<Described> =
+    let images: Vec<ManifestEntry> =
         serde_json::from_slice(manifest).map_err(|error| format!("{MANIFEST}: {error}"))?;
     let [image] = images.as_slice() else {
-        return Err(format!("{} images are in it instead of one", images.len()));
+        return Err(format!(
+            "it contains {} images instead of one",
+            images.len()
+        ));
     };
     let configuration = digest(&files, &image.config)?;
     let is_blob = is_named_by(&image.config, configuration)
         && digest(&files, &format!("{BLOBS}{id}")).is_ok_and(|digest| digest == id);
     if configuration != id && !is_blob {
-        return Err(format!("it is the image {configuration}"));
+        return Err(format!("it contains the image {configuration}"));
     }
     let configuration: Configuration = serde_json::from_slice(document(&files, &image.config)?)
         .map_err(|error| format!("{}: {error}", image.config))?;
@@ -76,7 +82,7 @@ pub fn verify(reader: &mut dyn Read, id: &Sha256) -> Result<(), String> {
     }
     for (layer, expected) in image.layers.iter().zip(expected) {
         let found = digest(&files, layer)?;
-        // A blob may be compressed, and then is another one than what it unpacks to.
+        // A blob may be compressed. Its digest is then not the one of the layer.
         if expected.strip_prefix("sha256:") != Some(found.as_str()) && !is_named_by(layer, found) {
             return Err(format!(
                 "{layer} has the digest {found} instead of {expected}"
@@ -91,26 +97,26 @@ fn is_named_by(name: &str, digest: &Sha256) -> bool {
 }
 
 fn read(reader: &mut dyn Read) -> Result<BTreeMap<PathBuf, File>, String> {
-    let told = |error: std::io::Error| error.to_string();
+    let text = |error: std::io::Error| error.to_string();
     let mut files = BTreeMap::new();
     let mut archive = Archive::new(reader);
-    for entry in archive.entries().map_err(told)? {
-        let mut entry = entry.map_err(told)?;
-        let path = entry.path().map_err(told)?.into_owned();
+    for entry in archive.entries().map_err(text)? {
+        let mut entry = entry.map_err(text)?;
+        let path = entry.path().map_err(text)?.into_owned();
         let file = match entry.header().entry_type() {
-            EntryType::Regular => plain(&mut entry).map_err(told)?,
+            EntryType::Regular => plain(&mut entry).map_err(text)?,
             EntryType::Symlink | EntryType::Link => {
-                let target = entry.link_name().map_err(told)?.unwrap_or_default();
+                let target = entry.link_name().map_err(text)?.unwrap_or_default();
                 File::Link(match entry.header().entry_type() {
                     EntryType::Link => target.into_owned(),
-                    _ => beside(&path, &target),
+                    _ => link_target(&path, &target),
                 })
             }
             _ => continue,
         };
         files.insert(path, file);
         if files.len() > MOST_FILES {
-            return Err(format!("more than {MOST_FILES} files are in it"));
+            return Err(format!("it contains more than {MOST_FILES} files"));
         }
     }
     let mut rest = Vec::new();
@@ -118,52 +124,51 @@ fn read(reader: &mut dyn Read) -> Result<BTreeMap<PathBuf, File>, String> {
     reader
         .take(MOST_PADDING + 1)
         .read_to_end(&mut rest)
-        .map_err(told)?;
+        .map_err(text)?;
     if rest.len() as u64 > MOST_PADDING || rest.iter().any(|byte| *byte != 0) {
-        return Err("something follows its end".to_owned());
+        return Err("bytes follow its end".to_owned());
     }
     Ok(files)
 }
 
 fn plain(entry: &mut impl Read) -> std::io::Result<File> {
     let (mut digest, mut document) = (ObjectDigest::new(), Some(Vec::new()));
-    let mut chunk = vec![0; 64 * 1024];
+    let mut buffer = vec![0; 64 * 1024];
     let mut size = 0;
-    loop {
-        let length = entry.read(&mut chunk)?;
-        if length == 0 {
-            let digest = digest.finish().sha256;
-            return Ok(File::Plain { digest, document });
-        }
-        size += length as u64;
-        digest.update(&chunk[..length]);
+    while let Some(chunk) = next_chunk(entry, &mut buffer)? {
+        size += chunk.len() as u64;
+        digest.update(chunk);
         match &mut document {
-            Some(kept) if size <= MOST_DOCUMENT_BYTES => kept.extend_from_slice(&chunk[..length]),
+            Some(kept) if size <= MOST_DOCUMENT_BYTES => kept.extend_from_slice(chunk),
             _ => document = None,
         }
     }
+    Ok(File::Plain {
+        digest: digest.finish().sha256,
+        document,
+    })
 }
 
-/// Returns what a symbolic link at `path` means, without a look at any file.
-fn beside(path: &Path, target: &Path) -> PathBuf {
-    let mut meant = path.parent().unwrap_or(Path::new("")).to_owned();
+/// Returns the path that a symbolic link at `path` points to, without looking at any file.
+fn link_target(path: &Path, target: &Path) -> PathBuf {
+    let mut resolved = path.parent().unwrap_or(Path::new("")).to_owned();
     for part in target.components() {
         match part {
-            Component::ParentDir => drop(meant.pop()),
-            Component::Normal(name) => meant.push(name),
+            Component::ParentDir => drop(resolved.pop()),
+            Component::Normal(name) => resolved.push(name),
             _ => {}
         }
     }
-    meant
+    resolved
 }
 
 fn find<'f>(files: &'f BTreeMap<PathBuf, File>, name: &str) -> Result<&'f File, String> {
     let mut found = files.get(Path::new(name));
-    // A link to a link is none that an engine makes.
+    // No engine writes a link to a link.
     if let Some(File::Link(target)) = found {
         found = files.get(target);
     }
-    found.ok_or_else(|| format!("{name} is not in it"))
+    found.ok_or_else(|| format!("it does not contain {name}"))
 }
 
 fn digest<'f>(files: &'f BTreeMap<PathBuf, File>, name: &str) -> Result<&'f Sha256, String> {
@@ -219,7 +224,7 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    /// As an engine of version 20 writes it; the second layer, which is the same, is a link.
+    /// Makes an archive as an engine of version 20 does. The second layer is the same, so it is a link.
     fn saved(configuration: &[u8], layer: &[u8]) -> Vec<u8> {
         let config = format!("{}.json", sha256(configuration));
         let manifest =
@@ -236,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_image_is_accepted_and_no_other() {
+    fn only_the_complete_image_with_the_id_is_accepted() {
         let configuration = configuration();
         let (id, whole) = (sha256(&configuration), saved(&configuration, LAYER));
         assert_eq!(verify(&mut &whole[..], &id), Ok(()));
         let other = verify(&mut &whole[..], &sha256(b"another")).unwrap_err();
-        assert_eq!(other, format!("it is the image {id}"));
+        assert_eq!(other, format!("it contains the image {id}"));
         let changed = verify(&mut &saved(&configuration, b"A layer")[..], &id).unwrap_err();
         assert!(
             changed.starts_with("a/layer.tar has the digest"),
@@ -252,7 +257,7 @@ mod tests {
         let followed = [&whole[..], &whole[..]].concat();
         assert_eq!(
             verify(&mut &followed[..], &id),
-            Err("something follows its end".to_owned())
+            Err("bytes follow its end".to_owned())
         );
         for length in [0, 1, 511, 700, whole.len() / 2] {
             assert!(verify(&mut &whole[..length], &id).is_err(), "{length}");
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn blobs_are_known_by_their_names() {
+    fn blobs_are_checked_by_their_names() {
         let (configuration, compressed) = (configuration(), b"compressed");
         let config = format!("{BLOBS}{}", sha256(&configuration));
         let layer = format!("{BLOBS}{}", sha256(compressed));
@@ -279,6 +284,6 @@ mod tests {
         assert_eq!(verify(&mut &with(&layer, compressed)[..], &id), Ok(()));
         assert!(verify(&mut &with(&layer, b"something else")[..], &id).is_err());
         let unknown = verify(&mut &with(&layer, compressed)[..], &sha256(b"x"));
-        assert!(unknown.unwrap_err().starts_with("it is the image"));
+        assert!(unknown.unwrap_err().starts_with("it contains the image"));
     }
 }

@@ -1,155 +1,149 @@
-//! The images of the application's containers: saved once for all backups, and loaded where an engine lacks them.
+//! The images of the application's containers. Each image is saved once for all backups, and loaded on a node that lacks it.
 //!
-//! A registry that is down cannot serve the images that it is made of. They are a convenience beside the data: whatever
-//! goes wrong with one is said loudly, and neither keeps the data from being backed up nor from being restored.
+//! A registry that is down cannot serve the images of its own containers. The data do not depend on images: a failure here
+//! is logged and recorded, but stops neither a backup nor a restore.
 
 pub mod archive;
+mod engine;
+mod object;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::Read;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::aws::{failed, s3};
 use shared::budget;
-use shared::checksum::{Digests, ObjectDigest};
 use shared::command::Purpose;
 use shared::id::Sha256;
-use shared::layout;
 use shared::manifest::{ImageRecord, Index, ObjectRecord};
 use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::agent::context::Context;
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::agent::process::{Child, Stop};
-use crate::agent::state::{DIRECTORY, write_durably};
-use crate::backup::dump::into_failure;
-use crate::backup::stream;
-use crate::backup::stream::{Proof, WAITING, stage};
-use crate::images::archive as image_archive;
-use crate::postgres::container::{docker, said};
-use crate::restore::load::decode;
+use crate::context::Context;
+use crate::objects::stream::{WAITING, decode};
 use crate::s3::download;
 
-/// Seconds after a backup's begin in which images may still be saved: the command must end in its time.
-const SAVING: u32 = budget::BACKUP_EXECUTION - 2 * budget::MARGIN;
-/// How long loading one image may take.
+/// Seconds after the start of a backup until which images are saved. The command needs the rest of its time limit to end.
+const SAVE_SECONDS: u32 = budget::BACKUP_EXECUTION - 2 * budget::MARGIN;
+/// The time limit for loading one image.
 const LOAD_LIMIT: Duration = Duration::from_mins(10);
-/// How long the engine may take to answer a question.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// The bytes of an archive that are held back until its digest was checked. Its end is among them, without which an
-/// engine loads nothing.
+/// The last bytes of an archive, which are held back until its digest is checked. They contain the end of the archive,
+/// and without it the engine loads nothing.
 const HELD_BACK: usize = 64 * 1024;
 
-/// What a backup says of images.
+/// The images of a backup.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
-    /// Those that are in S3.
+    /// The images that are in S3.
     pub(crate) images: Vec<ImageRecord>,
-    /// What stood in the way of the others.
+    /// The reasons for which the others are not.
     pub(crate) unsaved: Vec<String>,
 }
 
-/// Saves the images of the configured containers, as far as they are not in S3 already. A final backup takes only those:
-/// its time belongs to the data.
+/// Saves the images of the configured containers that are not in S3 yet. A final backup saves none, because it has no time
+/// for them: it only records those that are in S3.
 pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) -> Saved {
     let (mut saved, mut seen) = (Saved::default(), BTreeSet::new());
     for container in &context.settings.image_containers {
-        let one = async {
-            let id = image_of(container).await?;
-            if !seen.insert(id.clone()) {
-                return Ok(None);
-            }
-            let names = names_of(&id).await?;
-            let object = object(context, &id, purpose).await?;
-            Ok(Some(ImageRecord { id, names, object }))
-        };
-        let one = match timeout_at(began + budget::seconds(SAVING), one).await {
-            Ok(one) => one,
-            Err(_) => Err(Failure::new(ExitCode::Stalled, "the backup's time is up")),
-        };
-        match one {
+        let saving = save_one(context, container, purpose, &mut seen);
+        let saving = timeout_at(began + budget::seconds(SAVE_SECONDS), saving);
+        let image = saving.await.unwrap_or_else(|_| {
+            let message = format!("the backup has no time left after {SAVE_SECONDS} s");
+            Err(Failure::new(ExitCode::Stalled, message))
+        });
+        match image {
             Ok(image) => saved.images.extend(image),
             Err(failure) => {
-                let problem = format!(
-                    "the image of the container {container:?}: {}",
-                    failure.chain()
+                let reason = failure.chain();
+                tracing::error!(
+                    container,
+                    reason,
+                    "cannot save the image of a container; the backup continues without it"
                 );
-                tracing::error!(container, "not saved: {problem}");
-                saved.unsaved.push(problem);
+                let unsaved = format!("the image of the container {container:?}: {reason}");
+                saved.unsaved.push(unsaved);
             }
         }
     }
-    // What was given up in the middle has begun an upload.
+    // An upload that the time limit interrupted is still open.
     if !saved.unsaved.is_empty() {
-        context.uploads.abort_all().await;
+        context.bucket.uploads.abort_all().await;
     }
     saved
 }
 
-/// Loads what the node's engine lacks of a backup's images; returns what stood in the way.
+/// Saves the image of one container. Returns `None` if an earlier container has the same image.
+async fn save_one(
+    context: &Context,
+    container: &str,
+    purpose: Purpose,
+    seen: &mut BTreeSet<Sha256>,
+) -> Result<Option<ImageRecord>> {
+    let id = engine::image_of(container).await?;
+    if !seen.insert(id.clone()) {
+        return Ok(None);
+    }
+    let names = engine::names_of(&id).await?;
+    let object = object::find_or_upload(context, &id, purpose).await?;
+    Ok(Some(ImageRecord { id, names, object }))
+}
+
+/// Loads those of a backup's images that the node's engine lacks. Returns the reasons for which images were not loaded.
 pub(crate) async fn load(context: &Context, index: &Index) -> Vec<String> {
     let mut unloaded = Vec::new();
     if context.settings.image_containers.is_empty() {
         return unloaded;
     }
     for image in &index.images {
-        let loading = context.progress.patiently(load_one(context, image));
-        let loaded = match timeout(LOAD_LIMIT, loading).await {
-            Ok(loaded) => loaded,
-            Err(_) => Err(Failure::new(ExitCode::Stalled, "it was not loaded in time")),
-        };
+        let loading = load_one(context, image);
+        let loading = context.progress.without_stall_limit(loading);
+        let loaded = timeout(LOAD_LIMIT, loading).await.unwrap_or_else(|_| {
+            let message = format!("it was not loaded within {} s", LOAD_LIMIT.as_secs());
+            Err(Failure::new(ExitCode::Stalled, message))
+        });
         if let Err(failure) = loaded {
-            let problem = format!(
-                "the image {} ({}): {}",
-                image.id,
-                image.names.join(", "),
-                failure.chain()
+            let reason = failure.chain();
+            let names = image.names.join(", ");
+            tracing::error!(
+                image = %image.id,
+                names,
+                reason,
+                "cannot load an image; the restore continues without it"
             );
-            tracing::error!("not loaded: {problem}");
-            unloaded.push(problem);
+            unloaded.push(format!("the image {} ({names}): {reason}", image.id));
         }
     }
     unloaded
 }
 
 async fn load_one(context: &Context, image: &ImageRecord) -> Result<()> {
-    let reference = format!("sha256:{}", image.id);
-    if is_there(&reference).await? {
-        tracing::info!(image = %image.id, "the engine has the image");
+    let reference = engine::reference(&image.id);
+    if engine::has_image(&reference).await? {
+        tracing::info!(image = %image.id, "the engine has the image already");
     } else {
         let began = Instant::now();
-        download::check_object(context, &image.object).await?;
-        from_archive(context, &image.object).await?;
-        if !is_there(&reference).await? {
-            let message = "the engine loaded something else";
+        download::check_object(&context.bucket, &image.object).await?;
+        load_archive(context, &image.object).await?;
+        if !engine::has_image(&reference).await? {
+            let message = "the engine loaded another image from the archive";
             return Err(Failure::new(ExitCode::Verification, message));
         }
         let seconds = began.elapsed().as_secs_f64();
-        tracing::info!(image = %image.id, seconds, "loaded");
+        tracing::info!(image = %image.id, seconds, "loaded an image");
     }
     for name in &image.names {
-        // What the node calls so itself is the operator's choice.
-        if !is_there(name).await? {
-            let mut command = docker();
-            command.args(["tag", &reference, name]);
-            answer(command, || format!("name the image {name}")).await?;
+        // If the node has another image of this name, the operator chose it.
+        if !engine::has_image(name).await? {
+            engine::name(&image.id, name).await?;
         }
     }
-    remember(context, &image.id, &image.object)
+    object::remember(context, &image.id, &image.object)
 }
 
-/// Streams an archive into the engine, and its end only if the whole was what was committed.
-async fn from_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
-    let mut command = docker();
-    command.args(["load", "--quiet"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let child = Child::start("docker load", &mut command, ExitCode::Restore)?;
-    let (downloading, reader) = download::stream(context, object);
+/// Streams an archive into the engine. Its end is sent only if the whole archive is the committed one.
+async fn load_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
+    let (downloading, reader) = download::stream(&context.bucket, object);
     let (to_hold, decoded) = mpsc::channel(WAITING);
     let (to_engine, chunks) = mpsc::channel(WAITING);
     let decoding = tokio::task::spawn_blocking(move || decode(reader, &to_hold));
@@ -157,21 +151,22 @@ async fn from_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
         let (downloaded, decoded, held) =
             tokio::join!(downloading, decoding, hold_back(decoded, &to_engine));
         downloaded?;
-        let doing = || format!("decode {}", object.key);
+        let message = || format!("cannot decode {}", object.key);
         decoded
-            .or_fail(ExitCode::Internal, doing)?
-            .or_fail(ExitCode::Verification, doing)?;
+            .or_fail(ExitCode::Internal, message)?
+            .or_fail(ExitCode::Verification, message)?;
         for chunk in held {
-            // An engine that has had enough says why.
+            // If the engine has stopped reading, its own failure is the cause.
             to_engine.send(chunk).await.ok();
         }
         Ok(())
     };
-    let (checked, loaded) = tokio::join!(checked, child.input_from(chunks, &context.progress));
+    let loading = engine::load().stdin_from(chunks, &context.progress, ExitCode::Restore);
+    let (checked, loaded) = tokio::join!(checked, loading);
     checked.and(loaded)
 }
 
-/// Hands chunks on, all but the last bytes, which it returns.
+/// Sends all chunks but the last bytes, which it returns.
 async fn hold_back(
     mut chunks: mpsc::Receiver<Bytes>,
     consumer: &mpsc::Sender<Bytes>,
@@ -189,175 +184,4 @@ async fn hold_back(
         }
     }
     held
-}
-
-/// Returns the object that holds an image, and puts it there if there is none.
-async fn object(context: &Context, id: &Sha256, purpose: Purpose) -> Result<ObjectRecord> {
-    if let Some(known) = recall(context, id)
-        && download::check_object(context, &known).await.is_ok()
-    {
-        return Ok(known);
-    }
-    let key = layout::image(&context.settings.application, id);
-    let head = s3::head(&context.s3, &context.settings.bucket, &key, None).await;
-    let there = match head {
-        Ok(there) => there,
-        // To a node, which may not list, S3 says "denied" of an object that is not there.
-        Err(error) if error.aws_code() == Some("AccessDenied") => None,
-        Err(error) => return Err(error).or_fail(ExitCode::Upload, || format!("look for {key}")),
-    };
-    if purpose == Purpose::Final {
-        let message = "it was not saved before, and a final backup has no time for it";
-        return Err(Failure::new(ExitCode::Busy, message));
-    }
-    let object = match there {
-        Some(head) => read(context, &key, head.version_id, id).await?,
-        None => upload(context, key, id).await?,
-    };
-    remember(context, id, &object)?;
-    Ok(object)
-}
-
-async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRecord> {
-    let mut command = docker();
-    // By its id, so that nothing in the archive says which names are to be taken.
-    command.arg("save").arg(format!("sha256:{id}"));
-    command.stdout(Stdio::piped());
-    let child = Child::start("docker save", &mut command, ExitCode::Dump)?;
-    let source = async |chunks| child.output_to(chunks, &context.progress).await;
-    let staged = stage(context, key, source, proof(id)).await;
-    let (staged, bytes, ()) = staged.map_err(into_failure)?;
-    let object = staged.complete().await?;
-    tracing::info!(image = %id, bytes, compressed = object.size, "saved");
-    Ok(object)
-}
-
-/// Reads an object that somebody else has put, to know what it is: its name alone proves nothing.
-async fn read(
-    context: &Context,
-    key: &str,
-    version: Option<String>,
-    id: &Sha256,
-) -> Result<ObjectRecord> {
-    let doing = || format!("read {key}");
-    let output = context
-        .s3
-        .get_object()
-        .bucket(&context.settings.bucket)
-        .key(key)
-        .set_version_id(version.clone())
-        .send()
-        .await
-        .map_err(failed("s3:GetObject"))
-        .or_fail(ExitCode::Download, doing)?;
-    let (sender, chunks) = mpsc::channel(WAITING);
-    let proof = proof(id);
-    let decoding = tokio::task::spawn_blocking(move || stream::decode(chunks, proof));
-    let reading = async {
-        let (mut body, mut digest) = (output.body, ObjectDigest::new());
-        while let Some(piece) = body.next().await {
-            let piece = piece.or_fail(ExitCode::Download, doing)?;
-            digest.update(&piece);
-            context.progress.touch();
-            sender.send(piece).await.ok();
-        }
-        drop(sender);
-        Ok(digest.finish())
-    };
-    let (read, decoded) = tokio::join!(reading, decoding);
-    let Digests {
-        size,
-        sha256,
-        crc64,
-    } = read?;
-    decoded
-        .or_fail(ExitCode::Internal, doing)?
-        .map_err(into_failure)?;
-    let object = ObjectRecord {
-        key: key.to_owned(),
-        version_id: version,
-        size,
-        sha256,
-        crc64,
-    };
-    tracing::info!(image = %id, "found in S3, and read");
-    Ok(object)
-}
-
-fn proof(id: &Sha256) -> Proof<()> {
-    let id = id.clone();
-    Box::new(move |plain: &mut dyn Read| {
-        image_archive::verify(plain, &id).map_err(|problem| {
-            let message = format!("the archive of the image {id}: {problem}");
-            Stop::Failed(Failure::new(ExitCode::Verification, message))
-        })
-    })
-}
-
-async fn image_of(container: &str) -> Result<Sha256> {
-    let doing = || "ask for it".to_owned();
-    let mut command = docker();
-    command.args([
-        "inspect",
-        "--type",
-        "container",
-        "--format",
-        "{{.Image}}",
-        container,
-    ]);
-    let id = answer(command, doing).await?;
-    let id = id.trim();
-    id.strip_prefix("sha256:")
-        .unwrap_or(id)
-        .parse()
-        .or_fail(ExitCode::Internal, doing)
-}
-
-async fn names_of(id: &Sha256) -> Result<Vec<String>> {
-    let doing = || "ask for its names".to_owned();
-    let mut command = docker();
-    command.args(["image", "inspect", "--format", "{{json .RepoTags}}"]);
-    command.arg(format!("sha256:{id}"));
-    let names = answer(command, doing).await?;
-    let names: Option<Vec<String>> =
-        serde_json::from_str(&names).or_fail(ExitCode::Internal, doing)?;
-    Ok(names.unwrap_or_default())
-}
-
-/// Tells whether the engine has an image. One that does not answer has none that could be used.
-async fn is_there(reference: &str) -> Result<bool> {
-    let mut command = docker();
-    command.args(["image", "inspect", "--format", "{{.Id}}", reference]);
-    match answer(command, || format!("look for {reference}")).await {
-        Ok(_) => Ok(true),
-        Err(failure) if failure.chain().contains("No such image") => Ok(false),
-        Err(failure) => Err(failure),
-    }
-}
-
-async fn answer(command: tokio::process::Command, doing: impl Fn() -> String) -> Result<String> {
-    let asked = timeout(ANSWER_LIMIT, said(command, ExitCode::Internal, &doing));
-    asked.await.or_fail(ExitCode::Stalled, &doing)?
-}
-
-/// Returns the file in which this node keeps what it knows of an image's object, so that no backup has to read it.
-fn known(context: &Context, id: &Sha256) -> PathBuf {
-    let directory = context.root.join(DIRECTORY).join("images");
-    directory.join(format!("{id}.json"))
-}
-
-fn remember(context: &Context, id: &Sha256, object: &ObjectRecord) -> Result<()> {
-    let path = known(context, id);
-    let doing = || format!("write {}", path.display());
-    let bytes = serde_json::to_vec(object).or_fail(ExitCode::Internal, doing)?;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).or_fail(ExitCode::NodeState, doing)?;
-    }
-    write_durably(&path, &bytes)
-}
-
-/// What cannot be read is found out again.
-fn recall(context: &Context, id: &Sha256) -> Option<ObjectRecord> {
-    let bytes = std::fs::read(known(context, id)).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }

@@ -1,18 +1,18 @@
-//! Texts of the server, whatever their encoding: names are passed on byte by byte, as the server has them.
+//! Converts the server's texts, in any encoding, into strings and back without loss.
 //!
-//! A text that is UTF-8 is itself. Any other byte becomes a character of its own in a range of private use, and
-//! becomes that byte again on its way to the server, so that every text comes back as it was.
+//! UTF-8 stays as it is. Each other byte becomes one character of a private use range, and that byte again on its way to
+//! the server.
 
-/// What stands for the byte 0; those below 128 never need it.
+/// The character for the byte 0. Bytes below 128 are ASCII and never need one.
 const FIRST: u32 = 0xF700;
 
-/// Reads the server's bytes.
+/// Returns the server's bytes as a string.
 pub(crate) fn decode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             if byte_of(character).is_some() {
-                // Its own bytes, so that it is not mistaken for one that stands for a byte.
+                // A character of the range itself is escaped byte by byte, so that `encode` returns it unchanged.
                 let mut buffer = [0; 4];
                 escape(character.encode_utf8(&mut buffer).as_bytes(), &mut text);
             } else {
@@ -24,7 +24,7 @@ pub(crate) fn decode(bytes: &[u8]) -> String {
     text
 }
 
-/// Writes what [`decode`] has read as the server's bytes again.
+/// Returns the server's bytes for a string from [`decode`].
 pub(crate) fn encode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
@@ -43,7 +43,7 @@ fn escape(bytes: &[u8], text: &mut String) {
     text.extend(characters.filter_map(char::from_u32));
 }
 
-/// Returns the byte that a character stands for.
+/// Returns the byte that a character represents, or `None` if it represents itself.
 fn byte_of(character: char) -> Option<u8> {
     let byte = u32::from(character).checked_sub(FIRST)?;
     u8::try_from(byte).ok().filter(|byte| !byte.is_ascii())
@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn other_encodings_survive() {
+    fn texts_in_other_encodings_are_unchanged() {
         assert_eq!(decode("größe 表".as_bytes()), "größe 表");
         let latin = b"gr\xf6\xdfe";
         assert_ne!(decode(latin), "größe");
@@ -64,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "[\\PC\u{F700}-\u{F7FF}]{0,20}") {
+        fn every_text_is_unchanged(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "[\\PC\u{F700}-\u{F7FF}]{0,20}") {
             prop_assert_eq!(encode(&decode(&bytes)), bytes);
             prop_assert_eq!(encode(&decode(text.as_bytes())), text.as_bytes());
         }

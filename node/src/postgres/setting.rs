@@ -1,20 +1,20 @@
-//! Server settings as the catalog keeps them, and as a statement says them again.
+//! Settings of databases and roles, as the catalog stores them and as a statement sets them.
 
 use serde::{Deserialize, Serialize};
 
-use crate::postgres::{identifier, literal};
+use crate::postgres::quote::{identifier, literal};
 
 /// A setting of a database, or of a role in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setting {
-    /// The role that it is limited to.
+    /// The role to which it is limited, or `None` for every role.
     pub(crate) role: Option<String>,
-    /// `name=value`, as the catalog has it.
+    /// `name=value`, as in the catalog.
     pub(crate) assignment: String,
 }
 
-/// The settings whose value is a list of names, each quoted in the catalog by its own: said as one text, the
-/// quotes would become part of a name. This is the list of the server's own `pg_dump`.
+/// The settings whose value is a list of names. The catalog quotes each name, so the value must not be quoted again as one
+/// text: the quotes would become part of a name. The server's own `pg_dump` has the same list.
 const LISTS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
@@ -24,7 +24,7 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-/// Writes `name=value` as what follows SET.
+/// Returns `name=value` as the part of a statement after SET.
 pub(crate) fn assignment(text: &str) -> String {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     let is_list = LISTS.iter().any(|list| list.eq_ignore_ascii_case(name));
@@ -39,7 +39,8 @@ pub(crate) fn assignment(text: &str) -> String {
     format!("{} TO {value}", identifier(name))
 }
 
-/// Splits a list at its commas; elements may be quoted by doubled quotation marks. None where it is malformed.
+/// Splits a list at its commas. Elements can be in quotation marks, with `""` for one of them. Returns `None` if the list is
+/// malformed.
 fn elements(list: &str) -> Option<Vec<String>> {
     let mut elements = Vec::new();
     let mut rest = list.trim_start();
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_said_name_by_name() {
+    fn each_name_of_a_list_is_quoted() {
         assert_eq!(
             assignment(r#"search_path="$user", "od""d, schema", public"#),
             r#""search_path" TO '$user', 'od"d, schema', 'public'"#
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_value_is_one_text() {
+    fn any_other_value_is_quoted_as_one_text() {
         assert_eq!(
             assignment(r"my.setting=it's a\b, c=d"),
             r#""my.setting" TO E'it''s a\\b, c=d'"#

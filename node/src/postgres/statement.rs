@@ -1,32 +1,32 @@
-//! Splits a script of SQL into statements, as psql would read it.
+//! Splits an SQL script into statements in the same way as psql.
 
-/// One statement, without its semicolon and without comments before it.
+/// One statement, without its semicolon and without the comments before it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement<'a> {
-    /// As it stands in the script.
+    /// The statement's text in the script.
     pub text: &'a str,
-    /// Its names and key words, in order; literals and punctuation are left out.
+    /// Its names and key words in order, without literals and punctuation.
     pub words: Vec<Word>,
 }
 
 /// A name or a key word.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Word {
-    /// What it says: unquoted.
+    /// The text, without quotation marks.
     pub text: String,
-    /// Whether it stood in quotation marks, so that it can be no key word.
+    /// Whether it was in quotation marks, so that it cannot be a key word.
     pub quoted: bool,
 }
 
 impl Word {
-    /// Tells whether it is this key word.
+    /// Returns whether it is this key word.
     pub(crate) fn is(&self, key_word: &str) -> bool {
         !self.quoted && self.text.eq_ignore_ascii_case(key_word)
     }
 }
 
 impl Statement<'_> {
-    /// Tells whether the statement begins with these key words.
+    /// Returns whether the statement begins with these key words.
     pub(crate) fn begins_with(&self, key_words: &[&str]) -> bool {
         self.words.len() >= key_words.len()
             && key_words
@@ -36,12 +36,14 @@ impl Statement<'_> {
     }
 }
 
-/// The commands of psql itself that `pg_dumpall` writes, each alone on a line. They are dropped.
-const DROPPED: [&str; 3] = ["\\restrict ", "\\unrestrict ", "\\connect "];
+/// The psql commands that `pg_dumpall` writes, each on a line of its own. They are left out.
+const IGNORED: [&str; 3] = ["\\restrict ", "\\unrestrict ", "\\connect "];
 
-/// Splits a script. Any backslash outside of quotes and comments, but for the dropped commands, is a problem, and so are
-/// anything that does not end, and whatever psql might read otherwise than this does: psql would run the rest of such a
-/// line as a command of its own.
+/// Splits a script into statements.
+///
+/// Returns an error if psql could read the script differently, because it might then run part of a text as a psql command:
+/// a backslash outside of quotes and comments (except for the ignored commands), an unterminated text or comment, and
+/// everything that psql versions read differently.
 pub fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
     if let Some(at) = script.find('\0') {
         return Err(format!(
@@ -50,31 +52,31 @@ pub fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
     }
     let mut statements = Vec::new();
     let mut at = 0;
-    // Where the statement begins, once anything of it was seen.
+    // The beginning of the current statement, or `None` between statements.
     let mut begin = None;
     let mut words = Vec::new();
     while at < script.len() {
         let rest = &script[at..];
-        let piece = piece(rest).map_err(|problem| format!("{problem} (at byte {at})"))?;
-        let length = piece.length();
-        match piece {
-            Piece::Space(_) => {}
-            Piece::Command(_) if begin.is_none() => {}
-            Piece::Command(_) => {
-                return Err(format!("a command within a statement (at byte {at})"));
+        let token = token(rest).map_err(|problem| format!("{problem} (at byte {at})"))?;
+        let length = token.length();
+        match token {
+            Token::Space(_) => {}
+            Token::Command(_) if begin.is_none() => {}
+            Token::Command(_) => {
+                return Err(format!("a psql command within a statement (at byte {at})"));
             }
-            Piece::End => {
+            Token::End => {
                 if let Some(begin) = begin.take() {
                     let text = &script[begin..at];
                     let words = std::mem::take(&mut words);
                     statements.push(Statement { text, words });
                 }
             }
-            Piece::Word(_, word) => {
+            Token::Word(_, word) => {
                 begin.get_or_insert(at);
                 words.push(word);
             }
-            Piece::Other(_) => {
+            Token::Other(_) => {
                 begin.get_or_insert(at);
             }
         }
@@ -83,17 +85,19 @@ pub fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
     match begin {
         None => Ok(statements),
         Some(begin) => {
-            let words: String = script[begin..].chars().take(40).collect();
-            Err(format!("the last statement has no end: {words:?}"))
+            let beginning: String = script[begin..].chars().take(40).collect();
+            Err(format!(
+                "no semicolon after the last statement: {beginning:?}"
+            ))
         }
     }
 }
 
-/// What stands at the beginning of a text, with its length in bytes.
-enum Piece {
+/// A token, with its length in bytes.
+enum Token {
     /// White space or a comment.
     Space(usize),
-    /// A dropped command with its line.
+    /// The line of an ignored psql command.
     Command(usize),
     /// A semicolon.
     End,
@@ -103,7 +107,7 @@ enum Piece {
     Other(usize),
 }
 
-impl Piece {
+impl Token {
     fn length(&self) -> usize {
         match self {
             Self::End => 1,
@@ -115,40 +119,40 @@ impl Piece {
     }
 }
 
-fn piece(text: &str) -> Result<Piece, String> {
+fn token(text: &str) -> Result<Token, String> {
     let mut characters = text.chars();
     let Some(first) = characters.next() else {
-        return Ok(Piece::Space(0));
+        return Ok(Token::Space(0));
     };
     let second = characters.next();
     let line = text.find('\n').unwrap_or(text.len());
     Ok(match (first, second) {
-        (c, _) if c.is_ascii_whitespace() => Piece::Space(1),
-        // To psql, a carriage return ends a comment, too.
-        ('-', Some('-')) => Piece::Space(text.find(['\n', '\r']).unwrap_or(text.len())),
-        ('/', Some('*')) => Piece::Space(comment(text)?),
-        ('\\', _) if DROPPED.iter().any(|command| text.starts_with(command)) => {
-            Piece::Command(line)
+        (c, _) if c.is_ascii_whitespace() => Token::Space(1),
+        // For psql, a carriage return also ends a comment.
+        ('-', Some('-')) => Token::Space(text.find(['\n', '\r']).unwrap_or(text.len())),
+        ('/', Some('*')) => Token::Space(comment(text)?),
+        ('\\', _) if IGNORED.iter().any(|command| text.starts_with(command)) => {
+            Token::Command(line)
         }
         ('\\', _) => return Err("a backslash outside of quotes".to_owned()),
-        (';', _) => Piece::End,
-        (':', Some(':')) => Piece::Other(2),
+        (';', _) => Token::End,
+        (':', Some(':')) => Token::Other(2),
         (':', Some(c)) if continues_name(c) || matches!(c, '\'' | '"' | '{') => {
-            return Err("a variable of psql".to_owned());
+            return Err("a psql variable".to_owned());
         }
         ('"', _) => {
             let length = quoted(text, '"', false)?;
             let text = text[1..length - 1].replace("\"\"", "\"");
-            Piece::Word(length, Word { text, quoted: true })
+            Token::Word(length, Word { text, quoted: true })
         }
-        ('\'', _) => Piece::Other(quoted(text, '\'', false)?),
-        ('E' | 'e', Some('\'')) => Piece::Other(1 + quoted(&text[1..], '\'', true)?),
-        ('$', _) => Piece::Other(dollar_quoted(text)?),
+        ('\'', _) => Token::Other(quoted(text, '\'', false)?),
+        ('E' | 'e', Some('\'')) => Token::Other(1 + quoted(&text[1..], '\'', true)?),
+        ('$', _) => Token::Other(dollar_quoted(text)?),
         (c, _) if begins_name(c) => {
             let length = text.find(|c| !continues_name(c)).unwrap_or(text.len());
-            // The server folds names that are not quoted.
+            // The server converts unquoted names to lower case.
             let folded = text[..length].to_ascii_lowercase();
-            Piece::Word(
+            Token::Word(
                 length,
                 Word {
                     text: folded,
@@ -156,8 +160,8 @@ fn piece(text: &str) -> Result<Piece, String> {
                 },
             )
         }
-        (c, _) if c.is_ascii_digit() => Piece::Other(number(text)?),
-        (c, _) => Piece::Other(c.len_utf8()),
+        (c, _) if c.is_ascii_digit() => Token::Other(number(text)?),
+        (c, _) => Token::Other(c.len_utf8()),
     })
 }
 
@@ -169,21 +173,21 @@ fn continues_name(c: char) -> bool {
     begins_name(c) || c == '$' || c.is_ascii_digit()
 }
 
-/// Returns the length of a number with its letters, which begin no name, as in 1e5.
+/// Returns the length of a number, including the letters that follow it, as in 1e5.
 fn number(text: &str) -> Result<usize, String> {
     let ends = |c| !continues_name(c) || c == '$';
     let length = text.find(ends).unwrap_or(text.len());
-    // Which of the letters psql takes for the number depends on its version, and of 1e--, all but the last hyphen.
+    // How psql divides a number and the letters after it depends on its version, as does `1e--`.
     if ["$", "'", "--"]
         .iter()
         .any(|next| text[length..].starts_with(next))
     {
-        return Err("a number that runs into a quote or a comment".to_owned());
+        return Err("a number directly before a quote or a comment".to_owned());
     }
     Ok(length)
 }
 
-/// Returns the length of a comment; they nest.
+/// Returns the length of a comment. Comments can be nested.
 fn comment(text: &str) -> Result<usize, String> {
     let bytes = text.as_bytes();
     let (mut at, mut depth) = (0, 0);
@@ -203,10 +207,10 @@ fn comment(text: &str) -> Result<usize, String> {
             _ => at += 1,
         }
     }
-    Err("a comment that does not end".to_owned())
+    Err("an unterminated comment".to_owned())
 }
 
-/// Returns the length of a quoted text; doubled quotes belong to it.
+/// Returns the length of a quoted text. A doubled quote is part of it.
 fn quoted(text: &str, quote: char, backslashes: bool) -> Result<usize, String> {
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = characters.next() {
@@ -221,10 +225,10 @@ fn quoted(text: &str, quote: char, backslashes: bool) -> Result<usize, String> {
             }
         }
     }
-    Err(format!("a text in {quote} that does not end"))
+    Err(format!("an unterminated text in {quote}"))
 }
 
-/// Returns the length of `$tag$ … $tag$`, or of a lone `$` with the digits of a parameter.
+/// Returns the length of `$tag$ … $tag$`, or 1 for the `$` of a parameter such as `$1`.
 fn dollar_quoted(text: &str) -> Result<usize, String> {
     let tag_end = text[1..].find(|c| !continues_name(c) || c == '$');
     let tag = tag_end.and_then(|end| text.get(..end + 2));
@@ -232,7 +236,7 @@ fn dollar_quoted(text: &str) -> Result<usize, String> {
         Some(tag) if tag.ends_with('$') && !tag[1..].starts_with(|c: char| c.is_ascii_digit()) => {
             let body = &text[tag.len()..];
             let end = body.find(tag);
-            let end = end.ok_or_else(|| format!("a text in {tag} that does not end"))?;
+            let end = end.ok_or_else(|| format!("an unterminated text in {tag}"))?;
             Ok(tag.len() + end + tag.len())
         }
         _ => Ok(1),
@@ -242,7 +246,7 @@ fn dollar_quoted(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::{identifier, literal};
+    use crate::postgres::quote::{identifier, literal};
     use proptest::prelude::*;
 
     fn texts(script: &str) -> Vec<&str> {
@@ -264,9 +268,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unquoted_and_folded() {
+    fn names_are_unquoted_and_in_lower_case() {
         let statements = statements("Create Role \"a\"\"B\"; CREATE ROLE aB").unwrap_err();
-        assert!(statements.contains("no end"), "{statements}");
+        assert!(statements.contains("no semicolon"), "{statements}");
         let statements = super::statements("Create Role \"a\"\"B\"; CREATE ROLE aB;").unwrap();
         assert!(statements[0].begins_with(&["CREATE", "ROLE"]));
         assert_eq!(statements[0].words[2].text, "a\"B");
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_psql_would_do_itself_is_refused() {
+    fn text_that_psql_might_run_as_its_own_command_is_refused() {
         for script in [
             "\\! id\n",
             "SELECT 1 \\gexec\n",
@@ -284,7 +288,7 @@ mod tests {
             "SELECT \"a",
             "SELECT $a$ $b$",
             "/* ",
-            // psql 15 runs the commands of all but the last of these, and an older one may run that of the last.
+            // psql 15 runs the commands in all of these except the last; an older psql may run the one in the last.
             "SELECT 1 -- \r \\! id\n;",
             "SELECT 'a\0';\nSELECT ' \\! id '\n;",
             "SELECT 1$a$ ' $a$ \\! id # '\n;",
@@ -300,7 +304,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_quoted_stays_in_its_statement(names in prop::collection::vec("\\PC{0,12}|[\"'\\\\;$\n-]{0,8}", 1..6)) {
+        fn quoted_text_stays_in_its_statement(names in prop::collection::vec("\\PC{0,12}|[\"'\\\\;$\n-]{0,8}", 1..6)) {
             let script: Vec<String> = names
                 .iter()
                 .map(|name| {
@@ -318,7 +322,7 @@ mod tests {
         }
 
         #[test]
-        fn no_script_makes_the_reader_panic(script in "(\\PC|[\"'\\\\;$\n*/E-]){0,60}") {
+        fn no_script_causes_a_panic(script in "(\\PC|[\"'\\\\;$\n*/E-]){0,60}") {
             if let Ok(statements) = statements(&script) {
                 prop_assert!(statements.iter().all(|statement| !statement.text.is_empty()));
             }

@@ -1,7 +1,7 @@
-//! Puts an unpacked configuration in the place of the live one, path by path, and can take that back.
+//! Replaces the live configuration by the unpacked one, path by path, and can undo that.
 //!
-//! Everything is staged beside its path, on the same file system, so that each exchange is one rename. A path
-//! that is a mount point cannot be renamed: it is staged inside, and what is in it is exchanged.
+//! Each path is staged beside the live one, on the same file system, so that one rename exchanges both. A mount point cannot
+//! be renamed: it is staged inside, and the entries of the directory are exchanged one by one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,31 +14,34 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use shared::report::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::files::mounts::{mount_points, resolved};
+use crate::files::staging::{self, names_in};
 
-/// How the names of staging directories begin.
-const PREFIX: &str = ".rekindle-restore-";
-/// What is staged, within the staging directory.
+/// The name of the staged path in its staging directory.
 const CONTENT: &str = "content";
 
-/// Staged configuration, and how far it has been put in place.
+/// The staged configuration, and the renames that were made.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    places: Vec<Place>,
-    /// The exchanges that were made, in order.
+    targets: Vec<Target>,
+    /// The renames that were made, in order.
     moved: Vec<Moved>,
 }
 
+/// One path of the configuration.
 #[derive(Debug)]
-struct Place {
+struct Target {
     live: PathBuf,
+    /// The staging directory.
     staging: PathBuf,
+    /// Whether the live path is a mount point.
     mounted: bool,
 }
 
-/// One rename that was done.
+/// One rename that was made.
 #[derive(Debug)]
 enum Moved {
-    /// Both names exist, and were exchanged.
+    /// Both names existed and were exchanged.
     Exchanged { live: PathBuf, staged: PathBuf },
     /// The live name did not exist.
     Added { live: PathBuf, staged: PathBuf },
@@ -49,75 +52,53 @@ enum Moved {
 }
 
 impl Placement {
-    /// Makes a staging directory for every path of the node; whatever an earlier attempt left there is removed.
+    /// Creates a staging directory for each path, after it removed those of earlier restores.
     pub(crate) fn prepare(paths: &[PathBuf]) -> Result<Self> {
         let mounts = mount_points().or_fail(
             ExitCode::ConfigurationRestore,
-            || "read which file systems are mounted",
+            || "cannot read the mount points",
         )?;
-        let mut placement = Self {
-            places: Vec::new(),
+        let targets = paths.iter().enumerate();
+        let targets: Result<Vec<Target>> = targets
+            .map(|(number, live)| target(number, live, &mounts))
+            .collect();
+        let placement = Self {
+            targets: targets?,
             moved: Vec::new(),
         };
-        for (number, live) in paths.iter().enumerate() {
-            let resolved = resolved(live);
-            if let Some(inner) = mounts
-                .iter()
-                .find(|mount| **mount != resolved && mount.starts_with(&resolved))
-            {
-                // Exchanging the directory would take along, and then remove, what is mounted in it.
-                let message = format!(
-                    "{} is a mount point within the configured path {}: unmount it, or configure the paths beside it",
-                    inner.display(),
-                    live.display()
-                );
-                return Err(Failure::new(ExitCode::ConfigurationRestore, message));
-            }
-            let mounted = mounts.contains(&resolved);
-            let beside = match live.parent() {
-                Some(parent) if !mounted => parent,
-                _ => live,
-            };
-            let staging = beside.join(format!("{PREFIX}{number}"));
-            placement.places.push(Place {
-                live: live.clone(),
-                staging,
-                mounted,
-            });
-        }
-        // All leftovers go before the first directory is made: several paths may lie beside each other.
-        let places = &placement.places;
-        let made = places
+        // Remove all leftovers before the first directory is created: several paths can have the same parent.
+        let targets = &placement.targets;
+        let created = targets
             .iter()
-            .try_for_each(Place::clear)
-            .and_then(|()| places.iter().try_for_each(Place::make));
-        if made.is_err() {
+            .try_for_each(Target::remove_leftovers)
+            .and_then(|()| targets.iter().try_for_each(Target::create_staging));
+        if created.is_err() {
             placement.remove_staging();
         }
-        made?;
+        created?;
         Ok(placement)
     }
 
-    /// Returns where each path is to be unpacked.
-    pub(crate) fn targets(&self) -> Vec<PathBuf> {
-        let targets = self.places.iter().map(|place| place.staging.join(CONTENT));
-        targets.collect()
+    /// Returns the path to which each archived path must be unpacked.
+    pub(crate) fn staged_paths(&self) -> Vec<PathBuf> {
+        let targets = self.targets.iter();
+        targets.map(|target| target.staging.join(CONTENT)).collect()
     }
 
-    /// Exchanges all paths. If one cannot be, those before it are put back.
+    /// Replaces all live paths. If one fails, the ones before it are restored.
     pub(crate) fn put_in_place(&mut self) -> Result<()> {
-        for number in 0..self.places.len() {
-            if let Err((path, error)) = self.put(number) {
+        for number in 0..self.targets.len() {
+            if let Err((path, error)) = self.replace_target(number) {
                 self.put_back()?;
                 return Err(error).or_fail(ExitCode::ConfigurationRestore, || {
-                    format!("put {} in place", path.display())
+                    format!("cannot replace {}", path.display())
                 });
             }
         }
         Ok(())
     }
 
-    /// Puts back what was there before.
+    /// Undoes all renames, so that the former live paths are back.
     pub(crate) fn put_back(&mut self) -> Result<()> {
         while let Some(moved) = self.moved.last() {
             let (path, undone) = match moved {
@@ -127,35 +108,35 @@ impl Placement {
                 Moved::Attributes { live, before } => (live, set_attributes(live, before)),
             };
             undone.or_fail(ExitCode::ConfigurationRestore, || {
-                format!("put the former {} back", path.display())
+                format!("cannot move the former {} back", path.display())
             })?;
-            // Only now: as long as something is not back, nothing that is staged may be removed.
+            // Forget the rename only now: until it is undone, the staging directory contains the former path.
             self.moved.pop();
         }
         Ok(())
     }
 
-    /// Removes the staging directories, and with them whatever they hold by now.
+    /// Removes the staging directories with their content: the former live paths, once they were replaced.
     pub(crate) fn remove_staging(&self) {
-        for place in &self.places {
-            if let Err(error) = remove(&place.staging) {
-                // Nothing reads it any more, and the next attempt or backup removes it first.
-                tracing::warn!(path = %place.staging.display(), %error, "a staging directory stays behind");
+        for target in &self.targets {
+            if let Err(error) = staging::remove(&target.staging) {
+                // Nothing reads it, and the next backup or restore removes it.
+                tracing::warn!(path = %target.staging.display(), %error, "cannot remove a staging directory");
             }
         }
     }
 
-    fn put(&mut self, number: usize) -> std::result::Result<(), (PathBuf, io::Error)> {
-        let Some(place) = self.places.get(number) else {
+    fn replace_target(&mut self, number: usize) -> std::result::Result<(), (PathBuf, io::Error)> {
+        let Some(target) = self.targets.get(number) else {
             return Ok(());
         };
-        let (live, content) = (place.live.clone(), place.staging.join(CONTENT));
-        if !place.mounted {
+        let (live, content) = (target.live.clone(), target.staging.join(CONTENT));
+        if !target.mounted {
             return self.replace(&live, &content).map_err(|error| (live, error));
         }
-        let staging_name = place.staging.file_name().map(OsString::from);
-        let names = children(&live)
-            .and_then(|names| Ok((names, children(&content)?)))
+        let staging_name = target.staging.file_name().map(OsString::from);
+        let names = names_in(&live)
+            .and_then(|names| Ok((names, names_in(&content)?)))
             .map_err(|error| (live.clone(), error))?;
         let names: BTreeSet<OsString> = names.0.into_iter().chain(names.1).collect();
         for name in names {
@@ -177,7 +158,7 @@ impl Placement {
         Ok(())
     }
 
-    /// Gives the live name to what is staged, and the staged one to what was live, where either exists.
+    /// Exchanges the live and the staged path. Either may be missing.
     fn replace(&mut self, live: &Path, staged: &Path) -> io::Result<()> {
         let (live, staged) = (live.to_owned(), staged.to_owned());
         match (exists(&live)?, exists(&staged)?) {
@@ -199,37 +180,65 @@ impl Placement {
     }
 }
 
-impl Place {
-    /// Removes the staging directories of earlier attempts.
-    fn clear(&self) -> Result<()> {
+/// Returns where a path is live and staged. Fails if another file system is mounted within the path: replacing the path
+/// would move and then remove what is mounted there.
+fn target(number: usize, live: &Path, mounts: &BTreeSet<PathBuf>) -> Result<Target> {
+    let resolved = resolved(live);
+    if let Some(inner) = mounts
+        .iter()
+        .find(|mount| **mount != resolved && mount.starts_with(&resolved))
+    {
+        let message = format!(
+            "cannot replace the configured path {}: a file system is mounted within it, at {}; unmount it, or configure \
+             only the paths beside it",
+            live.display(),
+            inner.display()
+        );
+        return Err(Failure::new(ExitCode::ConfigurationRestore, message));
+    }
+    let mounted = mounts.contains(&resolved);
+    let beside = match live.parent() {
+        Some(parent) if !mounted => parent,
+        _ => live,
+    };
+    Ok(Target {
+        live: live.to_owned(),
+        staging: beside.join(format!("{}{number}", staging::PREFIX)),
+        mounted,
+    })
+}
+
+impl Target {
+    /// Removes the staging directories of earlier restores beside this one.
+    fn remove_leftovers(&self) -> Result<()> {
         let beside = self.staging.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(beside).or_fail(ExitCode::ConfigurationRestore, || {
-            format!("make {}", beside.display())
+            format!("cannot create the directory {}", beside.display())
         })?;
-        clear(beside)
+        staging::remove_from(beside)
     }
 
-    /// Makes the staging directory, closed to others.
-    fn make(&self) -> Result<()> {
+    /// Creates the staging directory, which only root can read.
+    fn create_staging(&self) -> Result<()> {
         fs::create_dir(&self.staging)
             .and_then(|()| fs::set_permissions(&self.staging, fs::Permissions::from_mode(0o700)))
             .or_fail(ExitCode::ConfigurationRestore, || {
-                format!("make {}", self.staging.display())
+                format!("cannot create the directory {}", self.staging.display())
             })
     }
 }
 
-/// Exchanges two names at once, or, on a file system that cannot, one after the other.
+/// Exchanges two paths in one step, or in three renames if the file system cannot do that.
 fn exchange(staged: &Path, live: &Path) -> io::Result<()> {
     match renameat_with(CWD, staged, CWD, live, RenameFlags::EXCHANGE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            let aside = staged.with_extension("aside");
-            fs::rename(live, &aside)?;
+            let former = staged.with_extension("aside");
+            fs::rename(live, &former)?;
             if let Err(error) = fs::rename(staged, live) {
-                fs::rename(&aside, live)?;
+                fs::rename(&former, live)?;
                 return Err(error);
             }
-            fs::rename(&aside, staged)
+            fs::rename(&former, staged)
         }
         exchanged => Ok(exchanged?),
     }
@@ -250,95 +259,6 @@ fn exists(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn children(directory: &Path) -> io::Result<Vec<OsString>> {
-    fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect()
-}
-
-/// Removes the staging directories of earlier attempts beside and within the node's paths.
-pub(crate) fn remove_leftovers(paths: impl Iterator<Item = PathBuf>) -> Result<()> {
-    for path in paths {
-        let beside = path.parent().unwrap_or(Path::new("/"));
-        for directory in [beside, &path].into_iter().filter(|one| one.is_dir()) {
-            clear(directory)?;
-        }
-    }
-    Ok(())
-}
-
-fn clear(directory: &Path) -> Result<()> {
-    remove_staged(directory).or_fail(ExitCode::ConfigurationRestore, || {
-        format!("clear {}", directory.display())
-    })
-}
-
-fn remove_staged(directory: &Path) -> io::Result<()> {
-    for name in children(directory)? {
-        if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            tracing::info!(path = %directory.join(&name).display(), "removing what an earlier attempt left");
-            remove(&directory.join(&name))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a staging directory with all that is in it, but never what somebody has mounted there since.
-fn remove(path: &Path) -> io::Result<()> {
-    let resolved = resolved(path);
-    if let Some(mount) = mount_points()?
-        .iter()
-        .find(|mount| mount.starts_with(&resolved))
-    {
-        return Err(io::Error::other(format!(
-            "{} is mounted in it",
-            mount.display()
-        )));
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Returns the path as the kernel's mount table would have it: without symbolic links on the way to its last name.
-fn resolved(path: &Path) -> PathBuf {
-    let parent = path
-        .parent()
-        .and_then(|parent| fs::canonicalize(parent).ok());
-    match (parent, path.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => path.to_owned(),
-    }
-}
-
-/// Lists the mount points of this process.
-fn mount_points() -> io::Result<BTreeSet<PathBuf>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    Ok(points
-        .map(|point| PathBuf::from(unescaped(point)))
-        .collect())
-}
-
-/// Reads the kernel's octal escapes, such as `\040` for a space.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, following)) = rest.split_first() {
-        let escaped = following.get(..3).filter(|_| first == b'\\');
-        let code = escaped
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(code.unwrap_or(first));
-        rest = if code.is_some() {
-            &following[3..]
-        } else {
-            following
-        };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,15 +273,16 @@ mod tests {
         fs::read_to_string(path).ok()
     }
 
-    fn staged(placement: &Placement) {
-        let targets = placement.targets();
+    /// Writes a new configuration into the staging directories.
+    fn stage(placement: &Placement) {
+        let targets = placement.staged_paths();
         write(&targets[0].join("new"), "new");
         write(&targets[1], "new");
         write(&targets[2].join("deep/new"), "new");
     }
 
     #[test]
-    fn configuration_is_exchanged_and_put_back_whole() {
+    fn the_configuration_is_replaced_and_put_back() {
         let root = tempfile::tempdir().unwrap();
         let paths = ["etc/app", "etc/app.conf", "not/yet/there"].map(|path| root.path().join(path));
         write(&paths[0].join("old"), "old");
@@ -372,7 +293,7 @@ mod tests {
         );
 
         let mut placement = Placement::prepare(&paths).unwrap();
-        staged(&placement);
+        stage(&placement);
         placement.put_in_place().unwrap();
         assert_eq!(read(&paths[0].join("new")).as_deref(), Some("new"));
         assert_eq!(read(&paths[0].join("old")), None);
@@ -385,28 +306,28 @@ mod tests {
         assert_eq!(read(&paths[0].join("new")), None);
         assert_eq!(read(&paths[1]).as_deref(), Some("old"));
         assert!(!paths[2].exists());
-        let mut names = children(&root.path().join("etc")).unwrap();
+        let mut names = names_in(&root.path().join("etc")).unwrap();
         names.sort();
         assert_eq!(names, ["app", "app.conf"]);
     }
 
     #[test]
-    fn a_path_that_cannot_be_placed_puts_the_others_back() {
+    fn if_one_path_cannot_be_replaced_the_others_are_put_back() {
         let root = tempfile::tempdir().unwrap();
         let paths = ["a", "b"].map(|path| root.path().join(path));
         write(&paths[0], "old");
         let mut placement = Placement::prepare(&paths).unwrap();
-        write(&placement.targets()[0], "new");
-        write(&placement.targets()[1], "new");
-        // Someone takes the staged file away and leaves a name that leads nowhere.
-        placement.places[1].live = paths[0].join("below a file");
+        write(&placement.staged_paths()[0], "new");
+        write(&placement.staged_paths()[1], "new");
+        // This live path cannot exist, because its parent is a file.
+        placement.targets[1].live = paths[0].join("below a file");
         let failure = placement.put_in_place().unwrap_err();
         assert_eq!(failure.code, ExitCode::ConfigurationRestore);
         assert_eq!(read(&paths[0]).as_deref(), Some("old"));
     }
 
     #[test]
-    fn what_is_in_a_mount_point_is_exchanged_one_by_one() {
+    fn the_entries_of_a_mount_point_are_exchanged_one_by_one() {
         let root = tempfile::tempdir().unwrap();
         let live = root.path().join("mounted");
         write(&live.join("both"), "old");
@@ -417,13 +338,13 @@ mod tests {
         fs::set_permissions(staging.join("content"), fs::Permissions::from_mode(0o750)).unwrap();
         let before = fs::metadata(&live).unwrap().mode();
 
-        let place = Place {
+        let target = Target {
             live: live.clone(),
             staging,
             mounted: true,
         };
         let mut placement = Placement {
-            places: vec![place],
+            targets: vec![target],
             moved: Vec::new(),
         };
         placement.put_in_place().unwrap();
@@ -434,16 +355,10 @@ mod tests {
 
         placement.put_back().unwrap();
         placement.remove_staging();
-        let mut names = children(&live).unwrap();
+        let mut names = names_in(&live).unwrap();
         names.sort();
         assert_eq!(names, ["both", "gone"]);
         assert_eq!(read(&live.join("both")).as_deref(), Some("old"));
         assert_eq!(fs::metadata(&live).unwrap().mode(), before);
-    }
-
-    #[test]
-    fn the_kernels_mount_table_is_read() {
-        assert!(mount_points().unwrap().contains(Path::new("/proc")));
-        assert_eq!(unescaped(r"/a\040b\134c"), r"/a b\c");
     }
 }

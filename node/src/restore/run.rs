@@ -1,7 +1,6 @@
-//! One backup, from S3 onto this node: nothing live changes before what replaces it is complete, and a failure
-//! takes back whatever was changed.
+//! One run of a restore: one backup from S3 onto this node. The live configuration and databases are replaced only after
+//! their replacements are complete, and a failure can be rolled back.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,95 +8,94 @@ use shared::checksum::digests;
 use shared::command::Candidate;
 use shared::id::OperationId;
 use shared::layout;
-use shared::manifest::{Index, ObjectRecord};
+use shared::manifest::Index;
 use shared::report::ExitCode;
 use tokio::join;
 use tokio::time::sleep;
 
-use crate::agent::application as health;
-use crate::agent::context::Context;
-use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::backup::contents::{Contents, DatabaseContents};
+use crate::agent::failure::{Failure, Result};
+use crate::application;
+use crate::context::Context;
 use crate::images;
+use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::ADMIN_DATABASE;
-use crate::postgres::container;
-use crate::postgres::database::{OLD_PREFIX, RESTORE_PREFIX};
-use crate::postgres::encoding;
+use crate::postgres::leftovers::end_tools_and_sessions;
+use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 use crate::postgres::server::Server;
 use crate::restore::globals::Existing;
 use crate::restore::placement::Placement;
-use crate::restore::preflight::Offer;
-use crate::restore::swap;
+use crate::restore::preflight::Capabilities;
 use crate::restore::swap::{Pair, Swapped};
-use crate::restore::unpack::{UnpackError, unpack};
-use crate::restore::{globals, load, targets as configured, verify};
+use crate::restore::{globals, load, objects, swap, targets, verify};
 use crate::s3::download;
 
-/// The largest compressed contents and globals that are read.
-const MOST_DESCRIPTION_BYTES: u64 = 32 * 1024 * 1024;
-/// The largest globals before compression: some hundred thousand roles.
-const MOST_GLOBALS_BYTES: u64 = 64 * 1024 * 1024;
-/// How often the server is asked whether it works.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often a restore checks whether the server is working for it.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts the agent's own sessions in which the server, and not the client or somebody's lock, is what takes so
-/// long: building an index moves no byte for minutes.
-const WORKING: &str = "SELECT to_json(count(*)) FROM (
+/// Counts the agent's sessions in which the server itself works, and does not wait for a client or a lock. To create an
+/// index, for example, can take minutes in which no bytes move.
+const WORKING_SESSIONS: &str = "SELECT to_json(count(*)) FROM (
     SELECT row_to_json(a) AS a FROM pg_stat_activity a
     WHERE application_name = 'rekindle' AND state = 'active' AND pid <> pg_backend_pid()) s
   WHERE coalesce(a->>'waiting', 'false') <> 'true'
     AND coalesce(a->>'wait_event_type', '') NOT IN ('Lock', 'Client')";
 
-/// A backup that is being restored.
-pub(crate) struct Attempt<'c> {
+/// A backup that is being restored, and what must be undone if that fails.
+pub(crate) struct RestoreRun<'c> {
     context: &'c Context,
     index: Index,
-    /// Where the archived paths go on this node.
-    paths: Vec<PathBuf>,
-    /// What tells the names that this attempt makes from those of others.
+    /// The target on this node of each archived path.
+    targets: Vec<PathBuf>,
+    /// The part of the names of databases that differs between runs.
     tag: String,
+    postgres_started: bool,
     placement: Option<Placement>,
     swapped: Option<Swapped>,
     application_started: bool,
-    /// What kept images from being loaded.
+    /// Why images could not be loaded.
     unloaded_images: Vec<String>,
 }
 
-/// What an attempt brought.
+/// The data of a finished restore.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Rows counted, as many as the backup has.
+pub(crate) struct RestoredData {
+    /// The number of restored rows, as counted on the server.
     pub(crate) rows: u64,
-    /// How long the live databases were out of reach.
+    /// How long clients could not reach the live databases.
     pub(crate) swap: Duration,
-    /// The server that was restored into.
+    /// The server with the data.
     pub(crate) server: Server,
 }
 
-impl<'c> Attempt<'c> {
-    /// Reads what the backup is and checks, without a change to anything, that all of it is in S3.
+impl<'c> RestoreRun<'c> {
+    /// Reads the backup's index, and checks that all objects in it are in S3. Changes nothing on the node.
+    ///
+    /// `postgres_started` is whether an earlier run has already started Postgres.
     pub(crate) async fn prepare(
         context: &'c Context,
         operation: &OperationId,
         candidate: &Candidate,
+        postgres_started: bool,
     ) -> Result<Self> {
-        let index = download::index(context, candidate).await?;
+        let index =
+            download::index(&context.bucket, &context.settings.application, candidate).await?;
         let configured = &context.settings.configuration_paths;
-        let paths = configured::places(&context.root, configured, &index.configuration_paths)?;
+        let targets = targets::targets(&context.root, configured, &index.configuration_paths)?;
         for path in configured {
             let archived = |one: &String| *path == Path::new(one);
             if !index.configuration_paths.iter().any(archived) {
-                tracing::warn!(path = %path.display(), "the backup has nothing of this configured path; it stays as it is");
+                tracing::warn!(path = %path.display(), "the backup does not contain this configured path; it stays as it is");
             }
         }
-        download::check_objects(context, &index).await?;
-        let named = format!("{operation} {candidate}");
-        let tag = digests(named.as_bytes()).sha256.as_str()[..8].to_owned();
+        download::check_objects(&context.bucket, &index).await?;
+        let name = format!("{operation} {candidate}");
+        let tag = digests(name.as_bytes()).sha256.as_str()[..8].to_owned();
         Ok(Self {
             context,
             index,
-            paths,
+            targets,
             tag,
+            postgres_started,
             placement: None,
             swapped: None,
             application_started: false,
@@ -105,7 +103,6 @@ impl<'c> Attempt<'c> {
         })
     }
 
-    /// Returns what the attempt works with.
     pub(crate) fn context(&self) -> &'c Context {
         self.context
     }
@@ -115,220 +112,100 @@ impl<'c> Attempt<'c> {
         &self.index
     }
 
+    /// Returns whether this run or an earlier one has started Postgres.
+    pub(crate) fn postgres_started(&self) -> bool {
+        self.postgres_started
+    }
+
     /// Restores everything and starts the application. After a failure the caller must roll back.
-    pub(crate) async fn run(&mut self, postgres_started: &mut bool) -> Result<Outcome> {
-        let context = self.context;
-        let (postgres, settings) = (&context.postgres, &context.settings);
-        let progress = &context.progress;
-        let (contents, text) = self.descriptions_and_configuration().await?;
-        self.unloaded_images = images::load(context, &self.index).await;
-        if !*postgres_started {
-            let starting = health::start_postgres(&settings.commands, &context.root);
-            progress.patiently(starting).await?;
-            *postgres_started = true;
+    pub(crate) async fn restore(&mut self) -> Result<RestoredData> {
+        let (postgres, settings) = (&self.context.postgres, &self.context.settings);
+        let (contents, globals) = self.replace_configuration().await?;
+        self.unloaded_images = images::load(self.context, &self.index).await;
+        self.start_postgres().await?;
+        end_tools_and_sessions(postgres).await?;
+        let (server, existing) = self.preflight(&contents).await?;
+        globals::restore(postgres, &settings.postgres, &existing, &globals).await?;
+        let (rows, pairs) = self.restore_databases(&contents, &server).await?;
+        let swapped = swap::swap(postgres, &pairs, server.version).await?;
+        let swap = swapped.took;
+        self.swapped = Some(swapped);
+        self.start_application().await?;
+        Ok(RestoredData { rows, swap, server })
+    }
+
+    /// Reads the contents and the globals, and meanwhile unpacks the configuration into staging directories. Replaces the
+    /// live configuration once all three are complete and verified.
+    async fn replace_configuration(&mut self) -> Result<(Contents, String)> {
+        let (context, index) = (self.context, &self.index);
+        let placement = self.placement.insert(Placement::prepare(&self.targets)?);
+        // If one fails, wait for the others: the staging directories can be removed only after unpacking has ended.
+        let (contents, globals, unpacked) = join!(
+            objects::contents(context, index),
+            objects::globals(context, index),
+            objects::unpack_configuration(context, index, placement.staged_paths())
+        );
+        let (contents, globals) = (contents?, globals?);
+        unpacked?;
+        placement.put_in_place()?;
+        Ok((contents, globals))
+    }
+
+    async fn start_postgres(&mut self) -> Result<()> {
+        let (progress, settings) = (&self.context.progress, &self.context.settings);
+        if !self.postgres_started {
+            let starting = application::start_postgres(&settings.commands, &self.context.root);
+            progress.without_stall_limit(starting).await?;
+            self.postgres_started = true;
         }
-        let waiting = health::wait_for_postgres(postgres, &settings.postgres);
-        progress.patiently(waiting).await?;
-        container::end_leftovers(postgres).await?;
-        // Each is a session of its own, and a small restore consists of little else. None is cut off by another's failure:
-        // a server goes on with what it was asked to drop.
-        let (dropped, server, offer, existing) = join!(
-            swap::drop_all(postgres, &[RESTORE_PREFIX, OLD_PREFIX]),
-            Server::ask(postgres),
-            Offer::ask(postgres),
-            Existing::ask(postgres)
+        let waiting = application::wait_for_postgres(&self.context.postgres, &settings.postgres);
+        progress.without_stall_limit(waiting).await
+    }
+
+    /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the server and the
+    /// roles and tablespaces that it already has.
+    async fn preflight(&self, contents: &Contents) -> Result<(Server, Existing)> {
+        let postgres = &self.context.postgres;
+        // Side by side, because each is a session of its own, and a small restore consists of little else. If one fails,
+        // wait for the others: the server would continue to drop a database anyway.
+        let (dropped, server, capabilities, existing) = join!(
+            drop_with_prefixes(postgres, &[RESTORE_PREFIX, OLD_PREFIX]),
+            Server::read(postgres),
+            Capabilities::read(postgres),
+            Existing::read(postgres)
         );
         dropped?;
-        let (server, offer, existing) = (server?, offer?, existing?);
-        offer
-            .check(postgres, &server, &self.index, &contents)
+        let (server, capabilities, existing) = (server?, capabilities?, existing?);
+        capabilities
+            .check(postgres, &server, &self.index, contents)
             .await?;
-        globals::restore(postgres, &settings.postgres, &existing, &text).await?;
+        Ok((server, existing))
+    }
+
+    /// Restores each database under a temporary name. Returns the number of rows, and the names for the swap.
+    async fn restore_databases(
+        &self,
+        contents: &Contents,
+        server: &Server,
+    ) -> Result<(u64, Vec<Pair>)> {
         let mut rows: u64 = 0;
         let mut pairs = Vec::new();
         for (number, recorded) in contents.databases.iter().enumerate() {
             let new = format!("{RESTORE_PREFIX}{}_{number}", self.tag);
-            let restoring = Box::pin(self.database(number, &new, recorded, server.version));
-            rows = rows.saturating_add(while_the_server_works(context, restoring).await?);
+            let restoring = Box::pin(self.restore_database(number, &new, recorded, server.version));
+            let restored = with_progress_of_server(self.context, restoring).await?;
+            rows = rows.saturating_add(restored);
             pairs.push(Pair {
                 live: recorded.properties.name.clone(),
                 new,
                 old: format!("{OLD_PREFIX}{}_{number}", self.tag),
             });
         }
-        let swapped = swap::swap(postgres, &pairs, server.version).await?;
-        let swap = swapped.took;
-        self.swapped = Some(swapped);
-
-        self.application_started = true;
-        let starting = health::start(&settings.commands, &context.root);
-        progress.patiently(starting).await?;
-        let waiting = health::wait_healthy(&settings.commands, &context.root);
-        progress.patiently(waiting).await?;
-        Ok(Outcome { rows, swap, server })
+        Ok((rows, pairs))
     }
 
-    /// Adds to what did not start the images that it may have missed.
-    pub(crate) fn explained(&self, failure: Failure) -> Failure {
-        let code = failure.code;
-        let may_miss = [
-            ExitCode::StartCommand,
-            ExitCode::PostgresUnreachable,
-            ExitCode::HealthCheck,
-        ];
-        if self.unloaded_images.is_empty() || !may_miss.contains(&code) {
-            return failure;
-        }
-        let unloaded = self.unloaded_images.join("; ");
-        Failure::new(
-            code,
-            format!(
-                "{}; images that were not loaded: {unloaded}",
-                failure.chain()
-            ),
-        )
-    }
-
-    /// Removes what the restored node does not need any more. It is in good order whatever happens here.
-    pub(crate) async fn clean_up(&self) {
-        if let Some(placement) = &self.placement {
-            placement.remove_staging();
-        }
-        let Some(swapped) = &self.swapped else {
-            return;
-        };
-        if let Err(failure) = swapped.forget(&self.context.postgres).await {
-            tracing::warn!(
-                problem = failure.chain(),
-                "a replaced database stays behind"
-            );
-        }
-    }
-
-    /// Takes back whatever the attempt changed. Roles and tablespaces stay: they harm nobody, and the next
-    /// backup's own are applied over them.
-    pub(crate) async fn roll_back(mut self) -> Result<()> {
-        let context = self.context;
-        if self.application_started {
-            let stopping = health::stop(&context.settings.commands, &context.root);
-            if let Err(failure) = context.progress.patiently(stopping).await {
-                // An application that did not start need not stop either; its data are put back all the same.
-                tracing::warn!(problem = failure.chain(), "the application was not stopped");
-            }
-        }
-        // Each is put back even where the other cannot be.
-        let databases = async {
-            let Some(swapped) = self.swapped.take() else {
-                return Ok(());
-            };
-            let server = Server::ask(&context.postgres).await?;
-            swapped.undo(&context.postgres, server.version).await
-        };
-        let databases = databases.await;
-        let configuration = match &mut self.placement {
-            Some(placement) => placement.put_back().map(|()| placement.remove_staging()),
-            None => Ok(()),
-        };
-        databases.and(configuration)?;
-        // A server that is not there holds none of this attempt's databases that the next one would not remove.
-        if let Err(failure) = swap::drop_all(&context.postgres, &[RESTORE_PREFIX]).await {
-            tracing::warn!(
-                problem = failure.chain(),
-                "a database of the failed attempt stays behind"
-            );
-        }
-        Ok(())
-    }
-
-    fn record(&self, name: &str) -> Result<&ObjectRecord> {
-        self.index
-            .object(name)
-            .or_fail(ExitCode::Verification, || "read the backup's index")
-    }
-
-    async fn contents(&self) -> Result<Contents> {
-        let record = self.record(layout::CONTENTS)?;
-        let bytes = download::whole(self.context, record, MOST_DESCRIPTION_BYTES).await?;
-        let contents = Contents::from_bytes(&bytes)?;
-        let described: Vec<&str> = contents
-            .databases
-            .iter()
-            .map(|database| database.properties.name.as_str())
-            .collect();
-        let listed: Vec<&str> = self
-            .index
-            .databases
-            .iter()
-            .map(|database| database.name.as_str())
-            .collect();
-        if described != listed {
-            let message = format!(
-                "the backup's contents describe the databases {described:?}, its index lists {listed:?}"
-            );
-            return Err(Failure::new(ExitCode::Verification, message));
-        }
-        Ok(contents)
-    }
-
-    async fn globals(&self) -> Result<String> {
-        let record = self.record(layout::GLOBALS)?;
-        let bytes = download::whole(self.context, record, MOST_DESCRIPTION_BYTES).await?;
-        let decode = || -> anyhow::Result<String> {
-            let mut text = Vec::new();
-            zstd::Decoder::new(&bytes[..])?
-                .take(MOST_GLOBALS_BYTES + 1)
-                .read_to_end(&mut text)?;
-            anyhow::ensure!(
-                text.len() as u64 <= MOST_GLOBALS_BYTES,
-                "they have more than {MOST_GLOBALS_BYTES} bytes"
-            );
-            Ok(encoding::decode(&text))
-        };
-        decode().or_fail(ExitCode::Verification, || "read the backup's globals")
-    }
-
-    /// Reads what the databases have to come to, and the globals, and meanwhile unpacks the configuration to one side;
-    /// exchanges it for the live one once all are what was committed. Whoever fails waits for the others: what is unpacked
-    /// must not be going on when it is removed.
-    async fn descriptions_and_configuration(&mut self) -> Result<(Contents, String)> {
-        let placement = self.placement.insert(Placement::prepare(&self.paths)?);
-        let targets = placement.targets();
-        let (contents, globals, unpacked) =
-            join!(self.contents(), self.globals(), self.unpack(targets));
-        let described = (contents?, globals?);
-        unpacked?;
-        if let Some(placement) = &mut self.placement {
-            placement.put_in_place()?;
-        }
-        Ok(described)
-    }
-
-    async fn unpack(&self, targets: Vec<PathBuf>) -> Result<()> {
-        let record = self.record(layout::CONFIGURATION)?;
-        let (downloading, reader) = download::stream(self.context, record);
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
-            unpack(decoder, &targets)
-        });
-        let (downloaded, unpacked) = join!(downloading, unpacking);
-        // An archive that is not the one that was committed is no reason to look at what is wrong in it.
-        downloaded?;
-        let doing = || "unpack the configuration";
-        let unpacked = unpacked.or_fail(ExitCode::Internal, doing)?;
-        unpacked.map_err(|error| {
-            let code = match error {
-                UnpackError::Archive(_) | UnpackError::Read(_) => ExitCode::Verification,
-                UnpackError::Write { .. } => ExitCode::ConfigurationRestore,
-            };
-            Failure {
-                code,
-                cause: anyhow::Error::new(error).context(doing()),
-            }
-        })
-    }
-
-    /// Restores one database under a new name and compares it with what was recorded; returns its rows.
-    async fn database(
+    /// Restores one database under a new name, and compares it with its recorded contents. Returns its number of rows.
+    async fn restore_database(
         &self,
         number: usize,
         new: &str,
@@ -342,25 +219,108 @@ impl<'c> Attempt<'c> {
         properties
             .create(postgres, new, server_version, tablespaces)
             .await?;
-        let record = self.record(&layout::dump(number))?;
-        let plain = self.index.databases.get(number);
-        let plain = plain.map_or(0, |database| database.dump_bytes);
-        load::dump(context, record, plain, new, server_version).await?;
+        let record = objects::record(&self.index, &layout::dump(number))?;
+        let plain_bytes = self.index.databases.get(number);
+        let plain_bytes = plain_bytes.map_or(0, |database| database.dump_bytes);
+        load::dump(context, record, plain_bytes, new, server_version).await?;
         let rows =
             verify::verify(postgres, new, recorded, server_version, load::sessions()).await?;
         properties.apply(postgres, new).await?;
         tracing::info!(database = properties.name, rows, "restored and verified");
         Ok(rows)
     }
+
+    async fn start_application(&mut self) -> Result<()> {
+        let (context, commands) = (self.context, &self.context.settings.commands);
+        self.application_started = true;
+        let starting = application::start(commands, &context.root);
+        context.progress.without_stall_limit(starting).await?;
+        let waiting = application::wait_healthy(commands, &context.root);
+        context.progress.without_stall_limit(waiting).await
+    }
+
+    /// Adds the images that could not be loaded to a failure that they may have caused.
+    pub(crate) fn with_unloaded_images(&self, failure: Failure) -> Failure {
+        let code = failure.code;
+        let may_need_images = [
+            ExitCode::StartCommand,
+            ExitCode::PostgresUnreachable,
+            ExitCode::HealthCheck,
+        ];
+        if self.unloaded_images.is_empty() || !may_need_images.contains(&code) {
+            return failure;
+        }
+        let unloaded = self.unloaded_images.join("; ");
+        Failure::new(
+            code,
+            format!(
+                "{}; images that were not loaded: {unloaded}",
+                failure.chain()
+            ),
+        )
+    }
+
+    /// Removes what the node no longer needs after a successful restore. A failure is only logged: the node is ready.
+    pub(crate) async fn clean_up(&self) {
+        if let Some(placement) = &self.placement {
+            placement.remove_staging();
+        }
+        let Some(swapped) = &self.swapped else {
+            return;
+        };
+        if let Err(failure) = swapped.drop_replaced(&self.context.postgres).await {
+            tracing::warn!(
+                reason = failure.chain(),
+                "cannot drop the replaced databases; the next backup or restore tries again"
+            );
+        }
+    }
+
+    /// Undoes all changes of this run, except for roles and tablespaces: they are harmless, and the next restore sets them
+    /// to those of its backup.
+    pub(crate) async fn roll_back(mut self) -> Result<()> {
+        let context = self.context;
+        if self.application_started {
+            let stopping = application::stop(&context.settings.commands, &context.root);
+            if let Err(failure) = context.progress.without_stall_limit(stopping).await {
+                // An application that did not start may be impossible to stop. Its data are put back anyway.
+                tracing::warn!(reason = failure.chain(), "cannot stop the application");
+            }
+        }
+        // Put the configuration back even if the databases could not be.
+        let databases = self.undo_swap().await;
+        let configuration = match &mut self.placement {
+            Some(placement) => placement.put_back().map(|()| placement.remove_staging()),
+            None => Ok(()),
+        };
+        databases.and(configuration)?;
+        // If the server is down, the next restore drops the databases.
+        if let Err(failure) = drop_with_prefixes(&context.postgres, &[RESTORE_PREFIX]).await {
+            tracing::warn!(
+                reason = failure.chain(),
+                "cannot drop the databases of the failed restore; the next backup or restore tries again"
+            );
+        }
+        Ok(())
+    }
+
+    async fn undo_swap(&mut self) -> Result<()> {
+        let postgres = &self.context.postgres;
+        let Some(swapped) = self.swapped.take() else {
+            return Ok(());
+        };
+        let server = Server::read(postgres).await?;
+        swapped.undo(postgres, server.version).await
+    }
 }
 
-/// Counts a server that is at work for the agent as something that moves.
-async fn while_the_server_works<T>(context: &Context, step: impl Future<Output = T>) -> T {
-    let looking = async {
+/// Runs a step, during which work of the server for the agent counts as progress for the watchdog.
+async fn with_progress_of_server<T>(context: &Context, step: impl Future<Output = T>) -> T {
+    let checking = async {
         loop {
-            sleep(LOOK_EVERY).await;
-            let code = ExitCode::PostgresUnreachable;
-            let working: Result<u64> = context.postgres.query(ADMIN_DATABASE, WORKING, code).await;
+            sleep(CHECK_EVERY).await;
+            let (query, code) = (WORKING_SESSIONS, ExitCode::PostgresUnreachable);
+            let working: Result<u64> = context.postgres.query(ADMIN_DATABASE, query, code).await;
             if working.is_ok_and(|count| count > 0) {
                 context.progress.touch();
             }
@@ -368,6 +328,6 @@ async fn while_the_server_works<T>(context: &Context, step: impl Future<Output =
     };
     tokio::select! {
         done = step => done,
-        never = looking => never,
+        never = checking => never,
     }
 }

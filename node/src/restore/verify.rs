@@ -1,4 +1,4 @@
-//! Compares a restored database with what its backup recorded, before anything live is touched.
+//! Compares a restored database with the recorded contents of its backup before the swap.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -10,37 +10,40 @@ use shared::report::ExitCode;
 use tokio::join;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::backup::contents::{DatabaseContents, TableRows};
-use crate::postgres::{ADMIN_DATABASE, Postgres, identifier};
+use crate::objects::contents::DatabaseContents;
+use crate::postgres::quote::identifier;
+use crate::postgres::relation::TableRows;
+use crate::postgres::{ADMIN_DATABASE, Postgres};
 
-/// How many differences a message names.
-const NAMED: usize = 3;
-/// How many tables are counted by one session.
-const TABLES_OF_A_SESSION: usize = 1_000;
-/// How many rows of a table `ANALYZE` looks at, at the default statistics target: what it takes grows no further.
+/// The number of differences in a message.
+const LISTED: usize = 3;
+/// The number of tables that one session counts.
+const TABLES_PER_SESSION: usize = 1_000;
+/// The number of rows that `ANALYZE` reads of a table at the default statistics target. A larger table takes no longer.
 const SAMPLE: u64 = 30_000;
-/// What a table's `ANALYZE` takes besides its rows, in rows.
-const WORK_OF_ANY: u64 = 100;
-/// What a catalog's rows are taken for.
-const ROWS_OF_A_CATALOG: u64 = 1_000;
+/// The fixed cost of `ANALYZE` for a table, in rows.
+const FIXED_COST: u64 = 100;
+/// The assumed rows of a catalog.
+const CATALOG_ROWS: u64 = 1_000;
 
+/// A relation in the restored database.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-struct Present {
+struct Found {
     schema: String,
     name: String,
     kind: char,
-    /// Whether it is a partition, which there is from version 10 on.
-    part: bool,
+    /// Whether it is a partition. Partitions exist from version 10 on.
+    partition: bool,
 }
 
-const PRESENT: &str = "
+const FOUND: &str = "
 SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
-  'part', coalesce((row_to_json(c)->>'relispartition')::boolean, false))), '[]')
+  'partition', coalesce((row_to_json(c)->>'relispartition')::boolean, false))), '[]')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
 
-/// Checks that every recorded relation is there and every counted table has exactly its recorded rows, and gathers the
-/// planner's statistics meanwhile, by so many sessions; returns the rows of all tables.
+/// Checks that every recorded relation exists and every recorded table has exactly its recorded rows. Returns the rows of all
+/// tables. Meanwhile runs `ANALYZE` in this number of sessions.
 pub(crate) async fn verify(
     postgres: &Postgres,
     database: &str,
@@ -48,20 +51,20 @@ pub(crate) async fn verify(
     server_version: u32,
     sessions: usize,
 ) -> Result<u64> {
-    let found = present(postgres, database, recorded).await?;
-    let scripts = analyses(&found, &recorded.tables, server_version, sessions);
-    let (rows, analyzed, written) = join!(
-        count(postgres, database, recorded),
+    let found = check_relations(postgres, database, recorded).await?;
+    let scripts = analyze_scripts(&found, &recorded.tables, server_version, sessions);
+    let (rows, analyzed, checkpointed) = join!(
+        check_rows(postgres, database, recorded),
         analyze(postgres, database, &scripts),
-        write(postgres)
+        checkpoint(postgres)
     );
     let rows = rows?;
     analyzed?;
-    written?;
+    checkpointed?;
     Ok(rows)
 }
 
-/// Gathers the planner's statistics, which no dump of a server before version 18 has.
+/// Updates the planner's statistics. Dumps contain them only from version 18 on.
 async fn analyze(postgres: &Postgres, database: &str, scripts: &[String]) -> Result<()> {
     let scripts = scripts
         .iter()
@@ -72,12 +75,12 @@ async fn analyze(postgres: &Postgres, database: &str, scripts: &[String]) -> Res
     Ok(())
 }
 
-/// Deals out what an `ANALYZE` of the whole database would look at, one relation after the other in a single session.
+/// Returns one script for each session. Together they analyze the same relations as one `ANALYZE` of the whole database,
+/// which would take one after the other in a single session.
 ///
-/// By its name, a partitioned table is looked at together with all its parts, unless `ONLY` says otherwise, which it
-/// cannot before version 18.
-fn analyses(
-    found: &BTreeSet<Present>,
+/// `ANALYZE` of a partitioned table includes all its partitions, except with `ONLY`, which exists from version 18 on.
+fn analyze_scripts(
+    found: &BTreeSet<Found>,
     recorded: &[TableRows],
     server_version: u32,
     sessions: usize,
@@ -86,41 +89,41 @@ fn analyses(
         .iter()
         .map(|table| ((table.schema.as_str(), table.name.as_str()), table.rows))
         .collect();
-    let rows_looked_at = |one: &Present| {
+    let rows_read = |one: &Found| {
         let rows = rows.get(&(one.schema.as_str(), one.name.as_str()));
         match rows {
             Some(rows) => (*rows).min(SAMPLE),
-            None if one.schema == "pg_catalog" => ROWS_OF_A_CATALOG,
+            None if one.schema == "pg_catalog" => CATALOG_ROWS,
             None => SAMPLE,
         }
     };
-    let alone = server_version >= 180_000;
-    let only = if alone { "ONLY " } else { "" };
-    let parts = found.iter().filter(|one| one.part);
-    let rows_of_parts: u64 = parts.map(rows_looked_at).sum();
-    let mut works: Vec<(u64, &Present)> = found
+    let has_only = server_version >= 180_000;
+    let only = if has_only { "ONLY " } else { "" };
+    let partitions = found.iter().filter(|one| one.partition);
+    let rows_of_partitions: u64 = partitions.map(rows_read).sum();
+    let mut relations: Vec<(u64, &Found)> = found
         .iter()
-        .filter(|one| ['r', 'p', 'm'].contains(&one.kind) && (alone || !one.part))
+        .filter(|one| ['r', 'p', 'm'].contains(&one.kind) && (has_only || !one.partition))
         .map(|one| match one.kind {
-            'p' if !alone => (SAMPLE + rows_of_parts, one),
-            _ => (rows_looked_at(one), one),
+            'p' if !has_only => (SAMPLE + rows_of_partitions, one),
+            _ => (rows_read(one), one),
         })
         .collect();
-    works.sort_by_key(|(rows, _)| Reverse(*rows));
+    relations.sort_by_key(|(rows, _)| Reverse(*rows));
     let mut scripts = vec![(0, String::new()); sessions.max(1)];
-    for (rows, Present { schema, name, .. }) in works {
-        if let Some((work, script)) = scripts.iter_mut().min_by_key(|(work, _)| *work) {
+    for (rows, Found { schema, name, .. }) in relations {
+        if let Some((cost, script)) = scripts.iter_mut().min_by_key(|(cost, _)| *cost) {
             let (schema, name) = (identifier(schema), identifier(name));
             writeln!(script, "ANALYZE {only}{schema}.{name};").ok();
-            *work += rows + WORK_OF_ANY;
+            *cost += rows + FIXED_COST;
         }
     }
     scripts.into_iter().map(|(_, script)| script).collect()
 }
 
-/// Has the server write everything to its disk. It would do so as well when the replaced database is dropped, with everybody
-/// waiting; here it has the disk to itself, and a disk that cannot take the data is found before they are live.
-async fn write(postgres: &Postgres) -> Result<()> {
+/// Makes the server write all data to its disk. Otherwise it would do so when the replaced database is dropped, while clients
+/// wait. Here no client waits, and a disk that cannot store the data is detected before the swap.
+async fn checkpoint(postgres: &Postgres) -> Result<()> {
     let script = "CHECKPOINT;\n";
     postgres
         .script(ADMIN_DATABASE, script, ExitCode::Restore)
@@ -128,42 +131,48 @@ async fn write(postgres: &Postgres) -> Result<()> {
     Ok(())
 }
 
-async fn present(
+/// Checks that every recorded relation exists. Returns all relations of the database.
+async fn check_relations(
     postgres: &Postgres,
     database: &str,
     recorded: &DatabaseContents,
-) -> Result<BTreeSet<Present>> {
-    let found: BTreeSet<Present> = postgres.query(database, PRESENT, ExitCode::Restore).await?;
-    let there: BTreeSet<(&str, &str, char)> = found
+) -> Result<BTreeSet<Found>> {
+    let found: BTreeSet<Found> = postgres.query(database, FOUND, ExitCode::Restore).await?;
+    let names: BTreeSet<(&str, &str, char)> = found
         .iter()
         .map(|one| (one.schema.as_str(), one.name.as_str(), one.kind))
         .collect();
-    let is_there = |schema: &str, name: &str, kinds: &[char]| {
+    let exists = |schema: &str, name: &str, kinds: &[char]| {
         let mut kinds = kinds.iter();
-        kinds.any(|&kind| there.contains(&(schema, name, kind)))
+        kinds.any(|&kind| names.contains(&(schema, name, kind)))
     };
     let tables = recorded
         .tables
         .iter()
-        .filter(|table| !is_there(&table.schema, &table.name, &['r', 'p']))
+        .filter(|table| !exists(&table.schema, &table.name, &['r', 'p']))
         .map(|table| format!("table {}.{}", table.schema, table.name));
     let relations = recorded
         .relations
         .iter()
-        .filter(|one| !is_there(&one.schema, &one.name, one.kind.relkinds()))
+        .filter(|one| !exists(&one.schema, &one.name, one.kind.relkinds()))
         .map(|one| format!("{:?} {}.{}", one.kind, one.schema, one.name));
-    refuse(
+    check_none(
         recorded,
+        "does not have",
         &tables.chain(relations).collect::<Vec<_>>(),
-        "lacks",
     )?;
     Ok(found)
 }
 
-async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents) -> Result<u64> {
+/// Checks that every table has its recorded rows. Returns the rows of all tables.
+async fn check_rows(
+    postgres: &Postgres,
+    database: &str,
+    recorded: &DatabaseContents,
+) -> Result<u64> {
     let mut counts = Vec::new();
-    // The answers to one session's script fit into a pipe, so that psql never waits for its reader.
-    for tables in recorded.tables.chunks(TABLES_OF_A_SESSION) {
+    // The output of one session fits into a pipe, so that psql never waits for its reader.
+    for tables in recorded.tables.chunks(TABLES_PER_SESSION) {
         let mut script = String::new();
         for table in tables {
             let (schema, name) = (identifier(&table.schema), identifier(&table.name));
@@ -171,20 +180,21 @@ async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents)
         }
         let code = ExitCode::Restore;
         let output = postgres.script(database, &script, code).await?;
-        let answers = output.lines().map(str::parse::<u64>);
-        let answers: Vec<u64> = answers
-            .collect::<std::result::Result<_, _>>()
-            .or_fail(code, || "read the counts of the restored tables")?;
-        if answers.len() != tables.len() {
+        let rows = output.lines().map(str::parse::<u64>);
+        let rows: Vec<u64> = rows.collect::<std::result::Result<_, _>>().or_fail(
+            code,
+            || "cannot parse the numbers of rows in the restored tables",
+        )?;
+        if rows.len() != tables.len() {
             let message = format!(
-                "counting {} tables of {:?} gave {} answers",
+                "cannot count the rows of {} tables in the restored database {:?}: psql returned {} numbers",
                 tables.len(),
                 recorded.properties.name,
-                answers.len()
+                rows.len()
             );
             return Err(Failure::new(code, message));
         }
-        counts.extend(answers);
+        counts.extend(rows);
     }
     let different = recorded
         .tables
@@ -195,37 +205,38 @@ async fn count(postgres: &Postgres, database: &str, recorded: &DatabaseContents)
             let (schema, name, rows) = (&table.schema, &table.name, table.rows);
             format!("{schema}.{name}: {rows} rows expected, {count} found")
         });
-    refuse(
+    check_none(
         recorded,
-        &different.collect::<Vec<_>>(),
         "differs from its backup:",
+        &different.collect::<Vec<_>>(),
     )?;
     Ok(counts.into_iter().fold(0, u64::saturating_add))
 }
 
-fn refuse(recorded: &DatabaseContents, problems: &[String], verb: &str) -> Result<()> {
+/// Fails with a message that lists the first problems, if there are any.
+fn check_none(recorded: &DatabaseContents, verb: &str, problems: &[String]) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    let named = problems[..problems.len().min(NAMED)].join("; ");
-    let more = match problems.len().saturating_sub(NAMED) {
+    let listed = problems[..problems.len().min(LISTED)].join("; ");
+    let more = match problems.len().saturating_sub(LISTED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     let name = &recorded.properties.name;
-    let message = format!("the restored database {name:?} {verb} {named}{more}");
+    let message = format!("the restored database {name:?} {verb} {listed}{more}");
     Err(Failure::new(ExitCode::Verification, message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::contents::{Relation, RelationKind};
-    use crate::postgres::database;
+    use crate::postgres::database::list::list;
+    use crate::postgres::relation::{Relation, RelationKind};
     use crate::testing::Cluster;
 
     #[test]
-    fn each_relation_is_analyzed_once_and_the_work_is_shared() {
+    fn each_relation_is_analyzed_once_and_sessions_share_the_work() {
         let tables = [
             ("large", 'r', false),
             ("medium", 'r', false),
@@ -234,11 +245,11 @@ mod tests {
             ("leaf", 'r', true),
             ("seen", 'v', false),
         ];
-        let found = tables.map(|(name, kind, part)| Present {
+        let found = tables.map(|(name, kind, partition)| Found {
             schema: "s".to_owned(),
             name: name.to_owned(),
             kind,
-            part,
+            partition,
         });
         let rows = [("large", 90_000), ("medium", 20_000), ("leaf", 5)];
         let tables = rows.map(|(name, rows)| TableRows {
@@ -247,7 +258,8 @@ mod tests {
             rows,
         });
         let scripts = |version, sessions| {
-            let scripts = analyses(&BTreeSet::from(found.clone()), &tables, version, sessions);
+            let scripts =
+                analyze_scripts(&BTreeSet::from(found.clone()), &tables, version, sessions);
             scripts
                 .iter()
                 .map(|script| {
@@ -258,7 +270,7 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        // The root brings its branch and its leaf along.
+        // Analyzing the root includes its branch and its leaf.
         assert_eq!(
             scripts(150_000, 2),
             [r#""s"."root";"#, r#""s"."large"; "s"."medium";"#]
@@ -272,14 +284,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_row_or_relation_is_named() {
+    async fn the_message_contains_the_lost_row_or_relation() {
         let cluster = Cluster::start();
         let postgres = cluster.postgres();
         let script = "CREATE TABLE \"T \"\"x\" AS SELECT generate_series(1, 3); CREATE TABLE child () INHERITS (\"T \"\"x\");
             INSERT INTO child VALUES (4); CREATE VIEW seen AS SELECT 1; CREATE MATERIALIZED VIEW kept AS SELECT 1;
             CREATE TABLE whole (n int) PARTITION BY RANGE (n); CREATE TABLE part PARTITION OF whole DEFAULT;";
         cluster.sql("postgres", script).await;
-        let mut listed = database::list(&postgres, &cluster.settings).await.unwrap();
+        let mut listed = list(&postgres, &cluster.settings).await.unwrap();
         let rows = |name: &str, rows| TableRows {
             schema: "public".to_owned(),
             name: name.to_owned(),
@@ -298,10 +310,10 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(counted, 4);
-        // A relation that was never looked at has -1.
-        let without = "SELECT string_agg(relname, ', ') FROM pg_class
+        // A relation that was never analyzed has -1.
+        let not_analyzed = "SELECT string_agg(relname, ', ') FROM pg_class
             WHERE relkind IN ('r', 'p', 'm') AND reltuples < 0";
-        assert_eq!(cluster.sql("postgres", without).await, "");
+        assert_eq!(cluster.sql("postgres", not_analyzed).await, "");
 
         recorded.tables[0].rows = 5;
         let failure = verify(&postgres, "postgres", &recorded, 150_000, 2)
@@ -319,7 +331,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             failure.chain(),
-            "the restored database \"postgres\" lacks View public.unseen"
+            "the restored database \"postgres\" does not have View public.unseen"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The multipart uploads that must not outlive the agent.
+//! The multipart uploads that must be aborted before the agent exits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,74 +7,82 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use shared::aws::failed;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::time::timeout;
 
-/// How long ending one upload may take: the agent is about to exit.
+/// How long one abort may take: the agent is about to exit.
 const ABORT_LIMIT: Duration = Duration::from_secs(15);
 
-/// Where an upload goes.
-#[derive(Debug)]
-pub(crate) struct OpenUpload {
+/// The object that an upload makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Destination {
+    /// The client for the bucket's region.
     pub(crate) client: Client,
+    /// The bucket's name.
     pub(crate) bucket: String,
+    /// The object's key.
     pub(crate) key: String,
 }
 
-/// The uploads of this process that are neither completed nor aborted.
+/// The uploads of this process that are neither completed nor aborted, by their ids.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpenUploads {
-    open: Arc<Mutex<HashMap<String, OpenUpload>>>,
-    beginning: Arc<RwLock<()>>,
+    open: Arc<Mutex<HashMap<String, Destination>>>,
+    starting: Arc<RwLock<()>>,
 }
 
 impl OpenUploads {
-    /// Announces an upload whose id is not known yet, until the guard is dropped.
-    pub(crate) async fn beginning(&self) -> OwnedRwLockReadGuard<()> {
-        Arc::clone(&self.beginning).read_owned().await
+    /// Announces an upload that has no id yet. [`Self::abort_all`] waits until the returned guard is dropped.
+    pub(crate) async fn starting(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.starting).read_owned().await
     }
 
-    /// Notes a begun upload.
-    pub(crate) fn remember(&self, id: String, upload: OpenUpload) {
-        self.open().insert(id, upload);
+    /// Records an upload that S3 has started.
+    pub(crate) fn add(&self, id: String, destination: Destination) {
+        self.open().insert(id, destination);
     }
 
-    /// Notes that an upload was completed.
-    pub(crate) fn forget(&self, id: &str) {
+    /// Removes an upload that S3 has completed.
+    pub(crate) fn remove(&self, id: &str) {
         self.open().remove(id);
     }
 
-    /// Ends one upload. A failure is only logged: the bucket's lifecycle rule removes what is left.
+    /// Aborts one upload. A failure is only logged: the bucket's lifecycle rule aborts what is left.
     pub(crate) async fn abort(&self, id: &str) {
-        let Some(upload) = self.open().remove(id) else {
+        let Some(Destination {
+            client,
+            bucket,
+            key,
+        }) = self.open().remove(id)
+        else {
             return;
         };
-        let request = upload
-            .client
+        let request = client
             .abort_multipart_upload()
-            .bucket(&upload.bucket)
-            .key(&upload.key)
+            .bucket(bucket)
+            .key(&key)
             .upload_id(id)
             .send();
-        match tokio::time::timeout(ABORT_LIMIT, request).await {
-            Ok(Ok(_)) => tracing::info!(key = upload.key, "upload aborted"),
-            Ok(Err(error)) => {
-                let error = failed("s3:AbortMultipartUpload")(error);
-                tracing::warn!(
-                    key = upload.key,
-                    error = error.chain(),
-                    "upload not aborted"
-                );
+        let reason = match timeout(ABORT_LIMIT, request).await {
+            Ok(Ok(_)) => {
+                tracing::info!(key, "aborted an upload");
+                return;
             }
-            Err(_) => tracing::warn!(key = upload.key, "upload not aborted in time"),
-        }
+            Ok(Err(error)) => failed("s3:AbortMultipartUpload")(error).chain(),
+            Err(_) => format!("no answer within {} s", ABORT_LIMIT.as_secs()),
+        };
+        tracing::warn!(
+            key,
+            reason,
+            "cannot abort an upload; the bucket's lifecycle rule will"
+        );
     }
 
-    /// Ends every upload of this process, those included that are just beginning.
+    /// Aborts every upload of this process, including those that are just being started.
     pub(crate) async fn abort_all(&self) {
-        if tokio::time::timeout(ABORT_LIMIT, self.beginning.write())
-            .await
-            .is_err()
-        {
-            tracing::warn!("an upload that was just beginning may be left");
+        if timeout(ABORT_LIMIT, self.starting.write()).await.is_err() {
+            tracing::warn!(
+                "cannot abort an upload that is just being started; the bucket's lifecycle rule will"
+            );
         }
         let ids: Vec<String> = self.open().keys().cloned().collect();
         for id in ids {
@@ -82,7 +90,7 @@ impl OpenUploads {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<String, OpenUpload>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Destination>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

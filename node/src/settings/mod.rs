@@ -1,7 +1,8 @@
-//! The application's settings: one TOML file on the node, checked as a whole.
+//! The settings of the node: one TOML file. All its problems are reported at once.
 
 mod problems;
 mod read;
+mod rules;
 mod value;
 
 use std::fmt;
@@ -12,48 +13,51 @@ use shared::report::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 
-/// Where the settings are, below the root.
+/// The path of the settings, relative to the root.
 pub(crate) const PATH: &str = "etc/rekindle/node.toml";
 
-/// Everything the agent knows about the application.
+/// The default of the time limits for Postgres and the application, in seconds.
+const DEFAULT_TIMEOUT: u32 = 300;
+
+/// The settings of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// What the node's backups are filed under.
+    /// The application, which is the prefix of the keys of its backups.
     pub application: ApplicationName,
     /// The bucket of backups.
     pub bucket: String,
-    /// The bucket's region; the instance's own where it is not set.
+    /// The bucket's region. `None` means the instance's own region.
     pub region: Option<String>,
-    /// Seconds without progress after which the agent ends itself.
+    /// Seconds without progress after which the agent ends.
     pub stall_limit_seconds: u32,
-    /// `[configuration] paths`: absolute paths of directories and files, none inside another.
+    /// `[configuration] paths`: absolute paths of directories and files. None of them contains another.
     pub configuration_paths: Vec<PathBuf>,
     /// `[postgres]`.
     pub postgres: PostgresSettings,
-    /// `[images] containers`: the containers whose images are saved with the backups; none by default.
+    /// `[images] containers`: the containers whose images are saved. Empty by default.
     pub image_containers: Vec<String>,
     /// `[commands]`.
     pub commands: Commands,
 }
 
-/// How to reach Postgres, and what to save of it.
+/// How to connect to Postgres, and what to save from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresSettings {
     /// The server.
     pub server: Server,
-    /// The superuser to connect as; `postgres` by default.
+    /// The superuser to connect as. `postgres` by default.
     pub user: String,
-    /// The databases; every one that allows connections where it is not set.
+    /// The databases to save. `None` means all that allow connections.
     pub databases: Option<Vec<String>>,
-    /// Whether the bootstrap superuser gets the password of the backup.
+    /// Whether a restore sets the bootstrap superuser's password to the one in the backup.
     pub bootstrap_role_password: BootstrapRolePassword,
-    /// What to do about tablespaces that the new node may not have.
+    /// What a restore does about tablespaces that the new node may not have.
     pub tablespaces: Tablespaces,
-    /// How long to wait for the server to accept connections.
+    /// How long to wait until the server accepts connections, in seconds. 300 by default.
     pub ready_timeout_seconds: u32,
 }
 
-/// Where the server's own tools are run.
+/// Where the server's tools run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Server {
     /// Inside this container, by `docker exec -i`.
@@ -62,48 +66,48 @@ pub enum Server {
     Direct {
         /// A host name, or the directory of a Unix socket.
         host: String,
-        /// The port; 5432 by default.
+        /// The port. 5432 by default.
         port: u16,
     },
 }
 
-/// `bootstrap_role_password = "restore" | "keep"`; restore by default, since the application's password
-/// travels with its configuration.
+/// `bootstrap_role_password = "restore" | "keep"`. Restore by default: the application's configuration, which is restored
+/// too, contains that password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootstrapRolePassword {
     Restore,
     Keep,
 }
 
-/// `tablespaces = "fail" | "default"`; fail by default.
+/// `tablespaces = "fail" | "default"`. Fail by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tablespaces {
     Fail,
     Default,
 }
 
-/// The application's own commands, each a program and its arguments: no shell reads them.
+/// The application's own commands. Each is a program with its arguments, and runs without a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commands {
-    /// Starts Postgres, once its configuration is in place. None where it starts by itself.
+    /// Starts Postgres after its configuration is restored. `None` if it starts by itself.
     pub start_postgres: Option<Vec<String>>,
     /// Starts the application.
     pub start: Option<Vec<String>>,
-    /// Stops the application, but not Postgres: before a final backup.
+    /// Stops the application before a final backup, but not Postgres.
     pub stop: Option<Vec<String>>,
-    /// Exits with 0 once the application serves.
+    /// Exits with 0 if the application serves.
     pub health: Option<Vec<String>>,
-    /// How long the application may take to become healthy; 300 by default.
+    /// How long the application may take to become healthy, in seconds. 300 by default.
     pub health_timeout_seconds: u32,
 }
 
 impl Settings {
-    /// Reads the settings of the node with this root. The failure names every problem, each with its line.
+    /// Reads the settings of the node with this root. The failure lists every problem with its line.
     pub(crate) fn load(root: &Path) -> Result<Self> {
         let path = root.join(PATH);
         let text = std::fs::read_to_string(&path).or_fail(ExitCode::Settings, || {
             format!(
-                "read {}: the instance's user data writes it, see the README's settings reference",
+                "cannot read {}; let the instance's user data write it (see the settings reference)",
                 path.display()
             )
         })?;
@@ -113,7 +117,7 @@ impl Settings {
         })
     }
 
-    /// Reads the settings' text; fails with one line per problem.
+    /// Reads the text of the settings. Fails with one line per problem.
     pub fn parse(text: &str) -> std::result::Result<Self, Vec<String>> {
         read::read(text)
     }
@@ -126,20 +130,20 @@ impl Default for Commands {
             start: None,
             stop: None,
             health: None,
-            health_timeout_seconds: read::DEFAULT_TIMEOUT,
+            health_timeout_seconds: DEFAULT_TIMEOUT,
         }
     }
 }
 
 impl fmt::Display for Settings {
-    /// Says what the agent will do, for `rekindle-node check`.
+    /// Writes what the agent will do, for `rekindle-node check`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let region = self.region.as_deref().unwrap_or("the instance's own");
         writeln!(f, "application: {}", self.application)?;
         writeln!(f, "bucket: {} (region: {region})", self.bucket)?;
         writeln!(
             f,
-            "gives up after {} seconds without progress",
+            "stall limit: {} seconds without progress",
             self.stall_limit_seconds
         )?;
         for path in &self.configuration_paths {
@@ -155,8 +159,8 @@ impl fmt::Display for Settings {
             None => writeln!(f, "databases: all that allow connections")?,
         }
         match self.image_containers.as_slice() {
-            [] => writeln!(f, "images: none are saved")?,
-            names => writeln!(f, "images: those of {}", names.join(", "))?,
+            [] => writeln!(f, "images: none")?,
+            names => writeln!(f, "images: those of the containers {}", names.join(", "))?,
         }
         let commands = [
             ("start_postgres", &self.commands.start_postgres),

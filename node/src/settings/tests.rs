@@ -14,7 +14,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_not_said_has_its_default() {
+fn every_key_that_is_not_set_has_its_default() {
     let settings = read::read(COMPLETE).unwrap();
     assert_eq!(
         settings,
@@ -54,7 +54,7 @@ fn the_shipped_example_is_complete() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_with_its_line() {
+fn every_problem_is_reported_at_once_with_its_line() {
     let text = r#"application = "DTR"
 bucket = 7
 colour = "red"
@@ -74,31 +74,31 @@ stop = "docker stop x"
 "#;
     let expected = [
         r#"line 1: application: ApplicationName "DTR" is not 1 to 63 lower-case letters, digits and inner hyphens"#,
-        "line 2: bucket: a text in quotes is needed, not integer",
-        r#"line 3: unknown key "colour" at the top: the keys there are application, bucket, region, stall_limit_seconds, configuration, postgres, images, commands"#,
+        "line 2: bucket: expected a string in quotes, found integer",
+        r#"line 3: unknown key "colour" at the top level: the known keys are application, bucket, region, stall_limit_seconds, configuration, postgres, images, commands"#,
         "line 4: stall_limit_seconds: 0 is not between 1 and 86400",
         r#"line 5: region: "EU" is not a region such as eu-west-1"#,
         r#"line 7: paths: "etc" is not an absolute path: begin it with /"#,
-        r#"line 7: paths: "/srv/../etc" has .. in it: write the path without"#,
-        r#"line 7: paths: "/" is the whole system: name the application's own directories"#,
-        r#"line 7: paths: "/var/lib/rekindle/x" holds or is part of /var/lib/rekindle, which is the agent's own: take it off the list"#,
-        r#"line 7: paths: "/var" holds or is part of /var/lib/rekindle, which is the agent's own: take it off the list"#,
+        r#"line 7: paths: "/srv/../etc" contains ..: write the path without it"#,
+        r#"line 7: paths: "/" is the root directory: list the application's own directories"#,
+        r#"line 7: paths: "/var/lib/rekindle/x" contains or is part of /var/lib/rekindle, the agent's own directory: remove it from the list"#,
+        r#"line 7: paths: "/var" contains or is part of /var/lib/rekindle, the agent's own directory: remove it from the list"#,
         r#"line 7: paths: "/srv/app" overlaps with "/srv": keep the outer one"#,
-        "line 7: paths: a text in quotes is needed, not integer",
-        r#"line 9: container: "a b" is not a container's name: letters, digits, and after the first _ . -"#,
-        "line 10: [postgres] has a container and a host or port: keep the container for a server in Docker, or host and port for any other",
+        "line 7: paths: expected a string in quotes, found integer",
+        r#"line 9: container: "a b" is not a container name: use letters, digits, and after the first also _ . -"#,
+        "line 10: host: [postgres] has a container, too: keep the container for a server in Docker, or host and port for any other",
         "line 11: port: 70000 is not between 1 and 65535",
-        r#"line 12: databases: "a" is there twice: keep one"#,
-        r#"line 12: databases: "template0" cannot be backed up: take it off the list"#,
-        r#"line 13: tablespaces: "maybe" is neither of "fail" and "default""#,
-        "line 15: start: an empty list runs nothing: name a program, or leave start out",
-        "line 16: stop: a list of a program and its arguments is needed, not string",
+        r#"line 12: databases: "a" is listed twice: remove one"#,
+        r#"line 12: databases: "template0" cannot be backed up: remove it from the list"#,
+        r#"line 13: tablespaces: "maybe" is not one of "fail", "default""#,
+        "line 15: start: the list is empty: name a program, or remove start",
+        "line 16: stop: expected a list of a program and its arguments, found string",
     ];
     assert_eq!(problems(text), expected);
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_keys_are_named() {
     assert_eq!(
         problems(""),
         [
@@ -118,7 +118,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn text_that_is_not_toml_is_refused_by_line() {
+fn text_that_is_not_toml_is_refused_with_its_lines() {
     let found = problems("application = \"a\"\nbucket = \nregion = ]\n");
     assert!(found[0].starts_with("line 2: not TOML: "), "{found:?}");
     assert!(
@@ -130,13 +130,13 @@ fn text_that_is_not_toml_is_refused_by_line() {
 }
 
 #[test]
-fn a_missing_file_is_told_with_the_remedy() {
+fn a_missing_file_is_reported_with_the_remedy() {
     let root = tempfile::tempdir().unwrap();
     let failure = Settings::load(root.path()).unwrap_err();
     assert_eq!(failure.code, ExitCode::Settings);
     let chain = failure.chain();
     assert!(
-        chain.contains("etc/rekindle/node.toml: the instance's user data writes it"),
+        chain.contains("etc/rekindle/node.toml; let the instance's user data write it"),
         "{chain}"
     );
 }

@@ -1,265 +1,229 @@
-//! Reads single values of the settings: each function adds what is wrong to the problems, and goes on.
+//! Single values and tables of the settings. Every method that finds a problem records it and returns `None`, so that
+//! reading goes on and finds the next one.
 
-use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
-use std::path::{Component, Path, PathBuf};
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
 
-use shared::manifest::MOST_IMAGES;
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use crate::agent::state;
 
-pub(super) type Value<'v> = Spanned<DeValue<'v>>;
+/// The accepted numbers of seconds: up to a day.
+const SECONDS: RangeInclusive<u32> = 1..=86_400;
 
-pub(super) fn wrong_type(value: &Value<'_>, key: &str, wanted: &str, problems: &mut Problems<'_>) {
-    let found = value.get_ref().type_str();
-    problems.add(
-        value.span(),
-        format!("{key}: {wanted} is needed, not {found}"),
-    );
+/// One value, with the key that messages name.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'t, 'd> {
+    key: &'static str,
+    spanned: &'t Spanned<DeValue<'d>>,
+    problems: &'t Problems<'t>,
 }
 
-pub(super) fn string(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -> Option<String> {
-    let text = value.get_ref().as_str();
-    if text.is_none() {
-        wrong_type(value, key, "a text in quotes", problems);
+impl<'t> Value<'t, '_> {
+    /// Records a problem with this value.
+    pub(super) fn refuse(self, problem: impl fmt::Display) {
+        let key = self.key;
+        self.problems
+            .add(&self.spanned.span(), format_args!("{key}: {problem}"));
     }
-    text.map(str::to_owned)
-}
 
-/// A text that can be handed to a program: neither empty nor with a zero byte.
-pub(super) fn name(value: &Value<'_>, key: &str, problems: &mut Problems<'_>) -> Option<String> {
-    let text = string(value, key, problems)?;
-    if text.is_empty() || text.contains('\0') {
-        problems.add(
-            value.span(),
-            format!("{key}: an empty text, or one with a zero byte, names nothing"),
-        );
-        return None;
+    fn expected(self, expected: &str) {
+        let found = self.spanned.get_ref().type_str();
+        self.refuse(format_args!("expected {expected}, found {found}"));
     }
-    Some(text)
-}
 
-pub(super) fn container_name(
-    value: &Value<'_>,
-    key: &str,
-    problems: &mut Problems<'_>,
-) -> Option<String> {
-    let text = string(value, key, problems)?;
-    let valid = text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'_' | b'.' | b'-') || byte.is_ascii_alphanumeric());
-    if valid {
-        return Some(text);
+    pub(super) fn string(self) -> Option<&'t str> {
+        let text = self.spanned.get_ref().as_str();
+        if text.is_none() {
+            self.expected("a string in quotes");
+        }
+        text
     }
-    problems.add(
-        value.span(),
-        format!(
-            "{key}: {text:?} is not a container's name: letters, digits, and after the first _ . -"
-        ),
-    );
-    None
-}
 
-/// A list of containers, each named once; an empty one is fine.
-pub(super) fn container_names(
-    value: &Value<'_>,
-    key: &str,
-    problems: &mut Problems<'_>,
-) -> Option<Vec<String>> {
-    let Some(items) = value.get_ref().as_array() else {
-        wrong_type(value, key, "a list of texts", problems);
-        return None;
-    };
-    let mut all = Vec::new();
-    for item in items {
-        let Some(name) = container_name(item, key, problems) else {
-            continue;
+    /// Returns a string that a rule accepts.
+    pub(super) fn checked<T>(self, rule: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.string()?;
+        rule(text)
+            .map_err(|problem| self.refuse(format_args!("{text:?} {problem}")))
+            .ok()
+    }
+
+    /// Returns the strings of a list. The rule gets each string with those before it.
+    pub(super) fn list<T>(
+        self,
+        expected: &str,
+        rule: impl Fn(&str, &[T]) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let Some(items) = self.spanned.get_ref().as_array() else {
+            self.expected(expected);
+            return None;
         };
-        if all.contains(&name) {
-            problems.add(
-                item.span(),
-                format!("{key}: {name:?} is there twice: keep one"),
-            );
+        let mut all = Vec::new();
+        for spanned in items {
+            let item = Value { spanned, ..self };
+            all.extend(item.checked(|text| rule(text, &all)));
         }
-        all.push(name);
+        Some(all)
     }
-    if all.len() > MOST_IMAGES {
-        problems.add(
-            value.span(),
-            format!("{key}: at most {MOST_IMAGES} containers can be named"),
-        );
-    }
-    Some(all)
-}
 
-pub(super) fn names(
-    value: &Value<'_>,
-    key: &str,
-    problems: &mut Problems<'_>,
-) -> Option<Vec<String>> {
-    let Some(items) = value.get_ref().as_array() else {
-        wrong_type(value, key, "a list of texts", problems);
-        return None;
-    };
-    if items.iter().next().is_none() {
-        problems.add(
-            value.span(),
-            format!("{key}: an empty list would save nothing: leave {key} out to save all"),
-        );
+    /// Returns the strings of a list that has at least one item.
+    pub(super) fn filled_list<T>(
+        self,
+        expected: &str,
+        remedy: &str,
+        rule: impl Fn(&str, &[T]) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let all = self.list(expected, rule)?;
+        let items = self.spanned.get_ref().as_array();
+        if items.is_some_and(|items| items.iter().next().is_none()) {
+            self.refuse(format_args!("the list is empty: {remedy}"));
+        }
+        Some(all)
     }
-    let mut seen = BTreeSet::new();
-    let mut all = Vec::new();
-    for item in items {
-        let Some(text) = name(item, key, problems) else {
-            continue;
+
+    pub(super) fn integer(self, range: &RangeInclusive<u32>) -> Option<u32> {
+        let Some(integer) = self.spanned.get_ref().as_integer() else {
+            self.expected("a whole number");
+            return None;
         };
-        if !seen.insert(text.clone()) {
-            problems.add(
-                item.span(),
-                format!("{key}: {text:?} is there twice: keep one"),
-            );
-        } else if text.len() > 63 {
-            problems.add(
-                item.span(),
-                format!("{key}: {text:?} is longer than the 63 bytes of a Postgres name"),
-            );
-        } else if text == "template0" || text.starts_with("rekindle__") {
-            problems.add(
-                item.span(),
-                format!("{key}: {text:?} cannot be backed up: take it off the list"),
-            );
-        }
-        all.push(text);
-    }
-    Some(all)
-}
-
-pub(super) fn argv(
-    value: &Value<'_>,
-    key: &str,
-    problems: &mut Problems<'_>,
-) -> Option<Vec<String>> {
-    let Some(items) = value.get_ref().as_array() else {
-        wrong_type(
-            value,
-            key,
-            "a list of a program and its arguments",
-            problems,
-        );
-        return None;
-    };
-    let mut all = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let text = string(item, key, problems)?;
-        if text.contains('\0') || (index == 0 && text.is_empty()) {
-            problems.add(
-                item.span(),
-                format!("{key}: {text:?} cannot be a program or an argument"),
-            );
-        }
-        all.push(text);
-    }
-    if all.is_empty() {
-        problems.add(
-            value.span(),
-            format!("{key}: an empty list runs nothing: name a program, or leave {key} out"),
-        );
-    }
-    Some(all)
-}
-
-pub(super) fn integer(
-    value: &Value<'_>,
-    range: RangeInclusive<u32>,
-    key: &str,
-    problems: &mut Problems<'_>,
-) -> Option<u32> {
-    let Some(integer) = value.get_ref().as_integer() else {
-        wrong_type(value, key, "a whole number", problems);
-        return None;
-    };
-    let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
-    let valid = number.filter(|number| range.contains(number));
-    if valid.is_none() {
-        problems.add(
-            value.span(),
-            format!(
-                "{key}: {} is not between {} and {}",
+        let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let valid = number.filter(|number| range.contains(number));
+        if valid.is_none() {
+            self.refuse(format_args!(
+                "{} is not between {} and {}",
                 integer.as_str(),
                 range.start(),
                 range.end()
-            ),
-        );
+            ));
+        }
+        valid
     }
-    valid
-}
 
-pub(super) fn one_of<T: Copy>(
-    value: &Value<'_>,
-    key: &str,
-    words: &[(&str, T)],
-    problems: &mut Problems<'_>,
-) -> Option<T> {
-    let text = string(value, key, problems)?;
-    let found = words.iter().find(|(word, _)| *word == text);
-    if found.is_none() {
-        let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        problems.add(
-            value.span(),
-            format!("{key}: {text:?} is neither of {}", known.join(" and ")),
-        );
-    }
-    found.map(|(_, meaning)| *meaning)
-}
-
-pub(super) fn configuration_path(text: &str, before: &[PathBuf]) -> Result<PathBuf, String> {
-    let path = Path::new(text);
-    if !path.is_absolute() || text.contains('\0') {
-        return Err("is not an absolute path: begin it with /".to_owned());
-    }
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err("has .. in it: write the path without".to_owned());
-    }
-    // Components drop doubled and trailing slashes, and single dots.
-    let path: PathBuf = path.components().collect();
-    if path == Path::new("/") {
-        return Err("is the whole system: name the application's own directories".to_owned());
-    }
-    let own = Path::new("/").join(state::DIRECTORY);
-    if path.starts_with(&own) || own.starts_with(&path) {
-        return Err(format!(
-            "holds or is part of {}, which is the agent's own: take it off the list",
-            own.display()
-        ));
-    }
-    if let Some(other) = before
-        .iter()
-        .find(|other| path.starts_with(other) || other.starts_with(&path))
-    {
-        return Err(format!(
-            "overlaps with {:?}: keep the outer one",
-            other.display()
-        ));
-    }
-    Ok(path)
-}
-
-pub(super) fn is_bucket(text: &str) -> bool {
-    (3..=63).contains(&text.len())
-        && text.bytes().all(|byte| {
-            matches!(byte, b'.' | b'-') || byte.is_ascii_lowercase() || byte.is_ascii_digit()
+    /// Returns the meaning of one of these words.
+    pub(super) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
+        self.checked(|text| {
+            let found = words.iter().find(|(word, _)| *word == text);
+            found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+                let known: Vec<String> =
+                    words.iter().map(|(word, _)| format!("{word:?}")).collect();
+                format!("is not one of {}", known.join(", "))
+            })
         })
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.ends_with(|last: char| last.is_ascii_alphanumeric())
+    }
 }
 
-pub(super) fn is_region(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte == b'-' || byte.is_ascii_lowercase() || byte.is_ascii_digit())
+/// One table. It remembers the keys that were read, to refuse all others.
+pub(super) struct Section<'t, 'd> {
+    table: &'t DeTable<'d>,
+    /// Empty for the top level.
+    name: &'static str,
+    span: Range<usize>,
+    known: RefCell<Vec<&'static str>>,
+    problems: &'t Problems<'t>,
+}
+
+impl<'t, 'd> Section<'t, 'd> {
+    /// Returns the top level of a document.
+    pub(super) fn top(table: &'t DeTable<'d>, problems: &'t Problems<'t>) -> Self {
+        // A key that is missing at the top level is reported for the first line.
+        Self::new(table, "", 0..0, problems)
+    }
+
+    fn new(
+        table: &'t DeTable<'d>,
+        name: &'static str,
+        span: Range<usize>,
+        problems: &'t Problems<'t>,
+    ) -> Self {
+        Self {
+            table,
+            name,
+            span,
+            known: RefCell::default(),
+            problems,
+        }
+    }
+
+    /// Records a problem with this table.
+    pub(super) fn refuse(&self, problem: &str) {
+        self.problems.add(&self.span, problem);
+    }
+
+    pub(super) fn optional(&self, key: &'static str) -> Option<Value<'t, 'd>> {
+        self.known.borrow_mut().push(key);
+        let spanned = self.table.get(key)?;
+        Some(Value {
+            key,
+            spanned,
+            problems: self.problems,
+        })
+    }
+
+    pub(super) fn required(&self, key: &'static str) -> Option<Value<'t, 'd>> {
+        let value = self.optional(key);
+        if value.is_none() {
+            let place = match self.name {
+                "" => String::new(),
+                name => format!(" in [{name}]"),
+            };
+            self.refuse(&format!("{key} is missing{place}: set it"));
+        }
+        value
+    }
+
+    /// Returns a number of seconds, or the default.
+    pub(super) fn seconds(&self, key: &'static str, default: u32) -> u32 {
+        self.optional(key)
+            .and_then(|value| value.integer(&SECONDS))
+            .unwrap_or(default)
+    }
+
+    /// Reads a table, and then refuses the keys that were not read.
+    pub(super) fn optional_section<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Self) -> T,
+    ) -> Option<T> {
+        let value = self.optional(key)?;
+        let Some(table) = value.spanned.get_ref().as_table() else {
+            value.expected("a table");
+            return None;
+        };
+        let section = Self::new(table, key, value.spanned.span(), self.problems);
+        let read = read(&section);
+        section.refuse_other_keys();
+        Some(read)
+    }
+
+    pub(super) fn required_section<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Self) -> Option<T>,
+    ) -> Option<T> {
+        if self.table.get(key).is_none() {
+            self.refuse(&format!("[{key}] is missing: add it"));
+        }
+        self.optional_section(key, read).flatten()
+    }
+
+    /// Refuses every key that was not read.
+    pub(super) fn refuse_other_keys(&self) {
+        let known = self.known.borrow();
+        let place = match self.name {
+            "" => "at the top level".to_owned(),
+            name => format!("in [{name}]"),
+        };
+        for key in self.table.keys() {
+            if !known.contains(&key.get_ref().as_ref()) {
+                let (key, span) = (key.get_ref(), key.span());
+                let known = known.join(", ");
+                self.problems.add(
+                    &span,
+                    format_args!("unknown key {key:?} {place}: the known keys are {known}"),
+                );
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use rekindle_node::backup::contents::Contents;
+use rekindle_node::objects::contents::Contents;
 use rekindle_node::postgres::archive;
 use rekindle_node::postgres::statement::statements;
 use rekindle_node::settings::{Server, Settings};

@@ -47,7 +47,7 @@ pub(super) fn index(input: &[u8]) {
 
     let root = Path::new("/mnt/rescued");
     let settings = CONFIGURED.map(PathBuf::from);
-    if let Ok(places) = configured::places(root, &settings, &index.configuration_paths) {
+    if let Ok(places) = configured::targets(root, &settings, &index.configuration_paths) {
         let allowed = ["/mnt/rescued/etc/app", "/mnt/rescued/srv/app"].map(PathBuf::from);
         assert!(
             places.iter().all(|place| allowed.contains(place)),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rekindle_node::backup::tree::write_tree;
+use rekindle_node::files::tree::write_tree;
 use rekindle_node::restore::unpack::{UnpackError, unpack};
 
 const BLOCK: usize = 512;

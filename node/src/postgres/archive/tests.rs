@@ -1,9 +1,9 @@
-use std::process::Stdio;
+use shared::report::ExitCode;
 
 use super::*;
 use crate::testing::Cluster;
 
-/// A database with one of everything that the table of contents tells apart.
+/// A database with one relation of every kind in a table of contents.
 const SCHEMA: &str = r#"
 CREATE TABLE plain (id int, note text);
 INSERT INTO plain SELECT i, E'line\nbreak \\. \\N' || i FROM generate_series(1, 1234) i;
@@ -27,15 +27,13 @@ SELECT lo_from_bytea(0, repeat('y', 100000)::bytea), lo_from_bytea(0, ''::bytea)
 "#;
 
 async fn dump(cluster: &Cluster, arguments: &[&str]) -> Vec<u8> {
-    let mut command = cluster.postgres().tool("pg_dump");
-    command.args(arguments).args(["-d", "postgres"]);
-    let output = command.stdin(Stdio::null()).output().await.unwrap();
-    assert!(output.status.success(), "{output:?}");
-    output.stdout
+    let pg_dump = cluster.postgres().tool("pg_dump").args(arguments);
+    let output = pg_dump.args(["-d", "postgres"]).output(ExitCode::Internal);
+    output.await.unwrap()
 }
 
 #[tokio::test]
-async fn an_archive_is_counted_as_the_server_counts_and_every_cut_is_found() {
+async fn rows_are_counted_as_by_the_server_and_every_truncation_is_detected() {
     let cluster = Cluster::start();
     cluster.sql("postgres", SCHEMA).await;
     let bytes = dump(&cluster, &["-Fc", "-Z0"]).await;
@@ -51,7 +49,7 @@ async fn an_archive_is_counted_as_the_server_counts_and_every_cut_is_found() {
         ("public", "plain"),
         ("public", "wide"),
     ] {
-        let quoted = crate::postgres::identifier(name);
+        let quoted = crate::postgres::quote::identifier(name);
         let count = format!("SELECT count(*) FROM ONLY {schema}.{quoted}");
         let rows = cluster.sql("postgres", &count).await.parse().unwrap();
         expected.push((schema.to_owned(), name.to_owned(), rows));
@@ -80,7 +78,7 @@ async fn an_archive_is_counted_as_the_server_counts_and_every_cut_is_found() {
         ]
     );
 
-    // Every cut near the beginning and the end, and one in each thousandth between.
+    // Cut at every byte near the beginning and the end, and at 1,000 places between.
     let step = bytes.len() / 1000;
     let cuts = (0..300)
         .chain((0..bytes.len()).step_by(step))
@@ -100,29 +98,32 @@ async fn an_archive_is_counted_as_the_server_counts_and_every_cut_is_found() {
     assert!(error.contains("compressed data"), "{error}");
     let plain = dump(&cluster, &["-Fp"]).await;
     let error = read(&mut &plain[..]).unwrap_err().to_string();
-    assert_eq!(error, "the dump has, at byte 5, no beginning of an archive");
+    assert_eq!(
+        error,
+        "the dump is damaged: it does not begin as an archive of pg_dump at byte 5"
+    );
 }
 
 #[test]
-fn an_unknown_version_is_refused_with_the_remedy() {
+fn an_unknown_format_version_is_refused_with_the_remedy() {
     let error = read(&mut &b"PGDMP\x01\x11\x00\x04\x08\x01"[..]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the dump has, at byte 8, format version 1.17, which this agent does not know: deploy a newer Rekindle"
+        "cannot read the dump: unknown format version 1.17; deploy a newer Rekindle"
     );
 }
 
 proptest::proptest! {
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+    fn no_bytes_cause_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
         let with_header = [b"PGDMP\x01\x0e\x00\x04\x08\x01", &bytes[..]].concat();
         proptest::prop_assert!(read(&mut &bytes[..]).is_err());
-        // With a header the rest may happen to be an archive without entries; it must only not panic.
+        // With a header, the rest can be an archive without entries. It only must not panic.
         proptest::prop_assert!(read(&mut &with_header[..]).is_err() || bytes.len() > 40);
     }
 }
 
-/// Restores an archive into a database and returns what a dump of that holds, table by table and in order.
+/// Restores the parts of an archive into a new database, and returns the number and a hash of the rows of each table.
 async fn restored(cluster: &Cluster, database: &str, archives: &[Vec<u8>]) -> Vec<String> {
     let create = format!("CREATE DATABASE {database} TEMPLATE template0");
     cluster.sql("postgres", &create).await;
@@ -133,14 +134,13 @@ async fn restored(cluster: &Cluster, database: &str, archives: &[Vec<u8>]) -> Ve
     ];
     for (section, archives) in sections {
         for archive in archives {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), archive).unwrap();
-            let mut command = cluster.postgres().tool("pg_restore");
-            command.args(["--exit-on-error", section, "-d", database]);
-            // As a stream, in which nothing can be looked for.
-            command.stdin(Stdio::from(std::fs::File::open(file.path()).unwrap()));
-            let output = command.output().await.unwrap();
-            assert!(output.status.success(), "{section}: {output:?}");
+            let pg_restore = cluster.postgres().tool("pg_restore");
+            pg_restore
+                .args(["--exit-on-error", section, "-d", database])
+                .input(&archive[..])
+                .run(ExitCode::Internal)
+                .await
+                .unwrap();
         }
     }
     let mut found = Vec::new();
@@ -164,10 +164,10 @@ async fn restored(cluster: &Cluster, database: &str, archives: &[Vec<u8>]) -> Ve
 }
 
 #[tokio::test]
-async fn what_is_dealt_out_makes_the_same_database_again() {
+async fn the_parts_of_an_archive_restore_the_same_database() {
     let cluster = Cluster::start();
     cluster.sql("postgres", SCHEMA).await;
-    // More rows than one of them gets at once, and one row that is longer.
+    // More rows than are sent to a part at once, and one row that is longer than that.
     let more = "INSERT INTO plain SELECT i, repeat('z', i % 50) FROM generate_series(1, 20000) i;
         INSERT INTO wide VALUES (repeat('w', 3000000)), ('short');
         ALTER TABLE plain ADD COLUMN key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY";
@@ -175,52 +175,52 @@ async fn what_is_dealt_out_makes_the_same_database_again() {
     let whole = dump(&cluster, &["-Fc", "-Z0"]).await;
 
     let (head_sender, head) = tokio::sync::oneshot::channel();
-    let (players, hands): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::sync::mpsc::channel(4)).unzip();
+    let (senders, parts): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::sync::mpsc::channel(4)).unzip();
     let archive = whole.clone();
-    let dealing = tokio::task::spawn_blocking(move || deal(&archive[..], head_sender, players));
-    let hands = hands.into_iter().map(|mut hand| {
+    let splitting = tokio::task::spawn_blocking(move || split(&archive[..], head_sender, senders));
+    let parts = parts.into_iter().map(|mut part| {
         tokio::spawn(async move {
             let mut bytes = Vec::new();
-            while let Some(chunk) = hand.recv().await {
+            while let Some(chunk) = part.recv().await {
                 bytes.extend_from_slice(&chunk);
             }
             bytes
         })
     });
     let mut archives = Vec::new();
-    for hand in hands.collect::<Vec<_>>() {
-        archives.push(hand.await.unwrap());
+    for part in parts.collect::<Vec<_>>() {
+        archives.push(part.await.unwrap());
     }
-    dealing.await.unwrap().unwrap();
+    splitting.await.unwrap().unwrap();
     let head = head.await.unwrap();
     assert!(archives.iter().all(|archive| archive.starts_with(&head)));
     assert!(
         archives.iter().all(|archive| archive.len() < whole.len()),
-        "nobody has everything"
+        "a part has all rows"
     );
 
     let counted = |archive: &[u8]| -> u64 {
         let archive = read(&mut &archive[..]).unwrap();
         archive.tables.iter().map(|table| table.rows).sum()
     };
-    let dealt: Vec<u64> = archives.iter().map(|archive| counted(archive)).collect();
-    assert_eq!(dealt.iter().sum::<u64>(), counted(&whole), "{dealt:?}");
-    let expected = restored(&cluster, "at_once", &[whole]).await;
-    assert_eq!(restored(&cluster, "dealt", &archives).await, expected);
+    let rows: Vec<u64> = archives.iter().map(|archive| counted(archive)).collect();
+    assert_eq!(rows.iter().sum::<u64>(), counted(&whole), "{rows:?}");
+    let expected = restored(&cluster, "unsplit", &[whole]).await;
+    assert_eq!(restored(&cluster, "split", &archives).await, expected);
 }
 
 #[tokio::test]
-async fn a_cut_archive_is_not_dealt_out_to_its_end() {
+async fn splitting_a_truncated_archive_fails() {
     let cluster = Cluster::start();
     cluster.sql("postgres", SCHEMA).await;
     let whole = dump(&cluster, &["-Fc", "-Z0"]).await;
     for length in [0, 3, 100, whole.len() / 2, whole.len() - 7] {
         let (head_sender, _head) = tokio::sync::oneshot::channel();
-        let (player, mut hand) = tokio::sync::mpsc::channel(4);
+        let (sender, mut part) = tokio::sync::mpsc::channel(4);
         let archive = whole[..length].to_vec();
-        let dealing =
-            tokio::task::spawn_blocking(move || deal(&archive[..], head_sender, vec![player]));
-        while hand.recv().await.is_some() {}
-        assert!(dealing.await.unwrap().is_err(), "cut at {length}");
+        let splitting =
+            tokio::task::spawn_blocking(move || split(&archive[..], head_sender, vec![sender]));
+        while part.recv().await.is_some() {}
+        assert!(splitting.await.unwrap().is_err(), "cut at {length}");
     }
 }

@@ -1,4 +1,4 @@
-//! What makes a file what it is, apart from its name and content: read from an archive, and set.
+//! The attributes of files: read from an archive and set on the files.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -10,11 +10,13 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use tar::Entry;
 
-use super::{Record, Result, UnpackError};
+use crate::restore::unpack::error::{Result, UnpackError};
+use crate::restore::unpack::headers::Record;
 
+/// The prefix of the keys of extended attributes.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 
-/// What makes a file what it is, apart from its name and content.
+/// The attributes of a file.
 pub(super) struct Attributes {
     pub(super) mode: u32,
     pub(super) uid: u64,
@@ -24,7 +26,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Reads what an entry and the records before it say.
+    /// Returns the attributes from an entry and the records before it.
     pub(super) fn of(entry: &Entry<'_, impl Read>, records: &[Record]) -> Result<Self> {
         let header = entry.header();
         let extended = records.iter().filter_map(|(key, value)| {
@@ -55,22 +57,25 @@ impl Attributes {
         })
     }
 
-    /// Sets everything on a file or directory that nobody but the agent could have put there.
+    /// Sets the attributes of a file or directory. It must be in a staging directory, where only the agent can replace it.
     pub(super) fn apply(&self, path: &Path, is_root: bool) -> io::Result<()> {
         if is_root {
             std::os::unix::fs::lchown(path, Some(id(self.uid)?), Some(id(self.gid)?))?;
         }
-        // Changing the owner clears the set-user-id bit, so the mode comes later; an access control list brings
-        // its own.
+        // The mode comes after the owner, because changing the owner clears the set-user-id bit, and before access control
+        // lists, which change the mode.
         fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
         for (name, value) in &self.extended {
             match xattr::set(path, name, value) {
                 Ok(()) => {}
-                Err(error) if dispensable(name, &error, is_root) => {
-                    tracing::warn!(path = %path.display(), ?name, %error, "attribute left out");
+                Err(error) if can_be_skipped(name, &error, is_root) => {
+                    tracing::warn!(path = %path.display(), ?name, %error, "skipped an extended attribute");
                 }
                 Err(error) => {
-                    let problem = format!("set the extended attribute {}: {error}", name.display());
+                    let problem = format!(
+                        "cannot set the extended attribute {}: {error}",
+                        name.display()
+                    );
                     return Err(io::Error::new(error.kind(), problem));
                 }
             }
@@ -78,7 +83,7 @@ impl Attributes {
         self.touch(path)
     }
 
-    /// Sets what a symbolic link has.
+    /// Sets the attributes of a symbolic link.
     pub(super) fn apply_to_link(&self, path: &Path, is_root: bool) -> io::Result<()> {
         if is_root {
             std::os::unix::fs::lchown(path, Some(id(self.uid)?), Some(id(self.gid)?))?;
@@ -99,18 +104,20 @@ impl Attributes {
     }
 }
 
-/// Labels of the old node's kernel mean nothing to a kernel that has no such module, and only root sets them.
-fn dispensable(name: &OsStr, error: &io::Error, is_root: bool) -> bool {
-    let kernels =
+/// Returns whether an attribute can be skipped: a label of a security module means nothing to a kernel without that module,
+/// and only root can set one.
+fn can_be_skipped(name: &OsStr, error: &io::Error, is_root: bool) -> bool {
+    let is_label =
         name.as_bytes().starts_with(b"security.") || name.as_bytes().starts_with(b"trusted.");
-    kernels && (error.kind() == io::ErrorKind::Unsupported || !is_root)
+    is_label && (error.kind() == io::ErrorKind::Unsupported || !is_root)
 }
 
 fn id(number: u64) -> io::Result<u32> {
-    u32::try_from(number).map_err(|_| io::Error::other(format!("{number} is no user or group id")))
+    u32::try_from(number)
+        .map_err(|_| io::Error::other(format!("{number} is not a user or group id")))
 }
 
-/// Reads seconds with a fraction, which may be negative.
+/// Parses seconds with a fraction, which can be negative.
 pub(super) fn timestamp(text: &str) -> Option<Timespec> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(text) => (true, text),
@@ -122,7 +129,7 @@ pub(super) fn timestamp(text: &str) -> Option<Timespec> {
         .chain("000000000".chars())
         .take(9)
         .collect();
-    // As 64 bits first: whatever an archive says, nothing below overflows.
+    // Parse into 64 bits first, so that no text from an archive overflows below.
     let (seconds, nanoseconds) = (seconds.parse::<u64>().ok()?, digits.parse::<u32>().ok()?);
     let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let total = if negative { -total } else { total };

@@ -1,6 +1,6 @@
 use super::attributes::timestamp;
 use super::*;
-use crate::backup::tree::write_tree;
+use crate::files::tree::write_tree;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use tar::{Builder, Header};
 
@@ -11,7 +11,7 @@ fn archived(paths: &[PathBuf]) -> Vec<u8> {
 }
 
 #[test]
-fn what_was_captured_comes_back_to_the_last_attribute() {
+fn an_archived_tree_is_restored_with_all_attributes() {
     let source = tempfile::tempdir().unwrap();
     let tree = source.path().join("tree");
     let odd = tree.join(OsStr::from_bytes(b"not \xff utf-8"));
@@ -60,14 +60,14 @@ fn what_was_captured_comes_back_to_the_last_attribute() {
     unpack(&archive[..], &targets).unwrap();
     assert!(
         archived(&targets) == archive,
-        "the unpacked tree makes another archive"
+        "the unpacked tree makes a different archive"
     );
 }
 
-/// Name, kind, link.
+/// Name, type and link of an entry.
 type Crafted<'a> = (&'a str, EntryType, &'a str);
 
-/// Writes an entry as it is, which the library would refuse.
+/// Returns an archive with these entries, which the library itself would refuse to write.
 fn crafted(entries: &[Crafted<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (name, kind, link) in entries {
@@ -93,7 +93,7 @@ fn crafted(entries: &[Crafted<'_>]) -> Vec<u8> {
 }
 
 #[test]
-fn an_archive_that_leads_elsewhere_is_refused() {
+fn an_archive_that_leads_out_of_its_targets_is_refused() {
     use EntryType::{Block, Char, Directory, Link, Regular, Symlink};
     let outside = tempfile::tempdir().unwrap();
     let path = outside.path().to_str().unwrap();
@@ -122,9 +122,9 @@ fn an_archive_that_leads_elsewhere_is_refused() {
         ),
         ("leads out", &[root, ("0/x", Link, "/etc/passwd")]),
         ("leads out", &[root, ("0/x", Link, "0/../../x")]),
-        ("links to what is not", &[root, ("0/x", Link, "0/y")]),
+        ("links to a file that is not", &[root, ("0/x", Link, "0/y")]),
         (
-            "links to what is not",
+            "links to a file that is not",
             &[root, ("0/d/", Directory, ""), ("0/x", Link, "0/d")],
         ),
         ("never restored", &[root, ("0/x", Char, "")]),
@@ -156,7 +156,7 @@ fn an_archive_that_leads_elsewhere_is_refused() {
 }
 
 #[test]
-fn no_time_is_too_far_away_to_be_read() {
+fn no_time_overflows() {
     let far = [
         "170141183460469231731687303715884105727",
         "-9223372036854775809.5",
@@ -178,7 +178,7 @@ fn no_time_is_too_far_away_to_be_read() {
 #[test]
 fn an_archive_that_ends_early_is_refused() {
     let whole = crafted(&[("0", EntryType::Regular, "")]);
-    // The header is there, the content is not.
+    // The header is complete, the content is missing.
     for length in [100, 512, 512 + 1 - 1] {
         let target = tempfile::tempdir().unwrap();
         assert!(

@@ -1,5 +1,5 @@
-//! Threads that write small files, while the next ones are decoded: what a small file costs is mostly the kernel's work for
-//! its name and attributes.
+//! Threads that write small files while the next ones are decoded. For a small file, most of the time is the kernel's work
+//! for its name and attributes.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -8,23 +8,24 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Attributes, Result, UnpackError};
+use crate::restore::unpack::attributes::Attributes;
+use crate::restore::unpack::error::{Result, UnpackError};
 
-/// The largest file that counts as small, in bytes.
+/// The size up to which a file is small, in bytes.
 pub(super) const SMALL: u64 = 256 * 1024;
-/// Files that wait for a thread: 4 MiB at the most.
+/// The most files that wait for a thread: at most 4 MiB.
 const WAITING: usize = 16;
-/// More would only wait for the same directories.
+/// The most threads. More would only wait for the same directories.
 const MOST_THREADS: usize = 4;
 
-/// A file that is to be made.
-pub(super) struct Small {
+/// A file to write.
+pub(super) struct SmallFile {
     pub(super) path: PathBuf,
     pub(super) bytes: Vec<u8>,
     pub(super) attributes: Attributes,
 }
 
-/// The threads' work.
+/// The threads and the files that they share.
 pub(super) struct Writers {
     is_root: bool,
     work: Mutex<Work>,
@@ -33,14 +34,17 @@ pub(super) struct Writers {
 
 #[derive(Default)]
 struct Work {
-    waiting: VecDeque<Small>,
+    waiting: VecDeque<SmallFile>,
     being_written: usize,
     no_more: bool,
     failure: Option<UnpackError>,
 }
 
-/// Does something that puts files, and waits until all of them are written.
-pub(super) fn beside<T>(is_root: bool, put: impl FnOnce(&Writers) -> Result<T>) -> Result<T> {
+/// Runs `work`, which passes files to the threads, and waits until all files are written.
+pub(super) fn with_writers<T>(
+    is_root: bool,
+    work: impl FnOnce(&Writers) -> Result<T>,
+) -> Result<T> {
     let writers = Writers {
         is_root,
         work: Mutex::default(),
@@ -49,21 +53,21 @@ pub(super) fn beside<T>(is_root: bool, put: impl FnOnce(&Writers) -> Result<T>) 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let done = std::thread::scope(|scope| {
         for _ in 0..cores.min(MOST_THREADS) {
-            scope.spawn(|| writers.write());
+            scope.spawn(|| writers.run());
         }
-        let done = put(&writers);
+        let done = work(&writers);
         writers.lock().no_more = true;
         writers.changed.notify_all();
         done
     });
     let failure = writers.lock().failure.take();
-    // What stopped the threads stops whoever puts files for them, and is the cause.
+    // The failure of a thread also stops `work`, and is the cause.
     failure.map_or(done, Err)
 }
 
 impl Writers {
-    /// Has a file written. It fails where one before could not be.
-    pub(super) fn put(&self, file: Small) -> Result<()> {
+    /// Passes a file to the threads. Fails if an earlier file could not be written.
+    pub(super) fn write(&self, file: SmallFile) -> Result<()> {
         let mut work = self.lock();
         while work.waiting.len() >= WAITING && work.failure.is_none() {
             work = self.wait(work);
@@ -76,7 +80,7 @@ impl Writers {
         Ok(())
     }
 
-    /// Waits until every file is there that was put: another name may be linked to it.
+    /// Waits until all files are written, for example before one becomes the target of a hard link.
     pub(super) fn finish(&self) -> Result<()> {
         let mut work = self.lock();
         while work.being_written > 0 || (!work.waiting.is_empty() && work.failure.is_none()) {
@@ -86,7 +90,7 @@ impl Writers {
     }
 
     /// Writes files until there are no more, or one cannot be written.
-    fn write(&self) {
+    fn run(&self) {
         loop {
             let mut work = self.lock();
             let next = loop {
@@ -101,13 +105,12 @@ impl Writers {
             };
             work.being_written += 1;
             drop(work);
-            let made = next.make(self.is_root);
+            let written = next.write(self.is_root);
             let mut work = self.lock();
             work.being_written -= 1;
-            if let Err(source) = made {
-                let path = next.path.display().to_string();
+            if let Err(source) = written {
                 work.failure
-                    .get_or_insert(UnpackError::Write { path, source });
+                    .get_or_insert_with(|| UnpackError::write(&next.path, source));
             }
             drop(work);
             self.changed.notify_all();
@@ -124,8 +127,8 @@ impl Writers {
     }
 }
 
-impl Small {
-    fn make(&self, is_root: bool) -> io::Result<()> {
+impl SmallFile {
+    fn write(&self, is_root: bool) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -143,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn small(path: PathBuf) -> Small {
+    fn small(path: PathBuf) -> SmallFile {
         let attributes = Attributes {
             mode: 0o600,
             uid: u64::from(rustix::process::geteuid().as_raw()),
@@ -154,7 +157,7 @@ mod tests {
             },
             extended: Vec::new(),
         };
-        Small {
+        SmallFile {
             path,
             bytes: b"text".to_vec(),
             attributes,
@@ -162,33 +165,33 @@ mod tests {
     }
 
     #[test]
-    fn all_files_are_there_in_the_end_and_when_they_are_waited_for() {
+    fn all_files_exist_after_waiting_and_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = |number: usize| directory.path().join(number.to_string());
-        beside(false, |writers| {
+        with_writers(false, |writers| {
             for number in 0..100 {
-                writers.put(small(path(number)))?;
+                writers.write(small(path(number)))?;
             }
             writers.finish()?;
             assert!((0..100).all(|number| path(number).exists()));
-            writers.put(small(path(100)))
+            writers.write(small(path(100)))
         })
         .unwrap();
         assert_eq!(std::fs::read(path(100)).unwrap(), b"text");
     }
 
     #[test]
-    fn the_first_file_that_cannot_be_written_ends_it() {
+    fn the_first_file_that_cannot_be_written_is_the_failure() {
         let directory = tempfile::tempdir().unwrap();
         let bad = directory.path().join("missing/file");
-        let put = beside(false, |writers| {
-            writers.put(small(bad.clone()))?;
+        let result = with_writers(false, |writers| {
+            writers.write(small(bad.clone()))?;
             for number in 0..1_000 {
-                writers.put(small(directory.path().join(number.to_string())))?;
+                writers.write(small(directory.path().join(number.to_string())))?;
             }
             Ok(())
         });
-        let failure = put.unwrap_err().to_string();
+        let failure = result.unwrap_err().to_string();
         assert!(failure.ends_with("missing/file"), "{failure}");
     }
 }

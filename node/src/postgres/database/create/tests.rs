@@ -1,4 +1,5 @@
 use super::*;
+use crate::postgres::database::list::list;
 use crate::testing::Cluster;
 
 const NASTY: &str = "Größe \"db\" 'x' $1 \\ ;--";
@@ -8,7 +9,7 @@ const ROLES: &str = "
     CREATE ROLE app;
     CREATE ROLE \"Größe $x$\";";
 
-/// Says what is not the same of a database and its copy.
+/// Clears the properties that differ between a database and its copy.
 fn without_identity(mut properties: DatabaseProperties) -> DatabaseProperties {
     properties.name.clear();
     properties.oid = 0;
@@ -38,7 +39,7 @@ async fn copied(
 }
 
 #[tokio::test]
-async fn every_property_of_a_database_comes_back() {
+async fn every_property_of_a_database_is_restored() {
     let cluster = Cluster::start();
     let database = identifier(NASTY);
     cluster.sql("postgres", ROLES).await;
@@ -61,7 +62,7 @@ async fn every_property_of_a_database_comes_back() {
         name = literal(NASTY),
     );
     cluster.sql("postgres", &script).await;
-    // A template is listed only where it has something of its own.
+    // A template is listed only if it has objects of its own.
     let own = "SET default_transaction_read_only = off; CREATE TABLE own ()";
     cluster.sql(NASTY, own).await;
 
@@ -88,7 +89,7 @@ async fn every_property_of_a_database_comes_back() {
 }
 
 #[tokio::test]
-async fn no_privileges_are_not_the_default_privileges() {
+async fn an_empty_list_of_privileges_is_not_restored_as_the_defaults() {
     let cluster = Cluster::start();
     let script = "CREATE DATABASE closed; REVOKE ALL ON DATABASE closed FROM PUBLIC, postgres;
         CREATE DATABASE open;";
@@ -104,38 +105,4 @@ async fn no_privileges_are_not_the_default_privileges() {
     let open = listed(&cluster, "open").await;
     assert_eq!(open.acl, None);
     assert_eq!(copied(&cluster, &open, "open copy").await.acl, None);
-}
-
-#[tokio::test]
-async fn only_the_applications_databases_are_backed_up() {
-    let mut cluster = Cluster::start();
-    for name in [
-        "app",
-        "rekindle__restore_0a1b2c3d_0",
-        "rekindle__old_0a1b2c3d_0",
-    ] {
-        let script = format!("CREATE DATABASE {name}");
-        cluster.sql("postgres", &script).await;
-    }
-    let names = async |cluster: &Cluster| {
-        let all = list(&cluster.postgres(), &cluster.settings).await;
-        all.map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>())
-    };
-    assert_eq!(names(&cluster).await.unwrap(), ["app", "postgres"]);
-
-    cluster.sql("template1", "CREATE TABLE own ()").await;
-    let with_template = ["app", "postgres", "template1"];
-    assert_eq!(names(&cluster).await.unwrap(), with_template);
-
-    cluster.settings.databases = Some(vec!["app".to_owned()]);
-    assert_eq!(names(&cluster).await.unwrap(), ["app"]);
-
-    cluster.settings.databases = Some(vec!["app".to_owned(), "ap".to_owned()]);
-    let failure = names(&cluster).await.unwrap_err();
-    assert_eq!(failure.code, ExitCode::Settings);
-    assert!(
-        failure
-            .chain()
-            .starts_with("[postgres] databases names [\"ap\"]")
-    );
 }

@@ -6,8 +6,8 @@ use super::*;
 
 const NAME_OF_BYTES: &[u8] = b"not-utf8-\xff\xfe";
 
-/// Makes a directory with every kind of file that an application may have.
-fn every_kind(top: &Path) {
+/// Creates a directory with every kind of file that an application can have.
+fn create_every_kind(top: &Path) {
     fs::create_dir_all(top.join("deep/er")).unwrap();
     fs::write(top.join("plain"), "content").unwrap();
     fs::write(top.join("empty"), "").unwrap();
@@ -31,18 +31,18 @@ fn archive(paths: &[PathBuf]) -> Result<(Vec<u8>, u64)> {
 }
 
 #[test]
-fn every_kind_of_file_is_archived_and_gnu_tar_brings_it_back() {
+fn every_kind_of_file_is_archived() {
     let directory = tempfile::tempdir().unwrap();
     let top = directory.path().join("top");
-    every_kind(&top);
+    create_every_kind(&top);
     let single = directory.path().join("single.conf");
     fs::write(&single, "one").unwrap();
-    let paths = [top.clone(), single];
+    let paths = [top, single];
     let (bytes, entries) = archive(&paths).unwrap();
     assert_eq!(
         archive(&paths).unwrap().0,
         bytes,
-        "equal trees make equal archives"
+        "equal trees must make equal archives"
     );
 
     let mut read = tar::Archive::new(&bytes[..]);
@@ -66,6 +66,14 @@ fn every_kind_of_file_is_archived_and_gnu_tar_brings_it_back() {
         EntryType::Regular
     );
     assert!(!kinds.contains_key(&b"0/socket"[..]));
+}
+
+#[test]
+fn gnu_tar_restores_every_kind_of_file_from_the_archive() {
+    let directory = tempfile::tempdir().unwrap();
+    let top = directory.path().join("top");
+    create_every_kind(&top);
+    let (bytes, _) = archive(std::slice::from_ref(&top)).unwrap();
 
     let back = directory.path().join("back");
     fs::create_dir(&back).unwrap();
@@ -117,16 +125,16 @@ fn every_kind_of_file_is_archived_and_gnu_tar_brings_it_back() {
 }
 
 #[test]
-fn a_device_is_refused_by_name() {
+fn a_device_is_refused() {
     let error = archive(&[PathBuf::from("/dev/null")]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/dev/null is a device: keep it out of [configuration] paths"
+        "cannot archive /dev/null: it is a device; remove it from [configuration] paths"
     );
 }
 
 #[test]
-fn a_file_that_ends_early_is_noticed() {
+fn a_file_that_was_truncated_is_detected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     fs::write(&path, "12345").unwrap();
@@ -139,7 +147,7 @@ fn a_file_that_ends_early_is_noticed() {
     assert!(content.read_to_end(&mut read).is_err());
     assert!(content.ended_early);
 
-    // One that grew is cut at the size it had.
+    // A file that grew is read up to its former size.
     content = Exactly {
         file: fs::File::open(&path).unwrap(),
         left: 3,

@@ -1,5 +1,6 @@
-//! Writes trees of files as one tar: GNU headers, which hold names of any length and bytes, and PAX records for
-//! what those cannot say. The order is that of the names' bytes, so that equal trees make equal archives.
+//! Writes trees of files as one tar. GNU headers allow names of any length with any bytes; PAX records contain the attributes
+//! for which the headers have no field. Entries are sorted by the bytes of their names, so that equal trees make equal
+//! archives.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,31 +16,31 @@ use tar::{Builder, EntryType, Header};
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// A file could not be read.
-    #[error("archive {path}")]
+    #[error("cannot archive {path}")]
     Read {
         path: String,
         #[source]
         source: io::Error,
     },
-    /// A file changed while it was read, such that the archive would not be whole.
+    /// A file changed while it was read, so that the archive would be incomplete.
     #[error(
-        "{0} became shorter, or another file, while it was being archived: does something rewrite it all the time?"
+        "cannot archive {0}: it was truncated or replaced while it was read; if this repeats, stop the program that rewrites it"
     )]
     Changed(String),
-    /// Something that an archive cannot bring back.
-    #[error("{0} is a device: keep it out of [configuration] paths")]
+    /// A device, which a restore does not create.
+    #[error("cannot archive {0}: it is a device; remove it from [configuration] paths")]
     Device(String),
     /// The archive could not be written.
-    #[error("write the archive")]
+    #[error("cannot write the archive")]
     Write(#[source] io::Error),
 }
 
 type Result<T> = std::result::Result<T, CaptureError>;
 
-/// The name of the entry that holds a longer name for the next one.
+/// The name of the entry that contains a long name for the next entry.
 const LONG_LINK: &[u8] = b"././@LongLink";
 
-/// Writes every path, numbered from 0, and everything below it. Returns the number of entries.
+/// Archives every path, numbered from 0, with everything below it. Returns the number of entries.
 pub fn write_tree(paths: &[PathBuf], writer: &mut dyn Write) -> Result<u64> {
     let mut tree = Tree {
         tar: Builder::new(writer),
@@ -47,7 +48,7 @@ pub fn write_tree(paths: &[PathBuf], writer: &mut dyn Write) -> Result<u64> {
         entries: 0,
     };
     for (number, path) in paths.iter().enumerate() {
-        tree.all(path, number.to_string().into_bytes())?;
+        tree.path(path, number.to_string().into_bytes())?;
     }
     let writer = tree.tar.into_inner().map_err(CaptureError::Write)?;
     writer.flush().map_err(CaptureError::Write)?;
@@ -56,20 +57,20 @@ pub fn write_tree(paths: &[PathBuf], writer: &mut dyn Write) -> Result<u64> {
 
 struct Tree<'w> {
     tar: Builder<&'w mut dyn Write>,
-    /// The first name of every file that has several.
+    /// The first name of every file with several names, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     entries: u64,
 }
 
 impl Tree<'_> {
-    /// Archives a path and, a directory before what is in it, everything below.
-    fn all(&mut self, path: &Path, name: Vec<u8>) -> Result<()> {
+    /// Archives a path and everything below it, each directory before its entries.
+    fn path(&mut self, path: &Path, name: Vec<u8>) -> Result<()> {
         let configured = path;
         let mut waiting = vec![(path.to_owned(), name)];
         while let Some((path, name)) = waiting.pop() {
             let Some(metadata) = unless_gone(&path, fs::symlink_metadata(&path))? else {
                 if path == configured {
-                    // Without it, the archive could not be restored.
+                    // An archive without this path could not be restored.
                     return Err(CaptureError::Changed(path.display().to_string()));
                 }
                 continue;
@@ -88,7 +89,7 @@ impl Tree<'_> {
                 None,
                 &mut io::empty(),
             )?;
-            // The application returns the last one first.
+            // `pop` returns the last one first.
             for child in children(&path)?.into_iter().rev() {
                 let child_name = [&name[..], b"/", child.as_bytes()].concat();
                 waiting.push((path.join(&child), child_name));
@@ -97,10 +98,11 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// Archives a path that is not a directory.
     fn leaf(&mut self, path: &Path, metadata: &Metadata, name: Vec<u8>) -> Result<()> {
         let kind = metadata.file_type();
         if kind.is_socket() {
-            tracing::info!(path = %path.display(), "socket left out");
+            tracing::info!(path = %path.display(), "skipped a socket");
             return Ok(());
         }
         if kind.is_block_device() || kind.is_char_device() {
@@ -134,7 +136,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Archives a symbolic link; tells whether it was still there.
+    /// Archives a symbolic link. Returns whether it still existed.
     fn symlink(&mut self, path: &Path, metadata: &Metadata, name: &[u8]) -> Result<bool> {
         let Some(target) = unless_gone(path, fs::read_link(path))? else {
             return Ok(false);
@@ -145,9 +147,9 @@ impl Tree<'_> {
         Ok(true)
     }
 
-    /// Archives a file; tells whether it was still there.
+    /// Archives a file. Returns whether it still existed.
     fn file(&mut self, path: &Path, name: &[u8]) -> Result<bool> {
-        // What the name stands for may have changed since it was looked at; a FIFO would block for ever.
+        // The path may have been replaced since its metadata were read. Opening a FIFO would block forever.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let opened = fs::OpenOptions::new()
             .read(true)
@@ -160,7 +162,7 @@ impl Tree<'_> {
         if !metadata.is_file() {
             return Err(CaptureError::Changed(path.display().to_string()));
         }
-        // A file that grows meanwhile, such as a log, is cut at the size it had.
+        // A file that grows meanwhile, such as a log, is archived with the size from its metadata.
         let mut content = Exactly {
             file,
             left: metadata.len(),
@@ -221,7 +223,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Writes a name as it is, byte for byte; one that the header has no room for goes into an entry before it.
+    /// Writes a name byte for byte. If the header has no room for it, it goes into an entry before this one.
     fn set_name(&mut self, header: &mut Header, name: &[u8], long: EntryType) -> Result<()> {
         let field = match header.as_gnu_mut() {
             Some(gnu) if long == EntryType::GNULongLink => &mut gnu.linkname,
@@ -249,7 +251,7 @@ impl Tree<'_> {
     }
 }
 
-/// Passes on what was found; none where the file is gone, as temporary files are soon after they are listed.
+/// Returns the result, or `None` if the file no longer exists: temporary files disappear soon after they are listed.
 fn unless_gone<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -265,7 +267,7 @@ fn unreadable(path: &Path, source: io::Error) -> CaptureError {
     }
 }
 
-/// Lists a directory, sorted by the names' bytes.
+/// Returns the names in a directory, sorted by their bytes.
 fn children(path: &Path) -> Result<Vec<std::ffi::OsString>> {
     let Some(listing) = unless_gone(path, fs::read_dir(path))? else {
         return Ok(Vec::new());
@@ -278,10 +280,10 @@ fn children(path: &Path) -> Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-/// Reads the extended attributes as PAX records of the kind that GNU tar and bsdtar write.
+/// Returns the extended attributes as PAX records in the form that GNU tar and bsdtar use.
 fn attributes(path: &Path, metadata: &Metadata) -> Result<Vec<(String, Vec<u8>)>> {
     if metadata.is_symlink() {
-        // Linux keeps no user attributes or access control lists on symbolic links.
+        // Linux has no user attributes or access control lists on symbolic links.
         return Ok(Vec::new());
     }
     let mut records = Vec::new();
@@ -302,7 +304,7 @@ fn attributes(path: &Path, metadata: &Metadata) -> Result<Vec<(String, Vec<u8>)>
 fn attribute_key(path: &Path, name: &OsStr) -> Result<String> {
     let Some(name) = name.to_str().filter(|name| !name.contains('=')) else {
         let problem = format!(
-            "the extended attribute {} has a name that no archive holds",
+            "the name of its extended attribute {} cannot be archived",
             name.display()
         );
         return Err(unreadable(path, io::Error::other(problem)));
@@ -310,7 +312,7 @@ fn attribute_key(path: &Path, name: &OsStr) -> Result<String> {
     Ok(format!("SCHILY.xattr.{name}"))
 }
 
-/// Passes on what was found; none on a file system without extended attributes, or where the file is gone.
+/// Returns the result, or `None` if the file system has no extended attributes or the file no longer exists.
 fn unless_unsupported<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
     match found {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
@@ -318,13 +320,13 @@ fn unless_unsupported<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>>
     }
 }
 
-/// Writes the time of the last change as PAX has it: seconds with a fraction.
+/// Returns the time of the last change in PAX form: seconds with a fraction.
 fn time(metadata: &Metadata) -> Vec<u8> {
     let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
     if seconds >= 0 {
         return format!("{seconds}.{nanoseconds:09}").into_bytes();
     }
-    // The kernel counts nanoseconds upwards from the second before; the text is one decimal number.
+    // The kernel's nanoseconds always count upwards; the text is one decimal number.
     let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let (whole, fraction) = (
         total.unsigned_abs() / 1_000_000_000,
@@ -333,7 +335,7 @@ fn time(metadata: &Metadata) -> Vec<u8> {
     format!("-{whole}.{fraction:09}").into_bytes()
 }
 
-/// Reads as many bytes as the header promised, and fails where the file has fewer.
+/// Reads exactly as many bytes as the header contains. Fails if the file has fewer.
 struct Exactly {
     file: fs::File,
     left: u64,

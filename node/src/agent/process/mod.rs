@@ -1,0 +1,213 @@
+//! Runs other programs: the tools of Postgres, the container engine, and the application's own commands.
+//!
+//! Every child process of the agent is started here. For each of them the environment is explicit, the child is killed
+//! when its future is dropped, stderr goes into the log line by line, and the exit status is checked.
+
+mod running;
+
+use std::ffi::{OsStr, OsString};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::report::ExitCode;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+use self::running::Running;
+use crate::agent::failure::{Failure, Result};
+use crate::agent::watchdog::Progress;
+
+/// The variables of the agent's own environment that a program gets: they locate files and servers. AWS credentials
+/// are not among them.
+const KEPT_VARIABLES: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "TZ",
+    "REKINDLE_ROOT",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "PGPASSFILE",
+    "PGPASSWORD",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+];
+
+/// A program to run.
+///
+/// Build it, then run it once in one of four ways. Each of them fails with the given exit code if the program cannot be
+/// started, does not end in time, or ends with another status than 0; the failure quotes its last lines.
+///
+/// ```ignore
+/// // Runs to its end; what it prints goes into the log.
+/// Program::new("docker").args(["tag", id, name]).run(ExitCode::Internal).await?;
+///
+/// // Returns what it prints. `quiet` keeps a polled program's lines out of the log.
+/// let version = Program::new("pg_dump").args(["--version"]).output(ExitCode::Dump).await?;
+/// let rows = postgres.tool("psql").input(script).quiet().output(ExitCode::Restore).await?;
+///
+/// // Streams: out of one program and into another. Both futures must be polled at the same time.
+/// let (sender, chunks) = mpsc::channel(8);
+/// let dump = Program::new("pg_dump").stdout_to(sender, progress, ExitCode::Dump);
+/// let check = Program::new("pg_restore").stdin_from(chunks, progress, ExitCode::Verification);
+/// let (dumped, checked) = tokio::join!(dump, check);
+/// ```
+#[derive(Debug)]
+pub(crate) struct Program {
+    label: String,
+    command: Command,
+    input: Option<Vec<u8>>,
+    limit: Option<Duration>,
+    quiet: bool,
+}
+
+/// Why a stage of a stream ended early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// By itself.
+    Failed(Failure),
+    /// Because the stage that it feeds did: the cause is there.
+    Downstream,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Program {
+    /// Prepares a program with the parts of the environment that a tool needs, and without AWS credentials.
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut this = Self::with_agent_environment(program);
+        let kept = std::env::vars_os()
+            .filter(|(name, _)| KEPT_VARIABLES.iter().any(|variable| name == variable));
+        this.command.env_clear().envs(kept);
+        this
+    }
+
+    /// Prepares a program with the agent's whole environment, as the application's own commands expect it.
+    pub(crate) fn with_agent_environment(program: impl AsRef<OsStr>) -> Self {
+        let program = program.as_ref();
+        let mut command = Command::new(program);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Self {
+            label: program.to_string_lossy().into_owned(),
+            command,
+            input: None,
+            limit: None,
+            quiet: false,
+        }
+    }
+
+    /// Sets the name in failures and in the log, such as `docker load`. It is the program's own unless set.
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Adds an argument.
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Adds arguments.
+    pub(crate) fn args(mut self, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Sets a variable of the environment.
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl Into<OsString>) -> Self {
+        self.command.env(name, value.into());
+        self
+    }
+
+    /// Sets the bytes that [`Self::run`] and [`Self::output`] write to standard input; it is empty unless set.
+    pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
+    /// Ends the program after this time, as a failure.
+    pub(crate) fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Logs its lines for debugging only: a failure quotes them anyway.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Runs the program to its end. Its standard output goes into the log like its standard error.
+    pub(crate) async fn run(self, code: ExitCode) -> Result<()> {
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            running.relay_stdout();
+            running.write_input().await;
+            running.end().await
+        };
+        limit.apply(ending).await
+    }
+
+    /// Runs the program to its end, and returns its standard output.
+    pub(crate) async fn output(self, code: ExitCode) -> Result<Vec<u8>> {
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            let output = running.answer().await?;
+            running.end().await?;
+            Ok(output)
+        };
+        limit.apply(ending).await
+    }
+
+    /// Runs the program to its end, sends its standard output in chunks, and returns their number of bytes.
+    pub(crate) async fn stdout_to(
+        self,
+        chunks: mpsc::Sender<Bytes>,
+        progress: &Progress,
+        code: ExitCode,
+    ) -> std::result::Result<u64, Stop> {
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            let sent = running.send_stdout(&chunks, progress).await?;
+            running.end().await?;
+            Ok(sent)
+        };
+        limit.apply(ending).await
+    }
+
+    /// Runs the program to its end, with the chunks as its standard input. If it ends before it has read all of them, it
+    /// has failed, whatever its status.
+    pub(crate) async fn stdin_from(
+        mut self,
+        mut chunks: mpsc::Receiver<Bytes>,
+        progress: &Progress,
+        code: ExitCode,
+    ) -> Result<()> {
+        self.command.stdin(Stdio::piped());
+        let (mut running, limit) = Running::start(self, code)?;
+        let ending = async {
+            running.relay_stdout();
+            if running.write_chunks(&mut chunks, progress).await {
+                return running.end().await;
+            }
+            chunks.close();
+            running.ended_early().await
+        };
+        limit.apply(ending).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! A program while it runs: its streams, its last lines, and its end.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use shared::report::ExitCode;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
+use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Program, Stop};
+use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::watchdog::Progress;
+
+/// The size of a chunk of output, in bytes.
+const CHUNK: usize = 256 * 1024;
+/// The capacity of a pipe that carries a backup, in bytes: the most that Linux allows an unprivileged process. With the
+/// default of 64 KiB, both sides would wake up for every few hundred rows.
+const PIPE: usize = 1024 * 1024;
+/// The number of last lines that a failure quotes.
+const KEPT_LINES: usize = 8;
+/// The length at which a line is cut, in bytes.
+const KEPT_LINE: u64 = 2_000;
+/// How long a failed program's last lines are waited for. A daemon that it started may hold its output open for ever.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The time that a program may take.
+pub(super) struct Limit {
+    duration: Option<Duration>,
+    label: String,
+    code: ExitCode,
+}
+
+impl Limit {
+    pub(super) async fn apply<T, E: From<Failure>>(
+        self,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
+        let Some(duration) = self.duration else {
+            return work.await;
+        };
+        timeout(duration, work).await.unwrap_or_else(|_| {
+            let (label, seconds) = (self.label, duration.as_secs());
+            let message = format!("{label} was killed: it did not end within {seconds} s");
+            Err(Failure::new(self.code, message).into())
+        })
+    }
+}
+
+/// A running program. It is killed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    label: String,
+    code: ExitCode,
+    child: Child,
+    input: Option<Vec<u8>>,
+    quiet: bool,
+    lines: LastLines,
+    relays: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts the program, and returns it with its limit.
+    pub(super) fn start(mut program: Program, code: ExitCode) -> Result<(Self, Limit)> {
+        let label = program.label;
+        let mut child = program
+            .command
+            .spawn()
+            .or_fail(code, || format!("cannot start {label}"))?;
+        let stderr = child.stderr.take();
+        let limit = Limit {
+            duration: program.limit,
+            label: label.clone(),
+            code,
+        };
+        let mut running = Self {
+            label,
+            code,
+            child,
+            input: program.input,
+            quiet: program.quiet,
+            lines: LastLines::default(),
+            relays: Vec::new(),
+        };
+        running.relay(stderr);
+        Ok((running, limit))
+    }
+
+    /// Relays standard output into the log, as standard error always is.
+    pub(super) fn relay_stdout(&mut self) {
+        let stdout = self.child.stdout.take();
+        self.relay(stdout);
+    }
+
+    fn relay(&mut self, stream: Option<impl AsyncRead + Unpin + Send + 'static>) {
+        if let Some(stream) = stream {
+            let relay = relay(self.label.clone(), stream, self.lines.clone(), self.quiet);
+            self.relays.push(tokio::spawn(relay));
+        }
+    }
+
+    /// Writes the input and closes it. If the program ends early, its exit status and its last lines give the reason.
+    pub(super) async fn write_input(&mut self) {
+        if let (Some(mut stdin), Some(input)) = (self.child.stdin.take(), self.input.take()) {
+            stdin.write_all(&input).await.ok();
+        }
+    }
+
+    /// Writes the input, and returns the standard output.
+    pub(super) async fn answer(&mut self) -> Result<Vec<u8>> {
+        let mut output = Vec::new();
+        let stdout = self.child.stdout.take();
+        let reading = async {
+            match stdout {
+                Some(mut stdout) => stdout.read_to_end(&mut output).await,
+                None => Ok(0),
+            }
+        };
+        // A program answers while it reads: neither side may wait for the end of the other.
+        let ((), read) = tokio::join!(self.write_input(), reading);
+        read.or_fail(self.code, || format!("cannot read from {}", self.label))?;
+        Ok(output)
+    }
+
+    /// Writes all chunks to standard input. Returns `false` if the program did not read to their end.
+    pub(super) async fn write_chunks(
+        &mut self,
+        chunks: &mut mpsc::Receiver<Bytes>,
+        progress: &Progress,
+    ) -> bool {
+        let Some(mut stdin) = self.child.stdin.take() else {
+            return false;
+        };
+        enlarge(&stdin);
+        while let Some(chunk) = chunks.recv().await {
+            if stdin.write_all(&chunk).await.is_err() {
+                return false;
+            }
+            progress.touch();
+        }
+        true
+    }
+
+    /// Sends the standard output in chunks, and returns their number of bytes.
+    pub(super) async fn send_stdout(
+        &mut self,
+        chunks: &mpsc::Sender<Bytes>,
+        progress: &Progress,
+    ) -> std::result::Result<u64, Stop> {
+        let Some(mut stdout) = self.child.stdout.take() else {
+            return Ok(0);
+        };
+        enlarge(&stdout);
+        let mut sent = 0;
+        loop {
+            let chunk = self.chunk(&mut stdout).await?;
+            if chunk.is_empty() {
+                return Ok(sent);
+            }
+            sent += chunk.len() as u64;
+            progress.touch();
+            if chunks.send(chunk).await.is_err() {
+                return Err(Stop::Downstream);
+            }
+        }
+    }
+
+    /// Reads a full chunk, or what is left before the end.
+    async fn chunk(&self, stdout: &mut (impl AsyncRead + Unpin)) -> Result<Bytes> {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        while chunk.len() < CHUNK {
+            let read = stdout.read_buf(&mut chunk).await;
+            if read.or_fail(self.code, || format!("cannot read from {}", self.label))? == 0 {
+                break;
+            }
+        }
+        Ok(chunk.freeze())
+    }
+
+    /// Waits for the end of a program that stopped reading. That is a failure whatever its status.
+    pub(super) async fn ended_early(mut self) -> Result<()> {
+        let status = self.status().await?;
+        let what = "ended before it had read all of its input";
+        Err(self.failure(what, status).await)
+    }
+
+    /// Waits for the end, which must be a success.
+    pub(super) async fn end(mut self) -> Result<()> {
+        let status = self.status().await?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.failure("failed", status).await)
+    }
+
+    async fn status(&mut self) -> Result<ExitStatus> {
+        let waited = self.child.wait().await;
+        waited.or_fail(self.code, || format!("cannot wait for {}", self.label))
+    }
+
+    async fn failure(self, what: &str, status: ExitStatus) -> Failure {
+        let relays = async {
+            for relay in self.relays {
+                relay.await.ok();
+            }
+        };
+        timeout(LAST_LINES, relays).await.ok();
+        let lines = self.lines.text();
+        let lines = if lines.is_empty() {
+            "no output on stderr"
+        } else {
+            &lines
+        };
+        Failure::new(
+            self.code,
+            format!("{} {what} ({status}): {lines}", self.label),
+        )
+    }
+}
+
+/// Gives a pipe more capacity. If the user's pipes have used up their quota, it keeps the one that it has.
+fn enlarge(pipe: impl AsFd) {
+    rustix::pipe::fcntl_setpipe_size(pipe, PIPE).ok();
+}
+
+/// The last lines that a program printed.
+#[derive(Debug, Clone, Default)]
+struct LastLines(Arc<Mutex<VecDeque<String>>>);
+
+impl LastLines {
+    fn add(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect::<Vec<_>>().join(" | ")
+    }
+}
+
+/// Logs each line with the program's name, and keeps the last ones.
+async fn relay(program: String, stream: impl AsyncRead + Unpin, lines: LastLines, quiet: bool) {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut stream)
+            .take(KEPT_LINE)
+            .read_until(b'\n', &mut line)
+            .await;
+        // Unreadable output is no reason to fail: the exit status counts.
+        if !matches!(read, Ok(1..)) {
+            return;
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if quiet {
+            tracing::debug!(program, "{text}");
+        } else {
+            tracing::info!(program, "{text}");
+        }
+        lines.add(text);
+    }
+}

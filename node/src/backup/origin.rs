@@ -1,0 +1,63 @@
+//! Where the node's data came from. A backup needs this: only the application's current data may become a backup.
+
+use shared::command::{BackupCommand, Purpose};
+use shared::manifest::Lineage;
+use shared::report::ExitCode;
+use time::OffsetDateTime;
+
+use crate::agent::failure::{Failure, Result};
+use crate::agent::marker::Marker;
+use crate::context::Context;
+use crate::postgres::server::Server;
+
+/// Returns the marker that was written on this instance for this application. Without one, fails unless the node is being
+/// adopted.
+pub(super) fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
+    let application = &context.settings.application;
+    let marker = Marker::load(&context.root)?;
+    let marker = marker.filter(|marker| marker.is_of(application, &context.instance_id));
+    if marker.is_some() || purpose == Purpose::Adopt {
+        return Ok(marker);
+    }
+    Err(not_restored(context, ""))
+}
+
+/// Returns where the node's data came from. The marker does not count for another cluster than the one it names.
+pub(super) fn lineage(
+    context: &Context,
+    purpose: Purpose,
+    marker: Option<Marker>,
+    server: &Server,
+) -> Result<Lineage> {
+    let cluster = &server.system_identifier;
+    match marker.filter(|marker| &marker.system_identifier == cluster) {
+        Some(marker) => Ok(marker.lineage),
+        None if purpose == Purpose::Adopt => Ok(Lineage::Adopted),
+        None => Err(not_restored(
+            context,
+            &format!(" with the cluster {cluster}"),
+        )),
+    }
+}
+
+fn not_restored(context: &Context, cluster: &str) -> Failure {
+    let message = format!(
+        "refused to back up {}{cluster}: it has no valid restored marker for the application {}; replace the instance, or \
+         send the adopt event if it has the application's current data",
+        context.instance_id, context.settings.application
+    );
+    Failure::new(ExitCode::NotRestored, message)
+}
+
+/// Records that the node has the application's data. All of them must be in S3 by then.
+pub(super) fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<()> {
+    let marker = Marker {
+        application: context.settings.application.clone(),
+        instance_id: context.instance_id.clone(),
+        system_identifier: server.system_identifier.clone(),
+        lineage: Lineage::Adopted,
+        operation_id: command.operation_id.clone(),
+        time: OffsetDateTime::now_utc(),
+    };
+    marker.store(&context.root)
+}

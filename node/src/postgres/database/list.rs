@@ -1,0 +1,211 @@
+//! Lists the databases to back up, with their properties from the catalogs.
+//!
+//! Some columns of `pg_database` exist only in some versions. The query reads them through `row_to_json`, so that it works
+//! on every server from 9.4 on.
+
+use serde::Deserialize;
+use shared::report::ExitCode;
+
+use crate::agent::failure::{Failure, Result};
+use crate::postgres::client::{ADMIN_DATABASE, Postgres};
+use crate::postgres::database::properties::{
+    DatabaseProperties, Extension, Grant, LocaleProvider, SecurityLabel,
+};
+use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX};
+use crate::postgres::setting::Setting;
+use crate::settings::PostgresSettings;
+
+/// One database in the result of [`LIST`].
+#[derive(Deserialize)]
+struct Listed {
+    oid: u32,
+    catalog: CatalogRow,
+    encoding: String,
+    owner: String,
+    tablespace: String,
+    acl: Option<Vec<Grant>>,
+    settings: Vec<Setting>,
+    comment: Option<String>,
+    security_labels: Vec<SecurityLabel>,
+    size: u64,
+}
+
+/// The columns of `pg_database` that are used. Older servers do not have the optional ones.
+#[derive(Deserialize)]
+struct CatalogRow {
+    datname: String,
+    datcollate: String,
+    datctype: String,
+    datlocprovider: Option<String>,
+    datlocale: Option<String>,
+    daticulocale: Option<String>,
+    daticurules: Option<String>,
+    datconnlimit: i32,
+    datistemplate: bool,
+    datallowconn: bool,
+}
+
+/// The properties that only a session in the database itself can read: the result of [`INSIDE`].
+#[derive(Deserialize)]
+struct Inside {
+    extensions: Vec<Extension>,
+    tablespaces: Vec<String>,
+    own_objects: bool,
+}
+
+const LIST: &str = "
+SELECT coalesce(json_agg(row_to_json(listed)), '[]') FROM (
+  SELECT d.oid::text::bigint AS oid, row_to_json(d) AS catalog, pg_encoding_to_char(d.encoding) AS encoding,
+    pg_get_userbyid(d.datdba) AS owner, t.spcname AS tablespace,
+    CASE WHEN d.datacl IS NOT NULL THEN (
+      SELECT coalesce(json_agg(json_build_object('grantor', pg_get_userbyid(a.grantor),
+        'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,
+        'privilege', a.privilege_type, 'grantable', a.is_grantable)), '[]')
+      FROM aclexplode(d.datacl) a) END AS acl,
+    (SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'assignment', assignment)
+        ORDER BY r.rolname NULLS FIRST, position), '[]')
+      FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole,
+        unnest(s.setconfig) WITH ORDINALITY AS c(assignment, position)
+      WHERE s.setdatabase = d.oid) AS settings,
+    shobj_description(d.oid, 'pg_database') AS comment,
+    (SELECT coalesce(json_agg(json_build_object('provider', l.provider, 'label', l.label)
+        ORDER BY l.provider), '[]')
+      FROM pg_shseclabel l WHERE l.classoid = 'pg_database'::regclass AND l.objoid = d.oid) AS security_labels,
+    CASE WHEN d.datallowconn THEN pg_database_size(d.oid) ELSE 0 END AS size
+  FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+  WHERE d.datconnlimit <> -2
+  ORDER BY d.datname
+) listed";
+
+/// Objects that `initdb` creates have an oid below 16384.
+const INSIDE: &str = "
+SELECT json_build_object(
+  'extensions', (SELECT coalesce(json_agg(json_build_object('name', extname, 'version', extversion)
+      ORDER BY extname), '[]') FROM pg_extension),
+  'tablespaces', (SELECT coalesce(json_agg(spcname ORDER BY spcname), '[]') FROM pg_tablespace
+    WHERE oid IN (SELECT reltablespace FROM pg_class UNION SELECT dattablespace FROM pg_database
+      WHERE datname = current_database()) AND spcname <> 'pg_global'),
+  'own_objects', EXISTS (SELECT 1 FROM (
+      SELECT oid FROM pg_class UNION ALL SELECT oid FROM pg_proc UNION ALL SELECT oid FROM pg_type
+      UNION ALL SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+      UNION ALL SELECT oid FROM pg_extension UNION ALL SELECT oid FROM pg_default_acl
+      UNION ALL SELECT oid FROM pg_operator UNION ALL SELECT oid FROM pg_cast
+      UNION ALL SELECT oid FROM pg_language UNION ALL SELECT oid FROM pg_collation
+      UNION ALL SELECT oid FROM pg_largeobject_metadata) o WHERE oid >= 16384))";
+
+/// Returns the databases to back up: the configured ones, or else every database that allows connections. In the second
+/// case a template counts only if it has objects of its own, and the databases of a restore never count.
+pub(crate) async fn list(
+    postgres: &Postgres,
+    settings: &PostgresSettings,
+) -> Result<Vec<DatabaseProperties>> {
+    let code = ExitCode::Dump;
+    let listed: Vec<Listed> = postgres.query(ADMIN_DATABASE, LIST, code).await?;
+    if let Some(configured) = &settings.databases {
+        check_configured(configured, &listed)?;
+    }
+    let mut databases = Vec::new();
+    for one in listed {
+        let name = &one.catalog.datname;
+        let ours = name.starts_with(RESTORE_PREFIX) || name.starts_with(OLD_PREFIX);
+        let configured = settings.databases.as_ref().map(|all| all.contains(name));
+        let wanted = configured.unwrap_or(one.catalog.datallowconn && !ours);
+        if !wanted {
+            continue;
+        }
+        let inside: Inside = postgres.query(name, INSIDE, code).await?;
+        if configured.is_some() || !one.catalog.datistemplate || inside.own_objects {
+            databases.push(one.into_properties(inside));
+        }
+    }
+    Ok(databases)
+}
+
+/// Checks that every configured database exists and allows connections.
+fn check_configured(configured: &[String], listed: &[Listed]) -> Result<()> {
+    let usable = |name: &String| {
+        let found = listed.iter().find(|one| one.catalog.datname == *name);
+        found.is_some_and(|one| one.catalog.datallowconn)
+    };
+    let missing: Vec<&String> = configured.iter().filter(|name| !usable(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "[postgres] databases names {missing:?}, but the server has no such database or it refuses connections; create \
+         the database or correct the settings"
+    );
+    Err(Failure::new(ExitCode::Settings, message))
+}
+
+impl Listed {
+    fn into_properties(self, inside: Inside) -> DatabaseProperties {
+        let catalog = self.catalog;
+        DatabaseProperties {
+            name: catalog.datname,
+            oid: self.oid,
+            encoding: self.encoding,
+            collate: catalog.datcollate,
+            ctype: catalog.datctype,
+            provider: match catalog.datlocprovider.as_deref() {
+                Some("i") => LocaleProvider::Icu,
+                Some("b") => LocaleProvider::Builtin,
+                _ => LocaleProvider::Libc,
+            },
+            locale: catalog.datlocale.or(catalog.daticulocale),
+            icu_rules: catalog.daticurules,
+            owner: self.owner,
+            tablespace: self.tablespace,
+            connection_limit: catalog.datconnlimit,
+            is_template: catalog.datistemplate,
+            allow_connections: catalog.datallowconn,
+            acl: self.acl,
+            settings: self.settings,
+            comment: self.comment,
+            security_labels: self.security_labels,
+            size: self.size,
+            extensions: inside.extensions,
+            tablespaces: inside.tablespaces,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    #[tokio::test]
+    async fn only_the_applications_databases_are_backed_up() {
+        let mut cluster = Cluster::start();
+        for name in [
+            "app",
+            "rekindle__restore_0a1b2c3d_0",
+            "rekindle__old_0a1b2c3d_0",
+        ] {
+            let script = format!("CREATE DATABASE {name}");
+            cluster.sql("postgres", &script).await;
+        }
+        let names = async |cluster: &Cluster| {
+            let all = list(&cluster.postgres(), &cluster.settings).await;
+            all.map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&cluster).await.unwrap(), ["app", "postgres"]);
+
+        cluster.sql("template1", "CREATE TABLE own ()").await;
+        let with_template = ["app", "postgres", "template1"];
+        assert_eq!(names(&cluster).await.unwrap(), with_template);
+
+        cluster.settings.databases = Some(vec!["app".to_owned()]);
+        assert_eq!(names(&cluster).await.unwrap(), ["app"]);
+
+        cluster.settings.databases = Some(vec!["app".to_owned(), "ap".to_owned()]);
+        let failure = names(&cluster).await.unwrap_err();
+        assert_eq!(failure.code, ExitCode::Settings);
+        assert!(
+            failure
+                .chain()
+                .starts_with("[postgres] databases names [\"ap\"]")
+        );
+    }
+}
