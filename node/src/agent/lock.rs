@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use shared::budget;
-use shared::id::{BackupId, OperationId};
+use shared::id::OperationId;
 use shared::report::ExitCode;
 use tokio::time::{Instant, sleep};
 
@@ -35,7 +35,7 @@ pub(crate) enum WaitPolicy {
 impl WaitPolicy {
     /// Returns how long to wait for the holder. Another run of the same operation is always waited for: it has the report.
     fn limit(self, operation: &OperationId, holder: &Holder) -> Duration {
-        if holder.operation == operation.as_str() {
+        if holder.operation().as_ref() == Some(operation) {
             return budget::seconds(budget::RESTORE_EXECUTION);
         }
         match self {
@@ -69,7 +69,7 @@ impl Lock {
         let (started, mut preempted) = (Instant::now(), false);
         while !lock.try_lock()? {
             let holder = lock.holder()?;
-            if policy == WaitPolicy::Preempt && !preempted && holder.is_backup() {
+            if policy == WaitPolicy::Preempt && !preempted && holder.can_be_preempted() {
                 holder.preempt();
                 preempted = true;
             }
@@ -94,8 +94,13 @@ struct Holder {
 }
 
 impl Holder {
-    fn is_backup(&self) -> bool {
-        self.operation.parse::<BackupId>().is_ok()
+    /// Returns the holder's operation, or `None` before the holder has written it.
+    fn operation(&self) -> Option<OperationId> {
+        self.operation.parse().ok()
+    }
+
+    fn can_be_preempted(&self) -> bool {
+        self.operation().is_some_and(|one| one.can_be_preempted())
     }
 
     /// Asks the agent that runs the backup to end.
