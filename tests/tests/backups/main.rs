@@ -1,17 +1,22 @@
 //! Backups, end to end, with the shipped functions and the shipped agent: when one is started, when it is
 //! committed, and when it must not be.
 
-mod admission;
 mod damage;
 mod delivery;
+mod disk_use;
 mod failures;
+mod final_backups;
 mod inputs;
+mod marker;
+mod quarantine;
 mod requests;
+mod retention;
 mod schedule;
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::nodes::protected::Protected;
-use serde_json::Value;
+use serde_json::{Value, json};
+use shared::id::BackupId;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -36,6 +41,20 @@ fn tick(time: OffsetDateTime) -> Result<Value> {
 async fn ask(protected: &Protected, event: Value) -> Result<Value> {
     let function = protected.function("backup")?;
     Ok(protected.world.invoke(&function, event).await?)
+}
+
+/// Sends an operator's request about one backup to the backup function; returns its answer.
+async fn request(
+    protected: &Protected,
+    request: &str,
+    application: &str,
+    backup: &BackupId,
+) -> Result<Value> {
+    ask(
+        protected,
+        json!({"rekindle": request, "application": application, "backup_id": backup}),
+    )
+    .await
 }
 
 /// Returns the attempts at backups of an application, committed or not: `<backup id>/<run id>`.

@@ -16,19 +16,13 @@ use rekindle_tests::standin::s3::Fault;
 use rekindle_tests::standin::world::StandIn;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
-use shared::manifest::{Lineage, Manifest};
+use shared::manifest::Lineage;
 use shared::report::{Report, RestoreOutcome};
+
+use super::backed_up;
 
 const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const DUMP: &str = "postgres/1.dump.zst";
-
-/// A group with one backup, its node, and what the backup holds.
-async fn backed_up(application: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
-    let (protected, node) = Protected::one(application).await?;
-    let manifest = protected.back_up(application).await?;
-    let holding = spare::holding(&node).await?;
-    Ok((protected, node, manifest, holding))
-}
 
 fn assert_restored(found: &Holding, backed_up: &Holding) {
     assert!(

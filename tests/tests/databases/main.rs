@@ -249,9 +249,9 @@ async fn one_of_everything_comes_back_in_a_container_as_it_was() {
 }
 
 async fn one_of_everything(mut scene: Scene, tablespace: &str) {
-    scene.run(include_str!("awkward/cluster.sql")).await;
-    scene.run(include_str!("awkward/latin.sql")).await;
-    scene.run(include_str!("awkward/objects.sql")).await;
+    scene.run(include_str!("cluster.sql")).await;
+    scene.run(include_str!("latin.sql")).await;
+    scene.run(include_str!("objects.sql")).await;
     let broken = scene.node.cluster().unwrap().connect("line\nbreak").await;
     let script = "CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 5)";
     broken.unwrap().batch_execute(script).await.unwrap();

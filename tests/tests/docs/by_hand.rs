@@ -1,6 +1,5 @@
 //! README's restore without Rekindle, run as it is written.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,21 +10,19 @@ use rekindle_tests::nodes::registry::{CONFIGURATION, MAIN_DATABASE, NOTARY_DATAB
 use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use tokio::process::Command;
 
+use super::{project, read};
+
 const CHAPTER: &str = "## Restoring by hand, without Rekindle";
 
 /// Returns the shell lines of README's chapter.
 fn lines() -> Result<String> {
-    let readme = std::fs::read_to_string(project().join("README.md")).context("read README.md")?;
+    let readme = read("README.md")?;
     let (_, chapter) = readme
         .split_once(CHAPTER)
         .with_context(|| format!("README.md has no chapter {CHAPTER}"))?;
     let (_, block) = chapter.split_once("```sh\n").context("it has no lines")?;
     let (block, _) = block.split_once("```").context("its lines have no end")?;
     Ok(block.to_owned())
-}
-
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ use rekindle_tests::standin::s3::S3;
 use rekindle_tests::standin::s3::SECRET_KEY;
 use shared::checksum::digests;
 
-use crate::BUCKET;
+use super::BUCKET;
 
 pub(crate) struct World {
     pub(crate) s3: S3,

@@ -10,13 +10,7 @@ use rekindle_tests::standin::world::Binaries;
 use serde_json::Value;
 use shared::report::ExitCode;
 
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(project().join(path)).with_context(|| format!("read {path}"))
-}
+use super::{project, read};
 
 /// Runs `rekindle-node check` on a machine with this settings file; returns exit status and output.
 fn check(settings: &str) -> Result<(Option<i32>, String)> {

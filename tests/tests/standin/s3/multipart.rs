@@ -6,11 +6,8 @@ use aws_sdk_s3::types::ChecksumType;
 use aws_sdk_s3::types::CompletedPart;
 use shared::checksum::digests;
 
-use crate::BUCKET;
-use crate::MIB;
-use crate::world::bytes;
-use crate::world::code;
-use crate::world::world;
+use super::world::{bytes, code, world};
+use super::{BUCKET, MIB};
 
 #[tokio::test]
 async fn a_multipart_object_reports_the_checksum_of_all_its_bytes() {

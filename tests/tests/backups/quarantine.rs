@@ -13,7 +13,20 @@ use serde_json::{Value, json};
 use shared::id::BackupId;
 use shared::manifest::Lineage;
 
-use super::{is_same, newest, request};
+use super::{ask, request};
+
+/// Returns the first row of `list-backups`: the application's newest backup as an operator sees it.
+async fn newest(protected: &Protected, application: &str) -> Result<Value> {
+    let event = json!({"rekindle": "list-backups", "application": application, "limit": 1});
+    let answer = ask(protected, event).await?;
+    let newest = answer["backups"].get(0);
+    newest.cloned().with_context(|| format!("{answer}"))
+}
+
+/// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
+fn is_same(a: &Holding, b: &Holding) -> bool {
+    (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
+}
 
 /// Empties most of a node's tables, as a mistake or an attack does.
 async fn wipe(node: &Node) -> Result<()> {

@@ -10,18 +10,24 @@ use rekindle_tests::nodes::registry::{CONFIGURATION, MAIN_DATABASE};
 use rekindle_tests::nodes::spare;
 use rekindle_tests::nodes::spare::Holding;
 use rekindle_tests::wait::wait_for;
+use serde_json::{Value, json};
 use shared::command::Purpose;
 use shared::id::BackupId;
-use shared::manifest::{Lineage, Manifest};
+use shared::manifest::Lineage;
 
-use super::{is_same, request};
+use super::backed_up;
 
-/// An application with a backup that somebody will want back.
-async fn backed_up(application: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
-    let (protected, node) = Protected::one(application).await?;
-    let manifest = protected.back_up(application).await?;
-    let held = spare::holding(&node).await?;
-    Ok((protected, node, manifest, held))
+/// Sends the operator's request to restore a backup in place; returns the answer.
+async fn request(protected: &Protected, application: &str, backup: &BackupId) -> Result<Value> {
+    let event =
+        json!({"rekindle": "restore-backup", "application": application, "backup_id": backup});
+    let function = protected.function("backup")?;
+    Ok(protected.world.invoke(&function, event).await?)
+}
+
+/// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
+fn is_same(a: &Holding, b: &Holding) -> bool {
+    (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
 }
 
 /// Changes rows and files, as a mistake does that is noticed too late.
@@ -38,7 +44,7 @@ async fn spoil(node: &Node) -> Result<()> {
 }
 
 async fn choose(protected: &Protected, application: &str, backup: &BackupId) -> Result<()> {
-    let answer = request(protected, "restore-backup", application, backup).await?;
+    let answer = request(protected, application, backup).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 
-use crate::stage::{GROUP, PATIENCE, Stage};
+use super::stage::{GROUP, PATIENCE, Stage};
 
 /// The group, its instance, its hooks and its history are described as AWS describes them.
 #[tokio::test(flavor = "multi_thread")]

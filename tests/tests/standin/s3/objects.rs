@@ -14,12 +14,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::BUCKET;
-use crate::MIB;
-use crate::world::bytes;
-use crate::world::code;
-use crate::world::settings;
-use crate::world::world;
+use super::world::{bytes, code, settings, world};
+use super::{BUCKET, MIB};
 
 #[tokio::test]
 async fn nobody_overwrites() {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use crate::stage::{PATIENCE, Stage};
+use super::stage::{PATIENCE, Stage};
 
 /// Documents run on the node, step by step, and their ends are told apart as SSM tells them apart.
 #[tokio::test(flavor = "multi_thread")]
