@@ -56,9 +56,9 @@ async fn a_registry_in_containers_serves_what_was_pushed_before_it_is_in_service
         rows: 2_000,
         seed: 5,
     };
-    let outcome = containers::play(seed, 1, &|_| {}).await?;
-    assert!(outcome.is_faithful(), "{outcome:?}");
-    assert_eq!((outcome.images, outcome.pulled), (2, 4));
-    assert_eq!(outcome.saved_images.0, 1, "{outcome:?}");
+    let result = containers::play(seed, 1, &|_| {}).await?;
+    assert!(result.is_faithful(), "{result:?}");
+    assert_eq!((result.images, result.pulled), (2, 4));
+    assert_eq!(result.saved_images.0, 1, "{result:?}");
     Ok(())
 }
