@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use rekindle_tests::demo as story;
-use rekindle_tests::nodes::registry::Seed;
+use rekindle_tests::fixtures::registry::Seed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_story_loses_nothing_that_it_must_keep() -> Result<()> {

@@ -10,9 +10,9 @@ use clap::{Parser, ValueEnum};
 use rekindle_tests::demo as story;
 use rekindle_tests::demo::containers::ContainerOutcome;
 use rekindle_tests::demo::{Outcome, Replacement};
+use rekindle_tests::fixtures::registry::Seed;
 use rekindle_tests::interruption::interruption;
 use rekindle_tests::nodes::engine;
-use rekindle_tests::nodes::registry::Seed;
 use tracing_subscriber::EnvFilter;
 
 /// Backs a registry up, loses its node without warning, restores it before it is in service, and replaces it

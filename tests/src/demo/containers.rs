@@ -4,10 +4,10 @@
 use super::restore::between;
 use super::state::State;
 use super::*;
-use crate::nodes::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
+use crate::fixtures::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
 use crate::nodes::engine;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::bus::Mishap;
+use crate::standin::bus::DeliveryFault;
 
 /// Bytes of the images that are pushed: more than the 10 MiB that the registry uploads as one part.
 const IMAGE_BYTES: usize = 12 << 20;
@@ -44,14 +44,14 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
     say("the image of Postgres and the registry is made of Debian packages, where it is missing");
     let image = engine::image().await?;
     // No sweep prolongs a hook while a replacement is looked at, so hooks get time enough for a loaded machine.
-    let world = StandIn::builder().time_scale(10.0).drain(5.0);
-    let world = world.registration_delay(5.0).start().await?;
-    let load = Load::in_directory(&world.directory());
-    let application = Application::new(&world, APPLICATION, &image)?;
-    let client = Client::start(&world.directory().join("client"), &application).await?;
+    let standin = StandIn::builder().time_scale(10.0).drain(5.0);
+    let standin = standin.registration_delay(5.0).start().await?;
+    let load = Load::in_directory(&standin.directory());
+    let application = Application::new(&standin, APPLICATION, &image)?;
+    let client = Client::start(&standin.directory().join("client"), &application).await?;
     let mut scene = Scene {
         story: Story {
-            world,
+            standin,
             load,
             say,
             peak_memory_kib: 0,
@@ -99,7 +99,7 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
 }
 
 struct Scene<'a> {
-    /// Goes before the world, in whose directory it works.
+    /// Goes before the standin, in whose directory it works.
     client: Client,
     story: Story<'a>,
     application: Application,
@@ -111,8 +111,8 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// Fills the first node, and has two backups taken, with an image pushed before each.
     async fn begin(&mut self, seed: Seed) -> Result<(Arc<Node>, Manifest)> {
-        let world = &self.story.world;
-        world.create_group(self.application.group(world.bucket()))?;
+        let standin = &self.story.standin;
+        standin.create_group(self.application.group(standin.bucket()))?;
         let node = self.in_service(None).await?;
         let cluster = node.cluster()?;
         registry::create(&cluster.connect(MAIN_DATABASE).await?, seed).await?;
@@ -149,15 +149,15 @@ impl Scene<'_> {
 
     /// Waits until another node than `not` is in service; the minute sweep fires meanwhile.
     async fn in_service(&self, not: Option<&Node>) -> Result<Arc<Node>> {
-        let world = &self.story.world;
+        let standin = &self.story.standin;
         let sweeps = async {
             loop {
-                tokio::time::sleep(world.clock().wait(60.0)).await;
-                world.sweep();
+                tokio::time::sleep(standin.clock().wait(60.0)).await;
+                standin.sweep();
             }
         };
         tokio::select! {
-            arrived = world.wait_until_in_service(APPLICATION, not.map(Node::id), PATIENCE) => arrived,
+            arrived = standin.wait_until_in_service(APPLICATION, not.map(Node::id), PATIENCE) => arrived,
             never = sweeps => never,
         }
     }
@@ -172,24 +172,24 @@ impl Scene<'_> {
         let before = State::read(node).await?;
         let backups = self.story.backups()?.len();
         // The replacement waits for what the restore function hears of this event, or finds at a sweep.
-        let bus = Arc::clone(self.story.world.bus());
+        let bus = Arc::clone(self.story.standin.bus());
         let document = self.restore_document()?;
         let restored = move |event: &serde_json::Value| {
             let detail = &event["detail"];
             detail["document-name"] == document.as_str() && detail["status"] == "Success"
         };
-        bus.mishap_where(restored, Mishap::Hold, usize::MAX);
+        bus.inject_where(restored, DeliveryFault::Hold, usize::MAX);
         let lost_at = OffsetDateTime::now_utc();
         if planned {
-            self.story.world.terminate(node.id()).await?;
+            self.story.standin.terminate(node.id()).await?;
         } else {
-            self.story.world.kill_instance(node.id()).await?;
+            self.story.standin.kill_instance(node.id()).await?;
         }
         let next = self.restored_node(node).await?;
         let served_at = OffsetDateTime::now_utc();
         self.look(&next, identity).await?;
         let looked_at = OffsetDateTime::now_utc();
-        bus.no_more_mishaps();
+        bus.clear_faults();
         bus.release();
         self.in_service(Some(node)).await?;
         let in_service_at = OffsetDateTime::now_utc();
@@ -238,9 +238,9 @@ impl Scene<'_> {
         loop {
             // Asked before the report is. A sweep after the restore's end would find it, and answer the hook: what is at
             // rest now and has no report then has not begun.
-            let members = self.story.world.group(APPLICATION);
+            let members = self.story.standin.group(APPLICATION);
             let ids: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
-            let at_rest = self.story.world.is_at_rest(&ids);
+            let at_rest = self.story.standin.is_at_rest(&ids);
             for member in &members {
                 if member.id == node.id() {
                     continue;
@@ -251,7 +251,7 @@ impl Scene<'_> {
                     member.id
                 );
                 if member.state == Lifecycle::PendingWait
-                    && let Ok(next) = self.story.world.node(&member.id)
+                    && let Ok(next) = self.story.standin.node(&member.id)
                     && self.story.restore_of(&next).await.is_ok()
                 {
                     return Ok(next);
@@ -263,7 +263,7 @@ impl Scene<'_> {
             );
             // The restore waits for a sweep where its predecessor still ends.
             if at_rest {
-                self.story.world.sweep();
+                self.story.standin.sweep();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -289,7 +289,7 @@ impl Scene<'_> {
                 self.noticed.push(format!("{container} does not run"));
             }
         }
-        let members = self.story.world.group(APPLICATION);
+        let members = self.story.standin.group(APPLICATION);
         let state = members
             .iter()
             .find(|one| one.id == node.id())
@@ -302,11 +302,11 @@ impl Scene<'_> {
     }
 
     fn restore_document(&self) -> Result<String> {
-        let world = &self.story.world;
-        let function = world
+        let standin = &self.story.standin;
+        let function = standin
             .functions()
             .find(|name| name.to_lowercase().contains("restore"));
-        let environment = function.and_then(|function| world.environment(function));
+        let environment = function.and_then(|function| standin.environment(function));
         environment
             .and_then(|environment| environment.get(shared::env::RESTORE_DOCUMENT))
             .cloned()

@@ -18,10 +18,10 @@ use time::OffsetDateTime;
 
 use self::restore::{Restore, between};
 use self::state::{State, gone_rows, lost_events};
+use crate::fixtures::registry;
+use crate::fixtures::registry::{Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::{Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
-use crate::standin::world::StandIn;
+use crate::standin::StandIn;
 use crate::wait::wait_for;
 
 /// The name of the group and of its application.
@@ -92,11 +92,11 @@ impl Outcome {
 
 /// Plays the story; `say` gets a line for each step.
 pub async fn play(seed: Seed, say: &dyn Fn(&str)) -> Result<Outcome> {
-    let mut world = StandIn::builder().start().await?;
-    world.run_schedules(Some(PATIENCE), None);
-    let load = Load::in_directory(&world.directory());
+    let mut standin = StandIn::builder().start().await?;
+    standin.run_schedules(Some(PATIENCE), None);
+    let load = Load::in_directory(&standin.directory());
     let mut story = Story {
-        world,
+        standin,
         load,
         say,
         peak_memory_kib: 0,
@@ -135,7 +135,7 @@ pub async fn play(seed: Seed, say: &dyn Fn(&str)) -> Result<Outcome> {
 }
 
 struct Story<'a> {
-    world: StandIn,
+    standin: StandIn,
     load: Load,
     say: &'a dyn Fn(&str),
     peak_memory_kib: u64,
@@ -143,12 +143,12 @@ struct Story<'a> {
 
 impl Story<'_> {
     async fn first_node(&self) -> Result<Arc<Node>> {
-        self.world.create_group(registry::protected_group(
+        self.standin.create_group(registry::protected_group(
             APPLICATION,
-            self.world.bucket(),
+            self.standin.bucket(),
             &self.load,
         ))?;
-        self.world
+        self.standin
             .wait_until_in_service(APPLICATION, None, PATIENCE)
             .await
     }
@@ -175,11 +175,11 @@ impl Story<'_> {
 
     /// Fires the schedule and waits for the commit.
     async fn backup(&mut self) -> Result<Manifest> {
-        let members = self.world.group(APPLICATION);
+        let members = self.standin.group(APPLICATION);
         let members: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
-        self.world.wait_until_at_rest(&members, PATIENCE).await?;
+        self.standin.wait_until_at_rest(&members, PATIENCE).await?;
         let before = self.backups()?.len();
-        self.world.tick();
+        self.standin.tick();
         let key = wait_for("another committed backup", PATIENCE, async || {
             let backups = self.backups().map_err(|error| format!("{error:#}"))?;
             if backups.len() > before {
@@ -203,23 +203,24 @@ impl Story<'_> {
     /// Returns the keys of the committed backups, oldest first.
     fn backups(&self) -> Result<Vec<String>> {
         let application: ApplicationName = APPLICATION.parse()?;
-        self.world
-            .s3()
-            .keys(self.world.bucket(), &Shelf::Committed.prefix(&application))
+        self.standin.s3().keys(
+            self.standin.bucket(),
+            &Shelf::Committed.prefix(&application),
+        )
     }
 
     fn manifest(&self, key: &str) -> Result<Manifest> {
         let id =
             layout::backup_of_manifest(key).with_context(|| format!("{key} is no manifest"))?;
-        let bytes = self.world.s3().read(self.world.bucket(), key)?;
+        let bytes = self.standin.s3().read(self.standin.bucket(), key)?;
         Ok(Manifest::parse(&bytes, &APPLICATION.parse()?, &id)?)
     }
 
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
         let lost_at = OffsetDateTime::now_utc();
-        self.world.kill_instance(node.id()).await?;
+        self.standin.kill_instance(node.id()).await?;
         let next = self
-            .world
+            .standin
             .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
@@ -259,9 +260,9 @@ impl Story<'_> {
         .await?;
         let backups = self.backups()?.len();
         let requested_at = OffsetDateTime::now_utc();
-        self.world.terminate(node.id()).await?;
+        self.standin.terminate(node.id()).await?;
         let next = self
-            .world
+            .standin
             .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
@@ -309,7 +310,7 @@ impl Story<'_> {
 
     /// Asks SSM for everything that a node has reported, and when it was asked for it, as an operator would.
     async fn reports_of(&mut self, node: &Node) -> Result<Vec<(Report, OffsetDateTime)>> {
-        let ssm = aws_sdk_ssm::Client::new(self.world.aws());
+        let ssm = aws_sdk_ssm::Client::new(self.standin.aws());
         let listed = ssm
             .list_command_invocations()
             .instance_id(node.id())
@@ -352,7 +353,7 @@ impl Story<'_> {
         });
         let (report, requested_at) =
             found.with_context(|| format!("{} reports no restore", node.id()))?;
-        let ssm = aws_sdk_ssm::Client::new(self.world.aws());
+        let ssm = aws_sdk_ssm::Client::new(self.standin.aws());
         let agents = ssm.describe_instance_information().send().await?;
         let agent = agents
             .instance_information_list()
