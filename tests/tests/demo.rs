@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use rekindle_tests::demo::process;
-use rekindle_tests::nodes::registry::Seed;
+use rekindle_tests::fixtures::registry::Seed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loss_and_a_planned_replacement_keep_everything_that_they_must_keep() -> Result<()> {

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use rekindle_tests::demo::{containers, process, table};
+use rekindle_tests::fixtures::registry::Seed;
 use rekindle_tests::interruption::interruption;
 use rekindle_tests::nodes::engine;
-use rekindle_tests::nodes::registry::Seed;
 use tracing_subscriber::EnvFilter;
 
 /// Backs up a registry, kills its node, and restores the replacement before it is in service; then replaces that one on

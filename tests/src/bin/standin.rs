@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use rekindle_tests::fixtures::registry;
+use rekindle_tests::fixtures::registry::Load;
 use rekindle_tests::interruption::interruption;
-use rekindle_tests::nodes::registry;
-use rekindle_tests::nodes::registry::Load;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
-use rekindle_tests::standin::world::{Binaries, StandIn};
+use rekindle_tests::standin::{Binaries, StandIn};
 use tracing_subscriber::EnvFilter;
 
 /// Runs a local stand-in for AWS with one protected group until Ctrl-C.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use crate::nodes::protected::Protected;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::lock::lock;
 use crate::standin::fault;
-use crate::standin::fault::{ApiCall, lock};
+use crate::standin::fault::ApiCall;
 use crate::standin::s3;
 use crate::standin::s3::Call;
 
@@ -48,9 +49,9 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 pub enum Act {
     /// S3 does this.
-    Storage(s3::Fault),
+    Storage(s3::S3Fault),
     /// Another service answers with this error.
-    Refusal(fault::Fault),
+    Refusal(fault::ApiError),
 }
 
 type Rule = Box<dyn FnMut(&Seen) -> Option<Act> + Send>;
@@ -68,17 +69,17 @@ struct Inner {
 
 impl Tap {
     /// Listens to everything that is asked of a stand-in.
-    pub fn on(protected: &Protected) -> Self {
+    pub fn on(protected: &ProtectedGroups) -> Self {
         let tap = Self::default();
         let (objects, calls) = (tap.clone(), tap.clone());
-        protected.world.s3().on_request(move |call| {
+        protected.standin.s3().on_request(move |call| {
             let seen = of_storage(call)?;
             match objects.hear(&seen)? {
                 Act::Storage(fault) => Some(fault),
                 Act::Refusal(_) => None,
             }
         });
-        protected.world.faults().on_call(move |call| {
+        protected.standin.faults().on_call(move |call| {
             calls.note_stranger(call);
             let caller = caller(&call.access_key)?;
             let seen = Seen {

@@ -13,14 +13,14 @@ use super::replacement::Replacement;
 use super::restore::between;
 use super::scenario::{APPLICATION, PATIENCE, Scenario};
 use super::state::State;
-use crate::nodes::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
+use crate::fixtures::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
+use crate::fixtures::registry;
+use crate::fixtures::registry::Seed;
 use crate::nodes::engine;
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::Seed;
+use crate::standin::StandIn;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::bus::Mishap;
-use crate::standin::world::StandIn;
+use crate::standin::bus::DeliveryFault;
 
 /// The size of each pushed image, in bytes: more than the 10 MiB that the registry uploads as one part.
 const IMAGE_BYTES: usize = 12 << 20;
@@ -192,7 +192,7 @@ impl<'a> ContainerDemo<'a> {
             let detail = &event["detail"];
             detail["document-name"] == document.as_str() && detail["status"] == "Success"
         };
-        bus.mishap_where(restored, Mishap::Hold, usize::MAX);
+        bus.inject_where(restored, DeliveryFault::Hold, usize::MAX);
         let lost_at = OffsetDateTime::now_utc();
         if planned {
             self.scenario.world.terminate(node.id()).await?;
@@ -203,7 +203,7 @@ impl<'a> ContainerDemo<'a> {
         let served_at = OffsetDateTime::now_utc();
         self.inspect(&next, identity).await?;
         let inspected_at = OffsetDateTime::now_utc();
-        bus.no_more_mishaps();
+        bus.clear_faults();
         bus.release();
         self.in_service(Some(node)).await?;
         let in_service_at = OffsetDateTime::now_utc();

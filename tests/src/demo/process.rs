@@ -10,10 +10,10 @@ use super::replacement::Replacement;
 use super::restore::between;
 use super::scenario::{APPLICATION, PATIENCE, Scenario};
 use super::state::{State, gone_rows, lost_events};
+use crate::fixtures::registry;
+use crate::fixtures::registry::{MAIN_DATABASE, Seed};
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::{MAIN_DATABASE, Seed};
-use crate::standin::world::StandIn;
+use crate::standin::StandIn;
 use crate::wait::wait_for;
 
 /// The number of events that the application must have written before its node is replaced on purpose.

@@ -10,10 +10,10 @@ use shared::report::{Report, RestoreOutcome, RestoreReport};
 use time::OffsetDateTime;
 
 use super::restore::Restore;
+use crate::fixtures::registry;
+use crate::fixtures::registry::{Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::{Load, MAIN_DATABASE, NOTARY_DATABASE, Seed};
-use crate::standin::world::StandIn;
+use crate::standin::StandIn;
 use crate::wait::wait_for;
 
 /// The name of the group and of its application.

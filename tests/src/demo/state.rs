@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 
+use crate::fixtures::registry;
+use crate::fixtures::registry::{Files, MAIN_DATABASE, NOTARY_DATABASE, Rows};
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::{Files, MAIN_DATABASE, NOTARY_DATABASE, Rows};
 
 /// The rows and files of a node.
 pub(super) struct State {

@@ -69,7 +69,7 @@ impl Engine {
                 Instant::now() < deadline,
                 "the Docker Engine in {} does not answer: {error:#}; {}",
                 directory.display(),
-                engine.last_words()
+                engine.log_tail()
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// Copies an image of this machine's engine, as a machine image would have brought it.
-    pub async fn give(&self, image: &str) -> Result<()> {
+    pub async fn load_image(&self, image: &str) -> Result<()> {
         let socket = self.directory.join("socket");
         let script = "docker save \"$0\" | DOCKER_HOST=\"unix://$1\" docker load --quiet";
         let mut command = Command::new("bash");
@@ -125,7 +125,7 @@ impl Engine {
         Ok(listed.lines().map(str::to_owned).collect())
     }
 
-    fn last_words(&self) -> String {
+    fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(3).collect();
         lines.join(" | ")
@@ -138,7 +138,7 @@ pub fn control_group(id: &str) -> String {
 }
 
 /// Lets go of what a dead engine has mounted below a directory, and of its control groups.
-pub fn let_go(directory: &Path, id: &str) -> Result<()> {
+pub fn clean_up(directory: &Path, id: &str) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
     let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     let below: Vec<&str> = mounts

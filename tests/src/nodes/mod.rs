@@ -1,9 +1,6 @@
-//! The machines that the stand-in boots, and the applications on them.
+//! The machines that the stand-in boots, and the programs on them: Postgres and a Docker Engine.
 
-pub mod containers;
 pub mod engine;
+pub mod imds;
 pub mod machine;
 pub mod postgres;
-pub mod protected;
-pub mod registry;
-pub mod spare;

@@ -8,16 +8,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::lock::lock;
 use crate::standin::autoscaling::envelope;
 use crate::standin::clock;
-use crate::standin::fault::lock;
 use crate::standin::lambda::Lambda;
 use crate::standin::pattern::Pattern;
 use crate::standin::template::{Rule, Template};
 
 /// What happens to an event in place of its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mishap {
+pub enum DeliveryFault {
     /// It is lost.
     Drop,
     /// It is delivered twice.
@@ -35,8 +35,8 @@ pub struct Record {
     pub at: OffsetDateTime,
     /// The event.
     pub event: Value,
-    /// The mishap, if there was one.
-    pub mishap: Option<Mishap>,
+    /// The fault, if there was one.
+    pub fault: Option<DeliveryFault>,
     /// The functions that its rules named.
     pub functions: Vec<String>,
 }
@@ -45,7 +45,7 @@ type Condition = Box<dyn Fn(&Value) -> bool + Send + Sync>;
 
 struct Planned {
     applies: Condition,
-    mishap: Mishap,
+    fault: DeliveryFault,
     times: usize,
 }
 
@@ -104,60 +104,60 @@ impl Bus {
         *lock(&self.lambda) = Some(lambda);
     }
 
-    /// Lets a mishap happen to the next `times` events of this detail type.
-    pub fn mishap(&self, detail_type: &str, mishap: Mishap, times: usize) {
+    /// Lets a fault happen to the next `times` events of this detail type.
+    pub fn inject(&self, detail_type: &str, fault: DeliveryFault, times: usize) {
         let detail_type = detail_type.to_owned();
-        self.mishap_where(
+        self.inject_where(
             move |event| event["detail-type"].as_str() == Some(&detail_type),
-            mishap,
+            fault,
             times,
         );
     }
 
-    /// Lets a mishap happen to the next `times` events for which `applies` holds.
-    pub fn mishap_where(
+    /// Lets a fault happen to the next `times` events for which `applies` holds.
+    pub fn inject_where(
         &self,
         applies: impl Fn(&Value) -> bool + Send + Sync + 'static,
-        mishap: Mishap,
+        fault: DeliveryFault,
         times: usize,
     ) {
         lock(&self.planned).push(Planned {
             applies: Box::new(applies),
-            mishap,
+            fault,
             times,
         });
     }
 
     /// Forgets all mishaps that have not happened.
-    pub fn no_more_mishaps(&self) {
+    pub fn clear_faults(&self) {
         lock(&self.planned).clear();
     }
 
     /// Sends an event to every function whose rules match it.
     pub fn put(self: &Arc<Self>, event: Value) {
         let functions = self.functions_for(&event);
-        let mishap = self.next_mishap(&event);
+        let fault = self.next_fault(&event);
         lock(&self.records).push(Record {
             at: clock::now(),
             event: event.clone(),
-            mishap,
+            fault,
             functions: functions.clone(),
         });
-        match mishap {
+        match fault {
             None => self.deliver(&functions, &event),
-            Some(Mishap::Drop) => {}
-            Some(Mishap::Duplicate) => {
+            Some(DeliveryFault::Drop) => {}
+            Some(DeliveryFault::Duplicate) => {
                 self.deliver(&functions, &event);
                 self.deliver(&functions, &event);
             }
-            Some(Mishap::Delay(wait)) => {
+            Some(DeliveryFault::Delay(wait)) => {
                 let bus = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(wait).await;
                     bus.deliver(&functions, &event);
                 });
             }
-            Some(Mishap::Hold) => lock(&self.held).push(event),
+            Some(DeliveryFault::Hold) => lock(&self.held).push(event),
         }
     }
 
@@ -234,13 +234,13 @@ impl Bus {
         functions
     }
 
-    fn next_mishap(&self, event: &Value) -> Option<Mishap> {
+    fn next_fault(&self, event: &Value) -> Option<DeliveryFault> {
         let mut planned = lock(&self.planned);
         let next = planned
             .iter_mut()
             .find(|planned| planned.times > 0 && (planned.applies)(event))?;
         next.times -= 1;
-        Some(next.mishap)
+        Some(next.fault)
     }
 
     fn deliver(&self, functions: &[String], event: &Value) {
@@ -297,17 +297,20 @@ Resources:
     #[test]
     fn a_mishap_happens_as_often_as_planned_to_what_it_is_planned_for() {
         let bus = bus();
-        bus.mishap("Ended", Mishap::Drop, 1);
-        bus.mishap_where(
+        bus.inject("Ended", DeliveryFault::Drop, 1);
+        bus.inject_where(
             |event| event["detail"]["status"] == "Failed",
-            Mishap::Hold,
+            DeliveryFault::Hold,
             1,
         );
         for status in ["Success", "Success", "Failed"] {
             bus.put(ended(status));
         }
-        let mishaps: Vec<_> = bus.records().iter().map(|record| record.mishap).collect();
-        assert_eq!(mishaps, [Some(Mishap::Drop), None, Some(Mishap::Hold)]);
+        let mishaps: Vec<_> = bus.records().iter().map(|record| record.fault).collect();
+        assert_eq!(
+            mishaps,
+            [Some(DeliveryFault::Drop), None, Some(DeliveryFault::Hold)]
+        );
         assert_eq!(lock(&bus.held).len(), 1);
         bus.release();
         assert!(lock(&bus.held).is_empty());

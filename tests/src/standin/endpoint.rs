@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::standin::autoscaling;
 use crate::standin::autoscaling::{ACCOUNT, AutoScaling};
-use crate::standin::fault::{Answer, ApiCall, Fault, PlannedFaults};
+use crate::standin::fault::{ApiCall, ApiError, ApiResult, PlannedFaults};
 use crate::standin::lambda::Lambda;
 use crate::standin::s3::S3;
 use crate::standin::ssm;
@@ -81,7 +81,7 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
         }
         other => {
             let message = format!("this stand-in has no service {other:?}");
-            json(Err(Fault::with_status(501, "NotImplemented", message)))
+            json(Err(ApiError::with_status(501, "NotImplemented", message)))
         }
     }
 }
@@ -116,7 +116,7 @@ fn operation(headers: &HeaderMap, body: &[u8]) -> String {
     action.map_or_else(String::new, |(_, value)| value.into_owned())
 }
 
-fn xml(answer: Answer<String>) -> Response {
+fn xml(answer: ApiResult<String>) -> Response {
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
         Err(fault) => (status(&fault), autoscaling::error_response(&fault)),
@@ -124,7 +124,7 @@ fn xml(answer: Answer<String>) -> Response {
     (status, [(header::CONTENT_TYPE, "text/xml")], body).into_response()
 }
 
-fn json(answer: Answer<Value>) -> Response {
+fn json(answer: ApiResult<Value>) -> Response {
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
         Err(fault) => (status(&fault), ssm::error_response(&fault)),
@@ -133,7 +133,7 @@ fn json(answer: Answer<Value>) -> Response {
     (status, kind, body.to_string()).into_response()
 }
 
-fn status(fault: &Fault) -> StatusCode {
+fn status(fault: &ApiError) -> StatusCode {
     StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
@@ -157,7 +157,7 @@ async fn invoke(
         .strip_prefix("/2015-03-31/functions/")
         .and_then(|rest| rest.strip_suffix("/invocations"));
     let Some(name) = name.filter(|_| method == Method::POST) else {
-        return json(Err(Fault::with_status(
+        return json(Err(ApiError::with_status(
             404,
             "ResourceNotFoundException",
             format!("{method} {path} is not an operation of this stand-in's Lambda"),
@@ -172,7 +172,10 @@ async fn invoke(
         Ok(payload) => payload,
         Err(error) => {
             let message = format!("Could not parse request body into json: {error}");
-            return json(Err(Fault::new("InvalidRequestContentException", message)));
+            return json(Err(ApiError::new(
+                "InvalidRequestContentException",
+                message,
+            )));
         }
     };
     let kind = headers.get("x-amz-invocation-type");

@@ -1,11 +1,13 @@
 //! An error as AWS answers it: a code, a message and an HTTP status.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
 
 /// An error answer of an AWS API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
     /// AWS's code, which SDKs match on.
@@ -14,7 +16,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl Fault {
+impl ApiError {
     /// Refuses a request with HTTP status 400.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::with_status(400, code, message)
@@ -46,13 +48,13 @@ impl Fault {
 }
 
 /// The result of one API operation.
-pub type Answer<T> = Result<T, Fault>;
+pub type ApiResult<T> = Result<T, ApiError>;
 
 /// An error that the next calls of an operation answer with, whatever they ask.
 #[derive(Debug, Clone)]
 struct Planned {
     operation: String,
-    fault: Fault,
+    fault: ApiError,
     times: usize,
 }
 
@@ -67,7 +69,7 @@ pub struct ApiCall {
     pub access_key: String,
 }
 
-type Hook = Arc<dyn Fn(&ApiCall) -> Option<Fault> + Send + Sync>;
+type Hook = Arc<dyn Fn(&ApiCall) -> Option<ApiError> + Send + Sync>;
 
 /// The errors that a test has planned, by operation.
 #[derive(Default)]
@@ -86,7 +88,7 @@ impl fmt::Debug for PlannedFaults {
 
 impl PlannedFaults {
     /// Lets the next `times` calls of `operation` (such as `SendCommand`) fail with `fault`.
-    pub fn plan(&self, operation: &str, fault: Fault, times: usize) {
+    pub fn plan(&self, operation: &str, fault: ApiError, times: usize) {
         lock(&self.planned).push(Planned {
             operation: operation.to_owned(),
             fault,
@@ -95,7 +97,7 @@ impl PlannedFaults {
     }
 
     /// Asks this hook before each call, whether it is to fail.
-    pub fn on_call(&self, hook: impl Fn(&ApiCall) -> Option<Fault> + Send + Sync + 'static) {
+    pub fn on_call(&self, hook: impl Fn(&ApiCall) -> Option<ApiError> + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }
 
@@ -105,7 +107,7 @@ impl PlannedFaults {
     }
 
     /// Asks the hook about a call.
-    pub(crate) fn ask(&self, call: &ApiCall) -> Answer<()> {
+    pub(crate) fn ask(&self, call: &ApiCall) -> ApiResult<()> {
         let hook = lock(&self.hook).clone();
         // Called without the lock, since it may well ask this stand-in for something.
         match hook.and_then(|hook| hook(call)) {
@@ -115,7 +117,7 @@ impl PlannedFaults {
     }
 
     /// Returns the error that this call is to answer with, if one is planned, and counts it.
-    pub fn take(&self, operation: &str) -> Answer<()> {
+    pub fn take(&self, operation: &str) -> ApiResult<()> {
         let mut planned = lock(&self.planned);
         let next = planned
             .iter_mut()
@@ -130,11 +132,6 @@ impl PlannedFaults {
     }
 }
 
-/// Locks state that stays meaningful when a thread panicked while holding it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +139,7 @@ mod tests {
     #[test]
     fn a_planned_fault_is_answered_as_often_as_planned() {
         let faults = PlannedFaults::default();
-        faults.plan("SendCommand", Fault::throttled("ssm"), 2);
+        faults.plan("SendCommand", ApiError::throttled("ssm"), 2);
         assert_eq!(faults.take("ListCommands"), Ok(()));
         assert_eq!(
             faults.take("SendCommand").unwrap_err().code,

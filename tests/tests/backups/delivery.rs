@@ -1,8 +1,8 @@
 //! Events are hints: lost, doubled and reordered ones change nothing about what is committed.
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::standin::bus::DeliveryFault;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -16,66 +16,66 @@ pub(crate) fn succeeded(event: &Value) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_event_is_made_good_by_the_next_tick_or_by_a_sweep() -> Result<()> {
-    let (protected, node) = Protected::one("lost").await?;
-    let bus = protected.world.bus();
+    let (protected, node) = ProtectedGroups::with_filled_group("lost").await?;
+    let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
-    bus.mishap_where(succeeded, Mishap::Drop, 1);
+    bus.inject_where(succeeded, DeliveryFault::Drop, 1);
     bus.tick(at);
-    protected.ended(&node, "backup", 0).await?;
-    protected.quiet().await?;
+    protected.wait_until_ended(&node, "backup", 0).await?;
+    protected.wait_until_idle().await?;
     assert!(protected.backups("lost")?.is_empty());
     let answer = ask(&protected, event("sweep.json")?).await?;
     assert_eq!(answer["caught_up"][0]["decision"], "committed", "{answer}");
     assert_eq!(protected.backups("lost")?.len(), 1);
 
-    bus.mishap_where(succeeded, Mishap::Drop, 1);
+    bus.inject_where(succeeded, DeliveryFault::Drop, 1);
     bus.tick(at + Duration::seconds(2));
-    protected.ended(&node, "backup", 1).await?;
-    protected.quiet().await?;
+    protected.wait_until_ended(&node, "backup", 1).await?;
+    protected.wait_until_idle().await?;
     assert_eq!(protected.backups("lost")?.len(), 1);
     let answer = ask(&protected, tick(at + Duration::seconds(4))?).await?;
     assert_eq!(answer["caught_up"][0]["decision"], "committed", "{answer}");
-    protected.committed("lost", 2).await?;
+    protected.wait_for_backup("lost", 2).await?;
     assert_eq!(attempts(&protected, "lost")?.len(), 3);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubled_and_reordered_events_commit_each_backup_once() -> Result<()> {
-    let (protected, node) = Protected::one("doubled").await?;
-    let bus = protected.world.bus();
+    let (protected, node) = ProtectedGroups::with_filled_group("doubled").await?;
+    let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
-    bus.mishap_where(succeeded, Mishap::Duplicate, 1);
+    bus.inject_where(succeeded, DeliveryFault::Duplicate, 1);
     bus.tick(at);
-    let first = protected.committed("doubled", 0).await?;
-    protected.quiet().await?;
+    let first = protected.wait_for_backup("doubled", 0).await?;
+    protected.wait_until_idle().await?;
 
     // The later backup's event comes before the earlier one's.
-    bus.mishap_where(succeeded, Mishap::Hold, 2);
+    bus.inject_where(succeeded, DeliveryFault::Hold, 2);
     for number in 1..=2 {
         bus.tick(at + Duration::seconds(2 * i64::from(number)));
         protected
-            .ended(&node, "backup", usize::try_from(number)?)
+            .wait_until_ended(&node, "backup", usize::try_from(number)?)
             .await?;
-        protected.quiet().await?;
+        protected.wait_until_idle().await?;
     }
     bus.release();
-    let last = protected.committed("doubled", 2).await?;
-    protected.quiet().await?;
+    let last = protected.wait_for_backup("doubled", 2).await?;
+    protected.wait_until_idle().await?;
     let backups = protected.backups("doubled")?;
     assert_eq!(backups.len(), 3);
     assert_eq!(protected.manifest("doubled", &backups[0])?, first);
     assert_eq!(last.index.backup_id, backups[2]);
 
     let commits = |decision: &str| {
-        let lines = protected.lines(0).into_iter();
+        let lines = protected.log_lines(0).into_iter();
         lines
             .filter(|line| line["fields"]["decision"] == decision)
             .count()
     };
     assert_eq!(commits("Commit"), 3);
-    assert!(protected.problems("doubled").is_empty());
+    assert!(protected.error_lines("doubled").is_empty());
     Ok(())
 }

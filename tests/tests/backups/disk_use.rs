@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::Protected;
 use time::{Duration, OffsetDateTime};
 
 /// What there is on a node's disk outside of Postgres.
@@ -48,19 +48,19 @@ async fn a_hundred_backups_leave_bounded_disk_use_on_the_node() -> Result<()> {
         files: 64,
         bytes: 64 * 2_048,
     };
-    let protected = Protected::start().await?;
-    let node = protected.empty("hundred").await?;
+    let protected = ProtectedGroups::start().await?;
+    let node = protected.create_empty("hundred").await?;
     // A backup is named after its tick's second; ticks of the last minutes are none too late.
     let first = OffsetDateTime::now_utc() - Duration::minutes(9);
     let mut measured = Vec::new();
     for number in 1..=100u32 {
         let at = first + Duration::seconds(5 * i64::from(number));
-        protected.world.bus().tick(at);
+        protected.standin.bus().tick(at);
         protected
-            .committed("hundred", usize::try_from(number)? - 1)
+            .wait_for_backup("hundred", usize::try_from(number)? - 1)
             .await?;
         if [20, 80, 100].contains(&number) {
-            protected.quiet().await?;
+            protected.wait_until_idle().await?;
             measured.push(usage_of(&node)?);
         }
     }

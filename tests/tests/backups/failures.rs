@@ -2,7 +2,7 @@
 //! the next one works once the cause is gone.
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::{Protected, change_settings};
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, change_settings};
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 use tokio::try_join;
@@ -11,16 +11,16 @@ use super::{ask, tick};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let (path, server, container, bucket, denied, settings) = try_join!(
-        protected.empty("path"),
-        protected.empty("server"),
-        protected.empty("container"),
-        protected.empty("bucket"),
-        protected.empty("denied"),
-        protected.empty("settings")
+        protected.create_empty("path"),
+        protected.create_empty("server"),
+        protected.create_empty("container"),
+        protected.create_empty("bucket"),
+        protected.create_empty("denied"),
+        protected.create_empty("settings")
     )?;
-    let world = &protected.world;
+    let standin = &protected.standin;
     let configured = path.root().join("var/local/dtr");
     let aside = path.root().join("var/local/aside");
     std::fs::rename(&configured, &aside)?;
@@ -33,10 +33,10 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
         cluster.port()
     );
     change_settings(&container, &host, "container = \"absent-container\"")?;
-    change_settings(&bucket, world.bucket(), "absent-bucket")?;
-    world
+    change_settings(&bucket, standin.bucket(), "absent-bucket")?;
+    standin
         .s3()
-        .deny("PutObject", world.bucket(), "backups/denied/");
+        .deny("PutObject", standin.bucket(), "backups/denied/");
     change_settings(&settings, "[configuration]", "[konfiguration]")?;
 
     let cases = [
@@ -62,12 +62,12 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
     let started = answer["started"].as_array().map(Vec::len);
     assert_eq!(started, Some(cases.len()), "{answer}");
     for (application, node, code, cause) in cases {
-        let ended = protected.ended(node, "backup", 0).await?;
+        let ended = protected.wait_until_ended(node, "backup", 0).await?;
         assert_eq!(
             (ended.status.as_str(), ended.code),
             ("Failed", i32::from(code.code())),
             "{application}: {ended:?} {:?}",
-            protected.problems(application)
+            protected.error_lines(application)
         );
         let Report::Failure(report) = Report::from_output(&ended.output)? else {
             anyhow::bail!("{application}: {}", ended.output);
@@ -84,7 +84,7 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
             "{application}: {}",
             ended.errors
         );
-        let message = protected.failure(application, code.word()).await?;
+        let message = protected.wait_for_failure(application, code.word()).await?;
         assert!(
             message.contains(cause) && message.contains(code.remedy()),
             "{application}: {message}"
@@ -96,13 +96,13 @@ async fn a_failed_backup_says_its_cause_and_remedy_and_the_next_one_works_again(
     std::fs::rename(&aside, &configured)?;
     server.cluster()?.start().await?;
     std::fs::write(container.root().join("etc/rekindle/node.toml"), original)?;
-    change_settings(&bucket, "absent-bucket", world.bucket())?;
-    world.s3().allow_all();
+    change_settings(&bucket, "absent-bucket", standin.bucket())?;
+    standin.s3().allow_all();
     change_settings(&settings, "[konfiguration]", "[configuration]")?;
-    protected.quiet().await?;
-    world.bus().tick(at + Duration::seconds(5));
+    protected.wait_until_idle().await?;
+    standin.bus().tick(at + Duration::seconds(5));
     for (application, ..) in cases {
-        protected.committed(application, 0).await?;
+        protected.wait_for_backup(application, 0).await?;
     }
     Ok(())
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::{MAIN_DATABASE, block_dumps};
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
 use rekindle_tests::standin::autoscaling::Lifecycle;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::command::Purpose;
@@ -19,14 +19,16 @@ use tokio::try_join;
 const TERMINATE: &str = "EC2 Instance-terminate Lifecycle Action";
 
 /// Terminates the node and waits for its replacement.
-async fn replace(protected: &Protected, node: &Node) -> Result<Arc<Node>> {
-    protected.world.terminate(node.id()).await?;
-    protected.in_service(node.group(), Some(node)).await
+async fn replace(protected: &ProtectedGroups, node: &Node) -> Result<Arc<Node>> {
+    protected.standin.terminate(node.id()).await?;
+    protected
+        .wait_until_in_service(node.group(), Some(node))
+        .await
 }
 
 /// Returns the backup that the node says it was restored from.
-async fn source(protected: &Protected, node: &Node) -> Result<BackupId> {
-    match protected.restored(node).await?.outcome {
+async fn source(protected: &ProtectedGroups, node: &Node) -> Result<BackupId> {
+    match protected.restore_report(node).await?.outcome {
         RestoreOutcome::Restored { backup_id, .. } => Ok(backup_id),
         other => anyhow::bail!("{} was not restored: {other:?}", node.id()),
     }
@@ -50,7 +52,7 @@ fn application(node: &Node) -> Result<String> {
 }
 
 /// Checks that the application's newest backup is a final one, and that the node was restored from exactly that.
-async fn restored_from_final(protected: &Protected, node: &Node) -> Result<()> {
+async fn restored_from_final(protected: &ProtectedGroups, node: &Node) -> Result<()> {
     let newest = protected.backups(node.group())?;
     let newest = newest.last().context("there is no backup")?;
     let manifest = protected.manifest(node.group(), newest)?;
@@ -61,11 +63,11 @@ async fn restored_from_final(protected: &Protected, node: &Node) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_replacement_under_load_loses_no_acknowledged_event() -> Result<()> {
-    let (protected, node) = Protected::one("load").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("load").await?;
     protected.back_up("load").await?;
     let load = protected.load("load")?;
     load.begin()?;
-    wait_for("events under load", PATIENCE, async || {
+    wait_for("events under load", WAIT_LIMIT, async || {
         let count = load
             .acknowledged()
             .map_err(|error| format!("{error:#}"))?
@@ -92,20 +94,23 @@ async fn a_planned_replacement_under_load_loses_no_acknowledged_event() -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_terminate_event_is_made_good_by_a_sweep() -> Result<()> {
-    let (protected, node) = Protected::one("lost").await?;
-    protected.world.bus().mishap(TERMINATE, Mishap::Drop, 1);
+    let (protected, node) = ProtectedGroups::with_filled_group("lost").await?;
+    protected
+        .standin
+        .bus()
+        .inject(TERMINATE, DeliveryFault::Drop, 1);
     let next = replace(&protected, &node).await?;
     restored_from_final(&protected, &next).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result<()> {
-    let (protected, node) = Protected::one("late").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("late").await?;
     let function = protected.function("backup")?;
     // Nobody terminates it.
     let running = application(&node)?;
     protected
-        .world
+        .standin
         .invoke(&function, terminate_event(&node)?)
         .await?;
     assert!(protected.invocations(&node, "backup").await?.is_empty());
@@ -114,17 +119,17 @@ async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result
 
     let late = terminate_event(&node)?;
     protected
-        .world
+        .standin
         .bus()
-        .mishap(TERMINATE, Mishap::Duplicate, 1);
+        .inject(TERMINATE, DeliveryFault::Duplicate, 1);
     let next = replace(&protected, &node).await?;
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
     assert_eq!(protected.backups("late")?.len(), 2);
     restored_from_final(&protected, &next).await?;
 
     // Long after, and while the next one serves.
     let running = application(&next)?;
-    protected.world.invoke(&function, late).await?;
+    protected.standin.invoke(&function, late).await?;
     assert!(protected.invocations(&next, "backup").await?.is_empty());
     assert_eq!(application(&next)?, running);
     protected.back_up("late").await?;
@@ -133,24 +138,37 @@ async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup() -> Result<()> {
-    let protected = Protected::with(Protected::builder().stale(60.0)).await?;
-    let (powerless, silent) = try_join!(protected.filled("powerless"), protected.filled("silent"))?;
+    let protected = ProtectedGroups::with(ProtectedGroups::builder().stale(60.0)).await?;
+    let (powerless, silent) = try_join!(
+        protected.create_filled("powerless"),
+        protected.create_filled("silent")
+    )?;
     let at = time::OffsetDateTime::now_utc();
-    protected.world.bus().tick(at);
+    protected.standin.bus().tick(at);
     let before = (
-        protected.committed("powerless", 0).await?.index.backup_id,
-        protected.committed("silent", 0).await?.index.backup_id,
+        protected
+            .wait_for_backup("powerless", 0)
+            .await?
+            .index
+            .backup_id,
+        protected
+            .wait_for_backup("silent", 0)
+            .await?
+            .index
+            .backup_id,
     );
 
     // SSM still calls this one online when its hook asks.
-    let next = protected.lose(&powerless).await?;
+    let next = protected.replace_lost(&powerless).await?;
     assert_eq!(source(&protected, &next).await?, before.0);
-    protected.failure("powerless", "NoFinalBackup").await?;
+    protected
+        .wait_for_failure("powerless", "NoFinalBackup")
+        .await?;
 
     // And this one is known to be lost.
     silent.stop_agent();
-    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
-    wait_for("the agent to be lost", PATIENCE, async || {
+    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
+    wait_for("the agent to be lost", WAIT_LIMIT, async || {
         let agents = ssm.describe_instance_information().send().await;
         let agents = agents.map_err(|error| error.to_string())?;
         let lost = agents.instance_information_list().iter().any(|agent| {
@@ -164,7 +182,9 @@ async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup
     .await?;
     let next = replace(&protected, &silent).await?;
     assert_eq!(source(&protected, &next).await?, before.1);
-    let message = protected.failure("silent", "NoFinalBackup").await?;
+    let message = protected
+        .wait_for_failure("silent", "NoFinalBackup")
+        .await?;
     assert!(
         message.contains("its SSM agent does not answer"),
         "{message}"
@@ -177,36 +197,39 @@ async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_never_restored_has_nothing_to_save() -> Result<()> {
-    let (protected, node) = Protected::one("fresh").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("fresh").await?;
     let before = protected.back_up("fresh").await?.index.backup_id;
     std::fs::remove_file(node.root().join("var/lib/rekindle/restored.json"))?;
     let next = replace(&protected, &node).await?;
     assert_eq!(protected.backups("fresh")?.len(), 1);
     assert_eq!(source(&protected, &next).await?, before);
-    assert!(protected.problems("fresh").is_empty());
+    assert!(protected.error_lines("fresh").is_empty());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() -> Result<()> {
-    let protected = Protected::start().await?;
-    let mut retaining = protected.description("kept")?;
+    let protected = ProtectedGroups::start().await?;
+    let mut retaining = protected.describe("kept")?;
     retaining.retain_on_abandon = true;
-    protected.world.create_group(retaining)?;
-    let (kept, gone) = try_join!(protected.in_service("kept", None), protected.empty("gone"))?;
-    protected.world.tick();
+    protected.standin.create_group(retaining)?;
+    let (kept, gone) = try_join!(
+        protected.wait_until_in_service("kept", None),
+        protected.create_empty("gone")
+    )?;
+    protected.standin.tick();
     let before = (
-        protected.committed("kept", 0).await?.index.backup_id,
-        protected.committed("gone", 0).await?.index.backup_id,
+        protected.wait_for_backup("kept", 0).await?.index.backup_id,
+        protected.wait_for_backup("gone", 0).await?.index.backup_id,
     );
-    let world = &protected.world;
+    let standin = &protected.standin;
     for application in ["kept", "gone"] {
         let prefix = format!("backups/{application}/");
-        world.s3().deny("PutObject", world.bucket(), &prefix);
+        standin.s3().deny("PutObject", standin.bucket(), &prefix);
     }
     let next = replace(&protected, &kept).await?;
     assert_eq!(source(&protected, &next).await?, before.0);
-    let retained = world.group("kept").into_iter();
+    let retained = standin.group("kept").into_iter();
     let state = retained
         .filter(|one| one.id == kept.id())
         .map(|one| one.state)
@@ -216,7 +239,7 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
     let next = replace(&protected, &gone).await?;
     assert_eq!(source(&protected, &next).await?, before.1);
     for application in ["kept", "gone"] {
-        let message = protected.failure(application, "Upload").await?;
+        let message = protected.wait_for_failure(application, "Upload").await?;
         assert!(message.contains("AccessDenied"), "{message}");
     }
     Ok(())
@@ -224,12 +247,12 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> Result<()> {
-    let (protected, node) = Protected::one("meets").await?;
-    let held_up = hold_up_dumps(&node).await?;
-    protected.world.tick();
-    protected.executing(&node, "backup", 1).await?;
-    protected.world.terminate(node.id()).await?;
-    let scheduled = protected.ended(&node, "backup", 0).await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("meets").await?;
+    let held_up = block_dumps(&node).await?;
+    protected.standin.tick();
+    protected.wait_until_executing(&node, "backup", 1).await?;
+    protected.standin.terminate(node.id()).await?;
+    let scheduled = protected.wait_until_ended(&node, "backup", 0).await?;
     assert_eq!(scheduled.code, i32::from(ExitCode::Busy.code()));
     assert!(
         scheduled.output.contains("gave way"),
@@ -237,13 +260,15 @@ async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> R
         scheduled.output
     );
     drop(held_up);
-    let next = protected.in_service("meets", Some(&node)).await?;
+    let next = protected
+        .wait_until_in_service("meets", Some(&node))
+        .await?;
     let purposes: Result<Vec<Purpose>> = protected
         .backups("meets")?
         .iter()
         .map(|backup| Ok(protected.manifest("meets", backup)?.index.purpose))
         .collect();
     assert_eq!(purposes?, [Purpose::Final]);
-    assert!(protected.problems("meets").is_empty());
+    assert!(protected.error_lines("meets").is_empty());
     restored_from_final(&protected, &next).await
 }

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::standin::world::Binaries;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::standin::Binaries;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::env;
@@ -41,7 +41,7 @@ async fn a_function_names_every_missing_variable_at_once_and_does_not_start() ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let mut no_instance = event("terminate.json")?;
     no_instance["detail"]
         .as_object_mut()
@@ -67,20 +67,20 @@ async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result
     ];
     let function = protected.function("backup")?;
     for (event, named) in &cases {
-        let answer = protected.world.invoke(&function, event.clone()).await;
+        let answer = protected.standin.invoke(&function, event.clone()).await;
         let Err(error) = answer else {
             anyhow::bail!("{event} was taken: {answer:?}");
         };
-        let said = protected.world.logs();
+        let said = protected.standin.logs();
         let last = said.iter().rev().take(8).map(|line| &line.line);
         let last: Vec<&String> = last.collect();
         assert_eq!(error.error_type, "Event", "{error}: {last:#?}");
         assert!(error.message.contains(named), "{error}");
     }
 
-    let lambda = protected.world.lambda();
+    let lambda = protected.standin.lambda();
     lambda.invoke_async(&function, cases[0].0.clone());
-    let letter = wait_for("a dead letter", PATIENCE, async || {
+    let letter = wait_for("a dead letter", WAIT_LIMIT, async || {
         Ok::<_, String>(lambda.dead_letters().into_iter().next())
     })
     .await?;

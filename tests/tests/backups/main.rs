@@ -14,7 +14,7 @@ mod retention;
 mod schedule;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use serde_json::{Value, json};
 use shared::id::BackupId;
 use time::OffsetDateTime;
@@ -38,14 +38,14 @@ fn tick(time: OffsetDateTime) -> Result<Value> {
 }
 
 /// Hands an event to the backup function and returns its answer.
-async fn ask(protected: &Protected, event: Value) -> Result<Value> {
+async fn ask(protected: &ProtectedGroups, event: Value) -> Result<Value> {
     let function = protected.function("backup")?;
-    Ok(protected.world.invoke(&function, event).await?)
+    Ok(protected.standin.invoke(&function, event).await?)
 }
 
 /// Sends an operator's request about one backup to the backup function; returns its answer.
 async fn request(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     request: &str,
     application: &str,
     backup: &BackupId,
@@ -59,13 +59,13 @@ async fn request(
 
 /// Returns the attempts at backups of an application, committed or not: `<backup id>/<run id>`.
 fn attempts(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     application: &str,
 ) -> Result<std::collections::BTreeSet<String>> {
-    let world = &protected.world;
-    let keys = world
+    let standin = &protected.standin;
+    let keys = standin
         .s3()
-        .keys(world.bucket(), &format!("backups/{application}/"))?;
+        .keys(standin.bucket(), &format!("backups/{application}/"))?;
     let attempt = |key: &String| {
         let parts: Vec<&str> = key.split('/').skip(3).take(2).collect();
         parts.join("/")

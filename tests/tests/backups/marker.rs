@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::Protected;
 use serde_json::{Value, json};
 use shared::command::Purpose;
 use shared::manifest::Lineage;
@@ -27,26 +27,26 @@ fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let (removed, instance, cluster, application) = try_join!(
-        protected.empty("removed"),
-        protected.empty("instance"),
-        protected.empty("cluster"),
-        protected.empty("application")
+        protected.create_empty("removed"),
+        protected.create_empty("instance"),
+        protected.create_empty("cluster"),
+        protected.create_empty("application")
     )?;
     std::fs::remove_file(marker(&removed))?;
     change_marker(&instance, "instance_id", "i-0123456789abcdef0")?;
     change_marker(&cluster, "system_identifier", "7000000000000000001")?;
     change_marker(&application, "application", "another")?;
 
-    protected.world.tick();
+    protected.standin.tick();
     for (name, node) in [
         ("removed", removed),
         ("instance", instance),
         ("cluster", cluster),
         ("application", application),
     ] {
-        let ended = protected.ended(&node, "backup", 0).await?;
+        let ended = protected.wait_until_ended(&node, "backup", 0).await?;
         assert_eq!(
             (ended.status.as_str(), ended.code),
             ("Failed", 13),
@@ -56,7 +56,7 @@ async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
             anyhow::bail!("{name}: {}", ended.output);
         };
         assert_eq!(report.exit_code, ExitCode::NotRestored);
-        let message = protected.failure(name, "NotRestored").await?;
+        let message = protected.wait_for_failure(name, "NotRestored").await?;
         assert!(
             message.contains(ExitCode::NotRestored.remedy()),
             "{message}"
@@ -68,7 +68,7 @@ async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said() -> Result<()> {
-    let (protected, node) = Protected::one("handmade").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("handmade").await?;
     std::fs::remove_file(marker(&node))?;
     let mut adopt = event("adopt.json")?;
     adopt["application"] = json!("handmade");
@@ -76,7 +76,7 @@ async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said()
     let answer = ask(&protected, adopt.clone()).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     assert_eq!(answer["instance_id"], node.id());
-    let manifest = protected.committed("handmade", 0).await?;
+    let manifest = protected.wait_for_backup("handmade", 0).await?;
     assert_eq!(manifest.index.purpose, Purpose::Adopt);
     assert_eq!(manifest.index.node.lineage, Lineage::Adopted);
     assert!(manifest.index.rows() > 0);
@@ -100,7 +100,7 @@ async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said()
     adopt["over_existing_backups"] = json!(true);
     let answer = ask(&protected, adopt).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
-    let manifest = protected.committed("handmade", 2).await?;
+    let manifest = protected.wait_for_backup("handmade", 2).await?;
     assert_eq!(manifest.index.purpose, Purpose::Adopt);
     Ok(())
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::{MAIN_DATABASE, NOTARY_DATABASE};
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::registry::{MAIN_DATABASE, NOTARY_DATABASE};
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Holding;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::bus::DeliveryFault;
 use serde_json::{Value, json};
 use shared::id::BackupId;
 use shared::manifest::Lineage;
@@ -16,7 +16,7 @@ use shared::manifest::Lineage;
 use super::{ask, request};
 
 /// Returns the first row of `list-backups`: the application's newest backup as an operator sees it.
-async fn newest(protected: &Protected, application: &str) -> Result<Value> {
+async fn newest(protected: &ProtectedGroups, application: &str) -> Result<Value> {
     let event = json!({"rekindle": "list-backups", "application": application, "limit": 1});
     let answer = ask(protected, event).await?;
     let newest = answer["backups"].get(0);
@@ -24,7 +24,7 @@ async fn newest(protected: &Protected, application: &str) -> Result<Value> {
 }
 
 /// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
-fn is_same(a: &Holding, b: &Holding) -> bool {
+fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
     (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
 }
 
@@ -47,21 +47,23 @@ async fn wipe(node: &Node) -> Result<()> {
 
 /// An application with a good backup, and a newer one that lost all rows and is kept aside.
 struct Wiped {
-    protected: Protected,
+    protected: ProtectedGroups,
     node: Arc<Node>,
     good: BackupId,
-    held: Holding,
+    held: DataSnapshot,
     aside: BackupId,
 }
 
 impl Wiped {
     async fn application(application: &str) -> Result<Self> {
-        let (protected, node) = Protected::one(application).await?;
+        let (protected, node) = ProtectedGroups::with_filled_group(application).await?;
         let good = protected.back_up(application).await?.index.backup_id;
-        let held = spare::holding(&node).await?;
+        let held = standalone::snapshot(&node).await?;
         wipe(&node).await?;
-        protected.world.tick();
-        let message = protected.failure(application, "QuarantinedLoss").await?;
+        protected.standin.tick();
+        let message = protected
+            .wait_for_failure(application, "QuarantinedLoss")
+            .await?;
         assert!(message.contains(good.as_str()), "{message}");
         assert_eq!(protected.backups(application)?, std::slice::from_ref(&good));
         let newest = newest(&protected, application).await?;
@@ -78,13 +80,13 @@ impl Wiped {
     }
 
     /// Loses the node, and returns what its replacement holds.
-    async fn after_its_loss(&self, application: &str) -> Result<Holding> {
-        self.protected.world.kill_instance(self.node.id()).await?;
+    async fn after_its_loss(&self, application: &str) -> Result<DataSnapshot> {
+        self.protected.standin.kill_instance(self.node.id()).await?;
         let node = self
             .protected
-            .in_service(application, Some(&self.node))
+            .wait_until_in_service(application, Some(&self.node))
             .await?;
-        spare::holding(&node).await
+        standalone::snapshot(&node).await
     }
 }
 
@@ -106,7 +108,7 @@ async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_acce
     );
     // The alarm stays until somebody has decided about what was kept aside.
     let alarms = || {
-        let lines = wiped.protected.lines(0);
+        let lines = wiped.protected.log_lines(0);
         lines
             .iter()
             .filter(|line| line["BackupsQuarantined"] == 1.0)
@@ -145,16 +147,21 @@ async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() ->
         wiped.protected.backups("meant")?,
         [wiped.good.clone(), wiped.aside.clone()]
     );
-    let world = &wiped.protected.world;
+    let standin = &wiped.protected.standin;
     assert!(
-        world
+        standin
             .s3()
-            .keys(world.bucket(), "quarantine/meant/")?
+            .keys(standin.bucket(), "quarantine/meant/")?
             .is_empty()
     );
-    assert!(world.s3().keys(world.bucket(), "pins/meant/")?.is_empty());
+    assert!(
+        standin
+            .s3()
+            .keys(standin.bucket(), "pins/meant/")?
+            .is_empty()
+    );
     let held = wiped.after_its_loss("meant").await?;
-    let rows = |held: &Holding| {
+    let rows = |held: &DataSnapshot| {
         held.databases[MAIN_DATABASE]
             .values()
             .map(Vec::len)
@@ -167,9 +174,9 @@ async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_aside() -> Result<()> {
-    let (protected, node) = Protected::one("late").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("late").await?;
     let first = protected.back_up("late").await?;
-    let held = spare::holding(&node).await?;
+    let held = standalone::snapshot(&node).await?;
     // The node's next backup is complete, and its event is still on its way when the node is lost.
     let succeeded = |event: &Value| {
         event["detail-type"] == "EC2 Command Invocation Status-change Notification"
@@ -179,26 +186,28 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
                 .is_some_and(|name| name.contains("backup"))
     };
     protected
-        .world
+        .standin
         .bus()
-        .mishap_where(succeeded, Mishap::Hold, 1);
+        .inject_where(succeeded, DeliveryFault::Hold, 1);
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     client
         .batch_execute("CREATE TABLE late AS SELECT 1 AS one")
         .await?;
     drop(client);
-    protected.world.tick();
-    protected.ended(&node, "backup", 1).await?;
-    protected.world.kill_instance(node.id()).await?;
+    protected.standin.tick();
+    protected.wait_until_ended(&node, "backup", 1).await?;
+    protected.standin.kill_instance(node.id()).await?;
     // Without a sweep, which would commit the backup as long as the node is a member.
     let arrival = protected
-        .world
-        .wait_until_in_service("late", Some(node.id()), PATIENCE);
+        .standin
+        .wait_until_in_service("late", Some(node.id()), WAIT_LIMIT);
     let successor = arrival.await?;
-    assert!(is_same(&spare::holding(&successor).await?, &held));
+    assert!(is_same(&standalone::snapshot(&successor).await?, &held));
 
-    protected.world.bus().release();
-    protected.failure("late", "QuarantinedSuperseded").await?;
+    protected.standin.bus().release();
+    protected
+        .wait_for_failure("late", "QuarantinedSuperseded")
+        .await?;
     let only = std::slice::from_ref(&first.index.backup_id);
     assert_eq!(protected.backups("late")?, only);
     // The successor goes on as the truth.
@@ -210,15 +219,17 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_had_to_pass_over_the_newest_backup_goes_on_as_the_truth() -> Result<()> {
-    let (protected, node) = Protected::one("fallen").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("fallen").await?;
     let older = protected.back_up("fallen").await?;
     let newest = protected.back_up("fallen").await?;
-    let world = &protected.world;
+    let standin = &protected.standin;
     let key = &newest.index.databases[0].key;
-    let length = world.s3().read(world.bucket(), key)?.len() as u64;
-    world.s3().flip(world.bucket(), key, length / 2)?;
-    world.kill_instance(node.id()).await?;
-    protected.in_service("fallen", Some(&node)).await?;
+    let length = standin.s3().read(standin.bucket(), key)?.len() as u64;
+    standin.s3().flip(standin.bucket(), key, length / 2)?;
+    standin.kill_instance(node.id()).await?;
+    protected
+        .wait_until_in_service("fallen", Some(&node))
+        .await?;
     let next = protected.back_up("fallen").await?;
     let lineage = Lineage::Restored {
         backup_id: older.index.backup_id,
@@ -226,9 +237,9 @@ async fn a_node_that_had_to_pass_over_the_newest_backup_goes_on_as_the_truth() -
     };
     assert_eq!(next.index.node.lineage, lineage);
     assert!(
-        world
+        standin
             .s3()
-            .keys(world.bucket(), "quarantine/fallen/")?
+            .keys(standin.bucket(), "quarantine/fallen/")?
             .is_empty()
     );
     Ok(())
@@ -236,7 +247,7 @@ async fn a_node_that_had_to_pass_over_the_newest_backup_goes_on_as_the_truth() -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_about_backups_that_are_not_there_are_refused() -> Result<()> {
-    let (protected, _node) = Protected::one("nothing").await?;
+    let (protected, _node) = ProtectedGroups::with_filled_group("nothing").await?;
     let unheard_of = "20200101T000000.000Z".parse()?;
     for one in [
         "accept-quarantined",
@@ -251,6 +262,6 @@ async fn requests_about_backups_that_are_not_there_are_refused() -> Result<()> {
     }
     let both = json!({"rekindle": "restore-backup", "application": "nothing"});
     let function = protected.function("backup")?;
-    assert!(protected.world.invoke(&function, both).await.is_err());
+    assert!(protected.standin.invoke(&function, both).await.is_err());
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What an operator asks for by hand.
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use serde_json::json;
 use shared::command::Purpose;
 use shared::layout;
@@ -10,7 +10,7 @@ use super::{ask, event};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
-    let (protected, node) = Protected::one("asked").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("asked").await?;
     let mut now = event("backup-now.json")?;
     now["application"] = json!("asked");
     let mut list = event("list-backups.json")?;
@@ -32,7 +32,7 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
             ),
             (&json!("requested"), &json!("asked"), &json!(node.id()))
         );
-        let manifest = protected.committed("asked", before).await?;
+        let manifest = protected.wait_for_backup("asked", before).await?;
         assert_eq!(manifest.index.purpose, Purpose::Manual);
         assert_eq!(answer["backup_id"], manifest.index.backup_id.as_str());
         assert_eq!(answer["command_id"], manifest.command_id.as_str());
@@ -41,8 +41,8 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
 
     // One that cannot be read hides none of the others.
     let damaged = layout::manifest(&"asked".parse()?, &committed[0].index.backup_id);
-    let world = &protected.world;
-    world.s3().replace(world.bucket(), &damaged, b"{}")?;
+    let standin = &protected.standin;
+    standin.s3().replace(standin.bucket(), &damaged, b"{}")?;
     let listed = ask(&protected, list.clone()).await?;
     let newest = &committed[2];
     assert_eq!(

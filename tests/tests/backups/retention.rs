@@ -1,8 +1,8 @@
 //! Old backups are taken away after a new one is committed, and only then.
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::spare;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::tampering;
 use rekindle_tests::wait::wait_for;
 use shared::id::BackupId;
 use shared::layout;
@@ -15,7 +15,7 @@ const APPLICATION: &str = "old";
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and_the_first_of_a_day()
 -> Result<()> {
-    let (protected, node) = Protected::one(APPLICATION).await?;
+    let (protected, node) = ProtectedGroups::with_filled_group(APPLICATION).await?;
     let genuine = protected.back_up(APPLICATION).await?;
     let now = OffsetDateTime::now_utc();
     let day = |days: i64| now - Duration::days(days);
@@ -29,7 +29,7 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     ids.extend((1..=10).map(|hours| now - Duration::hours(hours)));
     let ids: Vec<BackupId> = ids.into_iter().map(BackupId::at).collect();
     for id in &ids {
-        spare::age(&protected, &genuine, id)?;
+        tampering::copy_as(&protected, &genuine, id)?;
     }
     let pinned = &ids[7];
     let answer = request(&protected, "pin", APPLICATION, pinned).await?;
@@ -38,18 +38,18 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
 
     // A backup that fails takes nothing away.
     node.cluster()?.stop().await?;
-    protected.world.tick();
+    protected.standin.tick();
     protected
-        .failure(APPLICATION, "PostgresUnreachable")
+        .wait_for_failure(APPLICATION, "PostgresUnreachable")
         .await?;
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
     assert_eq!(protected.backups(APPLICATION)?, all);
     node.cluster()?.start().await?;
 
-    protected.world.tick();
+    protected.standin.tick();
     let expected = |id: &&BackupId| [&ids[1], &ids[3], &ids[5], &ids[6]].contains(id);
-    let world = &protected.world;
-    wait_for("the old backups to be taken away", PATIENCE, async || {
+    let standin = &protected.standin;
+    wait_for("the old backups to be taken away", WAIT_LIMIT, async || {
         let left = protected
             .backups(APPLICATION)
             .map_err(|error| format!("{error:#}"))?;
@@ -60,19 +60,19 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
         Ok(Some(()))
     })
     .await?;
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
     let left = protected.backups(APPLICATION)?;
     for id in &ids {
         let gone = expected(&id);
         assert_eq!(left.contains(id), !gone, "{id} {left:?}");
-        let objects = world
+        let objects = standin
             .s3()
-            .keys(world.bucket(), &layout::backup(&APPLICATION.parse()?, id))?;
+            .keys(standin.bucket(), &layout::backup(&APPLICATION.parse()?, id))?;
         assert_eq!(objects.is_empty(), gone, "{id} {objects:?}");
     }
     assert!(
         protected
-            .problems(APPLICATION)
+            .error_lines(APPLICATION)
             .iter()
             .all(|line| line["fields"]["kind"] != "Retention")
     );

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_ssm::types::ParameterType;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Holding;
-use rekindle_tests::standin::bus::Mishap;
-use rekindle_tests::standin::fault::Fault;
+use rekindle_tests::standin::bus::DeliveryFault;
+use rekindle_tests::standin::fault::ApiError;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 use shared::aws::breaker::{Breaker, Breakers};
@@ -24,18 +24,18 @@ const DAY: f64 = 86_400.0;
 
 /// A group of one application with one backup, and what the backup holds.
 struct Scene {
-    protected: Protected,
+    protected: ProtectedGroups,
     application: &'static str,
     node: Arc<Node>,
     manifest: Manifest,
-    holding: Holding,
+    holding: DataSnapshot,
 }
 
 impl Scene {
     async fn set(application: &'static str) -> Result<Self> {
-        let (protected, node) = Protected::one(application).await?;
+        let (protected, node) = ProtectedGroups::with_filled_group(application).await?;
         let manifest = protected.back_up(application).await?;
-        let holding = spare::holding(&node).await?;
+        let holding = standalone::snapshot(&node).await?;
         Ok(Self {
             protected,
             application,
@@ -53,14 +53,14 @@ impl Scene {
     }
 
     fn read_manifest(&self) -> Result<Vec<u8>> {
-        let world = &self.protected.world;
-        world.s3().read(world.bucket(), &self.manifest_key())
+        let standin = &self.protected.standin;
+        standin.s3().read(standin.bucket(), &self.manifest_key())
     }
 
     fn put_manifest(&self, bytes: &[u8]) -> Result<()> {
-        let world = &self.protected.world;
-        let bucket = world.bucket();
-        world.s3().replace(bucket, &self.manifest_key(), bytes)
+        let standin = &self.protected.standin;
+        let bucket = standin.bucket();
+        standin.s3().replace(bucket, &self.manifest_key(), bytes)
     }
 
     fn manifest_key(&self) -> String {
@@ -69,16 +69,16 @@ impl Scene {
     }
 
     async fn lose_node(&self) -> Result<()> {
-        self.protected.world.kill_instance(self.node.id()).await
+        self.protected.standin.kill_instance(self.node.id()).await
     }
 
     fn auto_scaling(&self) -> aws_sdk_autoscaling::Client {
-        aws_sdk_autoscaling::Client::new(self.protected.world.aws())
+        aws_sdk_autoscaling::Client::new(self.protected.standin.aws())
     }
 
     /// Tells whether the group's launches are suspended, and checks that nothing else is.
     async fn is_suspended(&self) -> Result<bool> {
-        let names = self.protected.suspended(self.application).await?;
+        let names = self.protected.suspended_processes(self.application).await?;
         assert!(names.iter().all(|it| it == "Launch"), "{names:?}");
         Ok(!names.is_empty())
     }
@@ -96,7 +96,7 @@ impl Scene {
     }
 
     async fn breakers(&self) -> Result<Option<Breakers>> {
-        let ssm = aws_sdk_ssm::Client::new(self.protected.world.aws());
+        let ssm = aws_sdk_ssm::Client::new(self.protected.standin.aws());
         let name = layout::breaker_parameter(&self.application.parse()?);
         let answer = match ssm.get_parameter().name(name).send().await {
             Ok(answer) => answer,
@@ -125,14 +125,16 @@ impl Scene {
 
     /// Lets the breaker have tripped so many minutes earlier, and with it everything before.
     async fn age(&self, minutes: u32) -> Result<()> {
-        self.protected.world.age(self.application, minutes.into());
+        self.protected
+            .standin
+            .backdate(self.application, minutes.into());
         let mut breakers = self.breakers().await?.context("no record")?;
         let breaker = breakers.groups.get_mut(self.application);
         let Some(Breaker::Open { tripped_at, .. }) = breaker else {
             anyhow::bail!("{breaker:?} is not open");
         };
         *tripped_at -= time::Duration::minutes(minutes.into());
-        let ssm = aws_sdk_ssm::Client::new(self.protected.world.aws());
+        let ssm = aws_sdk_ssm::Client::new(self.protected.standin.aws());
         ssm.put_parameter()
             .name(layout::breaker_parameter(&self.application.parse()?))
             .value(serde_json::to_string(&breakers)?)
@@ -147,16 +149,16 @@ impl Scene {
     async fn sweep(&self) -> Result<Value> {
         let function = self.protected.function("restore")?;
         let sweep = json!({"rekindle": "sweep"});
-        let answer = self.protected.world.invoke(&function, sweep).await;
+        let answer = self.protected.standin.invoke(&function, sweep).await;
         answer.map_err(|error| anyhow::anyhow!("{error}"))
     }
 
     /// Waits until the breaker has tripped so often, and the instance that tripped it is gone.
     async fn stopped(&self, trips: u32) -> Result<()> {
         let what = format!("the breaker to have tripped {trips} times");
-        let stopped = wait_for(&what, PATIENCE, async || {
+        let stopped = wait_for(&what, WAIT_LIMIT, async || {
             let found = async {
-                let group = self.protected.world.group(self.application);
+                let group = self.protected.standin.group(self.application);
                 let tripped = self.trips().await? == Some(trips) && self.is_suspended().await?;
                 anyhow::Ok((tripped && group.is_empty(), group))
             };
@@ -164,20 +166,23 @@ impl Scene {
                 Ok((true, _)) => Ok(Some(())),
                 Ok((false, group)) => Err(format!(
                     "{group:?} {:#?}",
-                    self.protected.problems(self.application)
+                    self.protected.error_lines(self.application)
                 )),
                 Err(error) => Err(format!("{error:#}")),
             }
         });
-        self.protected.sweeping(stopped).await?;
-        self.protected.quiet().await
+        self.protected.with_sweeps(stopped).await?;
+        self.protected.wait_until_idle().await
     }
 
     /// Waits for a node in service that has what the backup holds, and checks that this closed the breaker.
     async fn restored(&self) -> Result<()> {
         let lost = Some(&*self.node);
-        let node = self.protected.in_service(self.application, lost).await?;
-        let found = spare::holding(&node).await?;
+        let node = self
+            .protected
+            .wait_until_in_service(self.application, lost)
+            .await?;
+        let found = standalone::snapshot(&node).await?;
         assert!(
             found.databases == self.holding.databases,
             "the databases differ"
@@ -196,7 +201,7 @@ impl Scene {
     fn decided(&self, decision: &str) -> Vec<Value> {
         let lines = self
             .protected
-            .lines(0)
+            .log_lines(0)
             .into_iter()
             .map(|line| line["fields"].clone());
         lines
@@ -209,28 +214,30 @@ impl Scene {
 async fn what_can_only_fail_again_is_launched_once_and_then_when_the_operator_says_so() -> Result<()>
 {
     let scene = Scene::set("hopeless").await?;
-    let (protected, world) = (&scene.protected, &scene.protected.world);
+    let (protected, standin) = (&scene.protected, &scene.protected.standin);
     let manifest = scene.spoil()?;
     scene.lose_node().await?;
     scene.stopped(1).await?;
-    protected.failure("hopeless", "NoReadableManifest").await?;
+    protected
+        .wait_for_failure("hopeless", "NoReadableManifest")
+        .await?;
     assert_eq!(scene.decided("trip-breaker")[0]["failures"], 1);
     let measured =
         |line: &Value| line["LaunchesSuspended"] == 1.0 && line["Application"] == "hopeless";
     assert!(
-        protected.lines(0).iter().any(measured),
+        protected.log_lines(0).iter().any(measured),
         "the alarm's metric"
     );
 
     // Neither time, nor sweeps, nor events that come once more, in another order, launch anything.
     let before = scene.breaker().await?;
-    for record in world.bus().records().iter().rev() {
-        world.bus().put(record.event.clone());
-        world.bus().put(record.event.clone());
+    for record in standin.bus().records().iter().rev() {
+        standin.bus().put(record.event.clone());
+        standin.bus().put(record.event.clone());
     }
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
     for days in [1.0, 7.0, 40.0] {
-        world.leap(days * DAY);
+        standin.advance_by(days * DAY);
         assert_eq!(scene.sweep().await?, json!([]));
     }
     assert_eq!(scene.launches().await?, 2);
@@ -257,11 +264,14 @@ async fn what_can_only_fail_again_is_launched_once_and_then_when_the_operator_sa
 async fn bad_luck_stops_launches_at_the_third_time_and_a_trial_after_the_wait_ends_it() -> Result<()>
 {
     let scene = Scene::set("unlucky").await?;
-    let world = &scene.protected.world;
-    world.s3().deny("GetObject", world.bucket(), "backups/");
+    let standin = &scene.protected.standin;
+    standin.s3().deny("GetObject", standin.bucket(), "backups/");
     scene.lose_node().await?;
     scene.stopped(1).await?;
-    scene.protected.failure("unlucky", "Download").await?;
+    scene
+        .protected
+        .wait_for_failure("unlucky", "Download")
+        .await?;
     assert_eq!(scene.launches().await?, 4);
     let relaunched = scene.decided("relaunch");
     assert!(
@@ -287,8 +297,10 @@ async fn bad_luck_stops_launches_at_the_third_time_and_a_trial_after_the_wait_en
     assert_eq!(scene.trips().await?, Some(2));
 
     // The cause goes away by itself. Events are lost, too.
-    world.s3().allow_all();
-    world.bus().mishap_where(|_| true, Mishap::Drop, usize::MAX);
+    standin.s3().allow_all();
+    standin
+        .bus()
+        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
     scene.age(1).await?;
     scene.sweep().await?;
     scene.restored().await?;
@@ -307,16 +319,16 @@ async fn what_somebody_else_suspended_stays_suspended() -> Result<()> {
         .scaling_processes("Launch");
     suspend.send().await?;
     scene.lose_node().await?;
-    let gone = wait_for("the node to be gone", PATIENCE, async || {
-        let group = protected.world.group("maintained");
+    let gone = wait_for("the node to be gone", WAIT_LIMIT, async || {
+        let group = protected.standin.group("maintained");
         if group.is_empty() {
             Ok(Some(()))
         } else {
             Err(format!("{group:?}"))
         }
     });
-    protected.sweeping(gone).await?;
-    protected.world.leap(DAY);
+    protected.with_sweeps(gone).await?;
+    protected.standin.advance_by(DAY);
     scene.sweep().await?;
     let answer = protected.resume("maintained").await?;
     assert_eq!(
@@ -330,27 +342,27 @@ async fn what_somebody_else_suspended_stays_suspended() -> Result<()> {
     // The instance that waits when launches are suspended fails for good: that is no suspension of Rekindle's either.
     let manifest = scene.spoil()?;
     protected
-        .world
+        .standin
         .bus()
-        .mishap_where(|_| true, Mishap::Hold, usize::MAX);
+        .inject_where(|_| true, DeliveryFault::Hold, usize::MAX);
     let resume = client
         .resume_processes()
         .auto_scaling_group_name("maintained")
         .scaling_processes("Launch");
     resume.send().await?;
     let waiting = rekindle_tests::standin::autoscaling::Lifecycle::PendingWait;
-    let world = &protected.world;
-    world
-        .wait_until("maintained", waiting, None, PATIENCE)
+    let standin = &protected.standin;
+    standin
+        .wait_until("maintained", waiting, None, WAIT_LIMIT)
         .await?;
     let suspend = client
         .suspend_processes()
         .auto_scaling_group_name("maintained")
         .scaling_processes("Launch");
     suspend.send().await?;
-    world.bus().no_more_mishaps();
+    standin.bus().clear_faults();
     protected
-        .sweeping(protected.failure("maintained", "NoReadableManifest"))
+        .with_sweeps(protected.wait_for_failure("maintained", "NoReadableManifest"))
         .await?;
     assert_eq!(scene.breaker().await?, None);
     scene.put_manifest(&manifest)?;
@@ -361,9 +373,9 @@ async fn what_somebody_else_suspended_stays_suspended() -> Result<()> {
         .scaling_processes("Launch");
     resume.send().await?;
     let node = protected
-        .in_service("maintained", Some(&*scene.node))
+        .wait_until_in_service("maintained", Some(&*scene.node))
         .await?;
-    assert!(spare::holding(&node).await?.databases == scene.holding.databases);
+    assert!(standalone::snapshot(&node).await?.databases == scene.holding.databases);
 
     let nobody = protected.resume("nobody").await?;
     assert_eq!(nobody["kind"], "Refused");
@@ -377,26 +389,31 @@ async fn a_suspension_that_aws_refuses_is_told_and_tried_again_and_leaves_no_hoo
 -> Result<()> {
     let scene = Scene::set("refused").await?;
     let protected = &scene.protected;
-    let faults = protected.world.faults();
+    let faults = protected.standin.faults();
     scene.spoil()?;
     // While it is throttled, nothing is launched: the instance waits. Of passes of four calls, up to three of them at
     // once, one is told at least.
-    faults.plan("SuspendProcesses", Fault::throttled("autoscaling"), 10);
+    faults.plan("SuspendProcesses", ApiError::throttled("autoscaling"), 10);
     scene.lose_node().await?;
     scene.stopped(1).await?;
     assert_eq!(scene.launches().await?, 2);
     let throttled = |line: &Value| line["Failures"] == 1 && line["Kind"] == "AwsUnavailable";
-    assert!(protected.lines(0).iter().any(throttled), "nobody was told");
+    assert!(
+        protected.log_lines(0).iter().any(throttled),
+        "nobody was told"
+    );
 
     // Where it is denied, waiting changes nothing: the instance is abandoned, loudly, and the next failure tries again.
-    let denied = Fault::with_status(
+    let denied = ApiError::with_status(
         403,
         "AccessDenied",
         "User is not authorized to perform this",
     );
     faults.plan("SuspendProcesses", denied, 1);
     protected.resume("refused").await?;
-    protected.failure("refused", "BreakerFailed").await?;
+    protected
+        .wait_for_failure("refused", "BreakerFailed")
+        .await?;
     scene.stopped(2).await?;
     assert_eq!(scene.launches().await?, 4);
     Ok(())

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::nodes::containers::{Application, POSTGRES};
+use rekindle_tests::fixtures::containers::{Application, POSTGRES};
+use rekindle_tests::fixtures::processes;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT, fill};
+use rekindle_tests::fixtures::registry;
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::engine;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected, fill};
-use rekindle_tests::nodes::registry;
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::standin::s3::Fault;
+use rekindle_tests::standin::s3::S3Fault;
 use rekindle_tests::wait::wait_for;
 
 use super::{skipped, spare_machine};
@@ -24,8 +25,8 @@ const SECRET: &str = "in-the-container-alone";
 const CLIENT: &str = "docker\nexec\n";
 
 /// Describes an application whose server asks every local session for a password.
-fn application(protected: &Protected, image: &str) -> Result<Application> {
-    let mut application = Application::new(&protected.world, APPLICATION, image)?;
+fn application(protected: &ProtectedGroups, image: &str) -> Result<Application> {
+    let mut application = Application::new(&protected.standin, APPLICATION, image)?;
     application.postgres_options =
         format!("--env AUTH_LOCAL=scram-sha-256 --env POSTGRES_PASSWORD={SECRET}");
     application.with_image = true;
@@ -41,12 +42,12 @@ async fn tools(node: &Node) -> Result<Vec<String>> {
 
 /// Kills the agent and its clients of the engine, as SSM does at the end of a command's time.
 async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
-    spare::kill(&spare::processes(node, &["rekindle-node", verb])?)?;
-    spare::kill(&spare::processes(node, &[CLIENT])?)?;
+    processes::kill(&processes::find(node, &["rekindle-node", verb])?)?;
+    processes::kill(&processes::find(node, &[CLIENT])?)?;
     wait_for(
         "the agent's end",
-        PATIENCE,
-        async || match spare::processes(node, &[CLIENT]) {
+        WAIT_LIMIT,
+        async || match processes::find(node, &[CLIENT]) {
             Ok(left) if left.is_empty() => Ok(Some(())),
             other => Err(format!("{other:?}")),
         },
@@ -55,13 +56,13 @@ async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
 }
 
 /// Fails unless nothing is left of an agent: no process, session, database, file, lock or upload.
-async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
+async fn assert_nothing_left(protected: &ProtectedGroups, node: &Node) -> Result<()> {
     ensure!(
         tools(node).await?.is_empty(),
         "tools are left in the container"
     );
     for words in [&[CLIENT][..], &["rekindle-node"]] {
-        let left = spare::processes(node, words)?;
+        let left = processes::find(node, words)?;
         ensure!(left.is_empty(), "{words:?}: {left:?}");
     }
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
@@ -70,7 +71,7 @@ async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
         UNION ALL SELECT gid FROM pg_prepared_xacts";
     let left = client.query(query, &[]).await?;
     ensure!(left.is_empty(), "{left:?}");
-    let beside = spare::holding(node).await?.beside;
+    let beside = standalone::snapshot(node).await?.beside;
     let strange: Vec<_> = beside
         .iter()
         .filter(|path| path.contains("rekindle-"))
@@ -109,7 +110,7 @@ async fn until_a_dump_waits(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect("template1").await?;
     let query = "SELECT query FROM pg_stat_activity
         WHERE application_name LIKE 'rekindle%' AND wait_event_type = 'Lock'";
-    wait_for("a dump to wait for a lock", PATIENCE, async || {
+    wait_for("a dump to wait for a lock", WAIT_LIMIT, async || {
         let found = client.query(query, &[]).await;
         let found = found.map_err(|error| error.to_string())?;
         Ok::<_, String>((!found.is_empty()).then_some(()))
@@ -119,7 +120,7 @@ async fn until_a_dump_waits(node: &Node) -> Result<()> {
 
 /// Waits until none of these processes is in the container any more.
 async fn until_ended(node: &Node, old: &[String]) -> Result<()> {
-    wait_for("the old tools' end", PATIENCE, async || {
+    wait_for("the old tools' end", WAIT_LIMIT, async || {
         let now = tools(node).await.map_err(|error| format!("{error:#}"))?;
         let left: Vec<_> = now.iter().filter(|one| old.contains(one)).collect();
         if left.is_empty() {
@@ -148,18 +149,18 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
         return Ok(());
     }
     let image = engine::image().await?;
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let application = application(&protected, &image)?;
     protected
-        .world
-        .create_group(application.group(protected.world.bucket()))?;
-    let node = protected.in_service(APPLICATION, None).await?;
+        .standin
+        .create_group(application.group(protected.standin.bucket()))?;
+    let node = protected.wait_until_in_service(APPLICATION, None).await?;
     fill(&node).await?;
     add_slow_index(&node).await?;
 
     // A dump that waits for a lock outlives its agent.
-    let held_up = registry::hold_up_dumps(&node).await?;
-    protected.world.tick();
+    let held_up = registry::block_dumps(&node).await?;
+    protected.standin.tick();
     until_a_dump_waits(&node).await?;
     assert_no_argument_tells()?;
     kill_agent(&node, "backup").await?;
@@ -169,11 +170,13 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
         "the dump ended with its agent: this proves nothing"
     );
     let (before, backups) = (protected.invocations(&node, "backup").await?.len(), 0);
-    protected.ended(&node, "backup", before - 1).await?;
-    protected.world.tick();
+    protected
+        .wait_until_ended(&node, "backup", before - 1)
+        .await?;
+    protected.standin.tick();
     until_ended(&node, &old).await?;
     drop(held_up);
-    let manifest = protected.committed(APPLICATION, backups).await?;
+    let manifest = protected.wait_for_backup(APPLICATION, backups).await?;
     assert_nothing_left(&protected, &node).await?;
     assert_eq!(manifest.index.unsaved_images, Vec::<String>::new());
 
@@ -187,9 +190,9 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
             ensure!(!said.contains(SECRET), "{said}");
         }
     }
-    let bucket = protected.world.bucket();
-    for key in protected.world.s3().keys(bucket, "")? {
-        let bytes = protected.world.s3().read(bucket, &key)?;
+    let bucket = protected.standin.bucket();
+    for key in protected.standin.s3().keys(bucket, "")? {
+        let bytes = protected.standin.s3().read(bucket, &key)?;
         ensure!(
             !String::from_utf8_lossy(&bytes).contains(SECRET),
             "{key} tells it"
@@ -199,21 +202,21 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
 }
 
 async fn a_restore_is_killed(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     application: &Application,
     node: &Node,
     manifest: &shared::manifest::Manifest,
 ) -> Result<()> {
-    let holding = spare::holding(node).await?;
-    let spare = spare_machine(protected, application).await?;
-    let (node, operation) = (&spare.node, format!("launch-{}", spare.node.id()));
+    let holding = standalone::snapshot(node).await?;
+    let standalone = spare_machine(protected, application).await?;
+    let (node, operation) = (&standalone.node, format!("launch-{}", standalone.node.id()));
     node.cluster()?.start().await?;
     let engine = node.engine()?;
     engine.exec(POSTGRES, &["touch", "/tmp/slow"]).await?;
 
     let candidates = [manifest.candidate()];
-    let agent = spare.start_restore(&operation, &candidates)?;
-    wait_for("the index to be built", PATIENCE, async || {
+    let agent = standalone.start_restore(&operation, &candidates)?;
+    wait_for("the index to be built", WAIT_LIMIT, async || {
         let client = node.cluster().map_err(|error| error.to_string())?;
         let client = client.connect("template1").await;
         let client = client.map_err(|error| format!("{error:#}"))?;
@@ -227,7 +230,7 @@ async fn a_restore_is_killed(
     })
     .await?;
     kill_agent(node, "restore").await?;
-    let killed = spare::ended(agent).await?;
+    let killed = standalone::wait_for_exit(agent).await?;
     assert_eq!(killed.code, None, "{killed:?}");
     let old = tools(node).await?;
     ensure!(
@@ -235,10 +238,10 @@ async fn a_restore_is_killed(
         "pg_restore ended with its agent: this proves nothing"
     );
 
-    let again = spare.start_restore(&operation, &candidates)?;
+    let again = standalone.start_restore(&operation, &candidates)?;
     until_ended(node, &old).await?;
     engine.exec(POSTGRES, &["rm", "/tmp/slow"]).await?;
-    let again = spare::ended(again).await?;
+    let again = standalone::wait_for_exit(again).await?;
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(
         again
@@ -246,7 +249,7 @@ async fn a_restore_is_killed(
             .contains("ended what an earlier agent had left running")
     );
     assert!(!again.log.contains(SECRET));
-    let restored = spare::holding(node).await?;
+    let restored = standalone::snapshot(node).await?;
     ensure!(
         restored.databases == holding.databases,
         "the databases differ"
@@ -257,28 +260,28 @@ async fn a_restore_is_killed(
 
 /// Makes the container anew upon its volume, without any address: the agent knows it by its name alone.
 async fn the_container_is_made_anew(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     application: &Application,
     node: &Node,
 ) -> Result<()> {
     let engine = node.engine()?;
     let reached = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&reached);
-    protected.world.s3().on_request(move |call| {
+    protected.standin.s3().on_request(move |call| {
         let dump = call.operation.ends_with("PutObject") && call.key.ends_with("0.dump.zst");
         let first = dump && !seen.swap(true, Ordering::SeqCst);
-        first.then_some(Fault::Stall(std::time::Duration::from_secs(1)))
+        first.then_some(S3Fault::Stall(std::time::Duration::from_secs(1)))
     });
     let before = protected.invocations(node, "backup").await?.len();
-    protected.world.tick();
-    wait_for("a backup to be in its dump", PATIENCE, async || {
+    protected.standin.tick();
+    wait_for("a backup to be in its dump", WAIT_LIMIT, async || {
         Ok::<_, String>(reached.load(Ordering::SeqCst).then_some(()))
     })
     .await?;
     engine.run(&["rm", "--force", POSTGRES]).await?;
-    let failed = protected.ended(node, "backup", before).await?;
+    let failed = protected.wait_until_ended(node, "backup", before).await?;
     assert_ne!(failed.code, 0, "{failed:?}");
-    protected.world.s3().clear_hook();
+    protected.standin.s3().clear_hook();
 
     let volume = format!("{POSTGRES}:/var/lib/postgresql/data");
     let password = format!("POSTGRES_PASSWORD={SECRET}");
@@ -299,7 +302,7 @@ async fn the_container_is_made_anew(
         "postgres",
     ];
     engine.run(&run).await?;
-    wait_for("Postgres in its new container", PATIENCE, async || {
+    wait_for("Postgres in its new container", WAIT_LIMIT, async || {
         let engine = node.engine().map_err(|error| error.to_string())?;
         let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
         asked

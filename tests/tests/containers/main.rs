@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use rekindle_tests::demo::containers;
-use rekindle_tests::nodes::containers::Application;
+use rekindle_tests::fixtures::containers::Application;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::registry::Seed;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::nodes::engine;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::registry::Seed;
-use rekindle_tests::nodes::spare::Spare;
 
 /// Tells whether there is no engine to test with.
 async fn skipped() -> Result<bool> {
@@ -32,11 +32,16 @@ async fn skipped() -> Result<bool> {
 
 /// Boots a machine of the application that no group knows. Its registry would serve where the group's own does, so its settings
 /// start none.
-async fn spare_machine(protected: &Protected, application: &Application) -> Result<Spare> {
-    let surroundings = protected.world.surroundings(&application.name)?;
+async fn spare_machine(
+    protected: &ProtectedGroups,
+    application: &Application,
+) -> Result<StandaloneNode> {
+    let surroundings = protected.standin.machine_settings(&application.name)?;
     let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
     let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
-    application.prepare(&node, protected.world.bucket()).await?;
+    application
+        .prepare(&node, protected.standin.bucket())
+        .await?;
     let settings = node.root().join("etc/rekindle/node.toml");
     let text = std::fs::read_to_string(&settings)?;
     let kept = text
@@ -44,7 +49,7 @@ async fn spare_machine(protected: &Protected, application: &Application) -> Resu
         .filter(|line| !line.starts_with("start =") && !line.starts_with("health ="));
     std::fs::write(&settings, kept.collect::<Vec<_>>().join("\n"))?;
     node.finish_boot()?;
-    Ok(Spare { node })
+    Ok(StandaloneNode { node })
 }
 
 #[tokio::test(flavor = "multi_thread")]

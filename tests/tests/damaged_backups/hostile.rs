@@ -1,8 +1,9 @@
 //! Archives of somebody who may write to the bucket, and would like to write elsewhere.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Spare;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::fixtures::tampering;
 use shared::layout;
 use shared::report::ExitCode;
 
@@ -31,9 +32,9 @@ async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_
 -> Result<()> {
     use tar::EntryType::{Directory, Link, Regular, Symlink};
     let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
-    let before = spare.holding().await?;
-    let root = spare.node.root();
+    let standalone = StandaloneNode::with_data(&scene.protected, APPLICATION).await?;
+    let before = standalone.snapshot().await?;
+    let root = standalone.node.root();
     let absolute = root.join("escaped");
     let (absolute, etc) = (
         absolute.display().to_string(),
@@ -65,17 +66,22 @@ async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_
         ),
     ];
     for (number, (case, bytes)) in cases.iter().enumerate() {
-        let forged = spare::forge(&scene.protected, &scene.newer, |_, parts| {
+        let forged = tampering::forge(&scene.protected, &scene.newer, |_, parts| {
             parts.insert(layout::CONFIGURATION.to_owned(), bytes.clone());
             Ok(())
         })?;
-        let answer = spare
+        let answer = standalone
             .restore(&format!("hostile-{number}"), &[forged.candidate()])
             .await?;
         assert_refused(&answer, ExitCode::Verification, "configuration", case)?;
-        assert_eq!(spare.holding().await?, before, "{case}: {}", answer.log);
-        let nodes = scene.protected.world.directory().join("nodes");
-        assert_eq!(spare::find(&nodes, "escaped")?, None, "{case}");
+        assert_eq!(
+            standalone.snapshot().await?,
+            before,
+            "{case}: {}",
+            answer.log
+        );
+        let nodes = scene.protected.standin.directory().join("nodes");
+        assert_eq!(standalone::find_file(&nodes, "escaped")?, None, "{case}");
     }
     Ok(())
 }

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::AgentOutput;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::{Answer, Holding};
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::layout;
@@ -27,25 +28,25 @@ const DUMP: &str = "postgres/0.dump.zst";
 
 /// A group with two backups that differ.
 struct Scene {
-    protected: Protected,
+    protected: ProtectedGroups,
     node: Arc<Node>,
     older: Manifest,
     /// What the node had when the older backup was taken.
-    then: Holding,
+    then: DataSnapshot,
     newer: Manifest,
-    now: Holding,
+    now: DataSnapshot,
 }
 
 impl Scene {
     async fn set() -> Result<Self> {
-        let (protected, node) = Protected::one(APPLICATION).await?;
+        let (protected, node) = ProtectedGroups::with_filled_group(APPLICATION).await?;
         let older = protected.back_up(APPLICATION).await?;
-        let then = spare::holding(&node).await?;
+        let then = standalone::snapshot(&node).await?;
         let main = node.cluster()?.connect(MAIN_DATABASE).await?;
         main.batch_execute("UPDATE registry.tag SET name = 'later ' || name")
             .await?;
         let newer = protected.back_up(APPLICATION).await?;
-        let now = spare::holding(&node).await?;
+        let now = standalone::snapshot(&node).await?;
         ensure!(then != now, "the two backups are to differ");
         Ok(Self {
             protected,
@@ -67,26 +68,26 @@ impl Scene {
     }
 
     fn bytes(&self, key: &str) -> Result<Vec<u8>> {
-        let world = &self.protected.world;
-        world.s3().read(world.bucket(), key)
+        let standin = &self.protected.standin;
+        standin.s3().read(standin.bucket(), key)
     }
 
     fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let world = &self.protected.world;
-        world.s3().replace(world.bucket(), key, bytes)
+        let standin = &self.protected.standin;
+        standin.s3().replace(standin.bucket(), key, bytes)
     }
 
     /// Inverts one byte in the middle of the newer backup's first dump.
     fn flip_in_dump(&self) -> Result<()> {
         let key = self.key(DUMP);
         let length = self.bytes(&key)?.len() as u64;
-        let world = &self.protected.world;
-        world.s3().flip(world.bucket(), &key, length / 2)
+        let standin = &self.protected.standin;
+        standin.s3().flip(standin.bucket(), &key, length / 2)
     }
 
     /// Loses the node, and waits for its restored replacement.
     async fn replace_node(&mut self) -> Result<()> {
-        self.node = self.protected.lose(&self.node).await?;
+        self.node = self.protected.replace_lost(&self.node).await?;
         Ok(())
     }
 
@@ -94,8 +95,8 @@ impl Scene {
     async fn told(&self, message: &str) -> Result<Value> {
         let what = format!("the line {message:?}");
         let id = self.newer.index.backup_id.to_string();
-        wait_for(&what, PATIENCE, async || {
-            let lines = self.protected.lines(0);
+        wait_for(&what, WAIT_LIMIT, async || {
+            let lines = self.protected.log_lines(0);
             let found = lines.iter().find(|line| {
                 let fields = &line["fields"];
                 fields["message"] == message
@@ -116,7 +117,7 @@ const SMALL: u64 = 1 << 20;
 
 fn save(scene: &Scene) -> Result<Saved> {
     let mut saved = Vec::new();
-    collect(&scene.protected.world.directory().join("s3"), &mut saved)?;
+    collect(&scene.protected.standin.directory().join("s3"), &mut saved)?;
     Ok(saved)
 }
 
@@ -142,7 +143,7 @@ fn put_back(saved: &Saved) -> Result<()> {
     Ok(())
 }
 
-fn assert_refused(answer: &Answer, code: ExitCode, word: &str, case: &str) -> Result<()> {
+fn assert_refused(answer: &AgentOutput, code: ExitCode, word: &str, case: &str) -> Result<()> {
     assert_eq!(answer.code, Some(code.code().into()), "{case}: {answer:?}");
     let Report::Failure(failure) = answer.report()? else {
         anyhow::bail!("{case}: no report of a failure: {answer:?}");

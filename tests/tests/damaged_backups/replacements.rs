@@ -1,7 +1,8 @@
 //! Damage as a whole group meets it.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::spare;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::tampering;
 use serde_json::Value;
 use shared::report::ExitCode;
 
@@ -22,7 +23,7 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     scene.flip_in_dump()?;
     scene.replace_node().await?;
     assert_eq!(
-        spare::holding(&scene.node).await?.databases,
+        standalone::snapshot(&scene.node).await?.databases,
         scene.then.databases
     );
     let skipped = scene
@@ -32,7 +33,7 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     assert_eq!(skipped["remedy"], ExitCode::Verification.remedy());
     let reason = skipped["reason"].as_str().unwrap_or_default();
     assert!(reason.contains(DUMP), "{skipped}");
-    let restored = scene.protected.lines(0).into_iter().find(|line| {
+    let restored = scene.protected.log_lines(0).into_iter().find(|line| {
         line["fields"]["message"] == "restored, and let into service"
             && line["fields"]["instance_id"] == scene.node.id()
     });
@@ -54,7 +55,7 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     for (case, bytes) in garbage {
         scene.put(&scene.manifest_key(), &bytes)?;
         scene.replace_node().await?;
-        let holding = spare::holding(&scene.node).await?;
+        let holding = standalone::snapshot(&scene.node).await?;
         assert_eq!(holding.databases, scene.then.databases, "{case}");
         let told = scene
             .told("a committed backup is not offered to the restore")
@@ -65,24 +66,31 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     }
 
     // A newer Rekindle's manifest is good, and only unreadable here: nothing older is put in its place.
-    spare::change_manifest(&scene.protected, &scene.newer, |json| {
+    tampering::change_manifest(&scene.protected, &scene.newer, |json| {
         json["schema_version"] = 2.into();
     })?;
-    scene.protected.world.kill_instance(scene.node.id()).await?;
-    scene.protected.failure(APPLICATION, "NewerSchema").await?;
+    scene
+        .protected
+        .standin
+        .kill_instance(scene.node.id())
+        .await?;
+    scene
+        .protected
+        .wait_for_failure(APPLICATION, "NewerSchema")
+        .await?;
 
     // No good backup at all. What failed for good is not launched again before the operator says so.
     scene.put(&scene.manifest_key(), &manifest)?;
     scene.flip_in_dump()?;
-    let world = &scene.protected.world;
+    let standin = &scene.protected.standin;
     let key = &scene.older.index.databases[0].key;
-    world.s3().truncate(world.bucket(), key, 10)?;
+    standin.s3().truncate(standin.bucket(), key, 10)?;
     scene.protected.resume(APPLICATION).await?;
     scene
         .protected
-        .failure(APPLICATION, "NoUsableBackup")
+        .wait_for_failure(APPLICATION, "NoUsableBackup")
         .await?;
-    let problems = scene.protected.problems(APPLICATION);
+    let problems = scene.protected.error_lines(APPLICATION);
     let line = problems
         .iter()
         .find(|line| line["fields"]["kind"] == "NoUsableBackup")
@@ -91,7 +99,7 @@ async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_
     assert!(reason.contains(&newer) && reason.contains(&older), "{line}");
     assert_eq!(line["fields"]["remedy"], ExitCode::NoUsableBackup.remedy());
     // Nobody was let into service since the last good restore.
-    let let_in = scene.protected.lines(0).into_iter().filter(|line| {
+    let let_in = scene.protected.log_lines(0).into_iter().filter(|line| {
         let message = line["fields"]["message"].as_str().unwrap_or_default();
         message == "restored, and let into service"
     });

@@ -1,8 +1,8 @@
 //! Backups that are good, and not for this node: nothing older is put in their place.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Spare;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::fixtures::tampering;
 use shared::command::Candidate;
 use shared::layout;
 use shared::report::ExitCode;
@@ -12,25 +12,25 @@ use super::{APPLICATION, Scene, assert_refused};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Result<()> {
     let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
-    let before = spare.holding().await?;
+    let standalone = StandaloneNode::with_data(&scene.protected, APPLICATION).await?;
+    let before = standalone.snapshot().await?;
     let (protected, newer) = (&scene.protected, &scene.newer);
 
-    let too_new = spare::forge(protected, newer, |index, _| {
+    let too_new = tampering::forge(protected, newer, |index, _| {
         index.versions.server = 990_001;
         Ok(())
     })?;
-    let extended = spare::forge(protected, newer, |_, parts| {
+    let extended = tampering::forge(protected, newer, |_, parts| {
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
-        spare::edit_contents(part, |contents| {
+        tampering::edit_contents(part, |contents| {
             contents["databases"][0]["properties"]["extensions"] = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
         })
     })?;
-    let huge = spare::forge(protected, newer, |index, _| {
+    let huge = tampering::forge(protected, newer, |index, _| {
         index.databases[0].database_bytes = 1 << 60;
         Ok(())
     })?;
-    let foreign = spare::forge(protected, newer, |index, _| {
+    let foreign = tampering::forge(protected, newer, |index, _| {
         index.application = "another".parse()?;
         Ok(())
     })?;
@@ -39,7 +39,7 @@ async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Resul
         index_sha256: foreign.index_object.sha256.clone(),
         ..newer.candidate()
     };
-    let from_the_future = spare::forge(protected, newer, |index, _| {
+    let from_the_future = tampering::forge(protected, newer, |index, _| {
         index.schema_version = 2;
         Ok(())
     })?;
@@ -68,17 +68,24 @@ async fn a_restore_that_cannot_fit_is_refused_before_anything_changes() -> Resul
         let older = (code != ExitCode::Verification).then(|| scene.older.candidate());
         let candidates: Vec<Candidate> = std::iter::once(candidate).chain(older).collect();
         let operation = format!("launch-{}", code.word());
-        let answer = spare.restore(&operation, &candidates).await?;
+        let answer = standalone.restore(&operation, &candidates).await?;
         assert_refused(&answer, code, word, code.word())?;
-        assert_eq!(spare.holding().await?, before, "{code}: {}", answer.log);
-        assert!(!spare.marker().exists(), "{code}");
+        assert_eq!(
+            standalone.snapshot().await?,
+            before,
+            "{code}: {}",
+            answer.log
+        );
+        assert!(!standalone.marker().exists(), "{code}");
     }
 
     // What the agent found is what the function's log and metric say, with the remedy.
-    spare::commit(protected, &huge)?;
-    protected.world.kill_instance(scene.node.id()).await?;
-    protected.failure(APPLICATION, "DiskTooSmall").await?;
-    let problems = protected.problems(APPLICATION);
+    tampering::commit(protected, &huge)?;
+    protected.standin.kill_instance(scene.node.id()).await?;
+    protected
+        .wait_for_failure(APPLICATION, "DiskTooSmall")
+        .await?;
+    let problems = protected.error_lines(APPLICATION);
     let line = problems
         .iter()
         .find(|line| line["fields"]["kind"] == "DiskTooSmall")

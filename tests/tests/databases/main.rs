@@ -14,10 +14,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use rekindle_tests::nodes::containers::{Application, POSTGRES};
+use rekindle_tests::fixtures::containers::{Application, POSTGRES};
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::registry;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::{engine, postgres, registry};
+use rekindle_tests::nodes::{engine, postgres};
 use shared::manifest::Manifest;
 
 /// The name of every group and its application.
@@ -25,21 +26,24 @@ const APPLICATION: &str = "awkward";
 
 /// A protected group with one node.
 struct Scene {
-    protected: Protected,
+    protected: ProtectedGroups,
     node: Arc<Node>,
 }
 
 impl Scene {
     /// Starts a group; `prepare` changes every machine, and what its settings say, before the agent starts.
     async fn start(prepare: fn(&Node)) -> Self {
-        let protected = Protected::start().await.unwrap();
+        let protected = ProtectedGroups::start().await.unwrap();
         let prepare = move |node: &Node| {
             prepare(node);
             Ok(())
         };
         protected.create_changed(APPLICATION, prepare).unwrap();
         Self {
-            node: protected.in_service(APPLICATION, None).await.unwrap(),
+            node: protected
+                .wait_until_in_service(APPLICATION, None)
+                .await
+                .unwrap(),
             protected,
         }
     }
@@ -52,14 +56,17 @@ impl Scene {
             return None;
         }
         let image = engine::image().await.unwrap();
-        let protected = Protected::start().await.unwrap();
-        let mut application = Application::new(&protected.world, APPLICATION, &image).unwrap();
+        let protected = ProtectedGroups::start().await.unwrap();
+        let mut application = Application::new(&protected.standin, APPLICATION, &image).unwrap();
         "--user postgres --env AUTH_LOCAL=peer".clone_into(&mut application.postgres_options);
         application.with_image = true;
-        let group = application.group(protected.world.bucket());
-        protected.world.create_group(group).unwrap();
+        let group = application.group(protected.standin.bucket());
+        protected.standin.create_group(group).unwrap();
         Some(Self {
-            node: protected.in_service(APPLICATION, None).await.unwrap(),
+            node: protected
+                .wait_until_in_service(APPLICATION, None)
+                .await
+                .unwrap(),
             protected,
         })
     }
@@ -69,7 +76,7 @@ impl Scene {
         let mut command = client(&self.node, "psql");
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
         command.env("PGCLIENTENCODING", "UTF8");
-        let path = self.protected.world.directory().join("script.sql");
+        let path = self.protected.standin.directory().join("script.sql");
         std::fs::write(&path, script).unwrap();
         command.stdin(std::fs::File::open(path).unwrap());
         let output = command.output().await.unwrap();
@@ -83,7 +90,7 @@ impl Scene {
 
     /// Takes the node's power, and waits for the replacement.
     async fn lose(&mut self) {
-        self.node = self.protected.lose(&self.node).await.unwrap();
+        self.node = self.protected.replace_lost(&self.node).await.unwrap();
     }
 }
 

@@ -3,10 +3,10 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::registry;
+use rekindle_tests::fixtures::registry::{CONFIGURATION, MAIN_DATABASE, NOTARY_DATABASE};
 use rekindle_tests::nodes::postgres::{Cluster, bin_directory};
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::registry;
-use rekindle_tests::nodes::registry::{CONFIGURATION, MAIN_DATABASE, NOTARY_DATABASE};
 use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use tokio::process::Command;
 
@@ -27,7 +27,7 @@ fn lines() -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
-    let (protected, node) = Protected::one("library").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("library").await?;
     protected.back_up("library").await?;
     let original = node.cluster()?.connect(MAIN_DATABASE).await?;
     let rows = registry::rows(&original).await?;
@@ -39,9 +39,9 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
     ensure!(rows != rows_now, "the second backup is to differ");
 
     let directory = tempfile::tempdir()?;
-    let cluster = Cluster::create(&protected.world.directory().join("by-hand")).await?;
+    let cluster = Cluster::create(&protected.standin.directory().join("by-hand")).await?;
     cluster.start().await?;
-    let world = &protected.world;
+    let standin = &protected.standin;
     let path = format!(
         "{}:{}:{}",
         project().join(".venv/bin").display(),
@@ -55,11 +55,11 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
         .envs([
             ("PATH", path.as_str()),
             ("HOME", "/nonexistent"),
-            ("AWS_ENDPOINT_URL", world.endpoint()),
-            ("AWS_REGION", world.region()),
+            ("AWS_ENDPOINT_URL", standin.endpoint()),
+            ("AWS_REGION", standin.region()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            ("BUCKET", world.bucket()),
+            ("BUCKET", standin.bucket()),
             ("APPLICATION", "library"),
             ("PGHOST", "127.0.0.1"),
             ("PGPORT", &cluster.port().to_string()),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::standin::world::Binaries;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::standin::Binaries;
 use serde_json::Value;
 use shared::report::ExitCode;
 
@@ -228,7 +228,7 @@ colour = "red"
 /// Each file is one situation; the function that the situation belongs to understands it, whatever it then finds.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_functions_understand_every_event() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let (backup, restore) = (
         protected.function("backup")?,
         protected.function("restore")?,
@@ -255,7 +255,7 @@ async fn the_shipped_functions_understand_every_event() -> Result<()> {
             _ => vec![&backup],
         };
         for function in functions {
-            let answer = protected.world.invoke(function, event.clone()).await;
+            let answer = protected.standin.invoke(function, event.clone()).await;
             if let Err(error) = answer {
                 assert_ne!(error.error_type, "Event", "{name}: {error}");
                 // No group is there to back up: that is an answer, not a misunderstanding.
@@ -267,7 +267,7 @@ async fn the_shipped_functions_understand_every_event() -> Result<()> {
     assert!(seen >= 18, "only {seen} events were tried");
 
     let nonsense = protected
-        .world
+        .standin
         .invoke(&backup, serde_json::json!({"rekindle": "dance"}))
         .await;
     assert_eq!(

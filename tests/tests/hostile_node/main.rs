@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::checksum::digests;
@@ -50,7 +50,7 @@ fn say(root: &Path, lie: &str) -> Result<()> {
 
 /// Two applications with a backup each; the node of one is not what it was.
 struct Scene {
-    protected: Protected,
+    protected: ProtectedGroups,
     node: Arc<Node>,
     own: Manifest,
     theirs: Manifest,
@@ -61,11 +61,11 @@ type Lie = fn(&Scene, &BackupId) -> Result<String>;
 
 impl Scene {
     async fn set() -> Result<Self> {
-        let (protected, node) = Protected::one(LIAR).await?;
-        protected.filled(VICTIM).await?;
-        protected.world.tick();
-        let own = protected.committed(LIAR, 0).await?;
-        let theirs = protected.committed(VICTIM, 0).await?;
+        let (protected, node) = ProtectedGroups::with_filled_group(LIAR).await?;
+        protected.create_filled(VICTIM).await?;
+        protected.standin.tick();
+        let own = protected.wait_for_backup(LIAR, 0).await?;
+        let theirs = protected.wait_for_backup(VICTIM, 0).await?;
         take_over(&node.root())?;
         Ok(Self {
             protected,
@@ -76,8 +76,8 @@ impl Scene {
     }
 
     fn put(&self, key: &str, bytes: &[u8]) -> Result<ObjectRecord> {
-        let world = &self.protected.world;
-        world.s3().replace(world.bucket(), key, bytes)?;
+        let standin = &self.protected.standin;
+        standin.s3().replace(standin.bucket(), key, bytes)?;
         let found = digests(bytes);
         Ok(ObjectRecord {
             key: key.to_owned(),
@@ -94,7 +94,7 @@ impl Scene {
         backup: &BackupId,
         change: impl FnOnce(&mut Index) -> Result<()>,
     ) -> Result<BackupReport> {
-        let world = &self.protected.world;
+        let standin = &self.protected.standin;
         let mut index = self.own.index.clone();
         index.backup_id = backup.clone();
         index.operation_id = backup.as_str().parse()?;
@@ -102,7 +102,7 @@ impl Scene {
         let old = layout::run_prefix(&index.application, &self.own.index.backup_id, &index.run_id);
         let new = layout::run_prefix(&index.application, backup, &index.run_id);
         for record in &mut index.objects {
-            let bytes = world.s3().read(world.bucket(), &record.key)?;
+            let bytes = standin.s3().read(standin.bucket(), &record.key)?;
             *record = self.put(&record.key.replace(&old, &new), &bytes)?;
         }
         for database in &mut index.databases {
@@ -129,15 +129,15 @@ impl Scene {
 
     /// Reads everything that no lie may change: the victim's objects and state, and every manifest.
     async fn untouchable(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let world = &self.protected.world;
+        let standin = &self.protected.standin;
         let mut all = BTreeMap::new();
         for prefix in ["backups/victim/", "manifests/"] {
-            for key in world.s3().keys(world.bucket(), prefix)? {
-                let bytes = world.s3().read(world.bucket(), &key)?;
+            for key in standin.s3().keys(standin.bucket(), prefix)? {
+                let bytes = standin.s3().read(standin.bucket(), &key)?;
                 all.insert(key, bytes);
             }
         }
-        let ssm = aws_sdk_ssm::Client::new(world.aws());
+        let ssm = aws_sdk_ssm::Client::new(standin.aws());
         for application in [LIAR, VICTIM] {
             let name = layout::state_parameter(&application.parse()?);
             let found = ssm.get_parameter().name(&name).send().await?;
@@ -151,7 +151,7 @@ impl Scene {
     async fn ask(&self) -> Result<BackupId> {
         let function = self.protected.function("backup")?;
         let request = json!({"rekindle": "backup-now", "application": LIAR});
-        let answer = self.protected.world.invoke(&function, request).await?;
+        let answer = self.protected.standin.invoke(&function, request).await?;
         let backup = answer["backup_id"].as_str();
         let backup = backup.with_context(|| format!("no backup was asked for: {answer}"))?;
         Ok(backup.parse()?)
@@ -161,7 +161,7 @@ impl Scene {
     async fn lied_to(&self, lie: Lie) -> Result<String> {
         let root = self.node.root();
         let (before, commands) = (
-            self.protected.problems(LIAR).len(),
+            self.protected.error_lines(LIAR).len(),
             self.protected
                 .invocations(&self.node, "backup")
                 .await?
@@ -169,17 +169,20 @@ impl Scene {
         );
         let backup = self.ask().await?;
         say(&root, &lie(self, &backup)?)?;
-        let ended = self.protected.ended(&self.node, "backup", commands).await?;
+        let ended = self
+            .protected
+            .wait_until_ended(&self.node, "backup", commands)
+            .await?;
         ensure!(ended.status == "Success", "{ended:?}");
-        let told = wait_for("an ERROR line about it", PATIENCE, async || {
-            let problems = self.protected.problems(LIAR);
+        let told = wait_for("an ERROR line about it", WAIT_LIMIT, async || {
+            let problems = self.protected.error_lines(LIAR);
             match problems.get(before) {
                 Some(problem) => Ok(Some(problem["fields"].clone())),
                 None => Err(format!("{problems:?}")),
             }
         });
         let told = told.await?;
-        self.protected.quiet().await?;
+        self.protected.wait_until_idle().await?;
         std::fs::remove_file(root.join("lie"))?;
         ensure!(told["kind"] == "Contract", "{told}");
         Ok(told["message"].as_str().unwrap_or_default().to_owned())
@@ -206,32 +209,32 @@ async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_application_
         );
     }
     // Nor does what looks for lost events take any of them.
-    scene.protected.world.sweep();
-    scene.protected.quiet().await?;
+    scene.protected.standin.sweep();
+    scene.protected.wait_until_idle().await?;
     assert!(scene.untouchable().await? == before);
-    let logs = scene.protected.world.logs();
+    let logs = scene.protected.standin.logs();
     let panic = logs.iter().find(|line| line.line.contains("panicked"));
     assert!(panic.is_none(), "{panic:?}");
 
     // It was the lies: the same answer without one is committed, and the node's own agent is still heard.
     let good = scene.ask().await?;
     say(&scene.node.root(), &line(scene.backup(&good, |_| Ok(()))?))?;
-    let manifest = scene.protected.committed(LIAR, 1).await?;
+    let manifest = scene.protected.wait_for_backup(LIAR, 1).await?;
     assert_eq!(manifest.index.backup_id, good);
     std::fs::remove_file(scene.node.root().join("usr/local/bin/mv"))?;
     let own = scene.ask().await?;
-    let manifest = scene.protected.committed(LIAR, 2).await?;
+    let manifest = scene.protected.wait_for_backup(LIAR, 2).await?;
     assert_eq!(manifest.index.backup_id, own);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_repeats_another_ones_restore_does_not_come_into_service() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     // Whether the machines that boot are taken over from their first moment, and what they say then.
     let hostile = Arc::new(AtomicBool::new(false));
-    let lie = protected.world.directory().join("lie");
-    let mut group = protected.description(LIAR)?;
+    let lie = protected.standin.directory().join("lie");
+    let mut group = protected.describe(LIAR)?;
     let (prepare, flag, said) = (
         Arc::clone(&group.user_data),
         Arc::clone(&hostile),
@@ -248,25 +251,25 @@ async fn a_node_that_repeats_another_ones_restore_does_not_come_into_service() -
         }
         .boxed()
     });
-    protected.world.create_group(group)?;
-    let first = protected.in_service(LIAR, None).await?;
-    rekindle_tests::nodes::protected::fill(&first).await?;
+    protected.standin.create_group(group)?;
+    let first = protected.wait_until_in_service(LIAR, None).await?;
+    rekindle_tests::fixtures::protected_groups::fill(&first).await?;
     protected.back_up(LIAR).await?;
-    let then = spare::holding(&first).await?;
+    let then = standalone::snapshot(&first).await?;
     let genuine = protected.invocations(&first, "restore").await?;
     let genuine = genuine.into_iter().find(|one| one.status == "Success");
     std::fs::write(&lie, genuine.context("no restore succeeded")?.output)?;
 
     hostile.store(true, Ordering::SeqCst);
-    protected.world.kill_instance(first.id()).await?;
+    protected.standin.kill_instance(first.id()).await?;
     let refused = protected
-        .sweeping(protected.failure(LIAR, "Contract"))
+        .with_sweeps(protected.wait_for_failure(LIAR, "Contract"))
         .await?;
     assert!(refused.contains("abandoned"), "{refused}");
     hostile.store(false, Ordering::SeqCst);
-    let good = protected.in_service(LIAR, Some(&first)).await?;
-    assert_eq!(spare::holding(&good).await?.databases, then.databases);
-    let lines = protected.lines(0);
+    let good = protected.wait_until_in_service(LIAR, Some(&first)).await?;
+    assert_eq!(standalone::snapshot(&good).await?.databases, then.databases);
+    let lines = protected.log_lines(0);
     let let_in = lines.iter().filter(|line| {
         let message = line["fields"]["message"].as_str().unwrap_or_default();
         message.ends_with("let into service") && line["fields"]["instance_id"] != first.id()

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use rekindle_tests::fixtures::processes;
+use rekindle_tests::fixtures::protected_groups::{Invocation, ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::{CONFIGURATION, MAIN_DATABASE};
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{Invocation, PATIENCE, Protected};
-use rekindle_tests::nodes::registry::{CONFIGURATION, MAIN_DATABASE};
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Holding;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 use shared::command::Purpose;
@@ -18,15 +19,19 @@ use shared::manifest::Lineage;
 use super::backed_up;
 
 /// Sends the operator's request to restore a backup in place; returns the answer.
-async fn request(protected: &Protected, application: &str, backup: &BackupId) -> Result<Value> {
+async fn request(
+    protected: &ProtectedGroups,
+    application: &str,
+    backup: &BackupId,
+) -> Result<Value> {
     let event =
         json!({"rekindle": "restore-backup", "application": application, "backup_id": backup});
     let function = protected.function("backup")?;
-    Ok(protected.world.invoke(&function, event).await?)
+    Ok(protected.standin.invoke(&function, event).await?)
 }
 
 /// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
-fn is_same(a: &Holding, b: &Holding) -> bool {
+fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
     (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
 }
 
@@ -43,7 +48,7 @@ async fn spoil(node: &Node) -> Result<()> {
     Ok(())
 }
 
-async fn choose(protected: &Protected, application: &str, backup: &BackupId) -> Result<()> {
+async fn choose(protected: &ProtectedGroups, application: &str, backup: &BackupId) -> Result<()> {
     let answer = request(protected, application, backup).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     Ok(())
@@ -51,15 +56,15 @@ async fn choose(protected: &Protected, application: &str, backup: &BackupId) -> 
 
 /// Chooses a backup for the node, and waits until its restore has ended.
 async fn restored(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     node: &Node,
     application: &str,
     backup: &BackupId,
 ) -> Result<Invocation> {
     let before = protected.invocations(node, "restore").await?.len();
     choose(protected, application, backup).await?;
-    let ended = protected.ended(node, "restore", before);
-    protected.sweeping(ended).await
+    let ended = protected.wait_until_ended(node, "restore", before);
+    protected.with_sweeps(ended).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,17 +72,17 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() 
     const APPLICATION: &str = "chosen";
     let (protected, node, wanted, held) = backed_up(APPLICATION).await?;
     spoil(&node).await?;
-    let spoilt = spare::holding(&node).await?;
+    let spoilt = standalone::snapshot(&node).await?;
     let ended = restored(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
-    assert!(is_same(&spare::holding(&node).await?, &held));
-    let before = protected.committed(APPLICATION, 1).await?;
+    assert!(is_same(&standalone::snapshot(&node).await?, &held));
+    let before = protected.wait_for_backup(APPLICATION, 1).await?;
     assert_eq!(before.index.purpose, Purpose::PreRestore);
     let commands = protected.invocations(&node, "restore").await?.len();
     // More sweeps find it done.
     for _ in 0..3 {
-        protected.world.sweep();
-        protected.quiet().await?;
+        protected.standin.sweep();
+        protected.wait_until_idle().await?;
     }
     assert_eq!(
         protected.invocations(&node, "restore").await?.len(),
@@ -94,11 +99,11 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() 
     assert_eq!(after.index.node.lineage, lineage);
     let ended = restored(&protected, &node, APPLICATION, &before.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
-    assert!(is_same(&spare::holding(&node).await?, &spoilt));
+    assert!(is_same(&standalone::snapshot(&node).await?, &spoilt));
     assert!(
-        protected.problems(APPLICATION).is_empty(),
+        protected.error_lines(APPLICATION).is_empty(),
         "{:#?}",
-        protected.problems(APPLICATION)
+        protected.error_lines(APPLICATION)
     );
     Ok(())
 }
@@ -111,18 +116,18 @@ async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
     // The first download of a dump finds the agent's end.
     let (killed, victim) = (Arc::new(AtomicBool::new(false)), Arc::clone(&node));
     let once = Arc::clone(&killed);
-    protected.world.s3().on_request(move |call| {
+    protected.standin.s3().on_request(move |call| {
         let dump = call.key.ends_with(".dump.zst");
         if call.operation == "GetObject" && dump && !once.load(Ordering::SeqCst) {
-            let found = spare::processes(&victim, &["rekindle-node"]);
-            let done = found.and_then(|found| spare::kill(&found));
+            let found = processes::find(&victim, &["rekindle-node"]);
+            let done = found.and_then(|found| processes::kill(&found));
             once.store(done.is_ok(), Ordering::SeqCst);
         }
         None
     });
     let before = protected.invocations(&node, "restore").await?.len();
     choose(&protected, APPLICATION, &wanted.index.backup_id).await?;
-    let again = wait_for("the restore to be sent again", PATIENCE, async || {
+    let again = wait_for("the restore to be sent again", WAIT_LIMIT, async || {
         let all = protected.invocations(&node, "restore").await;
         let all = all.map_err(|error| format!("{error:#}"))?;
         let own = all.get(before..).unwrap_or_default();
@@ -132,10 +137,10 @@ async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
             Err(format!("{own:?}"))
         }
     });
-    protected.sweeping(again).await?;
-    protected.world.s3().clear_hook();
+    protected.with_sweeps(again).await?;
+    protected.standin.s3().clear_hook();
     assert!(killed.load(Ordering::SeqCst), "the agent was not killed");
-    assert!(is_same(&spare::holding(&node).await?, &held));
+    assert!(is_same(&standalone::snapshot(&node).await?, &held));
     Ok(())
 }
 
@@ -144,15 +149,15 @@ async fn a_restore_in_place_that_fails_leaves_the_node_as_it_was() -> Result<()>
     const APPLICATION: &str = "spared";
     let (protected, node, wanted, _) = backed_up(APPLICATION).await?;
     spoil(&node).await?;
-    let spoilt = spare::holding(&node).await?;
+    let spoilt = standalone::snapshot(&node).await?;
     // One of the chosen backup's dumps is damaged where only reading it to its end shows it.
-    let world = &protected.world;
+    let standin = &protected.standin;
     let key = &wanted.index.databases[0].key;
-    let length = world.s3().read(world.bucket(), key)?.len() as u64;
-    world.s3().flip(world.bucket(), key, length / 2)?;
+    let length = standin.s3().read(standin.bucket(), key)?.len() as u64;
+    standin.s3().flip(standin.bucket(), key, length / 2)?;
     let ended = restored(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
-    assert!(is_same(&spare::holding(&node).await?, &spoilt));
+    assert!(is_same(&standalone::snapshot(&node).await?, &spoilt));
     // It is backed up again as before.
     let after = protected.back_up(APPLICATION).await?;
     assert_eq!(after.index.node.lineage, wanted.index.node.lineage);

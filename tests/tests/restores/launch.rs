@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::processes;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::{Holding, Spare};
+use rekindle_tests::standin::StandIn;
 use rekindle_tests::standin::autoscaling::Lifecycle;
-use rekindle_tests::standin::bus::Mishap;
-use rekindle_tests::standin::s3::Fault;
-use rekindle_tests::standin::world::StandIn;
+use rekindle_tests::standin::bus::DeliveryFault;
+use rekindle_tests::standin::s3::S3Fault;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::manifest::Lineage;
@@ -24,7 +26,7 @@ use super::backed_up;
 const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const DUMP: &str = "postgres/1.dump.zst";
 
-fn assert_restored(found: &Holding, backed_up: &Holding) {
+fn assert_restored(found: &DataSnapshot, backed_up: &DataSnapshot) {
     assert!(
         found.databases == backed_up.databases,
         "the databases differ: {:?} {:?}",
@@ -43,23 +45,24 @@ fn marker(node: &Node) -> Result<Value> {
 
 /// Waits until a condition holds.
 async fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
-    wait_for(what, PATIENCE, async || {
+    wait_for(what, WAIT_LIMIT, async || {
         Ok::<_, String>(holds().then_some(()))
     })
     .await
 }
 
-fn was_in_service(protected: &Protected, application: &str) -> bool {
+fn was_in_service(protected: &ProtectedGroups, application: &str) -> bool {
     let let_in = |line: &Value| {
         line["fields"]["group"] == application && line["fields"]["decision"] == "continue"
     };
-    let now = protected.world.group(application);
-    now.iter().any(|one| one.state == Lifecycle::InService) || protected.lines(0).iter().any(let_in)
+    let now = protected.standin.group(application);
+    now.iter().any(|one| one.state == Lifecycle::InService)
+        || protected.log_lines(0).iter().any(let_in)
 }
 
 /// Counts the lines by which a function lets a restored node into service.
-fn let_in(protected: &Protected, node: &Node) -> usize {
-    let lines = protected.lines(0);
+fn let_in(protected: &ProtectedGroups, node: &Node) -> usize {
+    let lines = protected.log_lines(0);
     let lines = lines.iter().filter(|line| {
         line["fields"]["message"] == "restored, and let into service"
             && line["fields"]["instance_id"] == node.id()
@@ -69,9 +72,9 @@ fn let_in(protected: &Protected, node: &Node) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_application_without_backups_starts_empty_and_is_backed_up_from_then_on() -> Result<()> {
-    let protected = Protected::start().await?;
-    let node = protected.empty("fresh").await?;
-    let report = protected.restored(&node).await?;
+    let protected = ProtectedGroups::start().await?;
+    let node = protected.create_empty("fresh").await?;
+    let report = protected.restore_report(&node).await?;
     assert_eq!(report.outcome, RestoreOutcome::FirstBoot);
     assert_eq!(marker(&node)?["lineage"]["kind"], "first-boot");
     let manifest = protected.back_up("fresh").await?;
@@ -82,20 +85,20 @@ async fn a_application_without_backups_starts_empty_and_is_backed_up_from_then_o
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
     let (protected, lost, _, holding) = backed_up("unheard").await?;
-    let bus = protected.world.bus();
-    bus.mishap(LAUNCH, Mishap::Drop, 1);
+    let bus = protected.standin.bus();
+    bus.inject(LAUNCH, DeliveryFault::Drop, 1);
     let document = protected.document("restore")?;
-    bus.mishap_where(
+    bus.inject_where(
         move |event| event["detail"]["document-name"] == document.as_str(),
-        Mishap::Drop,
+        DeliveryFault::Drop,
         usize::MAX,
     );
-    let node = protected.lose(&lost).await?;
-    assert_restored(&spare::holding(&node).await?, &holding);
+    let node = protected.replace_lost(&lost).await?;
+    assert_restored(&standalone::snapshot(&node).await?, &holding);
     let dropped = bus.records();
     let dropped: Vec<_> = dropped
         .iter()
-        .filter(|record| record.mishap == Some(Mishap::Drop))
+        .filter(|record| record.fault == Some(DeliveryFault::Drop))
         .collect();
     assert!(
         dropped
@@ -115,23 +118,23 @@ async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn doubled_late_and_reordered_launch_events_restore_once() -> Result<()> {
     let (protected, lost, _, holding) = backed_up("again").await?;
-    let bus = protected.world.bus();
-    bus.mishap(LAUNCH, Mishap::Duplicate, 1);
-    protected.world.lambda().duplicate_next(2);
-    let node = protected.lose(&lost).await?;
-    assert_restored(&spare::holding(&node).await?, &holding);
+    let bus = protected.standin.bus();
+    bus.inject(LAUNCH, DeliveryFault::Duplicate, 1);
+    protected.standin.lambda().duplicate_next(2);
+    let node = protected.replace_lost(&lost).await?;
+    assert_restored(&standalone::snapshot(&node).await?, &holding);
 
     // All of them come once more, the latest first, when the node has new data already.
     let main = node.cluster()?.connect(MAIN_DATABASE).await?;
     main.batch_execute("CREATE TABLE public.later AS SELECT 1 AS one")
         .await?;
-    let (before, marked) = (spare::holding(&node).await?, marker(&node)?);
+    let (before, marked) = (standalone::snapshot(&node).await?, marker(&node)?);
     for record in bus.records().iter().rev() {
         bus.put(record.event.clone());
     }
-    protected.world.sweep();
-    protected.quiet().await?;
-    assert_restored(&spare::holding(&node).await?, &before);
+    protected.standin.sweep();
+    protected.wait_until_idle().await?;
+    assert_restored(&standalone::snapshot(&node).await?, &before);
     assert_eq!(marker(&node)?, marked);
     assert_eq!(let_in(&protected, &node), 1);
     Ok(())
@@ -142,16 +145,16 @@ async fn an_instance_whose_agent_never_registers_is_replaced_by_the_hooks_own_de
 {
     // An hour of AWS' time is six seconds here, so the hook's half hour is three.
     let builder = StandIn::builder().time_scale(600.0).registration_delay(1e9);
-    let protected = Protected::with(builder).await?;
+    let protected = ProtectedGroups::with(builder).await?;
     protected
-        .world
-        .create_group(protected.description("mute")?)?;
-    let world = &protected.world;
-    let first = world
-        .wait_until("mute", Lifecycle::PendingWait, None, PATIENCE)
+        .standin
+        .create_group(protected.describe("mute")?)?;
+    let standin = &protected.standin;
+    let first = standin
+        .wait_until("mute", Lifecycle::PendingWait, None, WAIT_LIMIT)
         .await?;
-    let second = world
-        .wait_until("mute", Lifecycle::PendingWait, Some(first.id()), PATIENCE)
+    let second = standin
+        .wait_until("mute", Lifecycle::PendingWait, Some(first.id()), WAIT_LIMIT)
         .await?;
     assert_ne!(first.id(), second.id());
     assert!(!was_in_service(&protected, "mute"));
@@ -162,40 +165,40 @@ async fn an_instance_whose_agent_never_registers_is_replaced_by_the_hooks_own_de
 async fn a_function_that_is_killed_while_it_waits_is_made_up_for() -> Result<()> {
     // The launch event's invocation waits for the agent for two seconds: time enough to be killed.
     let builder = StandIn::builder().registration_delay(120.0);
-    let protected = Protected::with(builder).await?;
+    let protected = ProtectedGroups::with(builder).await?;
     let function = protected.function("restore")?;
     protected
-        .world
-        .create_group(protected.description("killed")?)?;
+        .standin
+        .create_group(protected.describe("killed")?)?;
     let waits = || {
-        let lines = protected.lines(0);
+        let lines = protected.log_lines(0);
         lines
             .iter()
             .any(|line| line["fields"]["decision"] == "wait-for-agent")
     };
     until("the function to wait for the agent", waits).await?;
-    let processes = protected.world.lambda().processes(&function);
+    let processes = protected.standin.lambda().processes(&function);
     let processes: Vec<i32> = processes
         .into_iter()
         .filter_map(|number| i32::try_from(number).ok())
         .collect();
-    spare::kill(&processes)?;
-    let node = protected.in_service("killed", None).await?;
-    let report = protected.restored(&node).await?;
+    processes::kill(&processes)?;
+    let node = protected.wait_until_in_service("killed", None).await?;
+    let report = protected.restore_report(&node).await?;
     assert_eq!(report.outcome, RestoreOutcome::FirstBoot);
     Ok(())
 }
 
 /// Lets the next download of the main database's dump hang, and says when it does.
-fn hang_in_the_dump(protected: &Protected) -> Arc<AtomicBool> {
+fn hang_in_the_dump(protected: &ProtectedGroups) -> Arc<AtomicBool> {
     let reached = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&reached);
-    protected.world.s3().on_request(move |call| {
+    protected.standin.s3().on_request(move |call| {
         let hangs = call.operation == "GetObject" && call.key.ends_with(DUMP);
         if hangs {
             seen.store(true, Ordering::SeqCst);
         }
-        hangs.then_some(Fault::Stall(PATIENCE))
+        hangs.then_some(S3Fault::Stall(WAIT_LIMIT))
     });
     reached
 }
@@ -205,55 +208,62 @@ async fn a_node_that_dies_in_the_middle_of_its_restore_is_replaced_by_one_that_i
 -> Result<()> {
     let (protected, lost, _, holding) = backed_up("unlucky").await?;
     let reached = hang_in_the_dump(&protected);
-    let world = &protected.world;
-    world.kill_instance(lost.id()).await?;
+    let standin = &protected.standin;
+    standin.kill_instance(lost.id()).await?;
     until("a restore to be in its dump", || {
         reached.load(Ordering::SeqCst)
     })
     .await?;
-    let unlucky = world
-        .wait_until("unlucky", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+    let unlucky = standin
+        .wait_until(
+            "unlucky",
+            Lifecycle::PendingWait,
+            Some(lost.id()),
+            WAIT_LIMIT,
+        )
         .await?;
-    world.s3().clear_hook();
-    world.kill_instance(unlucky.id()).await?;
+    standin.s3().clear_hook();
+    standin.kill_instance(unlucky.id()).await?;
     // The group finds out by the hook's expiry; the operator who reads the alarm need not wait for that.
-    let replaced = protected.in_service("unlucky", Some(&lost)).await?;
+    let replaced = protected
+        .wait_until_in_service("unlucky", Some(&lost))
+        .await?;
     assert_ne!(replaced.id(), unlucky.id());
-    assert_restored(&spare::holding(&replaced).await?, &holding);
+    assert_restored(&standalone::snapshot(&replaced).await?, &holding);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again() -> Result<()> {
     let (protected, _node, manifest, holding) = backed_up("halfway").await?;
-    let spare = Spare::with_data(&protected, "halfway").await?;
-    let before = spare.holding().await?;
+    let standalone = StandaloneNode::with_data(&protected, "halfway").await?;
+    let before = standalone.snapshot().await?;
     let candidates = [manifest.candidate()];
-    let operation = format!("launch-{}", spare.node.id());
+    let operation = format!("launch-{}", standalone.node.id());
 
     let reached = hang_in_the_dump(&protected);
-    let agent = spare.start_restore(&operation, &candidates)?;
+    let agent = standalone.start_restore(&operation, &candidates)?;
     until("the restore to be in its dump", || {
         reached.load(Ordering::SeqCst)
     })
     .await?;
-    spare::kill(&spare::processes(
-        &spare.node,
+    processes::kill(&processes::find(
+        &standalone.node,
         &["rekindle-node", "restore"],
     )?)?;
-    let killed = spare::ended(agent).await?;
+    let killed = standalone::wait_for_exit(agent).await?;
     assert_eq!(killed.code, None, "{killed:?}");
-    protected.world.s3().clear_hook();
-    let halfway = spare.holding().await?;
+    protected.standin.s3().clear_hook();
+    let halfway = standalone.snapshot().await?;
     assert!(
         halfway.databases.len() > before.databases.len(),
         "no leftovers"
     );
-    assert!(!spare.marker().exists());
+    assert!(!standalone.marker().exists());
 
-    let answer = spare.restore(&operation, &candidates).await?;
+    let answer = standalone.restore(&operation, &candidates).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
-    let after = spare.holding().await?;
+    let after = standalone.snapshot().await?;
     assert_eq!(after.files, holding.files);
     assert_eq!(after.beside, before.beside);
     // The application's databases are those of the backup; one that is in no backup is left alone.
@@ -264,14 +274,16 @@ async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again()
     }
 
     // The same command once more is answered from memory, and another one finds the node restored: live data stay.
-    let main = spare.node.cluster()?.connect(MAIN_DATABASE).await?;
+    let main = standalone.node.cluster()?.connect(MAIN_DATABASE).await?;
     main.batch_execute("CREATE TABLE public.later AS SELECT 1 AS one")
         .await?;
     drop(main);
-    let live = spare.holding().await?;
-    let repeated = spare.restore(&operation, &candidates).await?;
+    let live = standalone.snapshot().await?;
+    let repeated = standalone.restore(&operation, &candidates).await?;
     assert_eq!(repeated.report()?, answer.report()?);
-    let another = spare.restore("launch-of-another-kind", &candidates).await?;
+    let another = standalone
+        .restore("launch-of-another-kind", &candidates)
+        .await?;
     let Report::Restore(another) = another.report()? else {
         anyhow::bail!("{another:?}");
     };
@@ -280,18 +292,21 @@ async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again()
         another.outcome,
         RestoreOutcome::AlreadyRestored { backup_id }
     );
-    assert!(spare.holding().await? == live, "live data were changed");
+    assert!(
+        standalone.snapshot().await? == live,
+        "live data were changed"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_service() -> Result<()> {
     let (protected, lost, _, holding) = backed_up("pool").await?;
-    let world = &protected.world;
-    world.bus().mishap(LAUNCH, Mishap::Drop, 1);
-    world.kill_instance(lost.id()).await?;
-    let node = world
-        .wait_until("pool", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+    let standin = &protected.standin;
+    standin.bus().inject(LAUNCH, DeliveryFault::Drop, 1);
+    standin.kill_instance(lost.id()).await?;
+    let node = standin
+        .wait_until("pool", Lifecycle::PendingWait, Some(lost.id()), WAIT_LIMIT)
         .await?;
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -300,9 +315,9 @@ async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_servi
     let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     event["detail"]["EC2InstanceId"] = node.id().into();
     event["detail"]["AutoScalingGroupName"] = "pool".into();
-    world.bus().put(event);
-    let node = protected.in_service("pool", Some(&lost)).await?;
-    assert_restored(&spare::holding(&node).await?, &holding);
+    standin.bus().put(event);
+    let node = protected.wait_until_in_service("pool", Some(&lost)).await?;
+    assert_restored(&standalone::snapshot(&node).await?, &holding);
     assert_eq!(let_in(&protected, &node), 1);
     Ok(())
 }

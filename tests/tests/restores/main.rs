@@ -6,16 +6,18 @@ mod launch;
 use std::sync::Arc;
 
 use anyhow::Result;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Holding;
 use shared::manifest::Manifest;
 
 /// Starts a group and backs it up once; returns its node, the manifest and what the backup holds.
-async fn backed_up(application: &str) -> Result<(Protected, Arc<Node>, Manifest, Holding)> {
-    let (protected, node) = Protected::one(application).await?;
+async fn backed_up(
+    application: &str,
+) -> Result<(ProtectedGroups, Arc<Node>, Manifest, DataSnapshot)> {
+    let (protected, node) = ProtectedGroups::with_filled_group(application).await?;
     let manifest = protected.back_up(application).await?;
-    let holding = spare::holding(&node).await?;
+    let holding = standalone::snapshot(&node).await?;
     Ok((protected, node, manifest, holding))
 }

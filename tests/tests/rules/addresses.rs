@@ -4,10 +4,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::{
+    ProtectedGroups, WAIT_LIMIT, change_settings, fill,
+};
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::machine::{Node, write_program};
-use rekindle_tests::nodes::protected::{PATIENCE, Protected, change_settings, fill};
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 
@@ -73,9 +75,9 @@ async fn restart(node: &Node, name: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_silence()
 -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     protected.create_changed("moved", contain)?;
-    let node = protected.in_service("moved", None).await?;
+    let node = protected.wait_until_in_service("moved", None).await?;
     fill(&node).await?;
     let first = protected.back_up("moved").await?;
     restart(&node, "elsewhere").await?;
@@ -88,7 +90,7 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
 
     // Gone for good: no backup, and the alarm of the template goes off by the filter of the template.
     listens_at(&node, None)?;
-    let template = template("moved", protected.world.bucket())?;
+    let template = template("moved", protected.standin.bucket())?;
     let filter = &template.resources["BackupFailures"]["Properties"]["MetricTransformations"][0];
     let alarm = &template.resources["BackupFailed"]["Properties"];
     assert_eq!(alarm["Namespace"], filter["MetricNamespace"]);
@@ -106,15 +108,15 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
         .and_then(|path| path.strip_prefix("$."));
     let field = field.context("the filter takes no field")?;
     let raised = || {
-        let lines = protected.lines(0).into_iter();
+        let lines = protected.log_lines(0).into_iter();
         let lines = lines.filter(|line| line["Application"] == "moved");
         lines.filter_map(|line| line[field].as_f64()).sum::<f64>()
     };
     assert!(raised() < 1.0, "the alarm is raised already");
-    protected.world.tick();
-    let ended = protected.ended(&node, "backup", 2).await?;
+    protected.standin.tick();
+    let ended = protected.wait_until_ended(&node, "backup", 2).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
-    wait_for("the alarm", PATIENCE, async || {
+    wait_for("the alarm", WAIT_LIMIT, async || {
         let threshold = alarm["Threshold"].as_f64().ok_or("no threshold")?;
         Ok::<_, &str>((raised() >= threshold).then_some(()))
     })
@@ -134,14 +136,14 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_reached_by_its_name_and_never_by_an_address() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     protected.create_changed("named", contain)?;
-    let node = protected.in_service("named", None).await?;
+    let node = protected.wait_until_in_service("named", None).await?;
     fill(&node).await?;
     protected.back_up("named").await?;
-    let held = spare::holding(&node).await?;
-    let next = protected.lose(&node).await?;
-    assert!(spare::holding(&next).await?.databases == held.databases);
+    let held = standalone::snapshot(&node).await?;
+    let next = protected.replace_lost(&node).await?;
+    assert!(standalone::snapshot(&next).await?.databases == held.databases);
     protected.back_up("named").await?;
 
     // Restore and backup have called docker for everything, and this is all that they have told it.

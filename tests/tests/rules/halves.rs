@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::Spare;
 use shared::report::Report;
 use tokio::task::JoinHandle;
 
@@ -79,19 +79,21 @@ async fn look(node: Arc<Node>, done: Arc<AtomicBool>) -> (usize, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_restored_database_is_never_live() -> Result<()> {
-    let (protected, node) = Protected::one("half").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("half").await?;
     protected.back_up("half").await?;
-    let good = spare::holding(&node).await?;
+    let good = standalone::snapshot(&node).await?;
     let main = node.cluster()?.connect(MAIN_DATABASE).await?;
     main.batch_execute(UNRESTORABLE).await?;
     drop(main);
     let bad = protected.back_up("half").await?;
 
     // Alone, it fails in the middle of its rows, and what was there before is all that is ever seen.
-    let spare = Spare::with_data(&protected, "half").await?;
-    let before = spare.holding().await?;
-    let clients = Clients::of(&spare.node);
-    let answer = spare.restore("launch-half", &[bad.candidate()]).await?;
+    let standalone = StandaloneNode::with_data(&protected, "half").await?;
+    let before = standalone.snapshot().await?;
+    let clients = Clients::of(&standalone.node);
+    let answer = standalone
+        .restore("launch-half", &[bad.candidate()])
+        .await?;
     let (old, new) = clients.end().await?;
     let Report::Failure(failure) = answer.report()? else {
         anyhow::bail!("{answer:?}");
@@ -101,23 +103,23 @@ async fn a_half_restored_database_is_never_live() -> Result<()> {
         old > 0 && new == 0,
         "{old} looks at the old one, {new} at the new one"
     );
-    assert_eq!(spare.holding().await?, before);
+    assert_eq!(standalone.snapshot().await?, before);
 
     // With a good one behind it, that one is whole, and nothing else is there.
-    let next = protected.lose(&node).await?;
-    assert!(spare::holding(&next).await?.databases == good.databases);
+    let next = protected.replace_lost(&node).await?;
+    assert!(standalone::snapshot(&next).await?.databases == good.databases);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_reconnect_without_a_pause_see_the_old_or_the_new_and_nothing_between()
 -> Result<()> {
-    let (protected, node) = Protected::one("busy").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("busy").await?;
     let manifest = protected.back_up("busy").await?;
-    let holding = spare::holding(&node).await?;
-    let spare = Spare::with_data(&protected, "busy").await?;
-    let clients = Clients::of(&spare.node);
-    let answer = spare
+    let holding = standalone::snapshot(&node).await?;
+    let standalone = StandaloneNode::with_data(&protected, "busy").await?;
+    let clients = Clients::of(&standalone.node);
+    let answer = standalone
         .restore("launch-busy", &[manifest.candidate()])
         .await?;
     let (old, new) = clients.end().await?;
@@ -126,7 +128,7 @@ async fn clients_that_reconnect_without_a_pause_see_the_old_or_the_new_and_nothi
         old > 0 && new > 0,
         "{old} looks at the old one, {new} at the new one"
     );
-    let after = spare.holding().await?;
+    let after = standalone.snapshot().await?;
     for (name, rows) in &holding.databases {
         assert!(after.databases.get(name) == Some(rows), "{name} differs");
     }

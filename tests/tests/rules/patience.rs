@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::{
+    ProtectedGroups, WAIT_LIMIT, change_settings, fill,
+};
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::machine::write_program;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected, change_settings, fill};
-use rekindle_tests::nodes::spare;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::wait::wait_for;
 use shared::budget::LAUNCH_HEARTBEAT;
@@ -13,10 +15,10 @@ use tokio::net::UnixListener;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_waits_for_postgres() -> Result<()> {
-    let protected = Protected::start().await?;
-    let world = &protected.world;
+    let protected = ProtectedGroups::start().await?;
+    let standin = &protected.standin;
     // From a moment on, the command that starts Postgres returns before there is any.
-    let late = world.directory().join("late");
+    let late = standin.directory().join("late");
     let is_late = late.display().to_string();
     protected.create_changed("late", move |node| {
         let start = node.cluster()?.start_script().display().to_string();
@@ -27,16 +29,16 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
         )?;
         change_settings(node, &start, &program.display().to_string())
     })?;
-    let lost = protected.in_service("late", None).await?;
+    let lost = protected.wait_until_in_service("late", None).await?;
     fill(&lost).await?;
     protected.back_up("late").await?;
-    let held = spare::holding(&lost).await?;
+    let held = standalone::snapshot(&lost).await?;
     std::fs::write(&late, "")?;
-    world.kill_instance(lost.id()).await?;
-    let node = world
-        .wait_until("late", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+    standin.kill_instance(lost.id()).await?;
+    let node = standin
+        .wait_until("late", Lifecycle::PendingWait, Some(lost.id()), WAIT_LIMIT)
         .await?;
-    let cluster = wait_for("the node to have a cluster", PATIENCE, async || {
+    let cluster = wait_for("the node to have a cluster", WAIT_LIMIT, async || {
         node.cluster()
             .map(Some)
             .map_err(|error| format!("{error:#}"))
@@ -53,32 +55,32 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
         }
         anyhow::Ok(())
     };
-    protected.sweeping(asking).await?;
+    protected.with_sweeps(asking).await?;
     let restores = protected.invocations(&node, "restore").await?;
     assert!(
         restores.iter().any(|one| one.status == "InProgress"),
         "{restores:?}"
     );
-    let states = world.group("late").into_iter();
+    let states = standin.group("late").into_iter();
     let states: Vec<_> = states.filter(|one| one.id == node.id()).collect();
     assert_eq!(states[0].state, Lifecycle::PendingWait, "{states:?}");
 
     drop(listener);
     std::fs::remove_file(&socket)?;
     cluster.start().await?;
-    let ready = protected.in_service("late", Some(&lost)).await?;
+    let ready = protected.wait_until_in_service("late", Some(&lost)).await?;
     assert_eq!(ready.id(), node.id());
-    assert!(spare::holding(&node).await?.databases == held.databases);
+    assert!(standalone::snapshot(&node).await?.databases == held.databases);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_restore_is_not_relaunched() -> Result<()> {
     // The half hour for which the launch hook waits by itself is nine seconds here.
-    let protected = Protected::with(Protected::builder().time_scale(200.0)).await?;
-    let world = &protected.world;
-    let hook = world.clock().wait(f64::from(LAUNCH_HEARTBEAT));
-    let gate = world.directory().join("gate");
+    let protected = ProtectedGroups::with(ProtectedGroups::builder().time_scale(200.0)).await?;
+    let standin = &protected.standin;
+    let hook = standin.clock().wait(f64::from(LAUNCH_HEARTBEAT));
+    let gate = standin.directory().join("gate");
     std::fs::write(&gate, "")?;
     let may_start = gate.display().to_string();
     protected.create_changed("slow", move |node| {
@@ -90,19 +92,19 @@ async fn a_slow_restore_is_not_relaunched() -> Result<()> {
         write_program(&program, &script)?;
         change_settings(node, &start, &program.display().to_string())
     })?;
-    let lost = protected.in_service("slow", None).await?;
+    let lost = protected.wait_until_in_service("slow", None).await?;
     fill(&lost).await?;
     protected.back_up("slow").await?;
-    let held = spare::holding(&lost).await?;
+    let held = standalone::snapshot(&lost).await?;
 
     std::fs::remove_file(&gate)?;
-    world.kill_instance(lost.id()).await?;
-    let slow = world
-        .wait_until("slow", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
+    standin.kill_instance(lost.id()).await?;
+    let slow = standin
+        .wait_until("slow", Lifecycle::PendingWait, Some(lost.id()), WAIT_LIMIT)
         .await?;
     let since = Instant::now();
-    let waiting = wait_for("the hook's own time to be over", PATIENCE, async || {
-        let group = world.group("slow").into_iter();
+    let waiting = wait_for("the hook's own time to be over", WAIT_LIMIT, async || {
+        let group = standin.group("slow").into_iter();
         let group: Vec<_> = group.filter(|one| one.id != lost.id()).collect();
         assert_eq!(group.len(), 1, "{group:?}");
         // What is not in service has no load balancer that could find it sick.
@@ -110,15 +112,15 @@ async fn a_slow_restore_is_not_relaunched() -> Result<()> {
         assert_eq!(group[0].id, slow.id());
         Ok::<_, String>((since.elapsed() > hook.mul_f64(1.5)).then_some(()))
     });
-    protected.sweeping(waiting).await?;
+    protected.with_sweeps(waiting).await?;
 
     std::fs::write(&gate, "")?;
-    let restored = protected.in_service("slow", Some(&lost)).await?;
+    let restored = protected.wait_until_in_service("slow", Some(&lost)).await?;
     assert_eq!(restored.id(), slow.id());
     assert_eq!(
         protected.launches("slow").await?,
         ["Successful", "Successful"]
     );
-    assert!(spare::holding(&slow).await?.databases == held.databases);
+    assert!(standalone::snapshot(&slow).await?.databases == held.databases);
     Ok(())
 }

@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{
     LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectIdentifier,
     VersioningConfiguration,
 };
-use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use serde_json::Value;
 use shared::{budget, layout};
 
@@ -45,18 +45,20 @@ async fn attack(node: &Client, bucket: &str, key: &str, version: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
-    let protected = Protected::start().await?;
-    let (world, bucket) = (&protected.world, protected.world.bucket());
-    let (node, _neighbour) =
-        tokio::try_join!(protected.filled("modest"), protected.empty("neighbour"))?;
-    world.tick();
-    protected.committed("modest", 0).await?;
-    protected.committed("neighbour", 0).await?;
+    let protected = ProtectedGroups::start().await?;
+    let (standin, bucket) = (&protected.standin, protected.standin.bucket());
+    let (node, _neighbour) = tokio::try_join!(
+        protected.create_filled("modest"),
+        protected.create_empty("neighbour")
+    )?;
+    standin.tick();
+    protected.wait_for_backup("modest", 0).await?;
+    protected.wait_for_backup("neighbour", 0).await?;
     // What tells of a commit is stored behind its manifest.
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
     let objects = || -> Result<BTreeMap<String, Vec<u8>>> {
-        let keys = world.s3().keys(bucket, "")?.into_iter();
-        keys.map(|key| Ok((key.clone(), world.s3().read(bucket, &key)?)))
+        let keys = standin.s3().keys(bucket, "")?.into_iter();
+        keys.map(|key| Ok((key.clone(), standin.s3().read(bucket, &key)?)))
             .collect()
     };
     let before = objects()?;
@@ -69,7 +71,7 @@ async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
         assert!(before.keys().any(|key| key.starts_with(prefix)), "{prefix}");
     }
 
-    let (node, owner) = (Client::new(&node.aws()), Client::new(world.aws()));
+    let (node, owner) = (Client::new(&node.aws()), Client::new(standin.aws()));
     for key in before.keys() {
         let head = owner.head_object().bucket(bucket).key(key).send().await?;
         let version = head.version_id().context("a version")?;

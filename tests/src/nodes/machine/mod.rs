@@ -20,9 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::nodes::engine;
 use crate::nodes::engine::Engine;
+use crate::nodes::imds::{Imds, TargetState};
 use crate::nodes::postgres;
 use crate::nodes::postgres::Cluster;
-use crate::standin::imds::{Imds, TargetState};
 pub use script::{Script, ScriptEnd};
 
 /// How many commands an agent runs at a time.
@@ -30,7 +30,7 @@ const WORKERS: usize = 5;
 
 /// What every node of a stand-in shares.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct MachineSettings {
     /// The directory that holds the nodes' directories.
     pub directory: PathBuf,
     /// The stand-in's `http://127.0.0.1:<port>`.
@@ -43,7 +43,7 @@ pub struct Surroundings {
     pub credentials: (String, String),
 }
 
-impl Surroundings {
+impl MachineSettings {
     /// Returns an SDK configuration for the stand-in, with these credentials.
     pub fn aws(&self) -> SdkConfig {
         let (access_key, secret_key) = &self.credentials;
@@ -62,7 +62,7 @@ impl Surroundings {
 pub struct Node {
     id: String,
     group: String,
-    surroundings: Surroundings,
+    settings: MachineSettings,
     s3: aws_sdk_s3::Client,
     directory: PathBuf,
     imds: Imds,
@@ -87,16 +87,16 @@ impl Node {
     pub async fn boot(
         id: &str,
         group: &str,
-        surroundings: &Surroundings,
+        settings: &MachineSettings,
         target_state: TargetState,
     ) -> Result<Arc<Self>> {
-        let directory = surroundings.directory.join(id);
+        let directory = settings.directory.join(id);
         let node = Self {
-            imds: Imds::start(id, &surroundings.region, target_state).await?,
+            imds: Imds::start(id, &settings.region, target_state).await?,
             id: id.to_owned(),
             group: group.to_owned(),
-            surroundings: surroundings.clone(),
-            s3: aws_sdk_s3::Client::new(&surroundings.aws()),
+            settings: settings.clone(),
+            s3: aws_sdk_s3::Client::new(&settings.aws()),
             directory,
             workers: Arc::new(Semaphore::new(WORKERS)),
             cluster: OnceLock::new(),
@@ -201,28 +201,28 @@ impl Node {
     }
 
     /// Kills what runs, where nothing can be awaited.
-    pub(crate) fn pull_the_plug(&self) {
+    pub(crate) fn kill_now(&self) {
         self.power.store(false, Ordering::SeqCst);
         self.discarded.store(true, Ordering::SeqCst);
-        let ended = processes::end_all(&self.root()).and_then(|()| self.let_go());
+        let ended = processes::end_all(&self.root()).and_then(|()| self.clean_up());
         if let Err(error) = ended {
             tracing::warn!(instance = self.id, "clean up: {error:#}");
         }
     }
 
     /// Lets go of what the kernel keeps for the dead: its server's shared memory, and what its engine has mounted.
-    fn let_go(&self) -> Result<()> {
+    fn clean_up(&self) -> Result<()> {
         if let Some(cluster) = self.cluster.get() {
             cluster.free_shared_memory();
         }
         match self.engine.get() {
-            Some(_) => engine::let_go(&self.directory, &self.id),
+            Some(_) => engine::clean_up(&self.directory, &self.id),
             None => Ok(()),
         }
     }
 
     fn erase(&self) -> Result<()> {
-        self.let_go()?;
+        self.clean_up()?;
         match std::fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("erase {}", self.directory.display()))
@@ -243,7 +243,7 @@ impl Node {
         if let Err(error) = processes::kill_all(&self.root()).await {
             tracing::error!(instance = self.id, "reboot: {error:#}");
         }
-        tokio::time::sleep(self.surroundings.reboot).await;
+        tokio::time::sleep(self.settings.reboot).await;
         self.start_agent();
     }
 
@@ -282,7 +282,7 @@ impl Node {
 
     /// Returns an SDK configuration with the credentials of the node's role.
     pub fn aws(&self) -> SdkConfig {
-        self.surroundings.aws()
+        self.settings.aws()
     }
 
     /// Returns the whole environment of the node's processes.
@@ -294,19 +294,19 @@ impl Node {
             own.display(),
             tools.display()
         );
-        let (access_key, secret_key) = self.surroundings.credentials.clone();
+        let (access_key, secret_key) = self.settings.credentials.clone();
         let variables = [
             ("PATH", path),
             ("HOME", "/root".to_owned()),
             ("LANG", "C.UTF-8".to_owned()),
             ("REKINDLE_ROOT", self.root().display().to_string()),
-            ("AWS_ENDPOINT_URL", self.surroundings.endpoint.clone()),
+            ("AWS_ENDPOINT_URL", self.settings.endpoint.clone()),
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.imds.endpoint()),
-            ("AWS_REGION", self.surroundings.region.clone()),
+            ("AWS_REGION", self.settings.region.clone()),
             ("AWS_ACCESS_KEY_ID", access_key),
             ("AWS_SECRET_ACCESS_KEY", secret_key),
             ("AWS_SSM_INSTANCE_ID", self.id.clone()),
-            ("AWS_SSM_REGION_NAME", self.surroundings.region.clone()),
+            ("AWS_SSM_REGION_NAME", self.settings.region.clone()),
         ];
         let engine = self.engine.get();
         let variables = variables
@@ -358,7 +358,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.pull_the_plug();
+        self.kill_now();
         if let Err(error) = self.erase() {
             tracing::warn!(instance = self.id, "clean up: {error:#}");
         }

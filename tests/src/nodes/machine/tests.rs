@@ -8,7 +8,7 @@ use super::*;
 use crate::wait::wait_for;
 
 async fn node(directory: &Path) -> Arc<Node> {
-    let surroundings = Surroundings {
+    let settings = MachineSettings {
         directory: directory.to_owned(),
         endpoint: "http://127.0.0.1:1".to_owned(),
         region: "eu-central-1".to_owned(),
@@ -16,7 +16,7 @@ async fn node(directory: &Path) -> Arc<Node> {
         credentials: ("key".to_owned(), "secret".to_owned()),
     };
     let target: TargetState = Arc::new(|| None);
-    Node::boot("i-0123456789abcdef0", "demo", &surroundings, target)
+    Node::boot("i-0123456789abcdef0", "demo", &settings, target)
         .await
         .unwrap()
 }

@@ -181,7 +181,7 @@ impl Cluster {
     }
 
     /// Kills the whole server without waiting for its end.
-    pub fn strike(&self) -> Result<()> {
+    pub fn kill_now(&self) -> Result<()> {
         self.kill_processes()?;
         self.remove_remains()
     }

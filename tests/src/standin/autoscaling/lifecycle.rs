@@ -10,7 +10,7 @@ use super::events::{self, Ends};
 use super::model::{Group, HookResult, Lifecycle, Member, Transition, Wait};
 use crate::standin::clock::Clock;
 
-/// What a step of a group asks of the world outside.
+/// What a step of a group asks of the standin outside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Start a machine for this instance of this group.

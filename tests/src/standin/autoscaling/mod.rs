@@ -26,8 +26,9 @@ pub use lifecycle::{Effect, Pace};
 pub use model::{ACCOUNT, Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
 pub use xml::{Xml, error_response, response};
 
+use crate::lock::lock;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 use model::ByName;
 
 /// The groups of one region.
@@ -80,10 +81,10 @@ impl AutoScaling {
     }
 
     /// Creates a group; its first instances launch with the next [`AutoScaling::advance`].
-    pub fn create(&self, spec: GroupSpec) -> Answer<()> {
+    pub fn create(&self, spec: GroupSpec) -> ApiResult<()> {
         let mut groups = lock(&self.groups);
         if groups.contains_key(&spec.name) {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "AlreadyExists",
                 format!(
                     "AutoScalingGroup by this name already exists - A group with the name {} already exists",
@@ -119,7 +120,7 @@ impl AutoScaling {
         Ok(())
     }
 
-    /// Moves everything on to `now` and returns what the world outside has to do.
+    /// Moves everything on to `now` and returns what the standin outside has to do.
     pub fn advance(&self, now: OffsetDateTime) -> Vec<Effect> {
         *lock(&self.moment) = Some(now);
         let mut groups = lock(&self.groups);
@@ -154,7 +155,7 @@ impl AutoScaling {
     }
 
     /// Lets everything that a group ever did have happened so much earlier.
-    pub fn age(&self, group: &str, by: Duration) {
+    pub fn backdate(&self, group: &str, by: Duration) {
         let mut groups = lock(&self.groups);
         for activity in groups
             .get_mut(group)

@@ -5,7 +5,7 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// The account that everything belongs to.
 pub const ACCOUNT: &str = "123456789012";
@@ -77,12 +77,12 @@ impl Transition {
     }
 
     /// Reads AWS's name.
-    pub fn parse(text: &str) -> Answer<Self> {
+    pub fn parse(text: &str) -> ApiResult<Self> {
         [Self::Launching, Self::Terminating]
             .into_iter()
             .find(|transition| transition.as_str() == text)
             .ok_or_else(|| {
-                Fault::validation(format!(
+                ApiError::validation(format!(
                     "Invalid LifecycleTransition: {text}. Valid values are: \
                      [autoscaling:EC2_INSTANCE_LAUNCHING, autoscaling:EC2_INSTANCE_TERMINATING]"
                 ))
@@ -109,12 +109,12 @@ impl HookResult {
     }
 
     /// Reads AWS's word.
-    pub fn parse(text: &str) -> Answer<Self> {
+    pub fn parse(text: &str) -> ApiResult<Self> {
         [Self::Continue, Self::Abandon]
             .into_iter()
             .find(|result| result.as_str() == text)
             .ok_or_else(|| {
-                Fault::validation(format!(
+                ApiError::validation(format!(
                     "Invalid Lifecycle Action Result {text}: use CONTINUE or ABANDON"
                 ))
             })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// A Query request.
 #[derive(Debug, Clone)]
@@ -26,10 +26,10 @@ impl Query {
     }
 
     /// Returns a parameter that has to be there.
-    pub(super) fn required(&self, name: &str) -> Answer<&str> {
+    pub(super) fn required(&self, name: &str) -> ApiResult<&str> {
         self.text(name).ok_or_else(|| {
             let field = format!("{}{}", name[..1].to_lowercase(), &name[1..]);
-            Fault::validation(format!(
+            ApiError::validation(format!(
                 "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must \
                  not be null"
             ))
@@ -37,12 +37,12 @@ impl Query {
     }
 
     /// Returns a number, where it is there.
-    pub(super) fn number(&self, name: &str) -> Answer<Option<usize>> {
+    pub(super) fn number(&self, name: &str) -> ApiResult<Option<usize>> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_| {
-            Fault::new(
+            ApiError::new(
                 "MalformedInput",
                 format!("{name} {text:?} is not a whole number"),
             )
@@ -50,12 +50,12 @@ impl Query {
     }
 
     /// Returns a flag, where it is there.
-    pub(super) fn flag(&self, name: &str) -> Answer<Option<bool>> {
+    pub(super) fn flag(&self, name: &str) -> ApiResult<Option<bool>> {
         match self.text(name) {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(text) => Err(Fault::new(
+            Some(text) => Err(ApiError::new(
                 "MalformedInput",
                 format!("{name} {text:?} is neither true nor false"),
             )),
@@ -85,10 +85,14 @@ impl Query {
     }
 
     /// Cuts a page out of `all`: at most `MaxRecords`, from where `NextToken` says. Returns the next token too.
-    pub(super) fn page<T>(&self, all: Vec<T>, default: usize) -> Answer<(Vec<T>, Option<String>)> {
+    pub(super) fn page<T>(
+        &self,
+        all: Vec<T>,
+        default: usize,
+    ) -> ApiResult<(Vec<T>, Option<String>)> {
         let size = self.number("MaxRecords")?.unwrap_or(default);
         if !(1..=100).contains(&size) {
-            return Err(Fault::validation(format!(
+            return Err(ApiError::validation(format!(
                 "MaxRecords {size} is not between 1 and 100"
             )));
         }
@@ -99,7 +103,7 @@ impl Query {
                 .and_then(|start| start.parse::<usize>().ok())
                 .filter(|start| *start < all.len())
                 .ok_or_else(|| {
-                    Fault::new("InvalidNextToken", "The NextToken value is not valid.")
+                    ApiError::new("InvalidNextToken", "The NextToken value is not valid.")
                 })?,
         };
         let end = (start + size).min(all.len());

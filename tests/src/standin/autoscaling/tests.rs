@@ -71,13 +71,13 @@ impl Story {
         self.auto_scaling.instances("demo")[number].id.clone()
     }
 
-    fn call(&self, action: &str, parameters: &str) -> Answer<String> {
+    fn call(&self, action: &str, parameters: &str) -> ApiResult<String> {
         let body = format!("Action={action}&{parameters}");
         let planned = crate::standin::fault::PlannedFaults::default();
         answer(&self.auto_scaling, &planned, body.as_bytes())
     }
 
-    fn complete(&self, hook: &str, instance: &str, result: &str) -> Answer<String> {
+    fn complete(&self, hook: &str, instance: &str, result: &str) -> ApiResult<String> {
         let parameters = format!(
             "AutoScalingGroupName=demo&LifecycleHookName={hook}&InstanceId={instance}&LifecycleActionResult={result}"
         );

@@ -3,7 +3,7 @@
 use quick_xml::escape::escape;
 use uuid::Uuid;
 
-use crate::standin::fault::Fault;
+use crate::standin::fault::ApiError;
 
 /// The XML namespace of Auto Scaling's answers.
 pub(super) const NAMESPACE: &str = "http://autoscaling.amazonaws.com/doc/2011-01-01/";
@@ -77,7 +77,7 @@ pub fn response(action: &str, namespace: &str, result: &Xml) -> String {
 }
 
 /// Writes an error answer.
-pub fn error_response(fault: &Fault) -> String {
+pub fn error_response(fault: &ApiError) -> String {
     let side = if fault.status < 500 {
         "Sender"
     } else {

@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 use environment::Environment;
 use logs::Logs;
 
-use crate::standin::http;
+use crate::http;
 
 pub use logs::LogLine;
 

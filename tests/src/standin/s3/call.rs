@@ -38,7 +38,7 @@ pub struct Call {
 
 /// What happens instead of the request.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub enum S3Fault {
     /// An error answer with this status and code, such as 503 and `SlowDown`; nothing is done.
     Error(StatusCode, String),
     /// A 200 whose body is an error with this code; nothing is done.

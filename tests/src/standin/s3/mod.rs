@@ -23,7 +23,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
-pub use call::{Call, Fault};
+pub use call::{Call, S3Fault};
 use call::{broken_response, error_response, with_wrong_etag};
 pub use permissions::Permissions;
 use service::{OneSecret, Service, SignedOnly};
@@ -34,7 +34,7 @@ pub const ACCESS_KEY: &str = "AKIASTANDIN";
 /// The one secret key.
 pub const SECRET_KEY: &str = "stand-in";
 
-type Hook = Arc<dyn Fn(&Call) -> Option<Fault> + Send + Sync>;
+type Hook = Arc<dyn Fn(&Call) -> Option<S3Fault> + Send + Sync>;
 
 /// The stand-in. Clones serve the same directory.
 #[derive(Clone)]
@@ -112,19 +112,19 @@ impl S3 {
                 let response = self.serve(request).await;
                 self.hide_absence(call, response)
             }
-            Some(Fault::Error(status, code)) => {
+            Some(S3Fault::Error(status, code)) => {
                 error_response(status, &code, "as the test asked for")
             }
-            Some(Fault::OkWithError(code)) => {
+            Some(S3Fault::OkWithError(code)) => {
                 error_response(StatusCode::OK, &code, "as the test asked for")
             }
-            Some(Fault::Stall(duration)) => {
+            Some(S3Fault::Stall(duration)) => {
                 tokio::time::sleep(duration).await;
                 self.serve(request).await
             }
-            Some(Fault::Reset) => broken_response(),
-            Some(Fault::WrongETag) => with_wrong_etag(self.serve(request).await).await,
-            Some(Fault::LoseReply) => {
+            Some(S3Fault::Reset) => broken_response(),
+            Some(S3Fault::WrongETag) => with_wrong_etag(self.serve(request).await).await,
+            Some(S3Fault::LoseReply) => {
                 let response = self.serve(request).await;
                 tracing::debug!(status = %response.status(), "the answer is lost, as the test asked for");
                 broken_response()
@@ -133,10 +133,10 @@ impl S3 {
     }
 
     /// Counts the request, and applies policies, then faults.
-    fn decide(&self, call: &Call) -> Option<Fault> {
+    fn decide(&self, call: &Call) -> Option<S3Fault> {
         if call.is_skewed(crate::standin::clock::now()) {
             let code = "RequestTimeTooSkewed".to_owned();
-            return Some(Fault::Error(StatusCode::FORBIDDEN, code));
+            return Some(S3Fault::Error(StatusCode::FORBIDDEN, code));
         }
         let hook = {
             let mut control = self.control();
@@ -149,7 +149,7 @@ impl S3 {
                     .permissions_of(call)
                     .is_none_or(|permissions| permissions.allow(call));
             if overwrites || denied || !permitted {
-                return Some(Fault::Error(
+                return Some(S3Fault::Error(
                     StatusCode::FORBIDDEN,
                     "AccessDenied".to_owned(),
                 ));
@@ -225,7 +225,7 @@ impl S3 {
     }
 
     /// Asks this hook before each request, whether something else should happen.
-    pub fn on_request(&self, hook: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) {
+    pub fn on_request(&self, hook: impl Fn(&Call) -> Option<S3Fault> + Send + Sync + 'static) {
         self.control().hook = Some(Arc::new(hook));
     }
 

@@ -5,17 +5,23 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Ssm, inventory, list, request, send};
-use crate::standin::fault::{Answer, Fault, PlannedFaults, lock};
+use crate::lock::lock;
+use crate::standin::fault::{ApiError, ApiResult, PlannedFaults};
 
 /// Answers one request; `target` is the header `X-Amz-Target`, such as `AmazonSSM.SendCommand`.
-pub fn answer(ssm: &Arc<Ssm>, planned: &PlannedFaults, target: &str, body: &[u8]) -> Answer<Value> {
+pub fn answer(
+    ssm: &Arc<Ssm>,
+    planned: &PlannedFaults,
+    target: &str,
+    body: &[u8],
+) -> ApiResult<Value> {
     let operation = target.strip_prefix("AmazonSSM.").unwrap_or_default();
     planned.take(operation)?;
     let request: Value = if body.is_empty() {
         json!({})
     } else {
         serde_json::from_slice(body)
-            .map_err(|error| Fault::new("SerializationException", error.to_string()))?
+            .map_err(|error| ApiError::new("SerializationException", error.to_string()))?
     };
     match operation {
         "SendCommand" => send::command(ssm, &request),
@@ -37,6 +43,6 @@ pub fn answer(ssm: &Arc<Ssm>, planned: &PlannedFaults, target: &str, body: &[u8]
 }
 
 /// Writes an error answer.
-pub fn error_response(fault: &Fault) -> Value {
+pub fn error_response(fault: &ApiError) -> Value {
     json!({"__type": fault.code, "message": fault.message})
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::command::Parameters;
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// What Go's regular expressions, with which the agent checks again, repeat at the most.
 const MOST_REPETITIONS: u32 = 1000;
@@ -98,8 +98,8 @@ impl Document {
     }
 
     /// Checks a command's parameters as `SendCommand` does and fills defaults in.
-    pub(super) fn check(&self, given: &Parameters) -> Answer<Parameters> {
-        let invalid = |message: String| Fault::new("InvalidParameters", message);
+    pub(super) fn check(&self, given: &Parameters) -> ApiResult<Parameters> {
+        let invalid = |message: String| ApiError::new("InvalidParameters", message);
         if let Some(name) = given
             .keys()
             .find(|name| !self.parameters.contains_key(*name))

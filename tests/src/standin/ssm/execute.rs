@@ -10,9 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::Ssm;
 use super::command::{Parameters, Status};
 use super::document::{StepSpec, timeout_seconds};
+use crate::lock::lock;
 use crate::nodes::machine::{Node, Script, ScriptEnd};
 use crate::standin::clock;
-use crate::standin::fault::lock;
 
 /// How often an agent looks whether it may start.
 const POLL: Duration = Duration::from_millis(20);

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::command::seconds;
 use super::request::{page, texts, validation, whole};
 use super::{Agent, Ssm};
+use crate::lock::lock;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
-pub(super) fn describe(ssm: &Ssm, request: &Value) -> Answer<Value> {
+pub(super) fn describe(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 5..=50, 10)?;
     let mut filters: Vec<(String, Vec<String>)> = Vec::new();
     for (list, key, values) in [
@@ -41,7 +42,7 @@ pub(super) fn describe(ssm: &Ssm, request: &Value) -> Answer<Value> {
                         .iter()
                         .any(|tag| tag.key == name && is(&tag.value)),
                     None => {
-                        return Err(Fault::new(
+                        return Err(ApiError::new(
                             "InvalidFilterKey",
                             format!("The filter key {key:?} isn't valid."),
                         ));

@@ -7,9 +7,10 @@ use time::format_description::well_known::Rfc3339;
 use super::Ssm;
 use super::command::{Command, Invocation, Status, Step, seconds};
 use super::request::{page, text, validation, whole};
+use crate::lock::lock;
 use crate::standin::clock;
 use crate::standin::clock::milliseconds;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// What `GetCommandInvocation` shows of standard output and standard error, in characters.
 const OUTPUT: (usize, usize) = (24_000, 8_000);
@@ -24,7 +25,7 @@ const FILTERS: &[&str] = &[
     "DocumentName",
 ];
 
-pub(super) fn commands(ssm: &Ssm, request: &Value) -> Answer<Value> {
+pub(super) fn commands(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let filters = filters(request, FILTERS)?;
     let wanted = |command: &&Command| passes(command, command.status(), &filters);
@@ -33,7 +34,7 @@ pub(super) fn commands(ssm: &Ssm, request: &Value) -> Answer<Value> {
     Ok(json!({"Commands": commands, "NextToken": next}))
 }
 
-pub(super) fn invocations(ssm: &Ssm, request: &Value) -> Answer<Value> {
+pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let details = request["Details"].as_bool().unwrap_or_default();
     let instance = request["InstanceId"].as_str();
@@ -65,10 +66,10 @@ fn named(
     request: &Value,
     wanted: impl Fn(&&Command) -> bool,
     map: impl Fn(&Command, OffsetDateTime) -> Value,
-) -> Answer<Vec<Value>> {
+) -> ApiResult<Vec<Value>> {
     let id = request["CommandId"].as_str();
     if id.is_some_and(|id| id.len() != 36) {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "InvalidCommandId",
             "A command id has 36 characters.",
         ));
@@ -92,13 +93,13 @@ fn named(
 }
 
 /// Reads `Filters`, each `{"key": …, "value": …}`.
-fn filters(request: &Value, known: &[&str]) -> Answer<Vec<(String, String)>> {
+fn filters(request: &Value, known: &[&str]) -> ApiResult<Vec<(String, String)>> {
     let filters = request["Filters"].as_array();
     let mut read = Vec::new();
     for filter in filters.into_iter().flatten() {
         let key = filter["key"].as_str().unwrap_or_default();
         if !known.contains(&key) {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "InvalidFilterKey",
                 format!("The filter key {key:?} isn't valid."),
             ));
@@ -166,17 +167,17 @@ fn listed(command: &Command, invocation: &Invocation, details: bool) -> Value {
     })
 }
 
-pub(super) fn invocation(ssm: &Ssm, request: &Value) -> Answer<Value> {
+pub(super) fn invocation(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let id = text(request, "CommandId")?;
     let instance = text(request, "InstanceId")?;
     if id.len() != 36 {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "InvalidCommandId",
             "A command id has 36 characters.",
         ));
     }
     let absent = || {
-        Fault::new(
+        ApiError::new(
             "InvocationDoesNotExist",
             "The command ID and managed node ID you specified didn't match any invocations.",
         )
@@ -196,7 +197,7 @@ pub(super) fn invocation(ssm: &Ssm, request: &Value) -> Answer<Value> {
         None => None,
     };
     let step = step.ok_or_else(|| {
-        Fault::new(
+        ApiError::new(
             "InvalidPluginName",
             "The plugin name isn't valid: name one of the document's steps.",
         )

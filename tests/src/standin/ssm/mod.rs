@@ -22,12 +22,12 @@ pub use api::{answer, error_response};
 pub use command::{Parameters, Status};
 pub use document::Document;
 
+use crate::lock::lock;
 use crate::nodes::machine::Node;
 use crate::standin::autoscaling::{ACCOUNT, Tag, envelope};
 use crate::standin::bus::Bus;
 use crate::standin::clock;
 use crate::standin::clock::Clock;
-use crate::standin::fault::lock;
 use command::Command;
 use parameters::ParameterStore;
 

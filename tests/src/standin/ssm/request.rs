@@ -4,10 +4,10 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// Returns a text that has to be there.
-pub(super) fn text<'a>(request: &'a Value, field: &str) -> Answer<&'a str> {
+pub(super) fn text<'a>(request: &'a Value, field: &str) -> ApiResult<&'a str> {
     let value = request[field].as_str().filter(|text| !text.is_empty());
     value.ok_or_else(|| {
         let name = format!("{}{}", field[..1].to_lowercase(), &field[1..]);
@@ -24,7 +24,7 @@ pub(super) fn whole(
     field: &str,
     bounds: RangeInclusive<u64>,
     default: u64,
-) -> Answer<usize> {
+) -> ApiResult<usize> {
     let number = match &request[field] {
         Value::Null => Some(default),
         value => value.as_u64().filter(|number| bounds.contains(number)),
@@ -54,18 +54,18 @@ pub(super) fn page(
     all: Vec<Value>,
     size: usize,
     request: &Value,
-) -> Answer<(Vec<Value>, Option<String>)> {
+) -> ApiResult<(Vec<Value>, Option<String>)> {
     let start = match request["NextToken"].as_str() {
         None | Some("") => 0,
         Some(token) => token
             .strip_prefix("page-")
             .and_then(|start| start.parse::<usize>().ok())
-            .ok_or_else(|| Fault::new("InvalidNextToken", "The specified token isn't valid."))?,
+            .ok_or_else(|| ApiError::new("InvalidNextToken", "The specified token isn't valid."))?,
     };
     let next = (start + size < all.len()).then(|| format!("page-{}", start + size));
     Ok((all.into_iter().skip(start).take(size).collect(), next))
 }
 
-pub(super) fn validation(message: impl Into<String>) -> Fault {
-    Fault::new("ValidationException", message)
+pub(super) fn validation(message: impl Into<String>) -> ApiError {
+    ApiError::new("ValidationException", message)
 }

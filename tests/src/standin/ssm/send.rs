@@ -9,24 +9,25 @@ use tokio::sync::watch;
 use super::command::{Command, Invocation, Parameters, Status, Step};
 use super::request::{text, texts, validation, whole};
 use super::{Ssm, command_id, execute};
+use crate::lock::lock;
 use crate::standin::autoscaling::ACCOUNT;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// The most instances of one command.
 const MOST_INSTANCES: usize = 50;
 
-pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
+pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> ApiResult<Value> {
     let name = text(request, "DocumentName")?;
     let document = ssm.documents.get(name).cloned().ok_or_else(|| {
-        Fault::new(
+        ApiError::new(
             "InvalidDocument",
             format!("Document with name {name} does not exist."),
         )
     })?;
     let version = request["DocumentVersion"].as_str().unwrap_or("$DEFAULT");
     if !["$DEFAULT", "$LATEST", "1"].contains(&version) {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "InvalidDocumentVersion",
             format!("The document version {version} isn't valid or doesn't exist."),
         ));
@@ -41,7 +42,7 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
     let parameters = match &request["Parameters"] {
         Value::Null => Parameters::new(),
         given => serde_json::from_value(given.clone()).map_err(|error| {
-            Fault::new("SerializationException", format!("Parameters: {error}"))
+            ApiError::new("SerializationException", format!("Parameters: {error}"))
         })?,
     };
     let parameters = document.check(&parameters)?;
@@ -82,7 +83,7 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
         }
     }
     if !invalid.is_empty() {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "InvalidInstanceId",
             format!(
                 "Instances [[{}]] not in a valid state for account {ACCOUNT}",
@@ -115,7 +116,7 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
     Ok(answer)
 }
 
-fn instances(request: &Value) -> Answer<Vec<String>> {
+fn instances(request: &Value) -> ApiResult<Vec<String>> {
     let instances = texts(request, "InstanceIds");
     if instances.is_empty() {
         return Err(validation(
@@ -130,7 +131,7 @@ fn instances(request: &Value) -> Answer<Vec<String>> {
     }
     let mut seen = BTreeSet::new();
     if let Some(twice) = instances.iter().find(|id| !seen.insert(*id)) {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "DuplicateInstanceId",
             format!("You can't specify an instance ID in more than one association: {twice}"),
         ));
@@ -138,12 +139,12 @@ fn instances(request: &Value) -> Answer<Vec<String>> {
     Ok(instances)
 }
 
-pub(super) fn cancel(ssm: &Ssm, request: &Value) -> Answer<Value> {
+pub(super) fn cancel(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let id = text(request, "CommandId")?;
     let instances = texts(request, "InstanceIds");
     let mut state = lock(&ssm.state);
     let command = state.commands.get_mut(id).ok_or_else(|| {
-        Fault::new(
+        ApiError::new(
             "InvalidCommandId",
             format!("The command {id} is not known."),
         )

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
-use rekindle_tests::standin::world::{ProtectedGroup, StandIn};
+use rekindle_tests::standin::{ProtectedGroup, StandIn};
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 

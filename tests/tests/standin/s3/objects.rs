@@ -7,7 +7,7 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 use aws_sdk_s3::types::ChecksumMode;
 use aws_sdk_s3::types::ChecksumType;
 use axum::http::StatusCode;
-use rekindle_tests::standin::s3::{Fault, S3};
+use rekindle_tests::standin::s3::{S3, S3Fault};
 use shared::checksum::digests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -290,7 +290,7 @@ async fn denials_and_faults_happen_where_they_are_asked_for() {
     world.s3.allow_all();
     get().send().await.unwrap();
 
-    let fault = |fault: Fault| {
+    let fault = |fault: S3Fault| {
         world.s3.on_request(move |call| {
             let writes = ["PutObject", "CompleteMultipartUpload"];
             writes
@@ -302,25 +302,25 @@ async fn denials_and_faults_happen_where_they_are_asked_for() {
         let put = world.client.put_object().bucket(BUCKET).key(key);
         put.body(ByteStream::from_static(b"x"))
     };
-    fault(Fault::Error(
+    fault(S3Fault::Error(
         StatusCode::SERVICE_UNAVAILABLE,
         "SlowDown".to_owned(),
     ));
     assert_eq!(code(&put("b").send().await.unwrap_err()), "SlowDown");
-    fault(Fault::Reset);
+    fault(S3Fault::Reset);
     assert!(put("b").send().await.is_err());
     assert!(world.s3.path(BUCKET, "b").is_err());
-    fault(Fault::LoseReply);
+    fault(S3Fault::LoseReply);
     assert!(put("b").send().await.is_err());
     assert_eq!(world.s3.read(BUCKET, "b").unwrap(), b"x");
-    fault(Fault::Stall(Duration::from_millis(200)));
+    fault(S3Fault::Stall(Duration::from_millis(200)));
     let before = std::time::Instant::now();
     put("c").send().await.unwrap();
     assert!(before.elapsed() >= Duration::from_millis(200));
 
     let upload = world.start("d").await;
     let part = world.part("d", &upload, 1, b"bytes").await;
-    fault(Fault::OkWithError("InternalError".to_owned()));
+    fault(S3Fault::OkWithError("InternalError".to_owned()));
     let crc64 = digests(b"bytes").crc64;
     let complete = world.complete("d", &upload, vec![part], crc64.as_str());
     assert_eq!(code(&complete.send().await.unwrap_err()), "InternalError");

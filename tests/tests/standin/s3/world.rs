@@ -14,7 +14,7 @@ use aws_sdk_s3::types::CompletedMultipartUpload;
 use aws_sdk_s3::types::CompletedPart;
 use axum::extract::Request;
 use axum::extract::State;
-use rekindle_tests::standin::http;
+use rekindle_tests::http;
 use rekindle_tests::standin::s3::ACCESS_KEY;
 use rekindle_tests::standin::s3::S3;
 use rekindle_tests::standin::s3::SECRET_KEY;

@@ -18,12 +18,13 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::nodes::machine::{Node, Surroundings};
+use crate::lock::lock;
+use crate::nodes::machine::{MachineSettings, Node};
 use crate::standin::autoscaling::{AutoScaling, GroupSpec, InstanceView, Lifecycle, Tag};
 use crate::standin::bus::Bus;
 use crate::standin::clock;
 use crate::standin::clock::Clock;
-use crate::standin::fault::{PlannedFaults, lock};
+use crate::standin::fault::PlannedFaults;
 use crate::standin::lambda::{FunctionError, Lambda, LogLine};
 use crate::standin::s3::S3;
 use crate::standin::ssm::Ssm;
@@ -77,7 +78,7 @@ struct State {
     template: PathBuf,
     parameters: BTreeMap<String, String>,
     hooks: Vec<crate::standin::autoscaling::Hook>,
-    surroundings: Surroundings,
+    machine_settings: MachineSettings,
     registration: Duration,
     agents_held: watch::Sender<bool>,
     clock: Clock,
@@ -87,7 +88,7 @@ struct State {
 #[derive(Clone)]
 struct Launch {
     user_data: UserData,
-    surroundings: Surroundings,
+    machine_settings: MachineSettings,
 }
 
 impl StandIn {
@@ -98,12 +99,12 @@ impl StandIn {
 
     /// Returns `http://127.0.0.1:<port>`, the value of `AWS_ENDPOINT_URL`.
     pub fn endpoint(&self) -> &str {
-        &self.state.surroundings.endpoint
+        &self.state.machine_settings.endpoint
     }
 
     /// Returns the region.
     pub fn region(&self) -> &str {
-        &self.state.surroundings.region
+        &self.state.machine_settings.region
     }
 
     /// Returns the bucket of backups.
@@ -165,7 +166,7 @@ impl StandIn {
     pub fn create_group(&self, group: ProtectedGroup) -> Result<()> {
         let launch = Launch {
             user_data: group.user_data,
-            surroundings: self.surroundings(&group.application)?,
+            machine_settings: self.machine_settings(&group.application)?,
         };
         lock(&self.state.launches).insert(group.name.clone(), launch);
         let tags = group.tagged.then(|| Tag {
@@ -186,14 +187,14 @@ impl StandIn {
     }
 
     /// Returns what surrounds the nodes of an application. They have the role that the template gives to such nodes.
-    pub fn surroundings(&self, application: &str) -> Result<Surroundings> {
+    pub fn machine_settings(&self, application: &str) -> Result<MachineSettings> {
         let mut parameters = self.state.parameters.clone();
         parameters.insert("ApplicationName".to_owned(), application.to_owned());
         let template = Template::load(&self.state.template, &parameters)?;
         let access_key = deploy::restrict_nodes(&self.state.s3, &template, application)?;
-        let mut surroundings = self.state.surroundings.clone();
-        surroundings.credentials.0 = access_key;
-        Ok(surroundings)
+        let mut machine_settings = self.state.machine_settings.clone();
+        machine_settings.credentials.0 = access_key;
+        Ok(machine_settings)
     }
 
     /// Returns the instances of a group, the oldest first.
@@ -299,9 +300,9 @@ impl StandIn {
     }
 
     /// Lets everything that a group ever did have happened so many minutes earlier.
-    pub fn age(&self, group: &str, minutes: u64) {
+    pub fn backdate(&self, group: &str, minutes: u64) {
         let by = Duration::from_secs(60 * minutes);
-        self.state.auto_scaling.age(group, by);
+        self.state.auto_scaling.backdate(group, by);
     }
 
     /// Lets the time of every hook that holds this instance be over.
@@ -316,7 +317,7 @@ impl StandIn {
 
     /// Lets Auto Scaling do what it would do so much later, in AWS's seconds. For groups at rest: what began in that
     /// future would be due in it.
-    pub fn leap(&self, seconds: f64) {
+    pub fn advance_by(&self, seconds: f64) {
         let later = self.state.clock.after(clock::now(), seconds);
         machines::advance_groups(&self.state, later);
     }
@@ -353,7 +354,7 @@ impl Drop for StandIn {
             task.abort();
         }
         for node in lock(&self.state.nodes).values() {
-            node.pull_the_plug();
+            node.kill_now();
         }
     }
 }

@@ -7,10 +7,10 @@ use anyhow::Result;
 use time::OffsetDateTime;
 
 use super::State;
+use crate::lock::lock;
 use crate::nodes::machine::Node;
 use crate::standin::autoscaling::Effect;
 use crate::standin::clock;
-use crate::standin::fault::lock;
 
 /// How often the state machines are looked after.
 const PULSE: Duration = Duration::from_millis(20);
@@ -49,16 +49,16 @@ async fn boot(state: Arc<State>, group: String, instance: String) {
 async fn try_boot(state: &Arc<State>, group: &str, instance: &str) -> Result<()> {
     let launch = lock(&state.launches).get(group).cloned();
     // A group that was created through the API has no user data, and nobody restricts its nodes.
-    let (user_data, surroundings) = match launch {
-        Some(launch) => (Some(launch.user_data), launch.surroundings),
-        None => (None, state.surroundings.clone()),
+    let (user_data, machine_settings) = match launch {
+        Some(launch) => (Some(launch.user_data), launch.machine_settings),
+        None => (None, state.machine_settings.clone()),
     };
     let auto_scaling = Arc::clone(&state.auto_scaling);
     let id = instance.to_owned();
     let node = Node::boot(
         instance,
         group,
-        &surroundings,
+        &machine_settings,
         Arc::new(move || auto_scaling.target_state(&id)),
     )
     .await?;

@@ -152,8 +152,9 @@ fn permissions(template: &Template, role: &str) -> Result<Permissions> {
 
 /// Takes the template's hooks; the budget's where the template has none yet.
 pub(super) fn hooks(specs: &[HookSpec]) -> Result<Vec<Hook>> {
-    let known =
-        |fault: crate::standin::fault::Fault| anyhow::anyhow!("template.yaml: {}", fault.message);
+    let known = |fault: crate::standin::fault::ApiError| {
+        anyhow::anyhow!("template.yaml: {}", fault.message)
+    };
     if specs.is_empty() {
         let hook = |name: &str, transition, heartbeat_timeout, default_result| Hook {
             name: name.to_owned(),

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::standin::http;
+use crate::http;
 
 /// Tells where an instance is going: Auto Scaling knows.
 pub type TargetState = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;

@@ -13,14 +13,14 @@ use tokio::sync::watch;
 
 use super::deploy::{Binaries, function, hooks, publish_layer, restrict_functions};
 use super::{StandIn, State, machines};
-use crate::nodes::machine::Surroundings;
+use crate::http;
+use crate::nodes::machine::MachineSettings;
 use crate::standin::autoscaling;
 use crate::standin::autoscaling::{AutoScaling, Ends};
 use crate::standin::bus::Bus;
 use crate::standin::clock::Clock;
 use crate::standin::endpoint;
 use crate::standin::endpoint::Services;
-use crate::standin::http;
 use crate::standin::lambda;
 use crate::standin::lambda::{Function, Lambda};
 use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
@@ -224,7 +224,7 @@ impl StandInBuilder {
         let address = listener.local_addr().context("the listener's address")?;
         let endpoint = format!("http://{address}");
         let clock = Clock::scaled(self.time_scale);
-        let surroundings = Surroundings {
+        let machine_settings = MachineSettings {
             directory: directory.path().join("nodes"),
             endpoint: endpoint.clone(),
             region: self.region.clone(),
@@ -278,10 +278,10 @@ impl StandInBuilder {
         let lambda = Lambda::start(settings, functions).await?;
         bus.connect(lambda.clone());
 
-        let nodes = &surroundings.directory;
+        let nodes = &machine_settings.directory;
         std::fs::create_dir_all(nodes).context("create the nodes' directory")?;
         open_to_all(nodes)?;
-        let aws = surroundings.aws();
+        let aws = machine_settings.aws();
         let state = Arc::new(State {
             auto_scaling: Arc::new(AutoScaling::new(pace)),
             ssm: Arc::new(ssm),
@@ -294,7 +294,7 @@ impl StandInBuilder {
             template: self.template,
             parameters,
             hooks: hooks(&template.hooks)?,
-            surroundings,
+            machine_settings,
             registration: clock.wait(self.registration_delay),
             agents_held: watch::Sender::new(false),
             clock,
