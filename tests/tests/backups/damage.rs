@@ -1,4 +1,4 @@
-//! What happens to objects between their upload and the commit.
+//! Objects that are damaged between their upload and the commit.
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
@@ -59,7 +59,7 @@ async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
         assert!(protected.backups(application)?.is_empty(), "{application}");
     }
 
-    // The next one is as good as any.
+    // The next backup is not affected.
     standin
         .bus()
         .tick(time::OffsetDateTime::now_utc() + time::Duration::seconds(2));

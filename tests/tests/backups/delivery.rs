@@ -1,4 +1,4 @@
-//! Events are hints: lost, doubled and reordered ones change nothing about what is committed.
+//! Lost, duplicated and reordered events do not change which backups are committed.
 
 use anyhow::Result;
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
@@ -6,16 +6,16 @@ use rekindle_tests::standin::bus::DeliveryFault;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::{ask, attempts, event, tick};
+use super::{event, invoke_backup, runs, tick};
 
-/// Recognises the event of a backup command that ended well.
+/// Returns whether an event reports that a command succeeded.
 pub(crate) fn succeeded(event: &Value) -> bool {
     event["detail-type"] == "EC2 Command Invocation Status-change Notification"
         && event["detail"]["status"] == "Success"
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_event_is_made_good_by_the_next_tick_or_by_a_sweep() -> Result<()> {
+async fn after_a_lost_event_the_next_tick_or_a_sweep_commits_the_backup() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("lost").await?;
     let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
@@ -25,7 +25,7 @@ async fn a_lost_event_is_made_good_by_the_next_tick_or_by_a_sweep() -> Result<()
     protected.wait_until_ended(&node, "backup", 0).await?;
     protected.wait_until_idle().await?;
     assert!(protected.backups("lost")?.is_empty());
-    let answer = ask(&protected, event("sweep.json")?).await?;
+    let answer = invoke_backup(&protected, event("sweep.json")?).await?;
     assert_eq!(answer["caught_up"][0]["decision"], "committed", "{answer}");
     assert_eq!(protected.backups("lost")?.len(), 1);
 
@@ -34,25 +34,25 @@ async fn a_lost_event_is_made_good_by_the_next_tick_or_by_a_sweep() -> Result<()
     protected.wait_until_ended(&node, "backup", 1).await?;
     protected.wait_until_idle().await?;
     assert_eq!(protected.backups("lost")?.len(), 1);
-    let answer = ask(&protected, tick(at + Duration::seconds(4))?).await?;
+    let answer = invoke_backup(&protected, tick(at + Duration::seconds(4))?).await?;
     assert_eq!(answer["caught_up"][0]["decision"], "committed", "{answer}");
     protected.wait_for_backup("lost", 2).await?;
-    assert_eq!(attempts(&protected, "lost")?.len(), 3);
+    assert_eq!(runs(&protected, "lost")?.len(), 3);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubled_and_reordered_events_commit_each_backup_once() -> Result<()> {
-    let (protected, node) = ProtectedGroups::with_filled_group("doubled").await?;
+async fn duplicated_and_reordered_events_commit_each_backup_once() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("duplicated").await?;
     let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
     bus.inject_where(succeeded, DeliveryFault::Duplicate, 1);
     bus.tick(at);
-    let first = protected.wait_for_backup("doubled", 0).await?;
+    let first = protected.wait_for_backup("duplicated", 0).await?;
     protected.wait_until_idle().await?;
 
-    // The later backup's event comes before the earlier one's.
+    // The later backup's event arrives before the earlier backup's event.
     bus.inject_where(succeeded, DeliveryFault::Hold, 2);
     for number in 1..=2 {
         bus.tick(at + Duration::seconds(2 * i64::from(number)));
@@ -62,11 +62,11 @@ async fn doubled_and_reordered_events_commit_each_backup_once() -> Result<()> {
         protected.wait_until_idle().await?;
     }
     bus.release();
-    let last = protected.wait_for_backup("doubled", 2).await?;
+    let last = protected.wait_for_backup("duplicated", 2).await?;
     protected.wait_until_idle().await?;
-    let backups = protected.backups("doubled")?;
+    let backups = protected.backups("duplicated")?;
     assert_eq!(backups.len(), 3);
-    assert_eq!(protected.manifest("doubled", &backups[0])?, first);
+    assert_eq!(protected.manifest("duplicated", &backups[0])?, first);
     assert_eq!(last.index.backup_id, backups[2]);
 
     let commits = |decision: &str| {
@@ -76,6 +76,6 @@ async fn doubled_and_reordered_events_commit_each_backup_once() -> Result<()> {
             .count()
     };
     assert_eq!(commits("Commit"), 3);
-    assert!(protected.error_lines("doubled").is_empty());
+    assert!(protected.error_lines("duplicated").is_empty());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A node that is backed up every few minutes for years must not fill its own disk.
+//! However many backups a node takes, they must not fill its disk.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::nodes::machine::Node;
 use time::{Duration, OffsetDateTime};
 
-/// What there is on a node's disk outside of Postgres.
+/// The number of files on a node's disk outside Postgres' data directory, and their bytes.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     files: u64,
     bytes: u64,
 }
 
-/// Adds everything below the directory up; Postgres' own is not the agent's.
+/// Adds the files and bytes below a directory to `sum`, except those of Postgres, which the agent does not own.
 fn usage(directory: &Path, postgres: &Path, sum: &mut Usage) -> Result<()> {
     let entries = std::fs::read_dir(directory);
     for entry in entries.with_context(|| format!("list {}", directory.display()))? {
@@ -43,14 +43,14 @@ fn usage_of(node: &Node) -> Result<Usage> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_backups_leave_bounded_disk_use_on_the_node() -> Result<()> {
-    /// What the records of the most recent operations may take: 64 files below 2 KB each.
+    /// The limit for the records of recent operations: 64 files of at most 2,048 bytes.
     const MOST_RECORDS: Usage = Usage {
         files: 64,
         bytes: 64 * 2_048,
     };
     let protected = ProtectedGroups::start().await?;
     let node = protected.create_empty("hundred").await?;
-    // A backup is named after its tick's second; ticks of the last minutes are none too late.
+    // A backup's id contains its tick's second, so every tick needs its own. Ticks of the last ten minutes are not too old.
     let first = OffsetDateTime::now_utc() - Duration::minutes(9);
     let mut measured = Vec::new();
     for number in 1..=100u32 {
@@ -75,7 +75,7 @@ async fn a_hundred_backups_leave_bounded_disk_use_on_the_node() -> Result<()> {
         hundred.bytes <= twenty.bytes + MOST_RECORDS.bytes,
         "{measured:?}"
     );
-    // By then, each new record takes an old one's place.
+    // From the 64th record on, each new record replaces the oldest one.
     assert_eq!(hundred.files, eighty.files, "{measured:?}");
     assert_eq!(protected.backups("hundred")?.len(), 100);
     Ok(())

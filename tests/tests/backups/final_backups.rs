@@ -1,4 +1,4 @@
-//! Final backups, end to end: a planned replacement loses nothing, and no node on its way out is waited for in vain.
+//! Final backups, end to end: a planned replacement loses nothing, and a dead node does not delay its replacement.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ async fn replace(protected: &ProtectedGroups, node: &Node) -> Result<Arc<Node>> 
         .await
 }
 
-/// Returns the backup that the node says it was restored from.
+/// Returns the backup that the node was restored from, according to its report.
 async fn source(protected: &ProtectedGroups, node: &Node) -> Result<BackupId> {
     match protected.restore_report(node).await?.outcome {
         RestoreOutcome::Restored { backup_id, .. } => Ok(backup_id),
@@ -34,7 +34,7 @@ async fn source(protected: &ProtectedGroups, node: &Node) -> Result<BackupId> {
     }
 }
 
-/// Makes the terminate hook's event for a node.
+/// Returns the terminate hook's event for a node.
 fn terminate_event(node: &Node) -> Result<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/terminate.json");
     let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
@@ -43,16 +43,17 @@ fn terminate_event(node: &Node) -> Result<Value> {
     Ok(event)
 }
 
-fn application(node: &Node) -> Result<String> {
+/// Returns the process id of the node's application; an error if it does not run.
+fn application_pid(node: &Node) -> Result<String> {
     let path = node.root().join("run/registry.pid");
-    let pid = std::fs::read_to_string(path).context("the application does not run")?;
+    let pid = std::fs::read_to_string(path).context("the application is not running")?;
     let pid = pid.trim().to_owned();
     assert!(std::path::Path::new("/proc").join(&pid).exists(), "{pid}");
     Ok(pid)
 }
 
-/// Checks that the application's newest backup is a final one, and that the node was restored from exactly that.
-async fn restored_from_final(protected: &ProtectedGroups, node: &Node) -> Result<()> {
+/// Checks that the application's newest backup is a final backup, and that the node was restored from it.
+async fn assert_restored_from_final(protected: &ProtectedGroups, node: &Node) -> Result<()> {
     let newest = protected.backups(node.group())?;
     let newest = newest.last().context("there is no backup")?;
     let manifest = protected.manifest(node.group(), newest)?;
@@ -78,7 +79,7 @@ async fn a_planned_replacement_under_load_loses_no_acknowledged_event() -> Resul
     let next = replace(&protected, &node).await?;
     let acknowledged = load.acknowledged()?;
     load.end()?;
-    restored_from_final(&protected, &next).await?;
+    assert_restored_from_final(&protected, &next).await?;
     let client = next.cluster()?.connect(MAIN_DATABASE).await?;
     let rows = client
         .query("SELECT id FROM registry.push_event", &[])
@@ -93,28 +94,28 @@ async fn a_planned_replacement_under_load_loses_no_acknowledged_event() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_terminate_event_is_made_good_by_a_sweep() -> Result<()> {
+async fn after_a_lost_terminate_event_a_sweep_starts_the_final_backup() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("lost").await?;
     protected
         .standin
         .bus()
         .inject(TERMINATE, DeliveryFault::Drop, 1);
     let next = replace(&protected, &node).await?;
-    restored_from_final(&protected, &next).await
+    assert_restored_from_final(&protected, &next).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result<()> {
+async fn duplicated_and_late_terminate_events_never_stop_a_node_in_service() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("late").await?;
     let function = protected.function("backup")?;
-    // Nobody terminates it.
-    let running = application(&node)?;
+    // The event names a node that is not being terminated.
+    let running = application_pid(&node)?;
     protected
         .standin
         .invoke(&function, terminate_event(&node)?)
         .await?;
     assert!(protected.invocations(&node, "backup").await?.is_empty());
-    assert_eq!(application(&node)?, running);
+    assert_eq!(application_pid(&node)?, running);
     protected.back_up("late").await?;
 
     let late = terminate_event(&node)?;
@@ -125,19 +126,20 @@ async fn doubled_and_late_terminate_events_never_stop_a_serving_node() -> Result
     let next = replace(&protected, &node).await?;
     protected.wait_until_idle().await?;
     assert_eq!(protected.backups("late")?.len(), 2);
-    restored_from_final(&protected, &next).await?;
+    assert_restored_from_final(&protected, &next).await?;
 
-    // Long after, and while the next one serves.
-    let running = application(&next)?;
+    // The event is delivered again much later, when the next node is in service.
+    let running = application_pid(&next)?;
     protected.standin.invoke(&function, late).await?;
     assert!(protected.invocations(&next, "backup").await?.is_empty());
-    assert_eq!(application(&next)?, running);
+    assert_eq!(application_pid(&next)?, running);
     protected.back_up("late").await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup() -> Result<()> {
+async fn without_a_final_backup_of_a_dead_node_its_replacement_restores_the_newest_backup()
+-> Result<()> {
     let protected = ProtectedGroups::with(ProtectedGroups::builder().stale(60.0)).await?;
     let (powerless, silent) = try_join!(
         protected.create_filled("powerless"),
@@ -158,17 +160,17 @@ async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup
             .backup_id,
     );
 
-    // SSM still calls this one online when its hook asks.
+    // SSM still lists this agent as online when the terminate hook starts.
     let next = protected.replace_lost(&powerless).await?;
     assert_eq!(source(&protected, &next).await?, before.0);
     protected
         .wait_for_failure("powerless", "NoFinalBackup")
         .await?;
 
-    // And this one is known to be lost.
+    // SSM lists this agent as lost.
     silent.stop_agent();
     let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
-    wait_for("the agent to be lost", WAIT_LIMIT, async || {
+    wait_for("SSM to list the agent as lost", WAIT_LIMIT, async || {
         let agents = ssm.describe_instance_information().send().await;
         let agents = agents.map_err(|error| error.to_string())?;
         let lost = agents.instance_information_list().iter().any(|agent| {
@@ -196,7 +198,7 @@ async fn a_dead_node_is_answered_for_and_its_replacement_takes_the_newest_backup
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_never_restored_has_nothing_to_save() -> Result<()> {
+async fn a_node_without_a_marker_takes_no_final_backup() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("fresh").await?;
     let before = protected.back_up("fresh").await?.index.backup_id;
     std::fs::remove_file(node.root().join("var/lib/rekindle/restored.json"))?;
@@ -208,7 +210,8 @@ async fn a_node_that_was_never_restored_has_nothing_to_save() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() -> Result<()> {
+async fn after_a_failed_final_backup_the_node_is_terminated_unless_its_group_retains_it()
+-> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let mut retaining = protected.describe("kept")?;
     retaining.retain_on_abandon = true;
@@ -246,9 +249,9 @@ async fn a_failed_final_backup_lets_the_node_go_unless_its_group_retains_it() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> Result<()> {
-    let (protected, node) = ProtectedGroups::with_filled_group("meets").await?;
-    let held_up = block_dumps(&node).await?;
+async fn a_final_backup_preempts_a_running_scheduled_backup() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("preempted").await?;
+    let blocker = block_dumps(&node).await?;
     protected.standin.tick();
     protected.wait_until_executing(&node, "backup", 1).await?;
     protected.standin.terminate(node.id()).await?;
@@ -259,16 +262,16 @@ async fn a_final_backup_does_not_wait_for_the_scheduled_one_that_it_meets() -> R
         "{}",
         scheduled.output
     );
-    drop(held_up);
+    drop(blocker);
     let next = protected
-        .wait_until_in_service("meets", Some(&node))
+        .wait_until_in_service("preempted", Some(&node))
         .await?;
     let purposes: Result<Vec<Purpose>> = protected
-        .backups("meets")?
+        .backups("preempted")?
         .iter()
-        .map(|backup| Ok(protected.manifest("meets", backup)?.index.purpose))
+        .map(|backup| Ok(protected.manifest("preempted", backup)?.index.purpose))
         .collect();
     assert_eq!(purposes?, [Purpose::Final]);
-    assert!(protected.error_lines("meets").is_empty());
-    restored_from_final(&protected, &next).await
+    assert!(protected.error_lines("preempted").is_empty());
+    assert_restored_from_final(&protected, &next).await
 }

@@ -1,4 +1,4 @@
-//! What bad input gets: the functions' environment, and events that are none.
+//! Invalid input: an incomplete environment of a function, and events that no function accepts.
 
 use std::process::Stdio;
 
@@ -24,23 +24,24 @@ async fn a_function_names_every_missing_variable_at_once_and_does_not_start() ->
             .await
             .with_context(|| format!("start {name}"))?;
         assert!(!output.status.success(), "{name}");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
         for variable in [
             env::BACKUP_DOCUMENT,
             env::RESTORE_DOCUMENT,
             env::AGENT,
             env::METRIC_NAMESPACE,
         ] {
-            assert!(said.contains(variable), "{name}: {said}");
+            assert!(printed.contains(variable), "{name}: {printed}");
         }
-        assert!(!said.contains(env::BUCKET), "{name}: {said}");
+        assert!(!printed.contains(env::BUCKET), "{name}: {printed}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result<()> {
+async fn the_error_about_an_invalid_event_names_the_field_and_the_event_becomes_a_dead_letter()
+-> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let mut no_instance = event("terminate.json")?;
     no_instance["detail"]
@@ -69,10 +70,10 @@ async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result
     for (event, named) in &cases {
         let answer = protected.standin.invoke(&function, event.clone()).await;
         let Err(error) = answer else {
-            anyhow::bail!("{event} was taken: {answer:?}");
+            anyhow::bail!("{event} was accepted: {answer:?}");
         };
-        let said = protected.standin.logs();
-        let last = said.iter().rev().take(8).map(|line| &line.line);
+        let logs = protected.standin.logs();
+        let last = logs.iter().rev().take(8).map(|line| &line.line);
         let last: Vec<&String> = last.collect();
         assert_eq!(error.error_type, "Event", "{error}: {last:#?}");
         assert!(error.message.contains(named), "{error}");

@@ -1,5 +1,5 @@
-//! Backups, end to end, with the shipped functions and the shipped agent: when one is started, when it is
-//! committed, and when it must not be.
+//! Backups, end to end, with the shipped functions and the shipped agent: when a backup starts, when it is committed or
+//! quarantined, and when it is deleted.
 
 mod damage;
 mod delivery;
@@ -30,15 +30,15 @@ fn event(name: &str) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
-/// Makes the schedule's event as of `time`.
+/// Returns the schedule's event with this time.
 fn tick(time: OffsetDateTime) -> Result<Value> {
     let mut tick = event("schedule-rule.json")?;
     tick["time"] = time.format(&Rfc3339)?.into();
     Ok(tick)
 }
 
-/// Hands an event to the backup function and returns its answer.
-async fn ask(protected: &ProtectedGroups, event: Value) -> Result<Value> {
+/// Invokes the backup function with an event; returns its answer.
+async fn invoke_backup(protected: &ProtectedGroups, event: Value) -> Result<Value> {
     let function = protected.function("backup")?;
     Ok(protected.standin.invoke(&function, event).await?)
 }
@@ -50,15 +50,15 @@ async fn request(
     application: &str,
     backup: &BackupId,
 ) -> Result<Value> {
-    ask(
+    invoke_backup(
         protected,
         json!({"rekindle": request, "application": application, "backup_id": backup}),
     )
     .await
 }
 
-/// Returns the attempts at backups of an application, committed or not: `<backup id>/<run id>`.
-fn attempts(
+/// Returns the runs of all backups of an application, committed or not, as `<backup id>/<run id>`.
+fn runs(
     protected: &ProtectedGroups,
     application: &str,
 ) -> Result<std::collections::BTreeSet<String>> {
@@ -66,9 +66,9 @@ fn attempts(
     let keys = standin
         .s3()
         .keys(standin.bucket(), &format!("backups/{application}/"))?;
-    let attempt = |key: &String| {
+    let run = |key: &String| {
         let parts: Vec<&str> = key.split('/').skip(3).take(2).collect();
         parts.join("/")
     };
-    Ok(keys.iter().map(attempt).collect())
+    Ok(keys.iter().map(run).collect())
 }

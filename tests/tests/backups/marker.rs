@@ -1,4 +1,4 @@
-//! Only a node that is known to hold the truth is backed up.
+//! Only a node with a valid `restored` marker is backed up.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,14 @@ use shared::manifest::Lineage;
 use shared::report::{ExitCode, Report};
 use tokio::try_join;
 
-use super::{ask, event};
+use super::{event, invoke_backup};
 
+/// Returns the path of the node's `restored` marker.
 fn marker(node: &Node) -> PathBuf {
     node.root().join("var/lib/rekindle/restored.json")
 }
 
+/// Changes one text field of the node's `restored` marker.
 fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
     let text = std::fs::read_to_string(marker(node)).context("read the marker")?;
     let mut marker_value: Value = serde_json::from_str(&text)?;
@@ -26,7 +28,7 @@ fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
+async fn a_node_without_a_valid_marker_is_not_backed_up() -> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let (removed, instance, cluster, application) = try_join!(
         protected.create_empty("removed"),
@@ -67,13 +69,14 @@ async fn a_node_without_a_valid_marker_is_refused() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said() -> Result<()> {
+async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a_flag() -> Result<()>
+{
     let (protected, node) = ProtectedGroups::with_filled_group("handmade").await?;
     std::fs::remove_file(marker(&node))?;
     let mut adopt = event("adopt.json")?;
     adopt["application"] = json!("handmade");
 
-    let answer = ask(&protected, adopt.clone()).await?;
+    let answer = invoke_backup(&protected, adopt.clone()).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     assert_eq!(answer["instance_id"], node.id());
     let manifest = protected.wait_for_backup("handmade", 0).await?;
@@ -84,7 +87,7 @@ async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said()
     assert_eq!(scheduled.index.node.lineage, Lineage::Adopted);
 
     std::fs::remove_file(marker(&node))?;
-    let refused = ask(&protected, adopt.clone()).await?;
+    let refused = invoke_backup(&protected, adopt.clone()).await?;
     assert_eq!(
         (&refused["outcome"], &refused["kind"]),
         (&json!("refused"), &json!("Refused"))
@@ -98,7 +101,7 @@ async fn an_adopted_node_is_protected_and_adoption_over_backups_has_to_be_said()
     assert_eq!(protected.backups("handmade")?.len(), 2);
 
     adopt["over_existing_backups"] = json!(true);
-    let answer = ask(&protected, adopt).await?;
+    let answer = invoke_backup(&protected, adopt).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     let manifest = protected.wait_for_backup("handmade", 2).await?;
     assert_eq!(manifest.index.purpose, Purpose::Adopt);

@@ -1,4 +1,4 @@
-//! Backups that are whole, and would still be the wrong ones to go on from.
+//! Complete but suspicious backups are quarantined until an operator accepts or rejects them.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use shared::id::BackupId;
 use shared::manifest::Lineage;
 
-use super::{ask, request};
+use super::{invoke_backup, request};
 
 /// Returns the first row of `list-backups`: the application's newest backup as an operator sees it.
 async fn newest(protected: &ProtectedGroups, application: &str) -> Result<Value> {
     let event = json!({"rekindle": "list-backups", "application": application, "limit": 1});
-    let answer = ask(protected, event).await?;
+    let answer = invoke_backup(protected, event).await?;
     let newest = answer["backups"].get(0);
     newest.cloned().with_context(|| format!("{answer}"))
 }
@@ -28,7 +28,7 @@ fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
     (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
 }
 
-/// Empties most of a node's tables, as a mistake or an attack does.
+/// Truncates the tables of both databases, as a mistake or an attack may.
 async fn wipe(node: &Node) -> Result<()> {
     let cluster = node.cluster()?;
     for database in [MAIN_DATABASE, NOTARY_DATABASE] {
@@ -45,20 +45,22 @@ async fn wipe(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// An application with a good backup, and a newer one that lost all rows and is kept aside.
+/// An application with a good backup, and a newer one without rows that is quarantined.
 struct Wiped {
     protected: ProtectedGroups,
     node: Arc<Node>,
     good: BackupId,
-    held: DataSnapshot,
-    aside: BackupId,
+    /// The data of the node when the good backup was taken.
+    data: DataSnapshot,
+    quarantined: BackupId,
 }
 
 impl Wiped {
-    async fn application(application: &str) -> Result<Self> {
+    /// Starts the application, takes the good backup, and wipes the node before the next one.
+    async fn start(application: &str) -> Result<Self> {
         let (protected, node) = ProtectedGroups::with_filled_group(application).await?;
         let good = protected.back_up(application).await?.index.backup_id;
-        let held = standalone::snapshot(&node).await?;
+        let data = standalone::snapshot(&node).await?;
         wipe(&node).await?;
         protected.standin.tick();
         let message = protected
@@ -67,20 +69,20 @@ impl Wiped {
         assert!(message.contains(good.as_str()), "{message}");
         assert_eq!(protected.backups(application)?, std::slice::from_ref(&good));
         let newest = newest(&protected, application).await?;
-        let why = newest["quarantined_for"].as_str().unwrap_or_default();
-        assert!(why.contains("it has 0 rows"), "{newest}");
-        let aside = serde_json::from_value(newest["backup_id"].clone())?;
+        let reason = newest["quarantined_for"].as_str().unwrap_or_default();
+        assert!(reason.contains("it has 0 rows"), "{newest}");
+        let quarantined = serde_json::from_value(newest["backup_id"].clone())?;
         Ok(Self {
             protected,
             node,
             good,
-            held,
-            aside,
+            data,
+            quarantined,
         })
     }
 
-    /// Loses the node, and returns what its replacement holds.
-    async fn after_its_loss(&self, application: &str) -> Result<DataSnapshot> {
+    /// Kills the node; returns the data of its replacement.
+    async fn data_after_loss(&self, application: &str) -> Result<DataSnapshot> {
         self.protected.standin.kill_instance(self.node.id()).await?;
         let node = self
             .protected
@@ -91,22 +93,22 @@ impl Wiped {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_accepted() -> Result<()>
+async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_rejected() -> Result<()>
 {
-    let wiped = Wiped::application("wiped").await?;
-    let held = wiped.after_its_loss("wiped").await?;
+    let wiped = Wiped::start("wiped").await?;
+    let held = wiped.data_after_loss("wiped").await?;
     assert!(
-        is_same(&held, &wiped.held),
+        is_same(&held, &wiped.data),
         "the wiped database was restored"
     );
 
-    // The replacement continues the good one, so that its backups are committed again.
+    // The replacement continues from the good backup, so its own backups are committed again.
     let manifest = wiped.protected.back_up("wiped").await?;
     assert_eq!(
         manifest.index.rows(),
         wiped.protected.manifest("wiped", &wiped.good)?.index.rows()
     );
-    // The alarm stays until somebody has decided about what was kept aside.
+    // The alarm is raised until an operator accepts or rejects the backup.
     let alarms = || {
         let lines = wiped.protected.log_lines(0);
         lines
@@ -119,7 +121,7 @@ async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_acce
         &wiped.protected,
         "reject-quarantined",
         "wiped",
-        &wiped.aside,
+        &wiped.quarantined,
     )
     .await?;
     assert_eq!(answer["outcome"], "curated", "{answer}");
@@ -131,21 +133,21 @@ async fn restores_go_on_from_the_last_good_backup_until_the_doubtful_one_is_acce
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() -> Result<()> {
-    let wiped = Wiped::application("meant").await?;
+    let wiped = Wiped::start("meant").await?;
     for decision in ["accepted", "it is committed already"] {
         let answer = request(
             &wiped.protected,
             "accept-quarantined",
             "meant",
-            &wiped.aside,
+            &wiped.quarantined,
         )
         .await?;
-        let said = answer["decision"].as_str().unwrap_or_default();
-        assert!(said.starts_with(decision), "{answer}");
+        let text = answer["decision"].as_str().unwrap_or_default();
+        assert!(text.starts_with(decision), "{answer}");
     }
     assert_eq!(
         wiped.protected.backups("meant")?,
-        [wiped.good.clone(), wiped.aside.clone()]
+        [wiped.good.clone(), wiped.quarantined.clone()]
     );
     let standin = &wiped.protected.standin;
     assert!(
@@ -160,24 +162,25 @@ async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() ->
             .keys(standin.bucket(), "pins/meant/")?
             .is_empty()
     );
-    let held = wiped.after_its_loss("meant").await?;
+    let held = wiped.data_after_loss("meant").await?;
     let rows = |held: &DataSnapshot| {
         held.databases[MAIN_DATABASE]
             .values()
             .map(Vec::len)
             .sum::<usize>()
     };
-    assert!(rows(&wiped.held) > 0);
+    assert!(rows(&wiped.data) > 0);
     assert_eq!(rows(&held), 0);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_aside() -> Result<()> {
+async fn a_lost_nodes_backup_that_arrives_after_its_successors_restore_is_quarantined() -> Result<()>
+{
     let (protected, node) = ProtectedGroups::with_filled_group("late").await?;
     let first = protected.back_up("late").await?;
     let held = standalone::snapshot(&node).await?;
-    // The node's next backup is complete, and its event is still on its way when the node is lost.
+    // The node's next backup is complete, but its event is delayed until after the loss of the node.
     let succeeded = |event: &Value| {
         event["detail-type"] == "EC2 Command Invocation Status-change Notification"
             && event["detail"]["status"] == "Success"
@@ -197,7 +200,7 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
     protected.standin.tick();
     protected.wait_until_ended(&node, "backup", 1).await?;
     protected.standin.kill_instance(node.id()).await?;
-    // Without a sweep, which would commit the backup as long as the node is a member.
+    // No sweep: it would commit the backup while the node is still a member of the group.
     let arrival = protected
         .standin
         .wait_until_in_service("late", Some(node.id()), WAIT_LIMIT);
@@ -210,7 +213,7 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
         .await?;
     let only = std::slice::from_ref(&first.index.backup_id);
     assert_eq!(protected.backups("late")?, only);
-    // The successor goes on as the truth.
+    // The successor's backups are committed.
     let next = protected.back_up("late").await?;
     assert_eq!(next.index.node.instance_id.as_str(), successor.id());
     assert_eq!(protected.backups("late")?.len(), 2);
@@ -218,7 +221,7 @@ async fn what_a_lost_node_delivers_after_its_successor_was_restored_is_kept_asid
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_had_to_pass_over_the_newest_backup_goes_on_as_the_truth() -> Result<()> {
+async fn backups_of_a_node_that_was_restored_from_a_fallback_are_committed() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("fallen").await?;
     let older = protected.back_up("fallen").await?;
     let newest = protected.back_up("fallen").await?;
@@ -246,22 +249,28 @@ async fn a_node_that_had_to_pass_over_the_newest_backup_goes_on_as_the_truth() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_about_backups_that_are_not_there_are_refused() -> Result<()> {
+async fn requests_about_backups_that_do_not_exist_are_refused() -> Result<()> {
     let (protected, _node) = ProtectedGroups::with_filled_group("nothing").await?;
-    let unheard_of = "20200101T000000.000Z".parse()?;
+    let unknown = "20200101T000000.000Z".parse()?;
     for one in [
         "accept-quarantined",
         "reject-quarantined",
         "pin",
         "restore-backup",
     ] {
-        let answer = request(&protected, one, "nothing", &unheard_of).await?;
+        let answer = request(&protected, one, "nothing", &unknown).await?;
         assert_eq!(answer["outcome"], "refused", "{one}: {answer}");
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(message.contains("has no backup"), "{one}: {answer}");
     }
-    let both = json!({"rekindle": "restore-backup", "application": "nothing"});
+    let without_backup = json!({"rekindle": "restore-backup", "application": "nothing"});
     let function = protected.function("backup")?;
-    assert!(protected.standin.invoke(&function, both).await.is_err());
+    assert!(
+        protected
+            .standin
+            .invoke(&function, without_backup)
+            .await
+            .is_err()
+    );
     Ok(())
 }

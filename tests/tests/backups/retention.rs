@@ -1,4 +1,4 @@
-//! Old backups are taken away after a new one is committed, and only then.
+//! Retention deletes old backups only after a new backup was committed.
 
 use anyhow::Result;
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
@@ -13,14 +13,14 @@ use super::request;
 const APPLICATION: &str = "old";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and_the_first_of_a_day()
+async fn retention_follows_a_committed_backup_and_keeps_recent_and_pinned_ones_and_the_first_of_each_day()
 -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group(APPLICATION).await?;
     let genuine = protected.back_up(APPLICATION).await?;
     let now = OffsetDateTime::now_utc();
     let day = |days: i64| now - Duration::days(days);
     let noon = |days: i64| day(days).replace_time(time::macros::time!(12:00));
-    // Two on each of three old days, one of long ago, one that is pinned, and some that are young.
+    // Two backups on each of three old days, two very old ones of which one gets pinned, and ten recent ones.
     let mut ids = Vec::new();
     for days in [10, 11, 12] {
         ids.extend([noon(days), noon(days) + Duration::hours(1)]);
@@ -36,7 +36,7 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     assert_eq!(answer["outcome"], "curated", "{answer}");
     let all = protected.backups(APPLICATION)?;
 
-    // A backup that fails takes nothing away.
+    // After a failed backup, nothing is deleted.
     node.cluster()?.stop().await?;
     protected.standin.tick();
     protected
@@ -47,14 +47,14 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     node.cluster()?.start().await?;
 
     protected.standin.tick();
-    let expected = |id: &&BackupId| [&ids[1], &ids[3], &ids[5], &ids[6]].contains(id);
+    let is_old = |id: &&BackupId| [&ids[1], &ids[3], &ids[5], &ids[6]].contains(id);
     let standin = &protected.standin;
-    wait_for("the old backups to be taken away", WAIT_LIMIT, async || {
+    wait_for("the old backups to be deleted", WAIT_LIMIT, async || {
         let left = protected
             .backups(APPLICATION)
             .map_err(|error| format!("{error:#}"))?;
         let is_new = left.last() > all.last();
-        if !is_new || ids.iter().filter(expected).any(|id| left.contains(id)) {
+        if !is_new || ids.iter().filter(is_old).any(|id| left.contains(id)) {
             return Err(format!("{left:?}"));
         }
         Ok(Some(()))
@@ -63,7 +63,7 @@ async fn retention_follows_a_committed_backup_and_keeps_the_young_the_pinned_and
     protected.wait_until_idle().await?;
     let left = protected.backups(APPLICATION)?;
     for id in &ids {
-        let gone = expected(&id);
+        let gone = is_old(&id);
         assert_eq!(left.contains(id), !gone, "{id} {left:?}");
         let objects = standin
             .s3()
