@@ -1,4 +1,5 @@
-//! A chosen backup replaces what a serving node has, once that is safe in S3.
+//! In-place restores: a backup that the operator chooses replaces the data of a node in service, after a backup of that
+//! data.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use shared::manifest::Lineage;
 
 use super::backed_up;
 
-/// Sends the operator's request to restore a backup in place; returns the answer.
+/// Sends `restore-backup` to the backup function; returns the answer.
 async fn request(
     protected: &ProtectedGroups,
     application: &str,
@@ -35,51 +36,56 @@ fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
     (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
 }
 
-/// Changes rows and files, as a mistake does that is noticed too late.
-async fn spoil(node: &Node) -> Result<()> {
+/// Adds a table and a file, as a mistake that is noticed too late.
+async fn add_mistake(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     client
-        .batch_execute("CREATE TABLE spoilt AS SELECT i FROM generate_series(1, 1000) i")
+        .batch_execute("CREATE TABLE mistake AS SELECT i FROM generate_series(1, 1000) i")
         .await?;
     std::fs::write(
-        node.root().join(CONFIGURATION[0]).join("spoilt.yml"),
-        "spoilt: yes\n",
+        node.root().join(CONFIGURATION[0]).join("mistake.yml"),
+        "mistake: yes\n",
     )?;
     Ok(())
 }
 
-async fn choose(protected: &ProtectedGroups, application: &str, backup: &BackupId) -> Result<()> {
+/// Requests the in-place restore, and checks that it is accepted.
+async fn request_accepted(
+    protected: &ProtectedGroups,
+    application: &str,
+    backup: &BackupId,
+) -> Result<()> {
     let answer = request(protected, application, backup).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     Ok(())
 }
 
-/// Chooses a backup for the node, and waits until its restore has ended.
-async fn restored(
+/// Requests the in-place restore; returns its command when it has ended.
+async fn restore_in_place(
     protected: &ProtectedGroups,
     node: &Node,
     application: &str,
     backup: &BackupId,
 ) -> Result<Invocation> {
     let before = protected.invocations(node, "restore").await?.len();
-    choose(protected, application, backup).await?;
+    request_accepted(protected, application, backup).await?;
     let ended = protected.wait_until_ended(node, "restore", before);
     protected.with_sweeps(ended).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() -> Result<()> {
+async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_the_current_data() -> Result<()> {
     const APPLICATION: &str = "chosen";
-    let (protected, node, wanted, held) = backed_up(APPLICATION).await?;
-    spoil(&node).await?;
-    let spoilt = standalone::snapshot(&node).await?;
-    let ended = restored(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
+    let (protected, node, wanted, data) = backed_up(APPLICATION).await?;
+    add_mistake(&node).await?;
+    let with_mistake = standalone::snapshot(&node).await?;
+    let ended = restore_in_place(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
-    assert!(is_same(&standalone::snapshot(&node).await?, &held));
+    assert!(is_same(&standalone::snapshot(&node).await?, &data));
     let before = protected.wait_for_backup(APPLICATION, 1).await?;
     assert_eq!(before.index.purpose, Purpose::PreRestore);
     let commands = protected.invocations(&node, "restore").await?.len();
-    // More sweeps find it done.
+    // Further sweeps send no second command.
     for _ in 0..3 {
         protected.standin.sweep();
         protected.wait_until_idle().await?;
@@ -89,7 +95,7 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() 
         commands
     );
 
-    // The node goes on as the truth, and what it had can be brought back in the same way.
+    // The next backups of the node are committed, and the replaced data can be restored in the same way.
     let after = protected.back_up(APPLICATION).await?;
     let backup_id = wanted.index.backup_id.clone();
     let lineage = Lineage::Restored {
@@ -97,9 +103,9 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() 
         skipped: vec![],
     };
     assert_eq!(after.index.node.lineage, lineage);
-    let ended = restored(&protected, &node, APPLICATION, &before.index.backup_id).await?;
+    let ended = restore_in_place(&protected, &node, APPLICATION, &before.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
-    assert!(is_same(&standalone::snapshot(&node).await?, &spoilt));
+    assert!(is_same(&standalone::snapshot(&node).await?, &with_mistake));
     assert!(
         protected.error_lines(APPLICATION).is_empty(),
         "{:#?}",
@@ -109,11 +115,11 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_what_is_there() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
+async fn a_killed_in_place_restore_is_started_again() -> Result<()> {
     const APPLICATION: &str = "killed";
-    let (protected, node, wanted, held) = backed_up(APPLICATION).await?;
-    spoil(&node).await?;
-    // The first download of a dump finds the agent's end.
+    let (protected, node, wanted, data) = backed_up(APPLICATION).await?;
+    add_mistake(&node).await?;
+    // The agent is killed when it downloads the first dump.
     let (killed, victim) = (Arc::new(AtomicBool::new(false)), Arc::clone(&node));
     let once = Arc::clone(&killed);
     protected.standin.s3().on_request(move |call| {
@@ -126,7 +132,7 @@ async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
         None
     });
     let before = protected.invocations(&node, "restore").await?.len();
-    choose(&protected, APPLICATION, &wanted.index.backup_id).await?;
+    request_accepted(&protected, APPLICATION, &wanted.index.backup_id).await?;
     let again = wait_for("the restore to be sent again", WAIT_LIMIT, async || {
         let all = protected.invocations(&node, "restore").await;
         let all = all.map_err(|error| format!("{error:#}"))?;
@@ -140,25 +146,25 @@ async fn a_restore_in_place_that_is_killed_is_taken_up_again() -> Result<()> {
     protected.with_sweeps(again).await?;
     protected.standin.s3().clear_hook();
     assert!(killed.load(Ordering::SeqCst), "the agent was not killed");
-    assert!(is_same(&standalone::snapshot(&node).await?, &held));
+    assert!(is_same(&standalone::snapshot(&node).await?, &data));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_in_place_that_fails_leaves_the_node_as_it_was() -> Result<()> {
+async fn a_failed_in_place_restore_changes_nothing_on_the_node() -> Result<()> {
     const APPLICATION: &str = "spared";
     let (protected, node, wanted, _) = backed_up(APPLICATION).await?;
-    spoil(&node).await?;
-    let spoilt = standalone::snapshot(&node).await?;
-    // One of the chosen backup's dumps is damaged where only reading it to its end shows it.
+    add_mistake(&node).await?;
+    let with_mistake = standalone::snapshot(&node).await?;
+    // A dump of the chosen backup is damaged at rest: only reading it to its end shows it.
     let standin = &protected.standin;
     let key = &wanted.index.databases[0].key;
     let length = standin.s3().read(standin.bucket(), key)?.len() as u64;
     standin.s3().flip(standin.bucket(), key, length / 2)?;
-    let ended = restored(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
+    let ended = restore_in_place(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
-    assert!(is_same(&standalone::snapshot(&node).await?, &spoilt));
-    // It is backed up again as before.
+    assert!(is_same(&standalone::snapshot(&node).await?, &with_mistake));
+    // The node is backed up again, with the same lineage.
     let after = protected.back_up(APPLICATION).await?;
     assert_eq!(after.index.node.lineage, wanted.index.node.lineage);
     Ok(())

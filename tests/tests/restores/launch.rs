@@ -1,5 +1,5 @@
-//! A launched instance comes into service with its application's data, once, or not at all: whatever is lost, doubled,
-//! late, killed or denied on the way.
+//! A launched instance is admitted once, with its application's data, or not at all, even if events are lost,
+//! duplicated or late, or a function, an agent or a node is killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,7 @@ use super::backed_up;
 const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const DUMP: &str = "postgres/1.dump.zst";
 
+/// Checks that a node has the rows and files of the backup, and nothing more next to the configured paths.
 fn assert_restored(found: &DataSnapshot, backed_up: &DataSnapshot) {
     assert!(
         found.databases == backed_up.databases,
@@ -37,6 +38,7 @@ fn assert_restored(found: &DataSnapshot, backed_up: &DataSnapshot) {
     assert_eq!(found.beside.len(), backed_up.beside.len(), "{found:?}");
 }
 
+/// Reads the node's `restored` marker.
 fn marker(node: &Node) -> Result<Value> {
     let path = node.root().join("var/lib/rekindle/restored.json");
     let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -44,24 +46,25 @@ fn marker(node: &Node) -> Result<Value> {
 }
 
 /// Waits until a condition holds.
-async fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
+async fn wait_until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
     wait_for(what, WAIT_LIMIT, async || {
         Ok::<_, String>(holds().then_some(()))
     })
     .await
 }
 
+/// Returns whether an instance of the group is in service, or the restore function admitted one.
 fn was_in_service(protected: &ProtectedGroups, application: &str) -> bool {
-    let let_in = |line: &Value| {
+    let admits = |line: &Value| {
         line["fields"]["group"] == application && line["fields"]["decision"] == "continue"
     };
     let now = protected.standin.group(application);
     now.iter().any(|one| one.state == Lifecycle::InService)
-        || protected.log_lines(0).iter().any(let_in)
+        || protected.log_lines(0).iter().any(admits)
 }
 
-/// Counts the lines by which a function lets a restored node into service.
-fn let_in(protected: &ProtectedGroups, node: &Node) -> usize {
+/// Returns how often the restore function logged that it admitted the node.
+fn admissions(protected: &ProtectedGroups, node: &Node) -> usize {
     let lines = protected.log_lines(0);
     let lines = lines.iter().filter(|line| {
         line["fields"]["message"] == "restored, and let into service"
@@ -71,7 +74,7 @@ fn let_in(protected: &ProtectedGroups, node: &Node) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_application_without_backups_starts_empty_and_is_backed_up_from_then_on() -> Result<()> {
+async fn an_application_without_backups_starts_empty_and_is_backed_up_from_then_on() -> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let node = protected.create_empty("fresh").await?;
     let report = protected.restore_report(&node).await?;
@@ -83,8 +86,8 @@ async fn a_application_without_backups_starts_empty_and_is_backed_up_from_then_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
-    let (protected, lost, _, holding) = backed_up("unheard").await?;
+async fn after_lost_events_a_sweep_restores_the_instance() -> Result<()> {
+    let (protected, lost, _, data) = backed_up("unheard").await?;
     let bus = protected.standin.bus();
     bus.inject(LAUNCH, DeliveryFault::Drop, 1);
     let document = protected.document("restore")?;
@@ -94,7 +97,7 @@ async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
         usize::MAX,
     );
     let node = protected.replace_lost(&lost).await?;
-    assert_restored(&standalone::snapshot(&node).await?, &holding);
+    assert_restored(&standalone::snapshot(&node).await?, &data);
     let dropped = bus.records();
     let dropped: Vec<_> = dropped
         .iter()
@@ -116,15 +119,15 @@ async fn lost_events_are_made_up_for_by_the_sweep() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubled_late_and_reordered_launch_events_restore_once() -> Result<()> {
-    let (protected, lost, _, holding) = backed_up("again").await?;
+async fn duplicated_late_and_reordered_launch_events_restore_once() -> Result<()> {
+    let (protected, lost, _, data) = backed_up("again").await?;
     let bus = protected.standin.bus();
     bus.inject(LAUNCH, DeliveryFault::Duplicate, 1);
     protected.standin.lambda().duplicate_next(2);
     let node = protected.replace_lost(&lost).await?;
-    assert_restored(&standalone::snapshot(&node).await?, &holding);
+    assert_restored(&standalone::snapshot(&node).await?, &data);
 
-    // All of them come once more, the latest first, when the node has new data already.
+    // All events are delivered again, newest first, when the node already has new data.
     let main = node.cluster()?.connect(MAIN_DATABASE).await?;
     main.batch_execute("CREATE TABLE public.later AS SELECT 1 AS one")
         .await?;
@@ -136,14 +139,14 @@ async fn doubled_late_and_reordered_launch_events_restore_once() -> Result<()> {
     protected.wait_until_idle().await?;
     assert_restored(&standalone::snapshot(&node).await?, &before);
     assert_eq!(marker(&node)?, marked);
-    assert_eq!(let_in(&protected, &node), 1);
+    assert_eq!(admissions(&protected, &node), 1);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_whose_agent_never_registers_is_replaced_by_the_hooks_own_default() -> Result<()>
+async fn an_instance_whose_agent_never_registers_is_abandoned_when_its_hook_expires() -> Result<()>
 {
-    // An hour of AWS' time is six seconds here, so the hook's half hour is three.
+    // One hour of AWS's time lasts six seconds here, so the hook's half hour lasts three.
     let builder = StandIn::builder().time_scale(600.0).registration_delay(1e9);
     let protected = ProtectedGroups::with(builder).await?;
     protected
@@ -162,21 +165,21 @@ async fn an_instance_whose_agent_never_registers_is_replaced_by_the_hooks_own_de
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_is_killed_while_it_waits_is_made_up_for() -> Result<()> {
-    // The launch event's invocation waits for the agent for two seconds: time enough to be killed.
+async fn if_the_function_is_killed_while_it_waits_the_instance_is_still_restored() -> Result<()> {
+    // The invocation for the launch event waits two seconds for the agent: enough time to kill it.
     let builder = StandIn::builder().registration_delay(120.0);
     let protected = ProtectedGroups::with(builder).await?;
     let function = protected.function("restore")?;
     protected
         .standin
         .create_group(protected.describe("killed")?)?;
-    let waits = || {
+    let is_waiting = || {
         let lines = protected.log_lines(0);
         lines
             .iter()
             .any(|line| line["fields"]["decision"] == "wait-for-agent")
     };
-    until("the function to wait for the agent", waits).await?;
+    wait_until("the function to wait for the agent", is_waiting).await?;
     let processes = protected.standin.lambda().processes(&function);
     let processes: Vec<i32> = processes
         .into_iter()
@@ -189,28 +192,27 @@ async fn a_function_that_is_killed_while_it_waits_is_made_up_for() -> Result<()>
     Ok(())
 }
 
-/// Lets the next download of the main database's dump hang, and says when it does.
-fn hang_in_the_dump(protected: &ProtectedGroups) -> Arc<AtomicBool> {
+/// Stalls downloads of the main database's dump; the returned flag is set when one is stalled.
+fn stall_dump_downloads(protected: &ProtectedGroups) -> Arc<AtomicBool> {
     let reached = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&reached);
+    let flag = Arc::clone(&reached);
     protected.standin.s3().on_request(move |call| {
-        let hangs = call.operation == "GetObject" && call.key.ends_with(DUMP);
-        if hangs {
-            seen.store(true, Ordering::SeqCst);
+        let stalls = call.operation == "GetObject" && call.key.ends_with(DUMP);
+        if stalls {
+            flag.store(true, Ordering::SeqCst);
         }
-        hangs.then_some(S3Fault::Stall(WAIT_LIMIT))
+        stalls.then_some(S3Fault::Stall(WAIT_LIMIT))
     });
     reached
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_dies_in_the_middle_of_its_restore_is_replaced_by_one_that_is_restored()
--> Result<()> {
-    let (protected, lost, _, holding) = backed_up("unlucky").await?;
-    let reached = hang_in_the_dump(&protected);
+async fn a_node_that_dies_during_its_restore_is_replaced_by_a_restored_one() -> Result<()> {
+    let (protected, lost, _, data) = backed_up("unlucky").await?;
+    let reached = stall_dump_downloads(&protected);
     let standin = &protected.standin;
     standin.kill_instance(lost.id()).await?;
-    until("a restore to be in its dump", || {
+    wait_until("a restore to download the dump", || {
         reached.load(Ordering::SeqCst)
     })
     .await?;
@@ -224,26 +226,26 @@ async fn a_node_that_dies_in_the_middle_of_its_restore_is_replaced_by_one_that_i
         .await?;
     standin.s3().clear_hook();
     standin.kill_instance(unlucky.id()).await?;
-    // The group finds out by the hook's expiry; the operator who reads the alarm need not wait for that.
+    // The group replaces the dead node when its hook expires. An operator may act on the alarm before that.
     let replaced = protected
         .wait_until_in_service("unlucky", Some(&lost))
         .await?;
     assert_ne!(replaced.id(), unlucky.id());
-    assert_restored(&standalone::snapshot(&replaced).await?, &holding);
+    assert_restored(&standalone::snapshot(&replaced).await?, &data);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again() -> Result<()> {
-    let (protected, _node, manifest, holding) = backed_up("halfway").await?;
+async fn leftovers_of_a_killed_restore_are_removed_when_its_command_is_sent_again() -> Result<()> {
+    let (protected, _node, manifest, data) = backed_up("halfway").await?;
     let standalone = StandaloneNode::with_data(&protected, "halfway").await?;
     let before = standalone.snapshot().await?;
     let candidates = [manifest.candidate()];
     let operation = format!("launch-{}", standalone.node.id());
 
-    let reached = hang_in_the_dump(&protected);
+    let reached = stall_dump_downloads(&protected);
     let agent = standalone.start_restore(&operation, &candidates)?;
-    until("the restore to be in its dump", || {
+    wait_until("the restore to download the dump", || {
         reached.load(Ordering::SeqCst)
     })
     .await?;
@@ -254,26 +256,27 @@ async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again()
     let killed = standalone::wait_for_exit(agent).await?;
     assert_eq!(killed.code, None, "{killed:?}");
     protected.standin.s3().clear_hook();
-    let halfway = standalone.snapshot().await?;
+    let interrupted = standalone.snapshot().await?;
     assert!(
-        halfway.databases.len() > before.databases.len(),
-        "no leftovers"
+        interrupted.databases.len() > before.databases.len(),
+        "the killed restore left no database"
     );
     assert!(!standalone.marker().exists());
 
     let answer = standalone.restore(&operation, &candidates).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let after = standalone.snapshot().await?;
-    assert_eq!(after.files, holding.files);
+    assert_eq!(after.files, data.files);
     assert_eq!(after.beside, before.beside);
-    // The application's databases are those of the backup; one that is in no backup is left alone.
+    // The databases of the application are those of the backup. A database that is in no backup is not touched.
     let names: Vec<&String> = after.databases.keys().collect();
     assert_eq!(names, ["diary", "notary", "postgres"]);
-    for (name, rows) in &holding.databases {
+    for (name, rows) in &data.databases {
         assert!(after.databases.get(name) == Some(rows), "{name} differs");
     }
 
-    // The same command once more is answered from memory, and another one finds the node restored: live data stay.
+    // The same command again is answered with the recorded report. Another command finds the node restored and changes
+    // nothing.
     let main = standalone.node.cluster()?.connect(MAIN_DATABASE).await?;
     main.batch_execute("CREATE TABLE public.later AS SELECT 1 AS one")
         .await?;
@@ -300,8 +303,8 @@ async fn a_killed_agents_leftovers_are_cleaned_up_when_the_command_comes_again()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_service() -> Result<()> {
-    let (protected, lost, _, holding) = backed_up("pool").await?;
+async fn an_event_about_entering_a_warm_pool_admits_no_unrestored_instance() -> Result<()> {
+    let (protected, lost, _, data) = backed_up("pool").await?;
     let standin = &protected.standin;
     standin.bus().inject(LAUNCH, DeliveryFault::Drop, 1);
     standin.kill_instance(lost.id()).await?;
@@ -317,7 +320,7 @@ async fn an_event_of_the_way_into_a_warm_pool_lets_nothing_unrestored_into_servi
     event["detail"]["AutoScalingGroupName"] = "pool".into();
     standin.bus().put(event);
     let node = protected.wait_until_in_service("pool", Some(&lost)).await?;
-    assert_restored(&standalone::snapshot(&node).await?, &holding);
-    assert_eq!(let_in(&protected, &node), 1);
+    assert_restored(&standalone::snapshot(&node).await?, &data);
+    assert_eq!(admissions(&protected, &node), 1);
     Ok(())
 }

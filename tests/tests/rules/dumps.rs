@@ -1,4 +1,4 @@
-//! A dump that is not whole is no backup.
+//! A dump that is not complete never becomes a backup.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,12 @@ use rekindle_tests::nodes::postgres::bin_directory;
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 
-/// Enough for several parts, and more than the agent holds in memory: 64 MiB that cannot be compressed.
+/// Creates 64 MiB that cannot be compressed: several parts of an upload, and more than the agent holds in memory.
 const LARGE: &str = "CREATE TABLE large AS SELECT i, (SELECT string_agg(sha256((i * 1000 + j)::text::bytea), ''::bytea)
     FROM generate_series(1, 512) j) AS bytes FROM generate_series(1, 4096) i";
 
-/// Kills the node's programs whose command line has this word as soon as the first part of a dump arrives at S3.
+/// Kills the node's processes whose command line contains `word` when S3 receives the first part of a dump. The returned
+/// flag is set once that has happened.
 fn kill_at_first_part(
     protected: &ProtectedGroups,
     node: &Arc<Node>,
@@ -57,7 +58,7 @@ async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
     assert_eq!(protected.open_uploads().await?, 0);
     standin.s3().clear_hook();
 
-    // S3 refuses to make the parts an object.
+    // S3 refuses to complete the upload.
     standin
         .s3()
         .deny("CompleteMultipartUpload", standin.bucket(), "backups/cut/");
@@ -68,7 +69,7 @@ async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
     standin.s3().allow_all();
     protected.wait_until_idle().await?;
 
-    // The agent itself has no time to tidy up; a lifecycle rule of the bucket does.
+    // A killed agent cannot abort its upload; a lifecycle rule of the bucket does that.
     let killed = kill_at_first_part(&protected, &node, "rekindle-node");
     standin.bus().tick(at + Duration::seconds(10));
     let ended = protected.wait_until_ended(&node, "backup", 2).await?;
@@ -77,11 +78,11 @@ async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
     standin.s3().clear_hook();
     protected.wait_until_idle().await?;
     let problems = protected.error_lines("cut");
-    let said = problems.iter().any(|line| {
+    let logged = problems.iter().any(|line| {
         let message = line["fields"]["message"].as_str();
         message.is_some_and(|message| message.contains("without a report"))
     });
-    assert!(said, "{problems:#?}");
+    assert!(logged, "{problems:#?}");
     assert!(protected.backups("cut")?.is_empty());
 
     standin.bus().tick(at + Duration::seconds(15));
@@ -91,13 +92,13 @@ async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_that_ends_early_is_no_backup_even_if_pg_dump_calls_it_good() -> Result<()> {
+async fn a_truncated_dump_is_no_backup_even_if_pg_dump_exits_with_0() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("early").await?;
     let genuine = bin_directory()?.join("pg_dump");
     let genuine = genuine.display();
     let program = node.root().join("usr/local/bin/pg_dump");
     let at = OffsetDateTime::now_utc();
-    // Half of one, and nothing at all; the exit status is 0 in both cases.
+    // A truncated dump, then an empty one; `pg_dump` exits with 0 both times.
     for (number, bytes) in [2_000, 0].into_iter().enumerate() {
         let script = format!(
             "#!/bin/sh\n[ \"$1\" != --version ] || exec {genuine} \"$@\"\n\

@@ -1,4 +1,4 @@
-//! During a replacement there are two nodes, and one of them at the most writes backups.
+//! During a replacement there are two nodes, and at most one of them writes backups.
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
@@ -12,10 +12,10 @@ use shared::report::Report;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_node_and_its_replacement_never_write_backups_at_the_same_time() -> Result<()> {
-    let (protected, node) = ProtectedGroups::with_filled_group("retired").await?;
+    let (protected, node) = ProtectedGroups::with_filled_group("decommissioned").await?;
     let (standin, bus) = (&protected.standin, protected.standin.bus());
-    let held = standalone::snapshot(&node).await?;
-    // Its end is not heard of, so that it stays in its hook.
+    let data = standalone::snapshot(&node).await?;
+    // The event about the end of the final backup is lost, so the old node stays in its hook.
     bus.inject_where(
         |event| event["detail"]["status"] == "Success",
         DeliveryFault::Drop,
@@ -31,8 +31,14 @@ async fn an_old_node_and_its_replacement_never_write_backups_at_the_same_time() 
         .command_id(&ended.command_id)
         .send()
         .await?;
-    let command = listed.commands().first().context("the command is gone")?;
-    let mut parameters = command.parameters().context("parameters")?.clone();
+    let command = listed
+        .commands()
+        .first()
+        .context("SSM does not list the command")?;
+    let mut parameters = command
+        .parameters()
+        .context("the command has no parameters")?
+        .clone();
     let again = BackupId::at(time::OffsetDateTime::now_utc());
     for (name, value) in [
         ("OperationId", again.as_str()),
@@ -55,9 +61,9 @@ async fn an_old_node_and_its_replacement_never_write_backups_at_the_same_time() 
         Report::Failure(_)
     ));
 
-    // The final backup is not committed yet, so nothing may have been restored elsewhere.
+    // The final backup is not committed yet, so no other node may have been restored.
     let state = |id: &str| {
-        let members = standin.group("retired").into_iter();
+        let members = standin.group("decommissioned").into_iter();
         members
             .filter(|one| one.id == id)
             .map(|one| one.state)
@@ -65,7 +71,7 @@ async fn an_old_node_and_its_replacement_never_write_backups_at_the_same_time() 
     };
     assert_eq!(state(node.id()), Some(Lifecycle::TerminatingWait));
     let next = wait_for("the replacement to wait", WAIT_LIMIT, async || {
-        let mut next = standin.group("retired").into_iter();
+        let mut next = standin.group("decommissioned").into_iter();
         let next = next.rfind(|one| one.id != node.id());
         Ok::<_, String>(next.filter(|one| one.state == Lifecycle::PendingWait))
     })
@@ -73,13 +79,13 @@ async fn an_old_node_and_its_replacement_never_write_backups_at_the_same_time() 
     let next = standin.node(&next.id)?;
     assert!(protected.invocations(&next, "restore").await?.is_empty());
     let arrived = protected
-        .wait_until_in_service("retired", Some(&node))
+        .wait_until_in_service("decommissioned", Some(&node))
         .await?;
     assert_eq!(arrived.id(), next.id());
-    let backups = protected.backups("retired")?;
+    let backups = protected.backups("decommissioned")?;
     assert_eq!(backups.len(), 1, "{backups:?}");
-    let manifest = protected.manifest("retired", &backups[0])?;
+    let manifest = protected.manifest("decommissioned", &backups[0])?;
     assert_eq!(manifest.index.purpose, Purpose::Final);
-    assert!(standalone::snapshot(&arrived).await?.databases == held.databases);
+    assert!(standalone::snapshot(&arrived).await?.databases == data.databases);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A node serves what its application's newest backup holds, or it does not serve.
+//! A node is in service with the data of its application's newest backup, or not at all.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,59 @@ use anyhow::Result;
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
 use rekindle_tests::fixtures::registry::MAIN_DATABASE;
 use rekindle_tests::fixtures::standalone;
+use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::wait::wait_for;
 use shared::layout;
+
+/// Completes the launch hook of an instance with CONTINUE, as an operator could.
+async fn admit_by_hand(protected: &ProtectedGroups, node: &Node) -> Result<()> {
+    aws_sdk_autoscaling::Client::new(protected.standin.aws())
+        .complete_lifecycle_action()
+        .auto_scaling_group_name(node.group())
+        .lifecycle_hook_name("rekindle-launch")
+        .instance_id(node.id())
+        .lifecycle_action_result("CONTINUE")
+        .send()
+        .await?;
+    Ok(())
+}
+
+/// Fires a tick for each instance that waits in its launch hook, until two launches after the first `before` ones are
+/// abandoned. Checks that none of them succeeds. Returns the ids of the instances that waited.
+async fn tick_until_two_launches_are_abandoned(
+    protected: &ProtectedGroups,
+    group: &str,
+    before: usize,
+) -> Result<BTreeSet<String>> {
+    let standin = &protected.standin;
+    let mut ticked = BTreeSet::new();
+    let abandoned = wait_for("two abandoned launches", WAIT_LIMIT, async || {
+        let waiting = standin.group(group).into_iter();
+        let waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
+        for instance in waiting {
+            if ticked.insert(instance.id) {
+                standin.tick();
+            }
+        }
+        let launches = protected.launches(group).await;
+        let launches = launches.map_err(|error| format!("{error:#}"))?;
+        let since = launches.get(before..).unwrap_or_default();
+        assert!(
+            !since.iter().any(|status| status == "Successful"),
+            "{since:?}"
+        );
+        let cancelled = since.iter().filter(|status| *status == "Cancelled");
+        if cancelled.count() >= 2 {
+            Ok(Some(()))
+        } else {
+            Err(format!("{since:?}"))
+        }
+    });
+    protected.with_sweeps(abandoned).await?;
+    Ok(ticked)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_newest_backup()
@@ -17,16 +66,16 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
     let (protected, lost) = ProtectedGroups::with_filled_group("gated").await?;
     let (standin, bus) = (&protected.standin, protected.standin.bus());
     let manifest = protected.back_up("gated").await?;
-    let held = standalone::snapshot(&lost).await?;
-    // What tells of a commit is stored behind its manifest.
+    let data = standalone::snapshot(&lost).await?;
+    // The commit marker is written after the manifest.
     protected.wait_until_idle().await?;
     let objects = standin.s3().keys(standin.bucket(), "")?;
-    // One byte of the only backup is not what it was, so every restore fails.
+    // One byte of the only backup is damaged, so every restore fails.
     let dump = &manifest.index.databases[0];
     let middle = standin.s3().read(standin.bucket(), &dump.key)?.len() as u64 / 2;
     standin.s3().flip(standin.bucket(), &dump.key, middle)?;
 
-    // The worst case first: nobody hears of the failure, and somebody lets the instance into service by hand.
+    // The worst case: the event about the failure is lost, and somebody admits the instance by hand.
     let failed = |event: &serde_json::Value| event["detail"]["status"] == "Failed";
     bus.inject_where(failed, DeliveryFault::Drop, 1);
     standin.kill_instance(lost.id()).await?;
@@ -35,14 +84,7 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
         .await?;
     let ended = protected.wait_until_ended(&empty, "restore", 0).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
-    aws_sdk_autoscaling::Client::new(standin.aws())
-        .complete_lifecycle_action()
-        .auto_scaling_group_name("gated")
-        .lifecycle_hook_name("rekindle-launch")
-        .instance_id(empty.id())
-        .lifecycle_action_result("CONTINUE")
-        .send()
-        .await?;
+    admit_by_hand(&protected, &empty).await?;
     standin
         .wait_until_in_service("gated", Some(lost.id()), WAIT_LIMIT)
         .await?;
@@ -60,50 +102,27 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
     protected.wait_until_idle().await?;
     assert_eq!(standin.s3().keys(standin.bucket(), "")?, objects);
 
-    // And when the failures are heard of, no instance gets that far, however often the schedule fires.
+    // If the failure is reported, no instance is admitted, however often the schedule fires.
     let before = protected.launches("gated").await?.len();
     standin.kill_instance(empty.id()).await?;
-    let mut ticked = BTreeSet::new();
-    let given_up = wait_for("two launches to be given up", WAIT_LIMIT, async || {
-        let waiting = standin.group("gated").into_iter();
-        let waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
-        for instance in waiting {
-            if ticked.insert(instance.id) {
-                standin.tick();
-            }
-        }
-        let launches = protected.launches("gated").await;
-        let launches = launches.map_err(|error| format!("{error:#}"))?;
-        let since = launches.get(before..).unwrap_or_default();
-        assert!(
-            !since.iter().any(|status| status == "Successful"),
-            "{since:?}"
-        );
-        let cancelled = since.iter().filter(|status| *status == "Cancelled");
-        if cancelled.count() >= 2 {
-            Ok(Some(()))
-        } else {
-            Err(format!("{since:?}"))
-        }
-    });
-    protected.with_sweeps(given_up).await?;
+    let ticked = tick_until_two_launches_are_abandoned(&protected, "gated", before).await?;
     assert!(ticked.len() >= 2, "{ticked:?}");
     assert_eq!(standin.s3().keys(standin.bucket(), "")?, objects);
 
-    // The backup was the newest all the time, and is restored as soon as it can be.
+    // The backup has remained the newest, and is restored once it is repaired.
     standin.s3().flip(standin.bucket(), &dump.key, middle)?;
     let node = protected
         .wait_until_in_service("gated", Some(&empty))
         .await?;
-    assert!(standalone::snapshot(&node).await?.databases == held.databases);
+    assert!(standalone::snapshot(&node).await?.databases == data.databases);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_application_without_a_backup_it_should_have_is_never_started_empty() -> Result<()> {
+async fn an_application_whose_backups_are_gone_is_never_started_empty() -> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let standin = &protected.standin;
-    // The application had backups, and somebody removed them all.
+    // The application had backups, and somebody deleted all of them.
     let ssm = aws_sdk_ssm::Client::new(standin.aws());
     ssm.put_parameter()
         .name("/rekindle/removed")
@@ -136,7 +155,7 @@ async fn a_application_without_a_backup_it_should_have_is_never_started_empty() 
     assert!(reason.contains("NoSuchBucket"), "{problems:?}");
 
     for application in ["removed", "denied", "nowhere"] {
-        // The function told of the answer; the group acts on it in its own time.
+        // The function logs its answer before Auto Scaling acts on it.
         wait_for("the launch to be cancelled", WAIT_LIMIT, async || {
             let launches = protected.launches(application).await;
             let launches = launches.map_err(|error| format!("{error:#}"))?;
@@ -158,7 +177,7 @@ async fn a_application_without_a_backup_it_should_have_is_never_started_empty() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_backup_is_the_one_taken_last_whatever_was_uploaded_last() -> Result<()> {
+async fn the_newest_backup_is_the_one_taken_last_not_the_one_uploaded_last() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("order").await?;
     let older = protected.back_up("order").await?;
     let main = node.cluster()?.connect(MAIN_DATABASE).await?;
@@ -167,7 +186,7 @@ async fn the_newest_backup_is_the_one_taken_last_whatever_was_uploaded_last() ->
     protected.back_up("order").await?;
     let newest = standalone::snapshot(&node).await?;
 
-    // As after a copy of the bucket, the older one has the later times.
+    // As after a copy of the bucket, the older backup has the later modification time.
     let (s3, bucket) = (protected.standin.s3(), protected.standin.bucket());
     let manifest = layout::manifest(&older.index.application, &older.index.backup_id);
     s3.replace(bucket, &manifest, &s3.read(bucket, &manifest)?)?;

@@ -1,4 +1,4 @@
-//! Whoever connects meets a database as it was or as it was backed up, and nothing between.
+//! During a restore, a client sees the old database or the restored one, never a state in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,14 @@ use rekindle_tests::nodes::machine::Node;
 use shared::report::Report;
 use tokio::task::JoinHandle;
 
-/// A table that is dumped and cannot be restored, since its check finds another one by `search_path` only. It comes
-/// last, when everything else is there.
+/// Creates a table that can be dumped but not restored: its check constraint finds another table only by `search_path`.
+/// `pg_restore` loads it last, when everything else is restored.
 const UNRESTORABLE: &str = "SET search_path = public;
     CREATE TABLE ceiling (n int); INSERT INTO ceiling VALUES (10);
     CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql AS 'SELECT $1 <= (SELECT max(n) FROM ceiling)';
     CREATE SCHEMA zz; CREATE TABLE zz.checked (n int CHECK (public.fits(n))); INSERT INTO zz.checked VALUES (1)";
 
-/// Clients of a machine's main database that connect again and again, without a pause.
+/// Clients that connect to a node's main database again and again, without a pause.
 struct Clients {
     done: Arc<AtomicBool>,
     running: Vec<JoinHandle<(usize, usize)>>,
@@ -28,15 +28,15 @@ struct Clients {
 impl Clients {
     fn of(node: &Arc<Node>) -> Self {
         let done = Arc::new(AtomicBool::new(false));
-        let looks = (0..4).map(|_| look(Arc::clone(node), Arc::clone(&done)));
+        let clients = (0..4).map(|_| connect_repeatedly(Arc::clone(node), Arc::clone(&done)));
         Self {
-            running: looks.map(tokio::spawn).collect(),
+            running: clients.map(tokio::spawn).collect(),
             done,
         }
     }
 
-    /// Lets each look a few times more; returns how often they saw the old database, and the new one.
-    async fn end(self) -> Result<(usize, usize)> {
+    /// Stops each client after three more queries; returns how often they saw the old database and the new one.
+    async fn stop(self) -> Result<(usize, usize)> {
         self.done.store(true, Ordering::SeqCst);
         let (mut old, mut new) = (0, 0);
         for client in self.running {
@@ -47,15 +47,17 @@ impl Clients {
     }
 }
 
-async fn look(node: Arc<Node>, done: Arc<AtomicBool>) -> (usize, usize) {
+/// Queries the main database until `done` is set, and three times more; returns how often it saw the old database and the
+/// new one.
+async fn connect_repeatedly(node: Arc<Node>, done: Arc<AtomicBool>) -> (usize, usize) {
     let (mut old, mut new) = (0, 0);
-    let mut looks_after = 0;
-    while looks_after < 3 {
+    let mut queries_after = 0;
+    while queries_after < 3 {
         let is_done = done.load(Ordering::SeqCst);
         let Ok(cluster) = node.cluster() else {
             continue;
         };
-        // While the databases change places, nobody gets in.
+        // During the swap, Postgres accepts no connection.
         let Ok(client) = cluster.connect(MAIN_DATABASE).await else {
             continue;
         };
@@ -68,10 +70,10 @@ async fn look(node: Arc<Node>, done: Arc<AtomicBool>) -> (usize, usize) {
                 precious, registry,
                 "neither the old database nor the new one"
             );
-            assert_eq!(begun, registry, "a part of the new one");
+            assert_eq!(begun, registry, "a part of the new database");
             old += usize::from(precious);
             new += usize::from(registry);
-            looks_after += usize::from(is_done);
+            queries_after += usize::from(is_done);
         }
     }
     (old, new)
@@ -87,49 +89,48 @@ async fn a_half_restored_database_is_never_live() -> Result<()> {
     drop(main);
     let bad = protected.back_up("half").await?;
 
-    // Alone, it fails in the middle of its rows, and what was there before is all that is ever seen.
+    // As the only candidate, it fails while its rows are loaded, and the clients see only the old database.
     let standalone = StandaloneNode::with_data(&protected, "half").await?;
     let before = standalone.snapshot().await?;
     let clients = Clients::of(&standalone.node);
     let answer = standalone
         .restore("launch-half", &[bad.candidate()])
         .await?;
-    let (old, new) = clients.end().await?;
+    let (old, new) = clients.stop().await?;
     let Report::Failure(failure) = answer.report()? else {
         anyhow::bail!("{answer:?}");
     };
     assert!(failure.message.contains("ceiling"), "{failure:?}");
     assert!(
         old > 0 && new == 0,
-        "{old} looks at the old one, {new} at the new one"
+        "the old database was seen {old} times, the new one {new} times"
     );
     assert_eq!(standalone.snapshot().await?, before);
 
-    // With a good one behind it, that one is whole, and nothing else is there.
+    // If there is a good fallback, it is restored completely.
     let next = protected.replace_lost(&node).await?;
     assert!(standalone::snapshot(&next).await?.databases == good.databases);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_reconnect_without_a_pause_see_the_old_or_the_new_and_nothing_between()
--> Result<()> {
+async fn clients_that_reconnect_during_a_restore_see_the_old_or_the_new_database() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("busy").await?;
     let manifest = protected.back_up("busy").await?;
-    let holding = standalone::snapshot(&node).await?;
+    let data = standalone::snapshot(&node).await?;
     let standalone = StandaloneNode::with_data(&protected, "busy").await?;
     let clients = Clients::of(&standalone.node);
     let answer = standalone
         .restore("launch-busy", &[manifest.candidate()])
         .await?;
-    let (old, new) = clients.end().await?;
+    let (old, new) = clients.stop().await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     assert!(
         old > 0 && new > 0,
-        "{old} looks at the old one, {new} at the new one"
+        "the old database was seen {old} times, the new one {new} times"
     );
     let after = standalone.snapshot().await?;
-    for (name, rows) in &holding.databases {
+    for (name, rows) in &data.databases {
         assert!(after.databases.get(name) == Some(rows), "{name} differs");
     }
     Ok(())

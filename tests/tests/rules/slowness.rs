@@ -1,4 +1,4 @@
-//! Nothing is given up because it takes its time.
+//! A slow start or a slow restore is waited for.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use tokio::net::UnixListener;
 async fn a_restore_waits_for_postgres() -> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let standin = &protected.standin;
-    // From a moment on, the command that starts Postgres returns before there is any.
+    // Once this file exists, the start command returns without starting Postgres.
     let late = standin.directory().join("late");
     let is_late = late.display().to_string();
     protected.create_changed("late", move |node| {
@@ -32,7 +32,7 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
     let lost = protected.wait_until_in_service("late", None).await?;
     fill(&lost).await?;
     protected.back_up("late").await?;
-    let held = standalone::snapshot(&lost).await?;
+    let data = standalone::snapshot(&lost).await?;
     std::fs::write(&late, "")?;
     standin.kill_instance(lost.id()).await?;
     let node = standin
@@ -45,10 +45,10 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
     });
     let cluster = cluster.await?;
 
-    // In the place of the server somebody hangs up on each who asks for it.
+    // Instead of Postgres, this listener accepts each connection and closes it.
     let socket = cluster.socket_directory();
     let socket = socket.join(format!(".s.PGSQL.{}", cluster.port()));
-    let listener = UnixListener::bind(&socket).context("listen in the place of Postgres")?;
+    let listener = UnixListener::bind(&socket).context("listen on Postgres' socket")?;
     let asking = async {
         for _ in 0..4 {
             listener.accept().await?;
@@ -70,13 +70,13 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
     cluster.start().await?;
     let ready = protected.wait_until_in_service("late", Some(&lost)).await?;
     assert_eq!(ready.id(), node.id());
-    assert!(standalone::snapshot(&node).await?.databases == held.databases);
+    assert!(standalone::snapshot(&node).await?.databases == data.databases);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_restore_is_not_relaunched() -> Result<()> {
-    // The half hour for which the launch hook waits by itself is nine seconds here.
+    // The launch hook's heartbeat timeout of half an hour lasts nine seconds here.
     let protected = ProtectedGroups::with(ProtectedGroups::builder().time_scale(200.0)).await?;
     let standin = &protected.standin;
     let hook = standin.clock().wait(f64::from(LAUNCH_HEARTBEAT));
@@ -95,7 +95,7 @@ async fn a_slow_restore_is_not_relaunched() -> Result<()> {
     let lost = protected.wait_until_in_service("slow", None).await?;
     fill(&lost).await?;
     protected.back_up("slow").await?;
-    let held = standalone::snapshot(&lost).await?;
+    let data = standalone::snapshot(&lost).await?;
 
     std::fs::remove_file(&gate)?;
     standin.kill_instance(lost.id()).await?;
@@ -103,11 +103,11 @@ async fn a_slow_restore_is_not_relaunched() -> Result<()> {
         .wait_until("slow", Lifecycle::PendingWait, Some(lost.id()), WAIT_LIMIT)
         .await?;
     let since = Instant::now();
-    let waiting = wait_for("the hook's own time to be over", WAIT_LIMIT, async || {
+    let waiting = wait_for("the heartbeat timeout to pass", WAIT_LIMIT, async || {
         let group = standin.group("slow").into_iter();
         let group: Vec<_> = group.filter(|one| one.id != lost.id()).collect();
         assert_eq!(group.len(), 1, "{group:?}");
-        // What is not in service has no load balancer that could find it sick.
+        // An instance that is not in service gets no health checks of a load balancer.
         assert_eq!(group[0].state, Lifecycle::PendingWait, "{group:?}");
         assert_eq!(group[0].id, slow.id());
         Ok::<_, String>((since.elapsed() > hook.mul_f64(1.5)).then_some(()))
@@ -121,6 +121,6 @@ async fn a_slow_restore_is_not_relaunched() -> Result<()> {
         protected.launches("slow").await?,
         ["Successful", "Successful"]
     );
-    assert!(standalone::snapshot(&slow).await?.databases == held.databases);
+    assert!(standalone::snapshot(&slow).await?.databases == data.databases);
     Ok(())
 }
