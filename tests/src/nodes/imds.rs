@@ -1,4 +1,4 @@
-//! The instance metadata service of one node, version 2: nothing without a token.
+//! The instance metadata service of one node, version 2: it answers no request without a token.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,10 +14,13 @@ use uuid::Uuid;
 
 use crate::http;
 
-/// Tells where an instance is going: Auto Scaling knows.
+/// The AWS account of the stand-in.
+pub const ACCOUNT: &str = "123456789012";
+
+/// Returns the lifecycle state that Auto Scaling moves an instance to, or `None` if it is in no group.
 pub type TargetState = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
-/// A running metadata service; it ends when this is dropped.
+/// A running metadata service. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Imds {
     address: SocketAddr,
@@ -32,7 +35,7 @@ struct Metadata {
 }
 
 impl Imds {
-    /// Serves the metadata of this instance on a port of its own.
+    /// Serves the metadata of one instance on a port of its own.
     pub async fn start(instance: &str, region: &str, target_state: TargetState) -> Result<Self> {
         let metadata = Arc::new(Metadata {
             instance: instance.to_owned(),
@@ -96,7 +99,7 @@ async fn value(
         "dynamic/instance-identity/document" => Ok(serde_json::json!({
             "instanceId": metadata.instance,
             "region": metadata.region,
-            "accountId": crate::standin::autoscaling::ACCOUNT,
+            "accountId": ACCOUNT,
         })
         .to_string()),
         _ => Err(StatusCode::NOT_FOUND),
@@ -110,13 +113,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_sdk_reads_the_instance_and_nobody_does_without_a_token() {
+    async fn the_sdk_reads_the_instance_id_and_a_request_without_a_token_is_refused() {
         let imds = Imds::start("i-0123456789abcdef0", "eu-central-1", Arc::new(|| None))
             .await
             .unwrap();
-        let surroundings = aws_config::provider_config::ProviderConfig::without_region();
+        let configuration = aws_config::provider_config::ProviderConfig::without_region();
         let client = aws_config::imds::Client::builder()
-            .configure(&surroundings.with_http_client(shared::aws::http_client()))
+            .configure(&configuration.with_http_client(shared::aws::http_client()))
             .endpoint(imds.endpoint())
             .unwrap()
             .build();

@@ -1,5 +1,5 @@
-//! A simulated instance: a root directory, its processes, its metadata service, and an SSM agent that runs
-//! scripts on it. Losing power kills every process of the node; being terminated erases its disk too.
+//! A simulated instance: a root directory, its processes, its metadata service, and an SSM agent that runs scripts on
+//! it. A loss of power kills every process of the node. A termination also erases its disk.
 
 mod processes;
 mod script;
@@ -23,15 +23,16 @@ use crate::nodes::engine::Engine;
 use crate::nodes::imds::{Imds, TargetState};
 use crate::nodes::postgres;
 use crate::nodes::postgres::Cluster;
+pub use crate::nodes::write_program;
 pub use script::{Script, ScriptEnd};
 
-/// How many commands an agent runs at a time.
+/// How many commands an SSM agent runs at a time.
 const WORKERS: usize = 5;
 
-/// What every node of a stand-in shares.
+/// The settings that the machines of an application share.
 #[derive(Debug, Clone)]
 pub struct MachineSettings {
-    /// The directory that holds the nodes' directories.
+    /// The directory that contains the machines' directories.
     pub directory: PathBuf,
     /// The stand-in's `http://127.0.0.1:<port>`.
     pub endpoint: String,
@@ -39,12 +40,12 @@ pub struct MachineSettings {
     pub region: String,
     /// How long a reboot takes.
     pub reboot: Duration,
-    /// The credentials that the node's instance role hands out.
+    /// The access key and the secret key of the node's instance role.
     pub credentials: (String, String),
 }
 
 impl MachineSettings {
-    /// Returns an SDK configuration for the stand-in, with these credentials.
+    /// Returns an SDK configuration for the stand-in with the credentials of the node's role.
     pub fn aws(&self) -> SdkConfig {
         let (access_key, secret_key) = &self.credentials;
         let credentials = Credentials::new(access_key, secret_key, None, None, "stand-in");
@@ -83,7 +84,7 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    /// Makes the directory of a new instance of `group` and starts its metadata service. Its agent does not run yet.
+    /// Creates the directory of a new instance of `group` and starts its metadata service. Its SSM agent does not run yet.
     pub async fn boot(
         id: &str,
         group: &str,
@@ -109,11 +110,11 @@ impl Node {
             let path = node.root().join(part);
             std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
-        // Postgres runs as a user of its own and has to get through to its directory.
+        // Postgres runs as a user of its own and needs access to its directory.
         for path in [&node.directory, &node.root()] {
             let open = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(path, open)
-                .with_context(|| format!("open {}", path.display()))?;
+                .with_context(|| format!("set the permissions of {}", path.display()))?;
         }
         node.install_cloud_init()?;
         Ok(Arc::new(node))
@@ -129,7 +130,7 @@ impl Node {
         &self.group
     }
 
-    /// Returns the directory that is `/` to the node.
+    /// Returns the directory that the node's programs use as `/`.
     pub fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
@@ -139,78 +140,78 @@ impl Node {
         self.imds.endpoint()
     }
 
-    /// Gives the node its Postgres; the first one stays.
+    /// Sets the node's Postgres. Only the first call has an effect.
     pub(crate) fn attach(&self, cluster: Cluster) {
         self.cluster.get_or_init(|| cluster);
     }
 
-    /// Returns the node's Postgres, once user data has made it.
+    /// Returns the node's Postgres. An error before user data has created it.
     pub fn cluster(&self) -> Result<&Cluster> {
         let cluster = self.cluster.get();
         cluster.with_context(|| format!("{} has no Postgres yet", self.id))
     }
 
-    /// Gives the node a Docker Engine of its own, without images.
+    /// Starts a Docker Engine for the node, without images.
     pub async fn start_engine(&self) -> Result<&Engine> {
         let engine = Engine::start(&self.directory.join("engine"), &self.root(), &self.id).await?;
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    /// Returns the node's Docker Engine.
+    /// Returns the node's Docker Engine. An error if it has none.
     pub fn engine(&self) -> Result<&Engine> {
         let engine = self.engine.get();
         engine.with_context(|| format!("{} has no Docker Engine", self.id))
     }
 
-    /// Tells whether the agent runs: only then are commands taken and results reported.
+    /// Returns whether the SSM agent runs: only then it accepts commands and reports results.
     pub fn agent_runs(&self) -> bool {
         self.agent.load(Ordering::SeqCst) && self.has_power()
     }
 
-    /// Starts the agent.
+    /// Starts the SSM agent.
     pub fn start_agent(&self) {
         self.agent.store(true, Ordering::SeqCst);
     }
 
-    /// Stops the agent and leaves everything else running, its script too.
+    /// Stops the SSM agent. Everything else keeps running, its scripts included.
     pub fn stop_agent(&self) {
         self.agent.store(false, Ordering::SeqCst);
     }
 
-    /// Tells whether the machine is on.
+    /// Returns whether the machine has power.
     pub fn has_power(&self) -> bool {
         self.power.load(Ordering::SeqCst)
     }
 
-    /// Tells whether the instance was terminated.
+    /// Returns whether the instance was terminated.
     pub fn is_discarded(&self) -> bool {
         self.discarded.load(Ordering::SeqCst)
     }
 
-    /// Takes the power away: every process of the node dies at once; the disk stays.
+    /// Cuts the power: every process of the node is killed, and the disk stays.
     pub async fn kill(&self) -> Result<()> {
         self.power.store(false, Ordering::SeqCst);
         processes::kill_all(&self.root()).await
     }
 
-    /// Terminates the instance: power and disk are gone.
+    /// Terminates the instance: cuts the power and erases the disk.
     pub async fn discard(&self) -> Result<()> {
         self.discarded.store(true, Ordering::SeqCst);
         self.kill().await?;
         self.erase()
     }
 
-    /// Kills what runs, where nothing can be awaited.
+    /// Cuts the power where nothing can be awaited.
     pub(crate) fn kill_now(&self) {
         self.power.store(false, Ordering::SeqCst);
         self.discarded.store(true, Ordering::SeqCst);
-        let ended = processes::end_all(&self.root()).and_then(|()| self.clean_up());
-        if let Err(error) = ended {
+        let cleaned = processes::kill_all_blocking(&self.root()).and_then(|()| self.clean_up());
+        if let Err(error) = cleaned {
             tracing::warn!(instance = self.id, "clean up: {error:#}");
         }
     }
 
-    /// Lets go of what the kernel keeps for the dead: its server's shared memory, and what its engine has mounted.
+    /// Frees what the kernel keeps after the processes ended: the server's shared memory, and the engine's mounts.
     fn clean_up(&self) -> Result<()> {
         if let Some(cluster) = self.cluster.get() {
             cluster.free_shared_memory();
@@ -231,13 +232,13 @@ impl Node {
         }
     }
 
-    /// Stops every process where it is, or lets all go on.
+    /// Pauses or resumes every process of the node.
     pub fn pause(&self, paused: bool) -> Result<()> {
         let signal = if paused { Signal::STOP } else { Signal::CONT };
         processes::signal_all(&self.root(), signal).map(|_| ())
     }
 
-    /// Kills every process and brings the agent back after a while.
+    /// Kills every process, and starts the SSM agent again after the time of a reboot.
     pub(crate) async fn reboot(&self) {
         self.stop_agent();
         if let Err(error) = processes::kill_all(&self.root()).await {
@@ -247,12 +248,12 @@ impl Node {
         self.start_agent();
     }
 
-    /// Takes one of the agent's workers, where one is free.
+    /// Takes one of the SSM agent's workers, or returns `None` if none is free.
     pub(crate) fn worker(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.workers).try_acquire_owned().ok()
     }
 
-    /// Fetches an object to an absolute path of the node; a path that ends in `/` is a directory.
+    /// Downloads an object to an absolute path of the node. A path that ends with `/` is a directory.
     pub(crate) async fn download(&self, bucket: &str, key: &str, destination: &str) -> Result<()> {
         let mut path = self.root().join(destination.trim_start_matches('/'));
         if destination.ends_with('/') {
@@ -270,7 +271,7 @@ impl Node {
                 .await
                 .with_context(|| format!("create {}", parent.display()))?;
         }
-        // Replaced as a whole, since a program that is running cannot be written to.
+        // A program that is running cannot be written to, but it can be replaced.
         let partial = path.with_extension("partial");
         tokio::fs::write(&partial, bytes.into_bytes())
             .await
@@ -317,7 +318,7 @@ impl Node {
             .collect())
     }
 
-    /// Runs a script as the agent does and waits for its end.
+    /// Runs a script as the SSM agent does and waits for its end.
     pub async fn run(&self, script: &Script) -> Result<ScriptEnd> {
         ensure!(self.has_power(), "{} has no power", self.id);
         let mut environment = self.environment()?;
@@ -330,14 +331,14 @@ impl Node {
         script::run(script, &directory, &self.root(), environment).await
     }
 
-    /// Puts a `cloud-init` in front of the path, which tells when the user data is done.
+    /// Writes the node's `cloud-init`, whose `status --wait` returns when the user data is done.
     fn install_cloud_init(&self) -> Result<()> {
         let program = "#!/bin/sh\n\
             # The node's cloud-init: `cloud-init status --wait` returns once the user data is done.\n\
             until [ -e \"$REKINDLE_ROOT/var/lib/cloud/instance/boot-finished\" ]; do sleep 0.05; done\n\
             echo 'status: done'\n";
         write_program(&self.root().join("usr/local/bin/cloud-init"), program)?;
-        // Its folder is there from the beginning, so that whoever comes early knows that there is something to wait for.
+        // The folder exists from the beginning, so that an early caller can see that there is something to wait for.
         let cloud = self.root().join("var/lib/cloud");
         let own = Path::new("instances").join(&self.id);
         std::fs::create_dir_all(cloud.join(&own))
@@ -345,7 +346,7 @@ impl Node {
             .with_context(|| format!("prepare {}", cloud.display()))
     }
 
-    /// Notes that the user data is done.
+    /// Records that the user data is done.
     pub fn finish_boot(&self) -> Result<()> {
         let path = self.root().join("var/lib/cloud/instance/boot-finished");
         if let Some(parent) = path.parent() {
@@ -365,16 +366,10 @@ impl Drop for Node {
     }
 }
 
-/// Kills what works for this root, and waits until it is gone: it would go on writing into a directory that is erased.
-pub(crate) fn end_processes(root: &Path) -> Result<()> {
-    processes::end_all(root)
-}
-
-/// Writes an executable file.
-pub fn write_program(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("make {} executable", path.display()))
+/// Kills all processes of this root and waits for their end: otherwise they could write into a directory that is being
+/// erased.
+pub(crate) fn kill_processes(root: &Path) -> Result<()> {
+    processes::kill_all_blocking(root)
 }
 
 #[cfg(test)]

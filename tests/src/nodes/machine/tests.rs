@@ -1,4 +1,4 @@
-//! What a machine does to what runs on it.
+//! The life of the processes on a machine.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ fn script(text: &str, limit: Duration) -> (Script, watch::Sender<bool>) {
 const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn a_daemon_outlives_its_script_but_not_the_power() {
+async fn a_daemon_outlives_its_script_but_not_a_loss_of_power() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
     let daemon = "cd /; setsid sleep 300 </dev/null >/dev/null 2>&1 & echo $!";
@@ -47,17 +47,17 @@ async fn a_daemon_outlives_its_script_but_not_the_power() {
     node.kill().await.unwrap();
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z"), "{stat}");
-    assert!(node.root().exists(), "a power loss leaves the disk");
+    assert!(node.root().exists(), "the disk survives a loss of power");
     assert!(
         node.run(&script).await.is_err(),
-        "nothing runs without power"
+        "no script runs without power"
     );
     node.discard().await.unwrap();
     assert!(!node.root().exists());
 }
 
 #[tokio::test]
-async fn a_script_is_killed_with_its_children_at_the_end_of_its_time() {
+async fn a_script_and_its_children_are_killed_after_the_timeout() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
     let text = "#!/bin/bash\nset -o pipefail\necho head\nsleep 300 | cat";

@@ -25,7 +25,7 @@ use crate::standin::bus::Bus;
 use crate::standin::clock;
 use crate::standin::clock::Clock;
 use crate::standin::fault::PlannedFaults;
-use crate::standin::lambda::{FunctionError, Lambda, LogLine};
+use crate::standin::lambda::{FunctionError, Lambda, OutputLine};
 use crate::standin::s3::S3;
 use crate::standin::ssm::Ssm;
 use crate::standin::template::Template;
@@ -248,7 +248,7 @@ impl StandIn {
     }
 
     /// Returns what the functions have logged.
-    pub fn logs(&self) -> Vec<LogLine> {
+    pub fn logs(&self) -> Vec<OutputLine> {
         self.state.lambda.logs()
     }
 

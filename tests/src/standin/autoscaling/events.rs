@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{ACCOUNT, Activity, Group, Hook, Transition};
+use super::ACCOUNT;
+use super::model::{Activity, Group, Hook, Transition};
 use crate::standin::clock;
 
 /// Whether lifecycle events carry `Origin` and `Destination`: AWS's newer ones do, older ones do not.

@@ -20,10 +20,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use crate::nodes::imds::ACCOUNT;
 pub use api::answer;
 pub use events::{Ends, envelope};
 pub use lifecycle::{Effect, Pace};
-pub use model::{ACCOUNT, Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
+pub use model::{Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
 pub use xml::{Xml, error_response, response};
 
 use crate::lock::lock;

@@ -7,9 +7,6 @@ use time::OffsetDateTime;
 
 use crate::standin::fault::{ApiError, ApiResult};
 
-/// The account that everything belongs to.
-pub const ACCOUNT: &str = "123456789012";
-
 /// What Auto Scaling does by itself and an operator may suspend.
 pub const PROCESSES: [&str; 9] = [
     "AddToLoadBalancer",

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{DeadLetter, Inner, environment, locked, request_id};
+use super::{DeadLetter, Inner, environment, request_id};
+use crate::lock::lock;
 
 /// The wait before each further attempt, in AWS' time; the last one repeats.
 const WAITS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
@@ -25,7 +26,7 @@ pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
         let (function, payload, id) = (function.to_owned(), Arc::clone(&payload), id.clone());
         tokio::spawn(async move {
             let dead = deliver(&lambda, &function, &payload, &id).await;
-            locked(&lambda.dead_letters).extend(dead);
+            lock(&lambda.dead_letters).extend(dead);
             lambda.pending.fetch_sub(1, Ordering::SeqCst);
         });
     }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::{Function, FunctionError, Inner, locked};
+use super::{Function, FunctionError, Inner};
+use crate::lock::lock;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 
 /// How long Lambda waits for a new process to ask for its first event.
@@ -122,7 +123,7 @@ impl Environment {
             timed_out: AtomicBool::new(false),
             kill: Notify::new(),
         });
-        locked(&lambda.environments).insert(id, Arc::clone(&environment));
+        lock(&lambda.environments).insert(id, Arc::clone(&environment));
         let supervised = Arc::clone(&environment);
         tokio::spawn(async move {
             tokio::select! {
@@ -198,7 +199,7 @@ impl Environment {
         };
         self.kill();
         // What the process itself said about its start is better than how it ended.
-        Err(locked(&self.init_error).take().unwrap_or(early))
+        Err(lock(&self.init_error).take().unwrap_or(early))
     }
 
     /// Waits for the next event, as the process asks for it; none once there will be no more.
@@ -211,12 +212,12 @@ impl Environment {
 
     /// Remembers which request the process works on.
     pub(super) fn working_on(&self, id: String, reply: Reply) {
-        *locked(&self.current) = Some((id, reply));
+        *lock(&self.current) = Some((id, reply));
     }
 
     /// Passes the process' answer on; false where it does not work on this request.
     pub(super) fn answer(&self, id: &str, result: Result<Value, FunctionError>) -> bool {
-        let mut current = locked(&self.current);
+        let mut current = lock(&self.current);
         let working = current.as_ref().is_some_and(|(known, _)| known == id);
         if !working {
             return false;
@@ -228,7 +229,7 @@ impl Environment {
     }
 
     pub(super) fn failed_to_start(&self, error: FunctionError) {
-        *locked(&self.init_error) = Some(error);
+        *lock(&self.init_error) = Some(error);
     }
 
     /// Whether the process has ended, or is about to.

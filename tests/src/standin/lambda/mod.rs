@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,8 +25,9 @@ use environment::Environment;
 use logs::Logs;
 
 use crate::http;
+use crate::lock::lock;
 
-pub use logs::LogLine;
+pub use logs::{LogLine, MetricLine, OutputLine};
 
 /// One function to run.
 #[derive(Debug, Clone)]
@@ -202,23 +203,23 @@ impl Lambda {
     }
 
     /// Returns every line that any function has written.
-    pub fn logs(&self) -> Vec<LogLine> {
+    pub fn logs(&self) -> Vec<OutputLine> {
         self.inner.logs.lines()
     }
 
     /// Returns the asynchronous events that were given up.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        locked(&self.inner.dead_letters).clone()
+        lock(&self.inner.dead_letters).clone()
     }
 
     /// Returns how long each process took from its start to its first question for an event, by function.
     pub fn cold_starts(&self) -> Vec<(String, Duration)> {
-        locked(&self.inner.cold_starts).clone()
+        lock(&self.inner.cold_starts).clone()
     }
 
     /// Returns the process ids of a function's running processes.
     pub fn processes(&self, function: &str) -> Vec<u32> {
-        let environments = locked(&self.inner.environments);
+        let environments = lock(&self.inner.environments);
         let of_function = environments.values().filter(|one| one.function == function);
         of_function
             .filter_map(|environment| environment.process())
@@ -227,7 +228,7 @@ impl Lambda {
 
     /// Ends whatever a function works on as Lambda does where its time is over, however long it has run.
     pub fn time_out(&self, function: &str) {
-        let environments = locked(&self.inner.environments);
+        let environments = lock(&self.inner.environments);
         for environment in environments.values() {
             if environment.function == function {
                 environment.time_out();
@@ -269,7 +270,7 @@ impl Inner {
         };
         let _slot = hosted.slots.acquire().await;
         let idle = loop {
-            match locked(&hosted.idle).pop() {
+            match lock(&hosted.idle).pop() {
                 Some(environment) if !environment.ended() => break Some(environment),
                 Some(_) => {}
                 None => break None,
@@ -283,9 +284,9 @@ impl Inner {
             .invoke(payload, id, hosted.function.timeout)
             .await;
         if environment.ended() {
-            locked(&self.environments).remove(&environment.id);
+            lock(&self.environments).remove(&environment.id);
         } else {
-            locked(&hosted.idle).push(environment);
+            lock(&hosted.idle).push(environment);
         }
         result
     }
@@ -297,7 +298,7 @@ impl Inner {
 
     fn shut_down(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        for (_, environment) in locked(&self.environments).drain() {
+        for (_, environment) in lock(&self.environments).drain() {
             environment.kill();
         }
     }
@@ -305,8 +306,4 @@ impl Inner {
 
 fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

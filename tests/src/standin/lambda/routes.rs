@@ -12,7 +12,8 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::environment::{Environment, failure};
-use super::{FunctionError, Inner, asynchronous, locked, request_id};
+use super::{FunctionError, Inner, asynchronous, request_id};
+use crate::lock::lock;
 
 /// The largest payload that Lambda takes, in bytes.
 const PAYLOAD_LIMIT: usize = 6 << 20;
@@ -36,7 +37,7 @@ pub(super) fn routes(lambda: Arc<Inner>) -> Router {
 }
 
 fn environment(lambda: &Inner, id: &str) -> Option<Arc<Environment>> {
-    locked(&lambda.environments).get(id).cloned()
+    lock(&lambda.environments).get(id).cloned()
 }
 
 async fn next(State(lambda): Shared, Path(id): Path<String>) -> Answer {
@@ -45,7 +46,7 @@ async fn next(State(lambda): Shared, Path(id): Path<String>) -> Answer {
     };
     let (job, start) = environment.next().await;
     if let Some(start) = start {
-        locked(&lambda.cold_starts).push((environment.function.clone(), start));
+        lock(&lambda.cold_starts).push((environment.function.clone(), start));
     }
     let Some(job) = job else {
         return StatusCode::GONE.into_response();

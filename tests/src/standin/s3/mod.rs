@@ -16,13 +16,14 @@ mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result, anyhow};
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
+use crate::lock::lock;
 pub use call::{Call, S3Fault};
 use call::{broken_response, error_response, with_wrong_etag};
 pub use permissions::Permissions;
@@ -240,6 +241,6 @@ impl S3 {
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.control)
     }
 }

@@ -1,6 +1,6 @@
 //! The wire protocol: s3s reads and writes it, s3s-fs keeps the buckets, the store does the rest.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -21,6 +21,7 @@ use s3s_fs::FileSystem;
 use super::permissions::Permissions;
 use super::store::Store;
 use super::{Control, SECRET_KEY};
+use crate::lock::lock;
 
 /// The S3 implementation that s3s serves.
 pub(super) struct Service {
@@ -56,7 +57,7 @@ type Answer<T> = S3Result<S3Response<T>>;
 
 impl Service {
     fn permissions_of(&self, access_key: &str) -> Option<Permissions> {
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = lock(&self.control);
         control.permissions.get(access_key).cloned()
     }
 }
