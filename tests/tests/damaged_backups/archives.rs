@@ -1,4 +1,4 @@
-//! Archives of somebody who may write to the bucket, and would like to write elsewhere.
+//! Configuration archives of an attacker who can write to the bucket and tries to write to other paths on the node.
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::standalone;
@@ -7,9 +7,9 @@ use rekindle_tests::fixtures::tampering;
 use shared::layout;
 use shared::report::ExitCode;
 
-use super::{APPLICATION, Scene, assert_refused};
+use super::{APPLICATION, Scenario, assert_refused};
 
-/// Makes an archive of one entry whose name the `tar` crate itself would refuse to write.
+/// Returns an archive with these entries: name, type and link target. The `tar` crate itself refuses to write such names.
 fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind, target) in entries {
@@ -28,11 +28,11 @@ fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Result<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_hashes_say()
--> Result<()> {
+async fn an_archive_that_leaves_its_directories_is_refused_even_if_its_hashes_match() -> Result<()>
+{
     use tar::EntryType::{Directory, Link, Regular, Symlink};
-    let scene = Scene::set().await?;
-    let standalone = StandaloneNode::with_data(&scene.protected, APPLICATION).await?;
+    let scenario = Scenario::start().await?;
+    let standalone = StandaloneNode::with_data(&scenario.protected, APPLICATION).await?;
     let before = standalone.snapshot().await?;
     let root = standalone.node.root();
     let absolute = root.join("escaped");
@@ -49,7 +49,7 @@ async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_
             archive(&[(absolute.as_str(), Regular, "")])?,
         ),
         (
-            "no configured path",
+            "a path that is not configured",
             archive(&[("7/escaped", Regular, "")])?,
         ),
         (
@@ -66,7 +66,7 @@ async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_
         ),
     ];
     for (number, (case, bytes)) in cases.iter().enumerate() {
-        let forged = tampering::forge(&scene.protected, &scene.newer, |_, parts| {
+        let forged = tampering::forge(&scenario.protected, &scenario.newer, |_, parts| {
             parts.insert(layout::CONFIGURATION.to_owned(), bytes.clone());
             Ok(())
         })?;
@@ -80,7 +80,7 @@ async fn an_archive_that_reaches_out_of_its_directories_is_refused_whatever_its_
             "{case}: {}",
             answer.log
         );
-        let nodes = scene.protected.standin.directory().join("nodes");
+        let nodes = scenario.protected.standin.directory().join("nodes");
         assert_eq!(standalone::find_file(&nodes, "escaped")?, None, "{case}");
     }
     Ok(())
