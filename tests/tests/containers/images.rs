@@ -1,4 +1,4 @@
-//! The images that the containers are made of: saved once, and loaded only as they were saved.
+//! The container images of the application: saved once, and loaded only if they are undamaged.
 
 use anyhow::{Context as _, Result, ensure};
 use rekindle_tests::fixtures::containers::Application;
@@ -26,9 +26,9 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     let node = protected.wait_until_in_service(APPLICATION, None).await?;
     fill(&node).await?;
     let first = protected.back_up(APPLICATION).await?;
-    // As a node does that was restored by another way, or has lost its notes: it finds the image, and reads it.
-    let notes = node.root().join("var/lib/rekindle/images");
-    std::fs::remove_dir_all(&notes).with_context(|| format!("remove {}", notes.display()))?;
+    // A node without its records of saved images finds the image in S3 and verifies it.
+    let records = node.root().join("var/lib/rekindle/images");
+    std::fs::remove_dir_all(&records).with_context(|| format!("remove {}", records.display()))?;
     let second = protected.back_up(APPLICATION).await?;
     assert_eq!(second.index.images, first.index.images);
     assert_eq!(second.index.unsaved_images, Vec::<String>::new());
@@ -40,12 +40,12 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     let stored = stored.iter().filter(|key| key.contains("/images/"));
     assert_eq!(stored.collect::<Vec<_>>(), [&saved.object.key]);
 
-    let holding = standalone::snapshot(&node).await?;
+    let data = standalone::snapshot(&node).await?;
     let machine = spare_machine(&protected, &application).await?;
     let engine = machine.node.engine()?;
     let candidates = [second.candidate()];
     let operation = format!("launch-{}", machine.node.id());
-    // Of what is damaged at rest, S3 still reports size and checksum.
+    // S3 still reports the original size and checksum of an object that is damaged at rest.
     let (key, middle) = (&saved.object.key, saved.object.size / 2);
     standin.s3().flip(standin.bucket(), key, middle)?;
     let damaged = machine.restore(&operation, &candidates).await?;
@@ -72,7 +72,7 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     ];
     assert_eq!(engine.run(&names).await?.trim(), image);
     let found = standalone::snapshot(&machine.node).await?;
-    ensure!(found.databases == holding.databases, "the databases differ");
-    assert_eq!(found.files, holding.files);
+    ensure!(found.databases == data.databases, "the databases differ");
+    assert_eq!(found.files, data.files);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! An agent that is killed leaves what it ran in the container; the next command ends it.
+//! The processes that a killed agent leaves in a container are ended by the next command.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +18,13 @@ use rekindle_tests::wait::wait_for;
 use super::{skipped, spare_machine};
 
 const APPLICATION: &str = "killed";
-/// What the container's own environment authenticates the superuser with: nothing on the node's side may ever show it.
+/// The superuser's password in the container's environment. It must not appear anywhere outside the container.
 const SECRET: &str = "in-the-container-alone";
 
-/// What the command line of a client of the engine holds that runs something in a container.
+/// A part of the command line of every `docker exec`.
 const CLIENT: &str = "docker\nexec\n";
 
-/// Describes an application whose server asks every local session for a password.
+/// Returns an application whose Postgres asks every local session for a password.
 fn application(protected: &ProtectedGroups, image: &str) -> Result<Application> {
     let mut application = Application::new(&protected.standin, APPLICATION, image)?;
     application.postgres_options =
@@ -33,19 +33,19 @@ fn application(protected: &ProtectedGroups, image: &str) -> Result<Application> 
     Ok(application)
 }
 
-/// Returns the process ids, within the container, of tools that some agent has started there.
+/// Returns the processes that an agent has started in the container, as paths in its `/proc`.
 async fn tools(node: &Node) -> Result<Vec<String>> {
     let script = "for one in /proc/[0-9]*; do grep -q PGAPPNAME=rekindle $one/environ 2>/dev/null && echo $one; done; :";
     let listed = node.engine()?.exec(POSTGRES, &["sh", "-c", script]).await?;
     Ok(listed.lines().map(str::to_owned).collect())
 }
 
-/// Kills the agent and its clients of the engine, as SSM does at the end of a command's time.
+/// Kills the agent and its `docker exec` clients, as SSM does after a command's timeout.
 async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
     processes::kill(&processes::find(node, &["rekindle-node", verb])?)?;
     processes::kill(&processes::find(node, &[CLIENT])?)?;
     wait_for(
-        "the agent's end",
+        "the agent to end",
         WAIT_LIMIT,
         async || match processes::find(node, &[CLIENT]) {
             Ok(left) if left.is_empty() => Ok(Some(())),
@@ -55,11 +55,11 @@ async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
     .await
 }
 
-/// Fails unless nothing is left of an agent: no process, session, database, file, lock or upload.
+/// Checks that no process, session, database, file, lock or upload of an agent is left.
 async fn assert_nothing_left(protected: &ProtectedGroups, node: &Node) -> Result<()> {
     ensure!(
         tools(node).await?.is_empty(),
-        "tools are left in the container"
+        "processes are left in the container"
     );
     for words in [&[CLIENT][..], &["rekindle-node"]] {
         let left = processes::find(node, words)?;
@@ -72,13 +72,13 @@ async fn assert_nothing_left(protected: &ProtectedGroups, node: &Node) -> Result
     let left = client.query(query, &[]).await?;
     ensure!(left.is_empty(), "{left:?}");
     let beside = standalone::snapshot(node).await?.beside;
-    let strange: Vec<_> = beside
+    let leftover: Vec<_> = beside
         .iter()
         .filter(|path| path.contains("rekindle-"))
         .collect();
     ensure!(
-        strange.iter().all(|path| path.ends_with("/dtr")),
-        "files are left: {strange:?}"
+        leftover.iter().all(|path| path.ends_with("/dtr")),
+        "files are left: {leftover:?}"
     );
     let lock = std::fs::read_to_string(node.root().join("var/lib/rekindle/lock"))?;
     ensure!(lock.is_empty(), "the lock is held by {lock}");
@@ -86,7 +86,7 @@ async fn assert_nothing_left(protected: &ProtectedGroups, node: &Node) -> Result
     Ok(())
 }
 
-/// Lets the building of an index wait for as long as a file is there, as a large one takes its time.
+/// Adds an index whose build waits while the file `/tmp/slow` exists, as the build of a large index takes time.
 async fn add_slow_index(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     let script =
@@ -105,8 +105,8 @@ async fn add_slow_index(node: &Node) -> Result<()> {
         .context("create an index")
 }
 
-/// Waits until a session of the agent waits for a lock: the engine ends what it has only begun to start.
-async fn until_a_dump_waits(node: &Node) -> Result<()> {
+/// Waits until a session of the agent waits for a lock. Docker would end a process that has only started.
+async fn wait_until_a_dump_is_blocked(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect("template1").await?;
     let query = "SELECT query FROM pg_stat_activity
         WHERE application_name LIKE 'rekindle%' AND wait_event_type = 'Lock'";
@@ -118,9 +118,9 @@ async fn until_a_dump_waits(node: &Node) -> Result<()> {
     .await
 }
 
-/// Waits until none of these processes is in the container any more.
-async fn until_ended(node: &Node, old: &[String]) -> Result<()> {
-    wait_for("the old tools' end", WAIT_LIMIT, async || {
+/// Waits until none of these processes runs in the container.
+async fn wait_until_gone(node: &Node, old: &[String]) -> Result<()> {
+    wait_for("the leftover processes to end", WAIT_LIMIT, async || {
         let now = tools(node).await.map_err(|error| format!("{error:#}"))?;
         let left: Vec<_> = now.iter().filter(|one| old.contains(one)).collect();
         if left.is_empty() {
@@ -132,19 +132,20 @@ async fn until_ended(node: &Node, old: &[String]) -> Result<()> {
     .await
 }
 
-/// Fails where a process of this machine shows the secret in its arguments.
-fn assert_no_argument_tells() -> Result<()> {
+/// Checks that no process of this machine has the secret in its arguments.
+fn assert_no_argument_contains_the_secret() -> Result<()> {
     for entry in std::fs::read_dir("/proc")? {
         let line = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        // The engine was told once, by whoever made the container.
+        // The `docker run` that contained it has ended.
         ensure!(!line.contains(SECRET), "{line}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() -> Result<()> {
+async fn processes_that_a_killed_agent_left_in_a_container_are_ended_by_the_next_command()
+-> Result<()> {
     if skipped().await? {
         return Ok(());
     }
@@ -158,36 +159,36 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
     fill(&node).await?;
     add_slow_index(&node).await?;
 
-    // A dump that waits for a lock outlives its agent.
-    let held_up = registry::block_dumps(&node).await?;
+    // A dump that waits for a lock survives its agent.
+    let blocker = registry::block_dumps(&node).await?;
     protected.standin.tick();
-    until_a_dump_waits(&node).await?;
-    assert_no_argument_tells()?;
+    wait_until_a_dump_is_blocked(&node).await?;
+    assert_no_argument_contains_the_secret()?;
     kill_agent(&node, "backup").await?;
     let old = tools(&node).await?;
     ensure!(
         !old.is_empty(),
-        "the dump ended with its agent: this proves nothing"
+        "the dump ended with its agent, so there is nothing to test"
     );
     let (before, backups) = (protected.invocations(&node, "backup").await?.len(), 0);
     protected
         .wait_until_ended(&node, "backup", before - 1)
         .await?;
     protected.standin.tick();
-    until_ended(&node, &old).await?;
-    drop(held_up);
+    wait_until_gone(&node, &old).await?;
+    drop(blocker);
     let manifest = protected.wait_for_backup(APPLICATION, backups).await?;
     assert_nothing_left(&protected, &node).await?;
     assert_eq!(manifest.index.unsaved_images, Vec::<String>::new());
 
-    a_restore_is_killed(&protected, &application, &node, &manifest).await?;
-    the_container_is_made_anew(&protected, &application, &node).await?;
+    kill_a_restore(&protected, &application, &node, &manifest).await?;
+    replace_the_container(&protected, &application, &node).await?;
 
-    // Neither what SSM has of the commands nor what lies in the bucket tells the secret.
+    // Neither the output of the commands nor an object in the bucket contains the secret.
     for word in ["backup", "restore"] {
         for one in protected.invocations(&node, word).await? {
-            let said = [one.output, one.errors].concat();
-            ensure!(!said.contains(SECRET), "{said}");
+            let printed = [one.output, one.errors].concat();
+            ensure!(!printed.contains(SECRET), "{printed}");
         }
     }
     let bucket = protected.standin.bucket();
@@ -195,19 +196,20 @@ async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() ->
         let bytes = protected.standin.s3().read(bucket, &key)?;
         ensure!(
             !String::from_utf8_lossy(&bytes).contains(SECRET),
-            "{key} tells it"
+            "{key} contains the secret"
         );
     }
     Ok(())
 }
 
-async fn a_restore_is_killed(
+/// Kills a restore during the build of an index; the same command, sent again, ends its processes and restores.
+async fn kill_a_restore(
     protected: &ProtectedGroups,
     application: &Application,
     node: &Node,
     manifest: &shared::manifest::Manifest,
 ) -> Result<()> {
-    let holding = standalone::snapshot(node).await?;
+    let data = standalone::snapshot(node).await?;
     let standalone = spare_machine(protected, application).await?;
     let (node, operation) = (&standalone.node, format!("launch-{}", standalone.node.id()));
     node.cluster()?.start().await?;
@@ -235,11 +237,11 @@ async fn a_restore_is_killed(
     let old = tools(node).await?;
     ensure!(
         !old.is_empty(),
-        "pg_restore ended with its agent: this proves nothing"
+        "pg_restore ended with its agent, so there is nothing to test"
     );
 
     let again = standalone.start_restore(&operation, &candidates)?;
-    until_ended(node, &old).await?;
+    wait_until_gone(node, &old).await?;
     engine.exec(POSTGRES, &["rm", "/tmp/slow"]).await?;
     let again = standalone::wait_for_exit(again).await?;
     assert_eq!(again.code, Some(0), "{again:?}");
@@ -250,16 +252,13 @@ async fn a_restore_is_killed(
     );
     assert!(!again.log.contains(SECRET));
     let restored = standalone::snapshot(node).await?;
-    ensure!(
-        restored.databases == holding.databases,
-        "the databases differ"
-    );
-    assert_eq!(restored.files, holding.files);
+    ensure!(restored.databases == data.databases, "the databases differ");
+    assert_eq!(restored.files, data.files);
     assert_nothing_left(protected, node).await
 }
 
-/// Makes the container anew upon its volume, without any address: the agent knows it by its name alone.
-async fn the_container_is_made_anew(
+/// Replaces the container during a backup. The new one has no network, so the agent can only use its name.
+async fn replace_the_container(
     protected: &ProtectedGroups,
     application: &Application,
     node: &Node,
@@ -274,7 +273,7 @@ async fn the_container_is_made_anew(
     });
     let before = protected.invocations(node, "backup").await?.len();
     protected.standin.tick();
-    wait_for("a backup to be in its dump", WAIT_LIMIT, async || {
+    wait_for("a backup to upload its dump", WAIT_LIMIT, async || {
         Ok::<_, String>(reached.load(Ordering::SeqCst).then_some(()))
     })
     .await?;
@@ -302,13 +301,17 @@ async fn the_container_is_made_anew(
         "postgres",
     ];
     engine.run(&run).await?;
-    wait_for("Postgres in its new container", WAIT_LIMIT, async || {
-        let engine = node.engine().map_err(|error| error.to_string())?;
-        let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
-        asked
-            .map(|_| Some(()))
-            .map_err(|error| format!("{error:#}"))
-    })
+    wait_for(
+        "Postgres to be ready in the new container",
+        WAIT_LIMIT,
+        async || {
+            let engine = node.engine().map_err(|error| error.to_string())?;
+            let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
+            asked
+                .map(|_| Some(()))
+                .map_err(|error| format!("{error:#}"))
+        },
+    )
     .await?;
     protected.back_up(APPLICATION).await.map(|_| ())
 }

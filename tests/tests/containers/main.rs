@@ -1,11 +1,8 @@
-//! An application in containers: the shipped agent in the real containers of a real Docker Engine.
+//! An application in containers: the shipped agent with real containers of a real Docker Engine.
 //!
-//! Each test needs an engine. Where there is none it says so and does nothing; in CI that is a failure.
+//! Each test needs a Docker Engine. If there is none, the test prints the reason and passes; in CI, that is a failure.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "a test that is skipped says so, plainly"
-)]
+#![expect(clippy::print_stderr, reason = "a skipped test prints the reason")]
 
 mod images;
 mod leftovers;
@@ -21,17 +18,17 @@ use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::nodes::engine;
 use rekindle_tests::nodes::machine::Node;
 
-/// Tells whether there is no engine to test with.
+/// Returns whether the test must be skipped because there is no Docker Engine; prints the reason.
 async fn skipped() -> Result<bool> {
     let missing = engine::missing().await?;
-    if let Some(why) = &missing {
-        eprintln!("skipped: {why}");
+    if let Some(reason) = &missing {
+        eprintln!("skipped: {reason}");
     }
     Ok(missing.is_some())
 }
 
-/// Boots a machine of the application that no group knows. Its registry would serve where the group's own does, so its settings
-/// start none.
+/// Boots a node of the application outside every group. Its settings do not start a registry, because the group's own
+/// registry uses the same port.
 async fn spare_machine(
     protected: &ProtectedGroups,
     application: &Application,
@@ -53,7 +50,7 @@ async fn spare_machine(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_in_containers_serves_what_was_pushed_before_it_is_in_service() -> Result<()> {
+async fn a_replaced_registry_serves_all_pushed_images_before_it_is_in_service() -> Result<()> {
     if skipped().await? {
         return Ok(());
     }

@@ -92,7 +92,8 @@ fn has_data_of(standalone: &DataSnapshot, backed_up: &DataSnapshot) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_damaged_the_next_older_good_backup_is_restored() -> Result<()> {
+async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other_data_changes()
+-> Result<()> {
     let scenario = Scenario::start().await?;
     let standalone = StandaloneNode::with_data(&scenario.protected, APPLICATION).await?;
     let both = [scenario.newer.candidate(), scenario.older.candidate()];

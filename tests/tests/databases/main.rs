@@ -1,11 +1,11 @@
-//! Databases with one of everything, and with more of it than is usual, come back as they were: from a server that the
-//! node runs, and from one in a container.
+//! Databases with every kind of object, with thousands of tables and with very large rows are restored unchanged, with
+//! Postgres as a process and in a container.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what a test sets up may fail as loudly as what it asserts, and one that is skipped says so"
+    reason = "a failure of the setup is a failure of the test, and a skipped test prints the reason"
 )]
 
 use std::collections::BTreeMap;
@@ -22,16 +22,16 @@ use rekindle_tests::nodes::{engine, postgres};
 use shared::manifest::Manifest;
 
 /// The name of every group and its application.
-const APPLICATION: &str = "awkward";
+const APPLICATION: &str = "unusual";
 
 /// A protected group with one node.
-struct Scene {
+struct Scenario {
     protected: ProtectedGroups,
     node: Arc<Node>,
 }
 
-impl Scene {
-    /// Starts a group; `prepare` changes every machine, and what its settings say, before the agent starts.
+impl Scenario {
+    /// Starts a group; `prepare` changes every node and its settings before the agent starts.
     async fn start(prepare: fn(&Node)) -> Self {
         let protected = ProtectedGroups::start().await.unwrap();
         let prepare = move |node: &Node| {
@@ -48,11 +48,11 @@ impl Scene {
         }
     }
 
-    /// Starts a group whose server is in a container, where sessions are those of the operating system's user of the same
-    /// name; none where there is no Docker Engine.
+    /// Starts a group with Postgres in a container, where each role must be the operating system's user of the same name.
+    /// Returns `None` if there is no Docker Engine.
     async fn in_container() -> Option<Self> {
-        if let Some(why) = engine::missing().await.unwrap() {
-            eprintln!("skipped: {why}");
+        if let Some(reason) = engine::missing().await.unwrap() {
+            eprintln!("skipped: {reason}");
             return None;
         }
         let image = engine::image().await.unwrap();
@@ -71,7 +71,7 @@ impl Scene {
         })
     }
 
-    /// Runs a script of psql as the superuser, from the database postgres on.
+    /// Runs a psql script as the superuser, starting in the database `postgres`.
     async fn run(&self, script: &str) {
         let mut command = client(&self.node, "psql");
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
@@ -88,14 +88,14 @@ impl Scene {
         self.protected.back_up(APPLICATION).await.unwrap()
     }
 
-    /// Takes the node's power, and waits for the replacement.
-    async fn lose(&mut self) {
+    /// Kills the node and waits until its replacement is in service.
+    async fn replace_node(&mut self) {
         self.node = self.protected.replace_lost(&self.node).await.unwrap();
     }
 }
 
-/// Prepares a client program of the node's server: of its own version, since a server of a newer minor version may keep
-/// in its catalogs what an older client takes for the user's.
+/// Returns a command that runs a client program of the same version as the node's Postgres. An older client may take new
+/// catalog entries of the server for objects of the user.
 fn client(node: &Node, program: &str) -> tokio::process::Command {
     if let Ok(engine) = node.engine() {
         let exec = [
@@ -123,9 +123,9 @@ fn client(node: &Node, program: &str) -> tokio::process::Command {
     command
 }
 
-/// Dumps the whole cluster as `pg_dumpall` does: globals, then each database that allows connections, with its
-/// properties. Each is dumped in its own encoding, so that bytes are compared; and one database's name has a line
-/// break, which `pg_dumpall` refuses, and so do the statements that would create that database.
+/// Returns the lines of a dump of the whole cluster: globals, then each database that allows connections. Each database is
+/// dumped in its own encoding, so that bytes are compared. `pg_dumpall` cannot be used for that, and refuses the database
+/// whose name contains a line break; that one is dumped without `--create` for the same reason.
 async fn dump(node: &Node) -> Vec<String> {
     let template = node.cluster().unwrap().connect("template1").await.unwrap();
     let query = "SELECT datname, pg_encoding_to_char(encoding) FROM pg_database WHERE datallowconn ORDER BY 1";
@@ -137,7 +137,7 @@ async fn dump(node: &Node) -> Vec<String> {
         let (name, encoding): (String, String) = (database.get(0), database.get(1));
         let name = name.replace('\\', "\\\\").replace('\'', "\\'");
         let mut command = client(node, "pg_dump");
-        // An enum's hash is that of its value's oid, which no dump keeps: these rows may change partitions.
+        // Postgres hashes an enum by the oid of its value, which a dump does not keep: these rows may change partitions.
         command.arg("--exclude-table-data=app.by_enum_*");
         command.args(["--encoding", &encoding, "-d"]);
         command.arg(format!("dbname='{name}'"));
@@ -156,7 +156,7 @@ async fn dump(node: &Node) -> Vec<String> {
     lines
 }
 
-/// Leaves out what changes with every dump: the random key of `\restrict`. Bytes that are not UTF-8 are escaped.
+/// Returns the lines of a dump without the random key of `\restrict`. Bytes that are not UTF-8 are escaped.
 fn normalised(dump: &[u8]) -> impl Iterator<Item = String> {
     dump.split(|byte| *byte == b'\n')
         .map(|line| match std::str::from_utf8(line) {
@@ -166,7 +166,7 @@ fn normalised(dump: &[u8]) -> impl Iterator<Item = String> {
         .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "))
 }
 
-/// Names the first lines that only one of them has.
+/// Checks that two dumps are equal; the error shows the lines that only one of them has.
 fn assert_same(before: &[String], after: &[String]) {
     if before == after {
         return;
@@ -197,7 +197,7 @@ fn assert_same(before: &[String], after: &[String]) {
     );
 }
 
-/// Makes the directory of the tablespace afresh, as a new machine has it.
+/// Creates an empty directory for the tablespace, as a new machine has it.
 fn with_tablespace(node: &Node) {
     let (directory, postgres) = (tablespace(node), node.cluster().unwrap().socket_directory());
     if directory.exists() {
@@ -208,7 +208,7 @@ fn with_tablespace(node: &Node) {
     std::os::unix::fs::chown(&directory, Some(owner.uid()), Some(owner.gid())).unwrap();
 }
 
-/// Makes the first machine's tablespace, and no other; the settings do without it.
+/// Creates the directory of the tablespace on the first node only; the settings allow to restore without it.
 fn with_tablespace_once(node: &Node) {
     let settings = node.root().join("etc/rekindle/node.toml");
     let text = std::fs::read_to_string(&settings).unwrap();
@@ -216,21 +216,21 @@ fn with_tablespace_once(node: &Node) {
     std::fs::write(&settings, text).unwrap();
     if tablespace(node).exists() {
         std::fs::remove_dir_all(tablespace(node)).unwrap();
-        std::fs::write(tablespace(node), "no directory").unwrap();
+        std::fs::write(tablespace(node), "not a directory").unwrap();
     } else {
         with_tablespace(node);
     }
 }
 
-/// Returns the tablespace's directory: the same for all machines of a group.
+/// Returns the directory of the tablespace, which is the same for all nodes of a group.
 fn tablespace(node: &Node) -> PathBuf {
     let root = node.root();
     let machines = root.ancestors().nth(2).unwrap();
     machines.join("tablespace")
 }
 
-/// Creates a tablespace, and a database with a table in it and another one whose default it is.
-async fn fill_tablespace(scene: &Scene, directory: &str) {
+/// Creates a tablespace with a table and an index in it, and a database whose default tablespace it is.
+async fn fill_tablespace(scenario: &Scenario, directory: &str) {
     let script = format!(
         "CREATE ROLE keeper; CREATE TABLESPACE \"fast; one\" OWNER keeper LOCATION '{directory}' WITH (random_page_cost = 1.5);
         COMMENT ON TABLESPACE \"fast; one\" IS 'of; its own'; GRANT CREATE ON TABLESPACE \"fast; one\" TO PUBLIC;
@@ -238,39 +238,51 @@ async fn fill_tablespace(scene: &Scene, directory: &str) {
         TABLESPACE \"fast; one\"; INSERT INTO quick SELECT generate_series(1, 300); INSERT INTO slow TABLE quick;
         CREATE DATABASE elsewhere TABLESPACE \"fast; one\";"
     );
-    scene.run(&script).await;
+    scenario.run(&script).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_everything_comes_back_as_it_was() {
-    let scene = Scene::start(with_tablespace).await;
-    let tablespace = tablespace(&scene.node).display().to_string();
-    one_of_everything(scene, &tablespace).await;
+async fn every_kind_of_object_is_restored_unchanged() {
+    let scenario = Scenario::start(with_tablespace).await;
+    let tablespace = tablespace(&scenario.node).display().to_string();
+    restore_every_kind_of_object(scenario, &tablespace).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_everything_comes_back_in_a_container_as_it_was() {
-    if let Some(scene) = Scene::in_container().await {
-        one_of_everything(scene, "/var/lib/postgresql/tablespace").await;
+async fn every_kind_of_object_is_restored_unchanged_in_a_container() {
+    if let Some(scenario) = Scenario::in_container().await {
+        restore_every_kind_of_object(scenario, "/var/lib/postgresql/tablespace").await;
     }
 }
 
-async fn one_of_everything(mut scene: Scene, tablespace: &str) {
-    scene.run(include_str!("cluster.sql")).await;
-    scene.run(include_str!("latin.sql")).await;
-    scene.run(include_str!("objects.sql")).await;
-    let broken = scene.node.cluster().unwrap().connect("line\nbreak").await;
+/// Fills the databases, replaces the node, and compares the dumps before and after.
+async fn restore_every_kind_of_object(mut scenario: Scenario, tablespace: &str) {
+    scenario.run(include_str!("cluster.sql")).await;
+    scenario.run(include_str!("latin.sql")).await;
+    scenario.run(include_str!("objects.sql")).await;
+    let broken = scenario
+        .node
+        .cluster()
+        .unwrap()
+        .connect("line\nbreak")
+        .await;
     let script = "CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 5)";
     broken.unwrap().batch_execute(script).await.unwrap();
-    fill_tablespace(&scene, tablespace).await;
-    let before = dump(&scene.node).await;
+    fill_tablespace(&scenario, tablespace).await;
+    let before = dump(&scenario.node).await;
 
-    // A session with tables of its own, which nobody else may see.
-    let session = scene.node.cluster().unwrap().connect("icu").await.unwrap();
+    // A temporary table of another session must not be dumped.
+    let session = scenario
+        .node
+        .cluster()
+        .unwrap()
+        .connect("icu")
+        .await
+        .unwrap();
     let temporary =
         "CREATE TEMP TABLE passing (n int); INSERT INTO passing VALUES (1); BEGIN; SELECT 1";
     session.batch_execute(temporary).await.unwrap();
-    let manifest = scene.back_up().await;
+    let manifest = scenario.back_up().await;
     let names = manifest.index.databases.iter().map(|one| one.name.as_str());
     let names: Vec<&str> = names.collect();
     assert!(!names.contains(&"closed"), "{names:?}");
@@ -279,11 +291,17 @@ async fn one_of_everything(mut scene: Scene, tablespace: &str) {
         "{names:?}"
     );
 
-    scene.lose().await;
+    scenario.replace_node().await;
     drop(session);
-    assert_same(&before, &dump(&scene.node).await);
+    assert_same(&before, &dump(&scenario.node).await);
     let name = "Größe \"1\" $x 'y' % \\ z";
-    let client = scene.node.cluster().unwrap().connect(name).await.unwrap();
+    let client = scenario
+        .node
+        .cluster()
+        .unwrap()
+        .connect(name)
+        .await
+        .unwrap();
     let query = "SELECT string_agg(c::text || n, ',' ORDER BY c, n) FROM app.by_enum";
     let by_enum: String = client.query_one(query, &[]).await.unwrap().get(0);
     assert_eq!(
@@ -291,24 +309,24 @@ async fn one_of_everything(mut scene: Scene, tablespace: &str) {
         "red1,red2,red3,red4,orange1,orange2,orange3,orange4,\
          it's \"green\"1,it's \"green\"2,it's \"green\"3,it's \"green\"4,größer1,größer2,größer3,größer4"
     );
-    // What was restored can be backed up again.
-    scene.back_up().await;
+    // The restored databases can be backed up again.
+    scenario.back_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tablespace_that_the_new_node_lacks_can_be_done_without() {
-    let mut scene = Scene::start(with_tablespace_once).await;
-    let directory = tablespace(&scene.node).display().to_string();
-    fill_tablespace(&scene, &directory).await;
+async fn a_backup_is_restored_without_a_tablespace_that_the_new_node_lacks() {
+    let mut scenario = Scenario::start(with_tablespace_once).await;
+    let directory = tablespace(&scenario.node).display().to_string();
+    fill_tablespace(&scenario, &directory).await;
     let rows = async |node: &Node| {
         let client = node.cluster().unwrap().connect("postgres").await.unwrap();
         registry::rows(&client).await.unwrap()
     };
-    let before = rows(&scene.node).await;
-    scene.back_up().await;
-    scene.lose().await;
-    assert_eq!(rows(&scene.node).await, before);
-    let client = scene
+    let before = rows(&scenario.node).await;
+    scenario.back_up().await;
+    scenario.replace_node().await;
+    assert_eq!(rows(&scenario.node).await, before);
+    let client = scenario
         .node
         .cluster()
         .unwrap()
@@ -320,9 +338,9 @@ async fn a_tablespace_that_the_new_node_lacks_can_be_done_without() {
     assert_eq!(own, 0);
 }
 
-/// Fills a database with 5,000 tables, and another with two rows of 100 MB. No transaction takes more locks than a
-/// server's defaults have room for.
-const MUCH: &str = r#"
+/// Creates a database with 5,000 tables, and another with two rows of 100 MB. No transaction takes more locks than
+/// Postgres' default settings allow.
+const LARGE: &str = r#"
 CREATE DATABASE catalogue;
 CREATE DATABASE wide;
 \connect catalogue
@@ -340,33 +358,40 @@ INSERT INTO wide VALUES (1, repeat(E'tab\t, line\n, \\ and ü; ', 5000000), NULL
 INSERT INTO wide VALUES (2, NULL, decode(repeat('00ff5c0a09', 20000000), 'hex'));
 "#;
 
-/// What must be the same of such databases; their rows, as text, would be hundreds of megabytes in one line.
-const MUCH_AS_TEXT: &str =
-    "SELECT md5(string_agg(md5(words), '')) || md5(string_agg(md5(bytes), ''))
+/// Returns hashes and lengths of the large rows; a dump of them would have lines of hundreds of megabytes.
+const LARGE_ROWS: &str = "SELECT md5(string_agg(md5(words), '')) || md5(string_agg(md5(bytes), ''))
     || ' ' || min(octet_length(words)) || ' ' || min(octet_length(bytes)) FROM wide";
 
-async fn much(mut scene: Scene) {
-    scene.run(MUCH).await;
-    let wide = async |scene: &Scene| -> String {
-        let client = scene.node.cluster().unwrap().connect("wide").await.unwrap();
-        client.query_one(MUCH_AS_TEXT, &[]).await.unwrap().get(0)
+/// Fills the large databases, replaces the node, and compares tables and rows.
+async fn restore_large_databases(mut scenario: Scenario) {
+    scenario.run(LARGE).await;
+    let wide = async |scenario: &Scenario| -> String {
+        let client = scenario
+            .node
+            .cluster()
+            .unwrap()
+            .connect("wide")
+            .await
+            .unwrap();
+        client.query_one(LARGE_ROWS, &[]).await.unwrap().get(0)
     };
-    let wide_before = wide(&scene).await;
+    let wide_before = wide(&scenario).await;
     assert!(
         wide_before.ends_with(" 115000000 100000000"),
         "{wide_before}"
     );
-    let before = dump_of(&scene.node, "catalogue").await;
-    let manifest = scene.back_up().await;
+    let before = dump_of(&scenario.node, "catalogue").await;
+    let manifest = scenario.back_up().await;
     assert_eq!(
         (manifest.index.tables(), manifest.index.rows()),
         (5_001, 10_002)
     );
-    scene.lose().await;
-    assert_eq!(wide(&scene).await, wide_before);
-    assert_same(&before, &dump_of(&scene.node, "catalogue").await);
+    scenario.replace_node().await;
+    assert_eq!(wide(&scenario).await, wide_before);
+    assert_same(&before, &dump_of(&scenario.node, "catalogue").await);
 }
 
+/// Returns the lines of a dump of one database.
 async fn dump_of(node: &Node, database: &str) -> Vec<String> {
     let mut command = client(node, "pg_dump");
     let output = command
@@ -381,13 +406,13 @@ async fn dump_of(node: &Node, database: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_thousand_tables_and_rows_of_100_megabytes_come_back() {
-    much(Scene::start(|_| {}).await).await;
+async fn five_thousand_tables_and_rows_of_100_megabytes_are_restored() {
+    restore_large_databases(Scenario::start(|_| {}).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_thousand_tables_and_rows_of_100_megabytes_come_back_in_a_container() {
-    if let Some(scene) = Scene::in_container().await {
-        much(scene).await;
+async fn five_thousand_tables_and_rows_of_100_megabytes_are_restored_in_a_container() {
+    if let Some(scenario) = Scenario::in_container().await {
+        restore_large_databases(scenario).await;
     }
 }

@@ -1,8 +1,8 @@
-//! The Lambda stand-in, with a small `bootstrap` of the shell that speaks the Runtime API by curl.
+//! The Lambda stand-in, with a shell script as `bootstrap` that calls the Runtime API with curl.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what a test sets up may fail as loudly as what it asserts"
+    reason = "a failure of the setup is a failure of the test"
 )]
 
 use std::collections::BTreeMap;
@@ -14,9 +14,9 @@ use rekindle_tests::standin::lambda::{Function, Lambda, Settings};
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-/// Does what the payload's `do` says. Every event is written to the log, with its number in this process.
+/// Behaves as the event demands (`fail`, `crash`, `hang`, `slow`), and logs each event with its number in this process.
 const BOOTSTRAP: &str = r#"#!/bin/bash
-api="$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime" # with its scheme, as the runtime takes a path only then
+api="$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime" # with its scheme, because the Rust runtime accepts a path only after one
 headers="$(mktemp)"; trap 'rm -f "$headers"' EXIT
 if [ "$BROKEN" ]; then
   curl -s -o /dev/null -X POST "$api/init/error" -d '{"errorType":"Config","errorMessage":"set BUCKET"}'; exit 1
@@ -39,6 +39,7 @@ while true; do
 done >&1
 "#;
 
+/// Returns a function that runs [`BOOTSTRAP`].
 fn function(directory: &Path, name: &str) -> Function {
     let binary = directory.join("bootstrap");
     std::fs::write(&binary, BOOTSTRAP).unwrap();
@@ -66,36 +67,41 @@ async fn start(functions: Vec<Function>) -> Lambda {
     Lambda::start(settings, functions).await.unwrap()
 }
 
-async fn settled(lambda: &Lambda) {
+/// Waits until no asynchronous event is running or waits for a retry.
+async fn wait_until_idle(lambda: &Lambda) {
     wait_for(
-        "the events to be done",
+        "the events to finish",
         Duration::from_secs(20),
         async || match lambda.pending() {
             0 => Ok(Some(())),
-            left => Err(format!("{left} pending")),
+            left => Err(format!("{left} events are pending")),
         },
     )
     .await
     .unwrap();
 }
 
-/// Returns the events of the log, once there are as many as expected.
+/// Returns the events in the log once there are at least `expected`.
 async fn events(lambda: &Lambda, expected: usize) -> Vec<Value> {
-    wait_for("the log", Duration::from_secs(5), async || {
-        let lines = lambda.logs().into_iter().filter_map(|line| line.json);
-        let events: Vec<Value> = lines.filter(|json| json["count"].is_u64()).collect();
-        if events.len() >= expected {
-            Ok(Some(events))
-        } else {
-            Err(format!("{events:?}"))
-        }
-    })
+    wait_for(
+        "the events in the log",
+        Duration::from_secs(5),
+        async || {
+            let lines = lambda.logs().into_iter().filter_map(|line| line.json);
+            let events: Vec<Value> = lines.filter(|json| json["count"].is_u64()).collect();
+            if events.len() >= expected {
+                Ok(Some(events))
+            } else {
+                Err(format!("{events:?}"))
+            }
+        },
+    )
     .await
     .unwrap()
 }
 
 #[tokio::test]
-async fn an_idle_process_is_used_again_and_a_busy_one_is_not() {
+async fn an_idle_process_is_reused_and_a_busy_one_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let lambda = start(vec![function(directory.path(), "backup")]).await;
     assert_eq!(lambda.processes("backup").len(), 0);
@@ -128,7 +134,7 @@ async fn an_idle_process_is_used_again_and_a_busy_one_is_not() {
 }
 
 #[tokio::test]
-async fn failures_crashes_and_timeouts_are_told_apart() {
+async fn failures_crashes_and_timeouts_are_distinguished() {
     let directory = tempfile::tempdir().unwrap();
     let hasty = Function {
         timeout: Duration::from_secs(1),
@@ -161,17 +167,17 @@ async fn failures_crashes_and_timeouts_are_told_apart() {
         ("Config".to_owned(), "set BUCKET".to_owned())
     );
     assert_eq!(error("absent", "x").await.0, "ResourceNotFoundException");
-    // A new process serves after each of these.
+    // After each of these, a new process handles the next event.
     lambda.invoke("hasty", json!("fine")).await.unwrap();
     assert!(lambda.logs().iter().any(|line| line.line == "dying"));
 }
 
 #[tokio::test]
-async fn asynchronous_events_are_tried_three_times_and_then_given_up() {
+async fn an_asynchronous_event_becomes_a_dead_letter_after_three_attempts() {
     let directory = tempfile::tempdir().unwrap();
     let lambda = start(vec![function(directory.path(), "backup")]).await;
     lambda.invoke_async("backup", json!("fail"));
-    settled(&lambda).await;
+    wait_until_idle(&lambda).await;
     let tries = events(&lambda, 3).await;
     assert_eq!(tries.len(), 3);
     assert!(
@@ -189,7 +195,7 @@ async fn asynchronous_events_are_tried_three_times_and_then_given_up() {
     };
     let lambda = start(vec![old]).await;
     lambda.invoke_async("old", json!("fail"));
-    settled(&lambda).await;
+    wait_until_idle(&lambda).await;
     assert_eq!(
         lambda.dead_letters()[0].error.error_type,
         "EventAgeExceeded"
@@ -203,7 +209,7 @@ async fn an_event_may_be_delivered_twice() {
     lambda.duplicate_next(1);
     lambda.invoke_async("backup", json!({"n": 1}));
     lambda.invoke_async("backup", json!({"n": 2}));
-    settled(&lambda).await;
+    wait_until_idle(&lambda).await;
     let events = events(&lambda, 3).await;
     let of = |n: u64| {
         events
@@ -216,7 +222,7 @@ async fn an_event_may_be_delivered_twice() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_running() {
+async fn no_process_is_left_running() {
     let directory = tempfile::tempdir().unwrap();
     let lambda = start(vec![function(directory.path(), "backup")]).await;
     lambda.invoke("backup", json!(1)).await.unwrap();

@@ -1,23 +1,24 @@
-//! Run Command and the Parameter Store by the CLI.
+//! Run Command and the Parameter Store, with the aws CLI.
 
 use anyhow::Result;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use super::stage::{PATIENCE, Stage};
+use super::setup::{CliSetup, PATIENCE};
 
-/// Documents run on the node, step by step, and their ends are told apart as SSM tells them apart.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cli_follows_commands() -> Result<()> {
-    let (stage, node) = Stage::serving().await?;
-    let (id, end) = stage.play(&node, "echo hallo; echo weh >&2", "60").await?;
+async fn the_cli_shows_how_each_command_ended() -> Result<()> {
+    let (cli, node) = CliSetup::in_service().await?;
+    let (id, end) = cli
+        .run_script(&node, "echo hallo; echo weh >&2", "60")
+        .await?;
     assert_eq!(
         (end["Status"].as_str(), end["ResponseCode"].as_i64()),
         (Some("Success"), Some(0))
     );
     assert_eq!(end["StandardOutputContent"], "hallo\n");
     assert_eq!(end["StandardErrorContent"], "weh\n");
-    let greeted = stage
+    let greeted = cli
         .aws(&[
             "ssm",
             "get-command-invocation",
@@ -32,20 +33,20 @@ async fn the_cli_follows_commands() -> Result<()> {
     let greeting = format!("{id} {}\n", node.root().display());
     assert_eq!(greeted["StandardOutputContent"], greeting);
 
-    let (failed, end) = stage.play(&node, "exit 23", "60").await?;
+    let (failed, end) = cli.run_script(&node, "exit 23", "60").await?;
     assert_eq!(
         (end["Status"].as_str(), end["ResponseCode"].as_i64()),
         (Some("Failed"), Some(23))
     );
-    let (_, end) = stage.play(&node, "exit 137", "60").await?;
+    let (_, end) = cli.run_script(&node, "exit 137", "60").await?;
     assert_eq!(end["StatusDetails"], "ExecutionTimedOut");
-    let (_, end) = stage.play(&node, "sleep 600", "10").await?;
+    let (_, end) = cli.run_script(&node, "sleep 600", "10").await?;
     assert_eq!(
         (end["Status"].as_str(), end["ResponseCode"].as_i64()),
         (Some("TimedOut"), Some(137))
     );
 
-    let commands = stage
+    let commands = cli
         .aws(&[
             "ssm",
             "list-commands",
@@ -55,11 +56,11 @@ async fn the_cli_follows_commands() -> Result<()> {
         .await?;
     assert_eq!(commands["Commands"][0]["CommandId"], failed.as_str());
     assert_eq!(commands["Commands"].as_array().map(Vec::len), Some(1));
-    let all = stage
+    let all = cli
         .aws(&["ssm", "list-commands", "--page-size", "1"])
         .await?;
     assert_eq!(all["Commands"].as_array().map(Vec::len), Some(4));
-    let invocations = stage
+    let invocations = cli
         .aws(&[
             "ssm",
             "list-command-invocations",
@@ -86,13 +87,12 @@ async fn the_cli_follows_commands() -> Result<()> {
     Ok(())
 }
 
-/// Wrong requests to SSM get SSM's codes.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cli_is_refused_with_ssm_codes() -> Result<()> {
-    let (stage, node) = Stage::serving().await?;
+async fn invalid_requests_get_the_error_codes_of_ssm() -> Result<()> {
+    let (cli, node) = CliSetup::in_service().await?;
     let absent = "00000000-0000-4000-8000-000000000000";
     let send = |document: &'static str, parameters: Value| {
-        let (stage, node) = (&stage, &node);
+        let (cli, node) = (&cli, &node);
         async move {
             let parameters = parameters.to_string();
             let arguments = [
@@ -105,20 +105,20 @@ async fn the_cli_is_refused_with_ssm_codes() -> Result<()> {
                 "--parameters",
                 &parameters,
             ];
-            Ok::<_, anyhow::Error>(stage.refused(&arguments).await?.0)
+            Ok::<_, anyhow::Error>(cli.refused(&arguments).await?.0)
         }
     };
     assert_eq!(send("Absent", json!({})).await?, "InvalidDocument");
-    assert_eq!(send("Play", json!({})).await?, "InvalidParameters");
+    assert_eq!(send("RunScript", json!({})).await?, "InvalidParameters");
     assert_eq!(
-        send("Play", json!({"Text": ["`reboot`"]})).await?,
+        send("RunScript", json!({"Text": ["`reboot`"]})).await?,
         "InvalidParameters"
     );
     assert_eq!(
-        send("Play", json!({"Text": ["true"], "More": ["x"]})).await?,
+        send("RunScript", json!({"Text": ["true"], "More": ["x"]})).await?,
         "InvalidParameters"
     );
-    let (code, _) = stage
+    let (code, _) = cli
         .refused(&[
             "ssm",
             "get-command-invocation",
@@ -129,8 +129,8 @@ async fn the_cli_is_refused_with_ssm_codes() -> Result<()> {
         ])
         .await?;
     assert_eq!(code, "InvocationDoesNotExist");
-    let (id, _) = stage.play(&node, "true", "60").await?;
-    let (code, _) = stage
+    let (id, _) = cli.run_script(&node, "true", "60").await?;
+    let (code, _) = cli
         .refused(&[
             "ssm",
             "get-command-invocation",
@@ -141,7 +141,7 @@ async fn the_cli_is_refused_with_ssm_codes() -> Result<()> {
         ])
         .await?;
     assert_eq!(code, "InvalidPluginName");
-    let (code, _) = stage
+    let (code, _) = cli
         .refused(&["ssm", "get-parameter", "--name", "/rekindle/demo"])
         .await?;
     assert_eq!(code, "ParameterNotFound");
@@ -155,27 +155,23 @@ async fn the_cli_is_refused_with_ssm_codes() -> Result<()> {
         "--type",
         "String",
     ];
-    stage.aws(&put).await?;
-    assert_eq!(stage.refused(&put).await?.0, "ParameterAlreadyExists");
-    let parameter = stage
+    cli.aws(&put).await?;
+    assert_eq!(cli.refused(&put).await?.0, "ParameterAlreadyExists");
+    let parameter = cli
         .aws(&["ssm", "get-parameter", "--name", "/rekindle/demo"])
         .await?;
     assert_eq!(parameter["Parameter"]["Value"], "{}");
     Ok(())
 }
 
-/// A dead node's command stays in progress until its time is over, and its processes are gone at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_node_leaves_its_command_in_progress_until_its_time_is_over() -> Result<()> {
-    let (stage, node) = Stage::serving().await?;
-    // 600 s to deliver and 660 s to run are 11 s here.
-    let id = stage.send(&node, "sleep 600 & sleep 600", "600").await?;
+async fn the_command_of_a_dead_node_stays_in_progress_until_its_timeout() -> Result<()> {
+    let (cli, node) = CliSetup::in_service().await?;
+    // The 600 s for delivery and 660 s for execution last 11 s here.
+    let id = cli.send(&node, "sleep 600 & sleep 600", "600").await?;
     let started = ["ssm", "list-command-invocations", "--command-id", &id];
-    wait_for("the script", PATIENCE, async || {
-        let answer = stage
-            .aws(&started)
-            .await
-            .map_err(|error| error.to_string())?;
+    wait_for("the script to start", PATIENCE, async || {
+        let answer = cli.aws(&started).await.map_err(|error| error.to_string())?;
         let status = answer["CommandInvocations"][0]["Status"]
             .as_str()
             .unwrap_or("none")
@@ -187,14 +183,11 @@ async fn a_dead_node_leaves_its_command_in_progress_until_its_time_is_over() -> 
         }
     })
     .await?;
-    stage.stand_in.kill_instance(node.id()).await?;
-    let answer = stage.aws(&started).await?;
+    cli.standin.kill_instance(node.id()).await?;
+    let answer = cli.aws(&started).await?;
     assert_eq!(answer["CommandInvocations"][0]["Status"], "InProgress");
-    wait_for("SSM to give up", PATIENCE, async || {
-        let answer = stage
-            .aws(&started)
-            .await
-            .map_err(|error| error.to_string())?;
+    wait_for("SSM to time out the command", PATIENCE, async || {
+        let answer = cli.aws(&started).await.map_err(|error| error.to_string())?;
         let details = answer["CommandInvocations"][0]["StatusDetails"]
             .as_str()
             .unwrap_or("none")

@@ -1,17 +1,17 @@
-//! Auto Scaling by the CLI.
+//! Auto Scaling, with the aws CLI.
 
 use anyhow::Result;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 
-use super::stage::{GROUP, PATIENCE, Stage};
+use super::setup::{CliSetup, GROUP, PATIENCE};
 
-/// The group, its instance, its hooks and its history are described as AWS describes them.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cli_describes_a_group() -> Result<()> {
-    let (stage, node) = Stage::serving().await?;
-    let groups = stage
+async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_describes_them()
+-> Result<()> {
+    let (cli, node) = CliSetup::in_service().await?;
+    let groups = cli
         .aws(&[
             "autoscaling",
             "describe-auto-scaling-groups",
@@ -28,7 +28,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
         "Value": "demo", "PropagateAtLaunch": true});
     assert_eq!(group["Tags"], json!([tag]));
 
-    let absent = stage
+    let absent = cli
         .aws(&[
             "autoscaling",
             "describe-auto-scaling-groups",
@@ -38,7 +38,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
         .await?;
     assert_eq!(absent["AutoScalingGroups"], json!([]));
 
-    let members = stage
+    let members = cli
         .aws(&["autoscaling", "describe-auto-scaling-instances"])
         .await?;
     assert_eq!(
@@ -50,7 +50,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
         "HEALTHY"
     );
 
-    let hooks = stage
+    let hooks = cli
         .aws(&[
             "autoscaling",
             "describe-lifecycle-hooks",
@@ -67,7 +67,7 @@ async fn the_cli_describes_a_group() -> Result<()> {
     assert_eq!(names.len(), 2);
     assert!(names.contains(&"rekindle-launch") && names.contains(&"rekindle-terminate"));
 
-    let activities = stage
+    let activities = cli
         .aws(&[
             "autoscaling",
             "describe-scaling-activities",
@@ -82,14 +82,14 @@ async fn the_cli_describes_a_group() -> Result<()> {
         format!("Launching a new EC2 instance: {}", node.id())
     );
 
-    let agents = stage.aws(&["ssm", "describe-instance-information"]).await?;
+    let agents = cli.aws(&["ssm", "describe-instance-information"]).await?;
     assert_eq!(
         agents["InstanceInformationList"][0]["InstanceId"],
         node.id()
     );
     assert_eq!(agents["InstanceInformationList"][0]["PingStatus"], "Online");
 
-    let (code, _) = stage
+    let (code, _) = cli
         .refused(&[
             "autoscaling",
             "describe-lifecycle-hooks",
@@ -98,16 +98,15 @@ async fn the_cli_describes_a_group() -> Result<()> {
         ])
         .await?;
     assert_eq!(code, "ValidationError");
-    let identity = stage.aws(&["sts", "get-caller-identity"]).await?;
+    let identity = cli.aws(&["sts", "get-caller-identity"]).await?;
     assert_eq!(identity["Account"], "123456789012");
     Ok(())
 }
 
-/// A termination drains, waits in its hook while the replacement launches, and ends once it is answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cli_replaces_an_instance() -> Result<()> {
-    let (stage, old) = Stage::serving().await?;
-    let answer = stage
+async fn a_terminated_instance_waits_in_its_hook_while_its_replacement_launches() -> Result<()> {
+    let (cli, old) = CliSetup::in_service().await?;
+    let answer = cli
         .aws(&[
             "autoscaling",
             "terminate-instance-in-auto-scaling-group",
@@ -118,32 +117,30 @@ async fn the_cli_replaces_an_instance() -> Result<()> {
         .await?;
     let description = format!("Terminating EC2 instance: {}", old.id());
     assert_eq!(answer["Activity"]["Description"], description);
-    stage
-        .stand_in
+    cli.standin
         .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
         .await?;
-    let new = stage.answer_launch(Some(old.id())).await?;
+    let new = cli.answer_launch(Some(old.id())).await?;
     assert!(old.has_power(), "the old instance still waits in its hook");
-    stage
-        .aws(&[
-            "autoscaling",
-            "complete-lifecycle-action",
-            "--auto-scaling-group-name",
-            GROUP,
-            "--lifecycle-hook-name",
-            "rekindle-terminate",
-            "--instance-id",
-            old.id(),
-            "--lifecycle-action-result",
-            "CONTINUE",
-        ])
-        .await?;
+    cli.aws(&[
+        "autoscaling",
+        "complete-lifecycle-action",
+        "--auto-scaling-group-name",
+        GROUP,
+        "--lifecycle-hook-name",
+        "rekindle-terminate",
+        "--instance-id",
+        old.id(),
+        "--lifecycle-action-result",
+        "CONTINUE",
+    ])
+    .await?;
     let root = old.root();
-    wait_for("the old machine's end", PATIENCE, async || {
+    wait_for("the old machine to be gone", PATIENCE, async || {
         Ok::<_, String>((old.is_discarded() && !root.exists()).then_some(()))
     })
     .await?;
-    let (code, message) = stage
+    let (code, message) = cli
         .refused(&[
             "autoscaling",
             "complete-lifecycle-action",
@@ -163,7 +160,7 @@ async fn the_cli_replaces_an_instance() -> Result<()> {
         old.id()
     );
     assert!(message.contains(&sentence), "{message}");
-    let (code, _) = stage
+    let (code, _) = cli
         .refused(&[
             "autoscaling",
             "terminate-instance-in-auto-scaling-group",
@@ -174,12 +171,12 @@ async fn the_cli_replaces_an_instance() -> Result<()> {
         .await?;
     assert_eq!(code, "ValidationError");
     let parameters = json!({"Text": ["true"]}).to_string();
-    let (code, message) = stage
+    let (code, message) = cli
         .refused(&[
             "ssm",
             "send-command",
             "--document-name",
-            "Play",
+            "RunScript",
             "--instance-ids",
             new.id(),
             old.id(),
@@ -193,58 +190,53 @@ async fn the_cli_replaces_an_instance() -> Result<()> {
         "{message}"
     );
     assert!(
-        stage.stand_in.ssm().sent().is_empty(),
+        cli.standin.ssm().sent().is_empty(),
         "one bad id refuses the whole batch"
     );
     Ok(())
 }
 
-/// Health and suspended processes are honoured: an unhealthy instance goes, and nothing comes while Launch sleeps.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cli_sets_health_and_suspends() -> Result<()> {
-    let (stage, node) = Stage::serving().await?;
-    stage
-        .aws(&[
-            "autoscaling",
-            "suspend-processes",
-            "--auto-scaling-group-name",
-            GROUP,
-            "--scaling-processes",
-            "Launch",
-        ])
-        .await?;
-    let groups = stage
+async fn an_unhealthy_instance_is_replaced_only_while_launch_is_not_suspended() -> Result<()> {
+    let (cli, node) = CliSetup::in_service().await?;
+    cli.aws(&[
+        "autoscaling",
+        "suspend-processes",
+        "--auto-scaling-group-name",
+        GROUP,
+        "--scaling-processes",
+        "Launch",
+    ])
+    .await?;
+    let groups = cli
         .aws(&["autoscaling", "describe-auto-scaling-groups"])
         .await?;
     let suspended = &groups["AutoScalingGroups"][0]["SuspendedProcesses"];
     assert_eq!(suspended[0]["ProcessName"], "Launch");
-    stage
-        .aws(&[
-            "autoscaling",
-            "set-instance-health",
-            "--instance-id",
-            node.id(),
-            "--health-status",
-            "Unhealthy",
-        ])
-        .await?;
-    stage
-        .stand_in
+    cli.aws(&[
+        "autoscaling",
+        "set-instance-health",
+        "--instance-id",
+        node.id(),
+        "--health-status",
+        "Unhealthy",
+    ])
+    .await?;
+    cli.standin
         .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
         .await?;
-    assert_eq!(stage.stand_in.group(GROUP).len(), 1, "Launch is suspended");
-    stage
-        .aws(&[
-            "autoscaling",
-            "resume-processes",
-            "--auto-scaling-group-name",
-            GROUP,
-            "--scaling-processes",
-            "Launch",
-        ])
-        .await?;
-    stage.answer_launch(Some(node.id())).await?;
-    let (code, message) = stage
+    assert_eq!(cli.standin.group(GROUP).len(), 1, "Launch is suspended");
+    cli.aws(&[
+        "autoscaling",
+        "resume-processes",
+        "--auto-scaling-group-name",
+        GROUP,
+        "--scaling-processes",
+        "Launch",
+    ])
+    .await?;
+    cli.answer_launch(Some(node.id())).await?;
+    let (code, message) = cli
         .refused(&[
             "autoscaling",
             "set-instance-health",
@@ -256,7 +248,7 @@ async fn the_cli_sets_health_and_suspends() -> Result<()> {
         .await?;
     assert_eq!(code, "ValidationError");
     assert!(message.contains("[Healthy, Unhealthy]"), "{message}");
-    let (code, _) = stage
+    let (code, _) = cli
         .refused(&[
             "autoscaling",
             "suspend-processes",

@@ -1,13 +1,13 @@
-//! The S3 stand-in, asked by the real SDK over the wire.
+//! The S3 stand-in, with the real SDK over the wire.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what a test sets up may fail as loudly as what it asserts"
+    reason = "a failure of the setup is a failure of the test"
 )]
 
 mod multipart;
 mod objects;
-mod world;
+mod setup;
 
 const BUCKET: &str = "backups";
 const MIB: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Multipart uploads: what S3 checks before an object exists.
+//! Multipart uploads: the checks of S3 before an object exists.
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
@@ -6,25 +6,25 @@ use aws_sdk_s3::types::ChecksumType;
 use aws_sdk_s3::types::CompletedPart;
 use shared::checksum::digests;
 
-use super::world::{bytes, code, world};
+use super::setup::{bytes, code, start};
 use super::{BUCKET, MIB};
 
 #[tokio::test]
 async fn a_multipart_object_reports_the_checksum_of_all_its_bytes() {
-    let world = world().await;
+    let setup = start().await;
     let body = bytes(11 * MIB + 17);
-    let upload = world.start("a/dump").await;
-    // Parts may come in any order.
-    let second = world.part("a/dump", &upload, 2, &body[6 * MIB..]).await;
-    let first = world.part("a/dump", &upload, 1, &body[..6 * MIB]).await;
+    let upload = setup.start_upload("a/dump").await;
+    // Parts may be uploaded in any order.
+    let second = setup.part("a/dump", &upload, 2, &body[6 * MIB..]).await;
+    let first = setup.part("a/dump", &upload, 1, &body[..6 * MIB]).await;
     let crc64 = digests(&body).crc64;
-    let complete = world.complete("a/dump", &upload, vec![first, second], crc64.as_str());
+    let complete = setup.complete("a/dump", &upload, vec![first, second], crc64.as_str());
     let size = i64::try_from(body.len()).unwrap();
     let done = complete.mpu_object_size(size).send().await.unwrap();
     assert_eq!(done.checksum_crc64_nvme(), Some(crc64.as_str()));
     assert!(done.e_tag().unwrap().ends_with("-2\""));
 
-    let head = world.client.head_object().bucket(BUCKET).key("a/dump");
+    let head = setup.client.head_object().bucket(BUCKET).key("a/dump");
     let head = head
         .checksum_mode(ChecksumMode::Enabled)
         .send()
@@ -35,7 +35,7 @@ async fn a_multipart_object_reports_the_checksum_of_all_its_bytes() {
     assert_eq!(head.content_length(), Some(size));
     assert_eq!(head.version_id(), done.version_id());
 
-    let get = world.client.get_object().bucket(BUCKET).key("a/dump");
+    let get = setup.client.get_object().bucket(BUCKET).key("a/dump");
     let get = get
         .version_id(done.version_id().unwrap())
         .send()
@@ -43,7 +43,7 @@ async fn a_multipart_object_reports_the_checksum_of_all_its_bytes() {
         .unwrap();
     assert_eq!(get.body.collect().await.unwrap().to_vec(), body);
 
-    let range = world
+    let range = setup
         .client
         .get_object()
         .bucket(BUCKET)
@@ -56,64 +56,64 @@ async fn a_multipart_object_reports_the_checksum_of_all_its_bytes() {
 
 #[tokio::test]
 async fn a_wrong_checksum_at_completion_creates_nothing() {
-    let world = world().await;
+    let setup = start().await;
     let body = bytes(MIB);
-    let upload = world.start("dump").await;
-    let part = world.part("dump", &upload, 1, &body).await;
+    let upload = setup.start_upload("dump").await;
+    let part = setup.part("dump", &upload, 1, &body).await;
     let wrong = digests(b"something else").crc64;
-    let refused = world.complete("dump", &upload, vec![part.clone()], wrong.as_str());
+    let refused = setup.complete("dump", &upload, vec![part.clone()], wrong.as_str());
     assert_eq!(code(&refused.send().await.unwrap_err()), "BadDigest");
     let crc64 = digests(&body).crc64;
-    let short = world.complete("dump", &upload, vec![part.clone()], crc64.as_str());
+    let short = setup.complete("dump", &upload, vec![part.clone()], crc64.as_str());
     let short = short.mpu_object_size(17).send().await.unwrap_err();
     assert_eq!(code(&short), "InvalidRequest");
-    assert_eq!(world.s3.keys(BUCKET, "").unwrap(), Vec::<String>::new());
+    assert_eq!(setup.s3.keys(BUCKET, "").unwrap(), Vec::<String>::new());
 
-    // The upload is still open, and may yet be completed rightly, once.
-    let right = world.complete("dump", &upload, vec![part.clone()], crc64.as_str());
+    // The upload is still open and can be completed once.
+    let right = setup.complete("dump", &upload, vec![part.clone()], crc64.as_str());
     right.send().await.unwrap();
-    let again = world.complete("dump", &upload, vec![part], crc64.as_str());
+    let again = setup.complete("dump", &upload, vec![part], crc64.as_str());
     assert_eq!(code(&again.send().await.unwrap_err()), "NoSuchUpload");
 }
 
 #[tokio::test]
 async fn a_part_is_refused_when_its_bytes_do_not_match() {
-    let world = world().await;
-    let upload = world.start("dump").await;
-    let part = world.client.upload_part().bucket(BUCKET).key("dump");
+    let setup = start().await;
+    let upload = setup.start_upload("dump").await;
+    let part = setup.client.upload_part().bucket(BUCKET).key("dump");
     let part = part.upload_id(&upload).part_number(1);
     let wrong = digests(b"something else").crc64;
     let part = part.checksum_crc64_nvme(wrong.as_str());
     let refused = part.body(ByteStream::from_static(b"bytes")).send().await;
     assert_eq!(code(&refused.unwrap_err()), "BadDigest");
 
-    let good = world.part("dump", &upload, 1, b"bytes").await;
+    let good = setup.part("dump", &upload, 1, b"bytes").await;
     let crc64 = digests(b"bytes").crc64;
     let forged = CompletedPart::builder()
         .part_number(1)
         .e_tag("\"00\"")
         .build();
-    let forged = world.complete("dump", &upload, vec![forged], crc64.as_str());
+    let forged = setup.complete("dump", &upload, vec![forged], crc64.as_str());
     assert_eq!(code(&forged.send().await.unwrap_err()), "InvalidPart");
     let missing = CompletedPart::builder()
         .part_number(2)
         .e_tag(good.e_tag().unwrap())
         .build();
-    let missing = world.complete("dump", &upload, vec![good, missing], crc64.as_str());
+    let missing = setup.complete("dump", &upload, vec![good, missing], crc64.as_str());
     assert_eq!(code(&missing.send().await.unwrap_err()), "InvalidPart");
 }
 
 #[tokio::test]
 async fn only_the_last_part_may_be_small() {
-    let world = world().await;
-    let upload = world.start("dump").await;
-    let first = world.part("dump", &upload, 1, b"small").await;
-    let second = world.part("dump", &upload, 2, b"last").await;
+    let setup = start().await;
+    let upload = setup.start_upload("dump").await;
+    let first = setup.part("dump", &upload, 1, b"small").await;
+    let second = setup.part("dump", &upload, 2, b"last").await;
     let crc64 = digests(b"smalllast").crc64;
     let parts = vec![first.clone(), second.clone()];
-    let complete = world.complete("dump", &upload, parts, crc64.as_str());
+    let complete = setup.complete("dump", &upload, parts, crc64.as_str());
     assert_eq!(code(&complete.send().await.unwrap_err()), "EntityTooSmall");
-    let complete = world.complete("dump", &upload, vec![second, first], crc64.as_str());
+    let complete = setup.complete("dump", &upload, vec![second, first], crc64.as_str());
     assert_eq!(
         code(&complete.send().await.unwrap_err()),
         "InvalidPartOrder"
@@ -122,11 +122,11 @@ async fn only_the_last_part_may_be_small() {
 
 #[tokio::test]
 async fn open_uploads_are_listed_until_they_are_aborted() {
-    let world = world().await;
-    let upload = world.start("a/dump").await;
-    world.part("a/dump", &upload, 10, b"ten").await;
-    world.part("a/dump", &upload, 9, b"nine").await;
-    let uploads = world
+    let setup = start().await;
+    let upload = setup.start_upload("a/dump").await;
+    setup.part("a/dump", &upload, 10, b"ten").await;
+    setup.part("a/dump", &upload, 9, b"nine").await;
+    let uploads = setup
         .client
         .list_multipart_uploads()
         .bucket(BUCKET)
@@ -139,7 +139,7 @@ async fn open_uploads_are_listed_until_they_are_aborted() {
         .collect();
     assert_eq!(ids, [upload.as_str()]);
     let list = || {
-        world
+        setup
             .client
             .list_parts()
             .bucket(BUCKET)
@@ -155,14 +155,14 @@ async fn open_uploads_are_listed_until_they_are_aborted() {
     assert_eq!(numbers, [(Some(9), Some(4)), (Some(10), Some(3))]);
     assert!(parts.parts().iter().all(|part| part.e_tag().is_some()));
 
-    let abort = world
+    let abort = setup
         .client
         .abort_multipart_upload()
         .bucket(BUCKET)
         .key("a/dump");
     abort.upload_id(&upload).send().await.unwrap();
     assert_eq!(code(&list().send().await.unwrap_err()), "NoSuchUpload");
-    let part = world.client.upload_part().bucket(BUCKET).key("a/dump");
+    let part = setup.client.upload_part().bucket(BUCKET).key("a/dump");
     let part = part
         .upload_id(&upload)
         .part_number(1)

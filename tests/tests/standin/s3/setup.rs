@@ -1,4 +1,4 @@
-//! A stand-in on a port of its own, and the SDK's client for it.
+//! An S3 stand-in on its own port, and an SDK client for it.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::BehaviorVersion;
@@ -22,14 +22,16 @@ use shared::checksum::digests;
 
 use super::BUCKET;
 
-pub(crate) struct World {
+/// An S3 stand-in with one bucket, and a client.
+pub(crate) struct S3Setup {
     pub(crate) s3: S3,
     pub(crate) client: Client,
     pub(crate) endpoint: String,
     pub(crate) root: tempfile::TempDir,
 }
 
-pub(crate) async fn world() -> World {
+/// Starts a stand-in with one bucket.
+pub(crate) async fn start() -> S3Setup {
     let root = tempfile::tempdir().unwrap();
     let s3 = S3::new(root.path()).unwrap();
     s3.create_bucket(BUCKET).unwrap();
@@ -40,7 +42,7 @@ pub(crate) async fn world() -> World {
         .with_state(s3.clone());
     tokio::spawn(http::serve("the stand-in's S3", listener, routes));
     let client = Client::from_conf(settings(&endpoint, SECRET_KEY).build());
-    World {
+    S3Setup {
         s3,
         client,
         endpoint,
@@ -48,6 +50,7 @@ pub(crate) async fn world() -> World {
     }
 }
 
+/// Returns the client configuration for an endpoint and a secret key.
 pub(crate) fn settings(endpoint: &str, secret: &str) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -59,7 +62,7 @@ pub(crate) fn settings(endpoint: &str, secret: &str) -> aws_sdk_s3::config::Buil
         .retry_config(RetryConfig::disabled())
 }
 
-/// Bytes that no compression or alignment makes trivial.
+/// Returns pseudo-random bytes.
 pub(crate) fn bytes(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_u32;
     let next = |_| {
@@ -69,11 +72,13 @@ pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
+/// Returns the error code of S3.
 pub(crate) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> &str {
     error.code().unwrap_or("no code")
 }
 
-impl World {
+impl S3Setup {
+    /// Puts an object with a checksum.
     pub(crate) async fn put(&self, key: &str, body: &[u8]) {
         let put = self.client.put_object().bucket(BUCKET).key(key);
         let put = put.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
@@ -81,7 +86,8 @@ impl World {
         put.send().await.unwrap();
     }
 
-    pub(crate) async fn start(&self, key: &str) -> String {
+    /// Starts a multipart upload; returns its id.
+    pub(crate) async fn start_upload(&self, key: &str) -> String {
         let create = self
             .client
             .create_multipart_upload()
@@ -93,6 +99,7 @@ impl World {
         create.send().await.unwrap().upload_id.unwrap()
     }
 
+    /// Uploads one part, and checks the checksum that S3 returns.
     pub(crate) async fn part(
         &self,
         key: &str,
@@ -118,7 +125,7 @@ impl World {
             .build()
     }
 
-    /// Completes as the agent does, with the checksum of the whole object.
+    /// Returns the request that completes an upload as the agent does, with the checksum of the whole object.
     pub(crate) fn complete(
         &self,
         key: &str,

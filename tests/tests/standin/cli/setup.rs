@@ -1,4 +1,4 @@
-//! A stand-in for the CLI to play on, and the CLI.
+//! A stand-in without functions, and the aws CLI with the environment to use it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use rekindle_tests::standin::{ProtectedGroup, StandIn};
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-/// Generous: what is waited for takes well below a second of work, but machines may be busy.
+/// The limit of each wait. The work takes less than a second, but the machine may be loaded.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const GROUP: &str = "demo";
 
-/// A stand-in with one group and no functions: the test answers the hooks, by the CLI.
-pub(crate) struct Stage {
-    pub(crate) stand_in: StandIn,
+/// A stand-in with one group and no functions. The test completes the hooks with the CLI.
+pub(crate) struct CliSetup {
+    pub(crate) standin: StandIn,
 }
 
-impl Stage {
-    pub(crate) async fn set() -> Result<Self> {
+impl CliSetup {
+    pub(crate) async fn start() -> Result<Self> {
         let document = json!({"schemaVersion": "2.2",
             "parameters": {
                 "Text": {"type": "String", "allowedPattern": "^[A-Za-z0-9 ;$&>]{1,64}$"},
@@ -32,33 +32,34 @@ impl Stage {
                     "runCommand": ["#!/bin/bash", "set -o pipefail", "echo \"$SSM_COMMAND_ID $REKINDLE_ROOT\""]}},
                 {"action": "aws:runShellScript", "name": "perform", "inputs": {
                     "timeoutSeconds": "{{ Seconds }}", "runCommand": ["{{ Text }}"]}}]});
-        let stand_in = StandIn::builder()
+        let standin = StandIn::builder()
             .without_functions()
-            .document("Play", document)
+            .document("RunScript", document)
             .time_scale(120.0)
             .execution_scale(10.0)
             .start()
             .await?;
-        stand_in.create_group(ProtectedGroup {
+        standin.create_group(ProtectedGroup {
             name: GROUP.to_owned(),
             application: "demo".to_owned(),
             user_data: Arc::new(|_| async { Ok(()) }.boxed()),
             retain_on_abandon: false,
             tagged: true,
         })?;
-        Ok(Self { stand_in })
+        Ok(Self { standin })
     }
 
-    /// A stage whose instance is in service and can be sent commands.
-    pub(crate) async fn serving() -> Result<(Self, Arc<Node>)> {
-        let stage = Self::set().await?;
-        let node = stage.answer_launch(None).await?;
-        Ok((stage, node))
+    /// Starts a stand-in whose instance is in service and has a registered agent.
+    pub(crate) async fn in_service() -> Result<(Self, Arc<Node>)> {
+        let cli = Self::start().await?;
+        let node = cli.answer_launch(None).await?;
+        Ok((cli, node))
     }
 
+    /// Completes the launch hook of the next instance other than `not`; returns it when its agent is registered.
     pub(crate) async fn answer_launch(&self, not: Option<&str>) -> Result<Arc<Node>> {
         let waiting = self
-            .stand_in
+            .standin
             .wait_until(GROUP, Lifecycle::PendingWait, not, PATIENCE)
             .await?;
         self.aws(&[
@@ -75,7 +76,7 @@ impl Stage {
         ])
         .await?;
         let node = self
-            .stand_in
+            .standin
             .wait_until_in_service(GROUP, not, PATIENCE)
             .await?;
         wait_for("the agent", PATIENCE, async || {
@@ -85,13 +86,14 @@ impl Stage {
         Ok(node)
     }
 
+    /// Runs the CLI; returns its exit status and output.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Result<std::process::Output> {
         tokio::process::Command::new("aws")
             .args(arguments)
-            .env("AWS_ENDPOINT_URL", self.stand_in.endpoint())
-            // Version 1 of the CLI knows only the one, the SDKs only the other.
-            .env("AWS_DEFAULT_REGION", self.stand_in.region())
-            .env("AWS_REGION", self.stand_in.region())
+            .env("AWS_ENDPOINT_URL", self.standin.endpoint())
+            // Version 1 of the CLI reads only AWS_DEFAULT_REGION, and the SDKs read only AWS_REGION.
+            .env("AWS_DEFAULT_REGION", self.standin.region())
+            .env("AWS_REGION", self.standin.region())
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("AWS_PAGER", "")
@@ -101,15 +103,15 @@ impl Stage {
             .output()
             .await
             .context(
-                "start the aws CLI: `make test` installs it into .venv and puts it on the PATH",
+                "cannot start the aws CLI; run `make venv` and add .venv/bin to PATH (`make test` does both)",
             )
     }
 
-    /// Runs the CLI and reads its JSON; an error has what it complained of.
+    /// Runs the CLI and parses its JSON; an error contains its stderr.
     pub(crate) async fn aws(&self, arguments: &[&str]) -> Result<Value> {
         let output = self.run(arguments).await?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "aws {arguments:?}: {complaint}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "aws {arguments:?}: {stderr}");
         if output.stdout.is_empty() {
             return Ok(Value::Null);
         }
@@ -117,23 +119,23 @@ impl Stage {
             .with_context(|| format!("the answer of aws {arguments:?}"))
     }
 
-    /// Runs the CLI, which has to be refused; returns AWS's code and sentence.
+    /// Runs the CLI with a request that must be refused; returns AWS's error code and the whole message.
     pub(crate) async fn refused(&self, arguments: &[&str]) -> Result<(String, String)> {
         let output = self.run(arguments).await?;
         ensure!(
             !output.status.success(),
             "aws {arguments:?} was not refused"
         );
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        let code = complaint
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = stderr
             .split_once("An error occurred (")
             .and_then(|(_, rest)| rest.split_once(')'))
-            .with_context(|| format!("aws {arguments:?} has no code: {complaint}"))?;
-        Ok((code.0.to_owned(), complaint.clone()))
+            .with_context(|| format!("aws {arguments:?} has no code: {stderr}"))?;
+        Ok((code.0.to_owned(), stderr.clone()))
     }
 
-    /// Sends the document and waits for the end of its second step.
-    pub(crate) async fn play(
+    /// Sends the document and waits until its second step has ended; returns the command's id and that step.
+    pub(crate) async fn run_script(
         &self,
         node: &Node,
         text: &str,
@@ -144,6 +146,7 @@ impl Stage {
         Ok((id, end))
     }
 
+    /// Sends the document; returns the command's id.
     pub(crate) async fn send(&self, node: &Node, text: &str, seconds: &str) -> Result<String> {
         let parameters = json!({"Text": [text], "Seconds": [seconds]}).to_string();
         let sent = self
@@ -151,7 +154,7 @@ impl Stage {
                 "ssm",
                 "send-command",
                 "--document-name",
-                "Play",
+                "RunScript",
                 "--instance-ids",
                 node.id(),
                 "--timeout-seconds",
@@ -164,6 +167,7 @@ impl Stage {
         Ok(id.context("no CommandId")?.to_owned())
     }
 
+    /// Waits until the second step of a command has ended; returns its invocation.
     pub(crate) async fn end_of(&self, id: &str, node: &Node) -> Result<Value> {
         for _ in 0..100 {
             let arguments = [
@@ -184,12 +188,12 @@ impl Stage {
                     return Ok(answer);
                 }
             } else {
-                // The first moments of a command; see InvocationDoesNotExist.
-                let complaint = String::from_utf8_lossy(&output.stderr);
-                ensure!(complaint.contains("InvocationDoesNotExist"), "{complaint}");
+                // SSM does not show the invocation in the first moments of a command.
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                ensure!(stderr.contains("InvocationDoesNotExist"), "{stderr}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("command {id} does not end")
+        bail!("the command {id} has not ended after 10 seconds")
     }
 }
