@@ -19,16 +19,10 @@ async fn the_cli_shows_how_each_command_ended() -> Result<()> {
     assert_eq!(end["StandardOutputContent"], "hallo\n");
     assert_eq!(end["StandardErrorContent"], "weh\n");
     let greeted = cli
-        .aws(&[
-            "ssm",
-            "get-command-invocation",
-            "--command-id",
-            &id,
-            "--instance-id",
-            node.id(),
-            "--plugin-name",
-            "greet",
-        ])
+        .aws(&format!(
+            "ssm get-command-invocation --command-id {id} --instance-id {} --plugin-name greet",
+            node.id()
+        ))
         .await?;
     let greeting = format!("{id} {}\n", node.root().display());
     assert_eq!(greeted["StandardOutputContent"], greeting);
@@ -47,27 +41,16 @@ async fn the_cli_shows_how_each_command_ended() -> Result<()> {
     );
 
     let commands = cli
-        .aws(&[
-            "ssm",
-            "list-commands",
-            "--filters",
-            "key=Status,value=Failed",
-        ])
+        .aws("ssm list-commands --filters key=Status,value=Failed")
         .await?;
     assert_eq!(commands["Commands"][0]["CommandId"], failed.as_str());
     assert_eq!(commands["Commands"].as_array().map(Vec::len), Some(1));
-    let all = cli
-        .aws(&["ssm", "list-commands", "--page-size", "1"])
-        .await?;
+    let all = cli.aws("ssm list-commands --page-size 1").await?;
     assert_eq!(all["Commands"].as_array().map(Vec::len), Some(4));
     let invocations = cli
-        .aws(&[
-            "ssm",
-            "list-command-invocations",
-            "--command-id",
-            &failed,
-            "--details",
-        ])
+        .aws(&format!(
+            "ssm list-command-invocations --command-id {failed} --details"
+        ))
         .await?;
     let plugins = &invocations["CommandInvocations"][0]["CommandPlugins"];
     assert_eq!(
@@ -105,7 +88,7 @@ async fn invalid_requests_get_the_error_codes_of_ssm() -> Result<()> {
                 "--parameters",
                 &parameters,
             ];
-            Ok::<_, anyhow::Error>(cli.refused(&arguments).await?.0)
+            Ok::<_, anyhow::Error>(cli.refused_arguments(&arguments).await?.0)
         }
     };
     assert_eq!(send("Absent", json!({})).await?, "InvalidDocument");
@@ -119,30 +102,22 @@ async fn invalid_requests_get_the_error_codes_of_ssm() -> Result<()> {
         "InvalidParameters"
     );
     let (code, _) = cli
-        .refused(&[
-            "ssm",
-            "get-command-invocation",
-            "--command-id",
-            absent,
-            "--instance-id",
-            node.id(),
-        ])
+        .refused(&format!(
+            "ssm get-command-invocation --command-id {absent} --instance-id {}",
+            node.id()
+        ))
         .await?;
     assert_eq!(code, "InvocationDoesNotExist");
     let (id, _) = cli.run_script(&node, "true", "60").await?;
     let (code, _) = cli
-        .refused(&[
-            "ssm",
-            "get-command-invocation",
-            "--command-id",
-            &id,
-            "--instance-id",
-            node.id(),
-        ])
+        .refused(&format!(
+            "ssm get-command-invocation --command-id {id} --instance-id {}",
+            node.id()
+        ))
         .await?;
     assert_eq!(code, "InvalidPluginName");
     let (code, _) = cli
-        .refused(&["ssm", "get-parameter", "--name", "/rekindle/demo"])
+        .refused("ssm get-parameter --name /rekindle/demo")
         .await?;
     assert_eq!(code, "ParameterNotFound");
     let put = [
@@ -155,11 +130,12 @@ async fn invalid_requests_get_the_error_codes_of_ssm() -> Result<()> {
         "--type",
         "String",
     ];
-    cli.aws(&put).await?;
-    assert_eq!(cli.refused(&put).await?.0, "ParameterAlreadyExists");
-    let parameter = cli
-        .aws(&["ssm", "get-parameter", "--name", "/rekindle/demo"])
-        .await?;
+    cli.aws_arguments(&put).await?;
+    assert_eq!(
+        cli.refused_arguments(&put).await?.0,
+        "ParameterAlreadyExists"
+    );
+    let parameter = cli.aws("ssm get-parameter --name /rekindle/demo").await?;
     assert_eq!(parameter["Parameter"]["Value"], "{}");
     Ok(())
 }
@@ -171,7 +147,10 @@ async fn the_command_of_a_dead_node_stays_in_progress_until_its_timeout() -> Res
     let id = cli.send(&node, "sleep 600 & sleep 600", "600").await?;
     let started = ["ssm", "list-command-invocations", "--command-id", &id];
     wait_for("the script to start", PATIENCE, async || {
-        let answer = cli.aws(&started).await.map_err(|error| error.to_string())?;
+        let answer = cli
+            .aws_arguments(&started)
+            .await
+            .map_err(|error| error.to_string())?;
         let status = answer["CommandInvocations"][0]["Status"]
             .as_str()
             .unwrap_or("none")
@@ -184,10 +163,13 @@ async fn the_command_of_a_dead_node_stays_in_progress_until_its_timeout() -> Res
     })
     .await?;
     cli.standin.kill_instance(node.id()).await?;
-    let answer = cli.aws(&started).await?;
+    let answer = cli.aws_arguments(&started).await?;
     assert_eq!(answer["CommandInvocations"][0]["Status"], "InProgress");
     wait_for("SSM to time out the command", PATIENCE, async || {
-        let answer = cli.aws(&started).await.map_err(|error| error.to_string())?;
+        let answer = cli
+            .aws_arguments(&started)
+            .await
+            .map_err(|error| error.to_string())?;
         let details = answer["CommandInvocations"][0]["StatusDetails"]
             .as_str()
             .unwrap_or("none")

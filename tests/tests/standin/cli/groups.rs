@@ -12,12 +12,7 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
 -> Result<()> {
     let (cli, node) = CliSetup::in_service().await?;
     let groups = cli
-        .aws(&[
-            "autoscaling",
-            "describe-auto-scaling-groups",
-            "--filters",
-            "Name=tag-key,Values=rekindle:application",
-        ])
+        .aws("autoscaling describe-auto-scaling-groups --filters Name=tag-key,Values=rekindle:application")
         .await?;
     let group = &groups["AutoScalingGroups"][0];
     assert_eq!(group["AutoScalingGroupName"], GROUP);
@@ -29,17 +24,12 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
     assert_eq!(group["Tags"], json!([tag]));
 
     let absent = cli
-        .aws(&[
-            "autoscaling",
-            "describe-auto-scaling-groups",
-            "--auto-scaling-group-names",
-            "other",
-        ])
+        .aws("autoscaling describe-auto-scaling-groups --auto-scaling-group-names other")
         .await?;
     assert_eq!(absent["AutoScalingGroups"], json!([]));
 
     let members = cli
-        .aws(&["autoscaling", "describe-auto-scaling-instances"])
+        .aws("autoscaling describe-auto-scaling-instances")
         .await?;
     assert_eq!(
         members["AutoScalingInstances"][0]["AutoScalingGroupName"],
@@ -51,12 +41,9 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
     );
 
     let hooks = cli
-        .aws(&[
-            "autoscaling",
-            "describe-lifecycle-hooks",
-            "--auto-scaling-group-name",
-            GROUP,
-        ])
+        .aws(&format!(
+            "autoscaling describe-lifecycle-hooks --auto-scaling-group-name {GROUP}"
+        ))
         .await?;
     let names: Vec<&str> = hooks["LifecycleHooks"]
         .as_array()
@@ -68,12 +55,9 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
     assert!(names.contains(&"rekindle-launch") && names.contains(&"rekindle-terminate"));
 
     let activities = cli
-        .aws(&[
-            "autoscaling",
-            "describe-scaling-activities",
-            "--auto-scaling-group-name",
-            GROUP,
-        ])
+        .aws(&format!(
+            "autoscaling describe-scaling-activities --auto-scaling-group-name {GROUP}"
+        ))
         .await?;
     let launch = &activities["Activities"][0];
     assert_eq!(launch["StatusCode"], "Successful");
@@ -82,7 +66,7 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
         format!("Launching a new EC2 instance: {}", node.id())
     );
 
-    let agents = cli.aws(&["ssm", "describe-instance-information"]).await?;
+    let agents = cli.aws("ssm describe-instance-information").await?;
     assert_eq!(
         agents["InstanceInformationList"][0]["InstanceId"],
         node.id()
@@ -90,15 +74,10 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
     assert_eq!(agents["InstanceInformationList"][0]["PingStatus"], "Online");
 
     let (code, _) = cli
-        .refused(&[
-            "autoscaling",
-            "describe-lifecycle-hooks",
-            "--auto-scaling-group-name",
-            "other",
-        ])
+        .refused("autoscaling describe-lifecycle-hooks --auto-scaling-group-name other")
         .await?;
     assert_eq!(code, "ValidationError");
-    let identity = cli.aws(&["sts", "get-caller-identity"]).await?;
+    let identity = cli.aws("sts get-caller-identity").await?;
     assert_eq!(identity["Account"], "123456789012");
     Ok(())
 }
@@ -106,15 +85,17 @@ async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_instance_waits_in_its_hook_while_its_replacement_launches() -> Result<()> {
     let (cli, old) = CliSetup::in_service().await?;
-    let answer = cli
-        .aws(&[
-            "autoscaling",
-            "terminate-instance-in-auto-scaling-group",
-            "--instance-id",
-            old.id(),
-            "--no-should-decrement-desired-capacity",
-        ])
-        .await?;
+    let terminate = format!(
+        "autoscaling terminate-instance-in-auto-scaling-group --instance-id {} \
+         --no-should-decrement-desired-capacity",
+        old.id()
+    );
+    let complete = format!(
+        "autoscaling complete-lifecycle-action --auto-scaling-group-name {GROUP} \
+         --lifecycle-hook-name rekindle-terminate --instance-id {} --lifecycle-action-result CONTINUE",
+        old.id()
+    );
+    let answer = cli.aws(&terminate).await?;
     let description = format!("Terminating EC2 instance: {}", old.id());
     assert_eq!(answer["Activity"]["Description"], description);
     cli.standin
@@ -122,57 +103,24 @@ async fn a_terminated_instance_waits_in_its_hook_while_its_replacement_launches(
         .await?;
     let new = cli.answer_launch(Some(old.id())).await?;
     assert!(old.has_power(), "the old instance still waits in its hook");
-    cli.aws(&[
-        "autoscaling",
-        "complete-lifecycle-action",
-        "--auto-scaling-group-name",
-        GROUP,
-        "--lifecycle-hook-name",
-        "rekindle-terminate",
-        "--instance-id",
-        old.id(),
-        "--lifecycle-action-result",
-        "CONTINUE",
-    ])
-    .await?;
+    cli.aws(&complete).await?;
     let root = old.root();
     wait_for("the old machine to be gone", PATIENCE, async || {
         Ok::<_, String>((old.is_discarded() && !root.exists()).then_some(()))
     })
     .await?;
-    let (code, message) = cli
-        .refused(&[
-            "autoscaling",
-            "complete-lifecycle-action",
-            "--auto-scaling-group-name",
-            GROUP,
-            "--lifecycle-hook-name",
-            "rekindle-terminate",
-            "--instance-id",
-            old.id(),
-            "--lifecycle-action-result",
-            "CONTINUE",
-        ])
-        .await?;
+    let (code, message) = cli.refused(&complete).await?;
     assert_eq!(code, "ValidationError");
     let sentence = format!(
         "No active Lifecycle Action found with instance ID {}",
         old.id()
     );
     assert!(message.contains(&sentence), "{message}");
-    let (code, _) = cli
-        .refused(&[
-            "autoscaling",
-            "terminate-instance-in-auto-scaling-group",
-            "--instance-id",
-            old.id(),
-            "--no-should-decrement-desired-capacity",
-        ])
-        .await?;
+    let (code, _) = cli.refused(&terminate).await?;
     assert_eq!(code, "ValidationError");
     let parameters = json!({"Text": ["true"]}).to_string();
     let (code, message) = cli
-        .refused(&[
+        .refused_arguments(&[
             "ssm",
             "send-command",
             "--document-name",
@@ -199,64 +147,37 @@ async fn a_terminated_instance_waits_in_its_hook_while_its_replacement_launches(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unhealthy_instance_is_replaced_only_while_launch_is_not_suspended() -> Result<()> {
     let (cli, node) = CliSetup::in_service().await?;
-    cli.aws(&[
-        "autoscaling",
-        "suspend-processes",
-        "--auto-scaling-group-name",
-        GROUP,
-        "--scaling-processes",
-        "Launch",
-    ])
+    cli.aws(&format!(
+        "autoscaling suspend-processes --auto-scaling-group-name {GROUP} --scaling-processes Launch"
+    ))
     .await?;
-    let groups = cli
-        .aws(&["autoscaling", "describe-auto-scaling-groups"])
-        .await?;
+    let groups = cli.aws("autoscaling describe-auto-scaling-groups").await?;
     let suspended = &groups["AutoScalingGroups"][0]["SuspendedProcesses"];
     assert_eq!(suspended[0]["ProcessName"], "Launch");
-    cli.aws(&[
-        "autoscaling",
-        "set-instance-health",
-        "--instance-id",
-        node.id(),
-        "--health-status",
-        "Unhealthy",
-    ])
+    cli.aws(&format!(
+        "autoscaling set-instance-health --instance-id {} --health-status Unhealthy",
+        node.id()
+    ))
     .await?;
     cli.standin
         .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
         .await?;
     assert_eq!(cli.standin.group(GROUP).len(), 1, "Launch is suspended");
-    cli.aws(&[
-        "autoscaling",
-        "resume-processes",
-        "--auto-scaling-group-name",
-        GROUP,
-        "--scaling-processes",
-        "Launch",
-    ])
+    cli.aws(&format!(
+        "autoscaling resume-processes --auto-scaling-group-name {GROUP} --scaling-processes Launch"
+    ))
     .await?;
     cli.answer_launch(Some(node.id())).await?;
     let (code, message) = cli
-        .refused(&[
-            "autoscaling",
-            "set-instance-health",
-            "--instance-id",
-            node.id(),
-            "--health-status",
-            "Poorly",
-        ])
+        .refused(&format!(
+            "autoscaling set-instance-health --instance-id {} --health-status Poorly",
+            node.id()
+        ))
         .await?;
     assert_eq!(code, "ValidationError");
     assert!(message.contains("[Healthy, Unhealthy]"), "{message}");
     let (code, _) = cli
-        .refused(&[
-            "autoscaling",
-            "suspend-processes",
-            "--auto-scaling-group-name",
-            GROUP,
-            "--scaling-processes",
-            "Lunch",
-        ])
+        .refused(&format!("autoscaling suspend-processes --auto-scaling-group-name {GROUP} --scaling-processes Lunch"))
         .await?;
     assert_eq!(code, "ValidationError");
     Ok(())

@@ -35,7 +35,7 @@ async fn the_cli_lists_and_copies_objects() -> Result<()> {
     let listing = String::from_utf8_lossy(&output.stdout);
     assert!(listing.trim_end().ends_with("6 a/page.txt"), "{listing}");
     let (code, _) = cli
-        .refused(&[
+        .refused_arguments(&[
             "s3api",
             "get-object",
             "--bucket",

@@ -62,18 +62,7 @@ impl CliSetup {
             .standin
             .wait_until(GROUP, Lifecycle::PendingWait, not, PATIENCE)
             .await?;
-        self.aws(&[
-            "autoscaling",
-            "complete-lifecycle-action",
-            "--auto-scaling-group-name",
-            GROUP,
-            "--lifecycle-hook-name",
-            "rekindle-launch",
-            "--instance-id",
-            waiting.id(),
-            "--lifecycle-action-result",
-            "CONTINUE",
-        ])
+        self.aws(&format!("autoscaling complete-lifecycle-action --auto-scaling-group-name {GROUP} --lifecycle-hook-name rekindle-launch --instance-id {} --lifecycle-action-result CONTINUE", waiting.id()))
         .await?;
         let node = self
             .standin
@@ -107,8 +96,14 @@ impl CliSetup {
             )
     }
 
-    /// Runs the CLI and parses its JSON; an error contains its stderr.
-    pub(crate) async fn aws(&self, arguments: &[&str]) -> Result<Value> {
+    /// Runs the CLI with these words and parses its JSON; an error contains its stderr.
+    pub(crate) async fn aws(&self, line: &str) -> Result<Value> {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        self.aws_arguments(&arguments).await
+    }
+
+    /// Runs the CLI with arguments that may contain spaces and parses its JSON; an error contains its stderr.
+    pub(crate) async fn aws_arguments(&self, arguments: &[&str]) -> Result<Value> {
         let output = self.run(arguments).await?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "aws {arguments:?}: {stderr}");
@@ -119,8 +114,14 @@ impl CliSetup {
             .with_context(|| format!("the answer of aws {arguments:?}"))
     }
 
-    /// Runs the CLI with a request that must be refused; returns AWS's error code and the whole message.
-    pub(crate) async fn refused(&self, arguments: &[&str]) -> Result<(String, String)> {
+    /// Runs the CLI with these words; AWS must refuse the request. Returns the error code and the whole message.
+    pub(crate) async fn refused(&self, line: &str) -> Result<(String, String)> {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        self.refused_arguments(&arguments).await
+    }
+
+    /// Like [`Self::refused`], with arguments that may contain spaces.
+    pub(crate) async fn refused_arguments(&self, arguments: &[&str]) -> Result<(String, String)> {
         let output = self.run(arguments).await?;
         ensure!(
             !output.status.success(),
@@ -150,7 +151,7 @@ impl CliSetup {
     pub(crate) async fn send(&self, node: &Node, text: &str, seconds: &str) -> Result<String> {
         let parameters = json!({"Text": [text], "Seconds": [seconds]}).to_string();
         let sent = self
-            .aws(&[
+            .aws_arguments(&[
                 "ssm",
                 "send-command",
                 "--document-name",
@@ -194,6 +195,6 @@ impl CliSetup {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("the command {id} has not ended after 10 seconds")
+        bail!("the command {id} has not ended after 100 requests")
     }
 }
