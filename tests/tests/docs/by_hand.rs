@@ -1,4 +1,4 @@
-//! README's restore without Rekindle, run as it is written.
+//! The restore without Rekindle of docs/disaster-recovery.md, run exactly as it is written.
 
 use std::process::Stdio;
 
@@ -12,31 +12,36 @@ use tokio::process::Command;
 
 use super::{project, read};
 
+const PAGE: &str = "docs/disaster-recovery.md";
 const CHAPTER: &str = "## Restoring by hand, without Rekindle";
 
-/// Returns the shell lines of README's chapter.
+/// Returns the shell lines of the chapter.
 fn lines() -> Result<String> {
-    let readme = read("README.md")?;
-    let (_, chapter) = readme
+    let page = read(PAGE)?;
+    let (_, chapter) = page
         .split_once(CHAPTER)
-        .with_context(|| format!("README.md has no chapter {CHAPTER}"))?;
-    let (_, block) = chapter.split_once("```sh\n").context("it has no lines")?;
-    let (block, _) = block.split_once("```").context("its lines have no end")?;
+        .with_context(|| format!("{PAGE} has no chapter {CHAPTER}"))?;
+    let (_, block) = chapter
+        .split_once("```sh\n")
+        .context("the chapter has no shell lines")?;
+    let (block, _) = block
+        .split_once("```")
+        .context("the shell lines have no end")?;
     Ok(block.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
+async fn the_documented_lines_restore_a_backup_without_rekindle() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("library").await?;
     protected.back_up("library").await?;
     let original = node.cluster()?.connect(MAIN_DATABASE).await?;
     let rows = registry::rows(&original).await?;
     let files = registry::files(&node.root())?;
-    // What comes later must not be in the restored state, and the newest backup is the one to restore.
+    // The second backup differs from the first. The lines must restore the second, which is the newest.
     original.batch_execute("DELETE FROM registry.tag").await?;
     protected.back_up("library").await?;
     let rows_now = registry::rows(&original).await?;
-    ensure!(rows != rows_now, "the second backup is to differ");
+    ensure!(rows != rows_now, "both backups have the same rows");
 
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::create(&protected.standin.directory().join("by-hand")).await?;
@@ -68,7 +73,7 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .await
-        .context("run README's lines")?;
+        .context("run the lines of docs/disaster-recovery.md")?;
     assert!(
         output.status.success(),
         "{}\n{}",
@@ -76,7 +81,7 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
 
-    // The databases are in the order of their names.
+    // Dumps are numbered in the order of the databases' names.
     let notary = node.cluster()?.connect(NOTARY_DATABASE).await?;
     let notary = registry::rows(&notary).await?;
     for (name, expected) in [("restored_0", notary), ("restored_1", rows_now)] {
@@ -86,7 +91,7 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
     }
     for (number, path) in CONFIGURATION.iter().enumerate() {
         let there = directory.path().join(path);
-        std::fs::create_dir_all(there.parent().context("a parent")?)?;
+        std::fs::create_dir_all(there.parent().context("the path has no parent")?)?;
         std::fs::rename(
             directory.path().join(format!("configuration/{number}")),
             &there,

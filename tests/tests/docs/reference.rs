@@ -1,7 +1,7 @@
-//! What the documents say is what the programs do: exit codes, error types, settings, events.
+//! The tables of the documents match the programs: exit codes, kinds of failures and settings; the shipped settings and
+//! events are accepted.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,9 +10,9 @@ use rekindle_tests::standin::Binaries;
 use serde_json::Value;
 use shared::report::ExitCode;
 
-use super::{project, read};
+use super::{project, quoted, read, sources};
 
-/// Runs `rekindle-node check` on a machine with this settings file; returns exit status and output.
+/// Runs `rekindle-node check` with this settings file; returns the exit status and the output.
 fn check(settings: &str) -> Result<(Option<i32>, String)> {
     let root = tempfile::tempdir()?;
     let directory = root.path().join("etc/rekindle");
@@ -28,11 +28,11 @@ fn check(settings: &str) -> Result<(Option<i32>, String)> {
     Ok((output.status.code(), text))
 }
 
-/// Returns the rows of the first Markdown table after `marker`, without its head: the cells of each.
+/// Returns the cells of the first Markdown table after `marker`, row by row, without its head.
 fn table(text: &str, marker: &str) -> Result<Vec<Vec<String>>> {
     let (_, rest) = text
         .split_once(marker)
-        .with_context(|| format!("README.md has no {marker}"))?;
+        .with_context(|| format!("the page has no {marker}"))?;
     let lines = rest
         .lines()
         .skip_while(|line| !line.starts_with('|'))
@@ -44,18 +44,9 @@ fn table(text: &str, marker: &str) -> Result<Vec<Vec<String>>> {
     Ok(rows.collect())
 }
 
-/// Returns the words in backquotes of a text.
-fn quoted(text: &str) -> Vec<String> {
-    text.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
-}
-
 #[test]
-fn readme_lists_every_exit_code_with_its_remedy() -> Result<()> {
-    let listed = table(&read("README.md")?, "<!-- EXIT CODES -->")?;
+fn errors_md_lists_every_exit_code_with_its_remedy() -> Result<()> {
+    let listed = table(&read("docs/errors.md")?, "<!-- EXIT CODES -->")?;
     let expected: Vec<Vec<String>> = ExitCode::ALL
         .iter()
         .map(|code| {
@@ -72,11 +63,11 @@ fn readme_lists_every_exit_code_with_its_remedy() -> Result<()> {
     Ok(())
 }
 
-/// The second table has the words of `Error::kind`, of a reason to abandon, and those that a function counts by
-/// name; the exit codes' own words stand in the first one.
+/// The second table contains the kinds of `Error::kind`, of the reasons to abandon a launch, and those that a function
+/// counts by name. The words of the exit codes are in the first table.
 #[test]
-fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
-    let listed: BTreeSet<String> = table(&read("README.md")?, "<!-- ERROR TYPES -->")?
+fn errors_md_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
+    let listed: BTreeSet<String> = table(&read("docs/errors.md")?, "<!-- ERROR TYPES -->")?
         .iter()
         .flat_map(|row| quoted(&row[0]))
         .collect();
@@ -87,7 +78,7 @@ fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
         Ok(())
     };
     for source in sources(&project().join("functions"))? {
-        // Tests in a file of their own are declared anywhere; those in the same file end it.
+        // Tests in their own file may be declared anywhere; tests in the same file are at its end.
         let text = std::fs::read_to_string(&source)?.replace("#[cfg(test)]\nmod tests;", "");
         let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
         collect(r#"\bkind = "([A-Z][A-Za-z]+)""#, shipped)?;
@@ -101,8 +92,12 @@ fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
         "functions/restore/src/reason.rs",
     ] {
         let text = read(path)?;
-        let (_, body) = text.split_once("fn kind(").context("kind() is gone")?;
-        let (body, _) = body.split_once("\n    }\n").context("kind() has no end")?;
+        let (_, body) = text
+            .split_once("fn kind(")
+            .context("there is no fn kind(")?;
+        let (body, _) = body
+            .split_once("\n    }\n")
+            .context("fn kind( has no end")?;
         collect(r#"=> "([A-Z][A-Za-z]+)""#, body)?;
     }
     ensure!(known.len() > 15, "only {known:?} were found in the sources");
@@ -110,28 +105,9 @@ fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
     Ok(())
 }
 
-fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.ends_with("tests") {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(sources(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && !path.ends_with("tests.rs")
-            && !path.ends_with("testing.rs")
-        {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
-
-/// The agent names the keys that it knows where it meets one that it does not.
+/// For an unknown key, the agent prints the keys that it accepts.
 #[test]
-fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
+fn settings_md_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
     let unknown = "nonsense = 1\n[configuration]\nnonsense = 1\n[postgres]\nnonsense = 1\n[images]\nnonsense = 1\n[commands]\nnonsense = 1\n";
     let (code, output) = check(unknown)?;
     assert_eq!(code, Some(ExitCode::Settings.code().into()));
@@ -152,12 +128,12 @@ fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
         }
     }
     assert!(accepted.len() > 15, "{output}");
-    let rows = table(&read("README.md")?, "## Settings on the node")?;
+    let rows = table(&read("docs/settings.md")?, "<!-- SETTINGS -->")?;
     let mut listed = BTreeSet::new();
     for row in &rows {
         let mut section = String::new();
         for word in quoted(&row[0]) {
-            // `[postgres] host`, `port`: a table holds until the end of the cell.
+            // `[postgres] host`, `port`: the section applies to the rest of the cell.
             let key = match word.split_once("] ") {
                 Some((table, key)) => {
                     section = format!("{table}] ");
@@ -173,7 +149,7 @@ fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
 }
 
 #[test]
-fn the_shipped_settings_are_good() -> Result<()> {
+fn the_shipped_settings_are_valid() -> Result<()> {
     let mut seen = 0;
     for entry in std::fs::read_dir(project().join("settings"))? {
         let path = entry?.path();
@@ -182,12 +158,12 @@ fn the_shipped_settings_are_good() -> Result<()> {
         assert!(output.contains("application: "), "{output}");
         seen += 1;
     }
-    assert!(seen >= 2, "there are only {seen} settings files");
+    assert!(seen >= 2, "only {seen} settings files were checked");
     Ok(())
 }
 
 #[test]
-fn all_mistakes_of_a_settings_file_are_told_at_once_with_their_lines() -> Result<()> {
+fn all_problems_of_a_settings_file_are_reported_at_once_with_their_lines() -> Result<()> {
     let text = r#"application = "No Application"
 bucket = "B"
 stall_limit_seconds = "soon"
@@ -215,19 +191,19 @@ colour = "red"
         (12, "colour"),
     ] {
         let line = format!("line {line}: ");
-        let told = output.split(&line).skip(1);
-        let mut told = told.filter_map(|rest| rest.split("line ").next());
+        let problems = output.split(&line).skip(1);
+        let mut problems = problems.filter_map(|rest| rest.split("line ").next());
         assert!(
-            told.any(|problem| problem.contains(word)),
-            "{line}…{word}… is not told: {output}"
+            problems.any(|problem| problem.contains(word)),
+            "no problem {line}…{word}… is reported: {output}"
         );
     }
     Ok(())
 }
 
-/// Each file is one situation; the function that the situation belongs to understands it, whatever it then finds.
+/// Each file of `events/` is accepted by the function that it belongs to; without groups, the answer may be a refusal.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shipped_functions_understand_every_event() -> Result<()> {
+async fn the_shipped_functions_accept_every_shipped_event() -> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let (backup, restore) = (
         protected.function("backup")?,
@@ -244,7 +220,7 @@ async fn the_shipped_functions_understand_every_event() -> Result<()> {
         let to_restore = stem.starts_with("launch")
             || (stem.starts_with("restore-") && of_command)
             || stem == "resume";
-        // The documents' names depend on the deployment.
+        // The names of the SSM documents depend on the deployment.
         if let Some(document) = event.pointer_mut("/detail/document-name") {
             let word = if to_restore { "restore" } else { "backup" };
             *document = Value::String(protected.document(word)?);
@@ -258,59 +234,21 @@ async fn the_shipped_functions_understand_every_event() -> Result<()> {
             let answer = protected.standin.invoke(function, event.clone()).await;
             if let Err(error) = answer {
                 assert_ne!(error.error_type, "Event", "{name}: {error}");
-                // No group is there to back up: that is an answer, not a misunderstanding.
+                // There is no group to back up. The function understands the event and refuses it.
                 assert_eq!(error.error_type, "Refused", "{name}: {error}");
             }
             seen += 1;
         }
     }
-    assert!(seen >= 18, "only {seen} events were tried");
+    assert!(seen >= 18, "only {seen} events were checked");
 
-    let nonsense = protected
+    let unknown = protected
         .standin
         .invoke(&backup, serde_json::json!({"rekindle": "dance"}))
         .await;
     assert_eq!(
-        nonsense.map_err(|error| error.error_type),
+        unknown.map_err(|error| error.error_type),
         Err("Event".to_owned())
     );
-    Ok(())
-}
-
-/// A statement, a parameter, a file or a name of the code that a "cannot" rests on is there.
-#[test]
-fn the_security_review_names_only_what_there_is() -> Result<()> {
-    let mut files = vec![project().join("template.yaml")];
-    for room in ["shared", "functions", "node", "tests/src", "tests/tests"] {
-        files.extend(sources(&project().join(room))?);
-    }
-    files.extend(["tests/template/test_iam.py", "template.yaml"].map(|file| project().join(file)));
-    let mut texts = String::new();
-    for file in &files {
-        texts += &std::fs::read_to_string(file)?;
-    }
-    let name = regex::Regex::new("^[A-Za-z_]+(::[a-z_]+)?$")?;
-    let mut seen = 0;
-    for word in quoted(&read("SECURITY.md")?) {
-        let extension = Path::new(&word).extension().and_then(|it| it.to_str());
-        let there = if matches!(extension, Some("rs" | "py")) {
-            files.iter().any(|file| file.ends_with(&word))
-        } else if name.is_match(&word) {
-            let own = word.rsplit("::").next().unwrap_or(&word);
-            texts.contains(own)
-        } else {
-            continue;
-        };
-        assert!(there, "SECURITY.md names {word}, which is not there");
-        seen += 1;
-    }
-    assert!(seen > 30, "only {seen} names were looked up");
-    Ok(())
-}
-
-#[test]
-fn the_architecture_fits_on_a_page() -> Result<()> {
-    let lines = read("ARCHITECTURE.md")?.lines().count();
-    assert!(lines <= 120, "ARCHITECTURE.md has {lines} lines");
     Ok(())
 }
