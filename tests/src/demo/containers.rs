@@ -128,7 +128,7 @@ impl Scene<'_> {
                 "{} logs in and pushes {repository}@{}; the schedule fires",
                 user.0, image.digest
             ));
-            self.application.expect(user, &image)?;
+            self.application.add_health_check(user, &image)?;
             self.pushed.push(image);
             let manifest = self.story.backup().await?;
             ensure!(
