@@ -142,7 +142,7 @@ impl<'a> ContainerDemo<'a> {
                 "{} logs in and pushes {repository}@{}. The schedule fires.",
                 user.0, image.digest
             ));
-            self.application.expect(user, &image)?;
+            self.application.add_health_check(user, &image)?;
             self.pushed.push(image);
             let manifest = self.scenario.backup().await?;
             ensure!(

@@ -1,4 +1,8 @@
-//! An error as AWS answers it: a code, a message and an HTTP status.
+//! Errors of AWS's APIs, and how a test plans them for Auto Scaling, SSM, STS and the Invoke API.
+//!
+//! [`PlannedFaults`] has two ways: [`plan`](PlannedFaults::plan) fails the next calls of one operation, and
+//! [`on_call`](PlannedFaults::on_call) decides at each call. S3 has faults of its own: see
+//! [`S3Fault`](super::s3::S3Fault). For all faults that a test can inject, see [the stand-in](super).
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -10,19 +14,19 @@ use crate::lock::lock;
 pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
-    /// AWS's code, which SDKs match on.
+    /// AWS's error code. SDKs match on it.
     pub code: String,
-    /// AWS's sentence.
+    /// The message.
     pub message: String,
 }
 
 impl ApiError {
-    /// Refuses a request with HTTP status 400.
+    /// Returns an error with HTTP status 400.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::with_status(400, code, message)
     }
 
-    /// Answers with another HTTP status.
+    /// Returns an error with another HTTP status.
     pub fn with_status(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -31,12 +35,12 @@ impl ApiError {
         }
     }
 
-    /// Refuses a request as Auto Scaling refuses almost everything.
+    /// Returns Auto Scaling's usual error, `ValidationError`.
     pub fn validation(message: impl Into<String>) -> Self {
         Self::new("ValidationError", message)
     }
 
-    /// Answers that the caller asks too often, in the way of this service.
+    /// Returns the error for too many requests, with the code of this service.
     pub fn throttled(service: &str) -> Self {
         let code = if service == "autoscaling" {
             "Throttling"
@@ -50,11 +54,11 @@ impl ApiError {
 /// The result of one API operation.
 pub type ApiResult<T> = Result<T, ApiError>;
 
-/// An error that the next calls of an operation answer with, whatever they ask.
+/// An error that the next calls of an operation return.
 #[derive(Debug, Clone)]
 struct Planned {
     operation: String,
-    fault: ApiError,
+    error: ApiError,
     times: usize,
 }
 
@@ -63,15 +67,22 @@ struct Planned {
 pub struct ApiCall {
     /// The service, such as `ssm`.
     pub service: String,
-    /// The operation, such as `SendCommand`; empty where the request names none.
+    /// The operation, such as `SendCommand`; empty if the request names none.
     pub operation: String,
-    /// The access key that the request is signed with.
+    /// The access key that signed the request.
     pub access_key: String,
 }
 
 type Hook = Arc<dyn Fn(&ApiCall) -> Option<ApiError> + Send + Sync>;
 
-/// The errors that a test has planned, by operation.
+/// The errors that a test has planned.
+///
+/// ```no_run
+/// # use rekindle_tests::standin::{StandIn, fault::ApiError};
+/// # fn inject(standin: &StandIn) {
+/// standin.faults().plan("SendCommand", ApiError::throttled("ssm"), 2);
+/// # }
+/// ```
 #[derive(Default)]
 pub struct PlannedFaults {
     planned: Mutex<Vec<Planned>>,
@@ -87,36 +98,38 @@ impl fmt::Debug for PlannedFaults {
 }
 
 impl PlannedFaults {
-    /// Lets the next `times` calls of `operation` (such as `SendCommand`) fail with `fault`.
-    pub fn plan(&self, operation: &str, fault: ApiError, times: usize) {
+    /// Makes the next `times` calls of an operation, such as `SendCommand`, return this error.
+    pub fn plan(&self, operation: &str, error: ApiError, times: usize) {
         lock(&self.planned).push(Planned {
             operation: operation.to_owned(),
-            fault,
+            error,
             times,
         });
     }
 
-    /// Asks this hook before each call, whether it is to fail.
+    /// Calls this hook before each call. If it returns an error, the call fails with it.
+    ///
+    /// There is one hook: a new one replaces the old one.
     pub fn on_call(&self, hook: impl Fn(&ApiCall) -> Option<ApiError> + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }
 
-    /// Lets every call be answered again, as far as nothing else is planned.
+    /// Removes the hook. Errors from [`Self::plan`] stay.
     pub fn clear_hook(&self) {
         *lock(&self.hook) = None;
     }
 
-    /// Asks the hook about a call.
+    /// Returns the hook's error for a call, if there is one.
     pub(crate) fn ask(&self, call: &ApiCall) -> ApiResult<()> {
         let hook = lock(&self.hook).clone();
-        // Called without the lock, since it may well ask this stand-in for something.
+        // Called without the lock, because the hook may call the stand-in.
         match hook.and_then(|hook| hook(call)) {
-            Some(fault) => Err(fault),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    /// Returns the error that this call is to answer with, if one is planned, and counts it.
+    /// Returns the planned error for a call of this operation, if there is one, and counts the call.
     pub fn take(&self, operation: &str) -> ApiResult<()> {
         let mut planned = lock(&self.planned);
         let next = planned
@@ -125,7 +138,7 @@ impl PlannedFaults {
         match next {
             Some(planned) => {
                 planned.times -= 1;
-                Err(planned.fault.clone())
+                Err(planned.error.clone())
             }
             None => Ok(()),
         }
@@ -137,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_planned_fault_is_answered_as_often_as_planned() {
+    fn a_planned_error_is_returned_as_often_as_planned() {
         let faults = PlannedFaults::default();
         faults.plan("SendCommand", ApiError::throttled("ssm"), 2);
         assert_eq!(faults.take("ListCommands"), Ok(()));

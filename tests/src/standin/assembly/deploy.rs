@@ -1,4 +1,4 @@
-//! Deploys what the template describes: functions with the agent's layer, and hooks.
+//! Deploys the template: functions with the agent's layer, permissions and hooks.
 
 use std::path::{Path, PathBuf};
 
@@ -10,20 +10,20 @@ use crate::standin::lambda::Function;
 use crate::standin::s3::{Permissions, S3, SECRET_KEY};
 use crate::standin::template::{FunctionSpec, HookSpec, Template};
 
-/// How many copies of a function run at a time.
+/// The most processes of a function at a time.
 const CONCURRENCY: usize = 10;
 
-/// Where the shipped programs are.
+/// The paths of the shipped programs.
 #[derive(Debug, Clone)]
 pub struct Binaries {
-    /// The directory that holds the functions' binaries, by name.
+    /// The directory with the functions' binaries.
     pub functions: PathBuf,
-    /// The agent.
+    /// The path of the agent.
     pub agent: PathBuf,
 }
 
 impl Binaries {
-    /// Finds the programs to run: the packages in the directory that `REKINDLE_PACKAGES` names, or else this build's.
+    /// Finds the programs: the packages in the directory `$REKINDLE_PACKAGES`, or else the programs of this build.
     pub fn find() -> Result<Self> {
         let packages = std::env::vars_os().find(|(name, _)| name == "REKINDLE_PACKAGES");
         match packages {
@@ -32,7 +32,7 @@ impl Binaries {
         }
     }
 
-    /// Finds the packages of `make package` or of `sam build`.
+    /// Finds the packages that `make package` or `sam build` wrote.
     fn packaged(directory: &Path) -> Result<Self> {
         let layers = ["agent", "AgentLayer"].map(|layer| directory.join(layer));
         let agent = layers.map(|layer| layer.join("rekindle-node"));
@@ -43,19 +43,19 @@ impl Binaries {
         })
     }
 
-    /// Returns a function's program: as it was built, or as a package has it.
+    /// Returns the path of a function's binary, in a build or in a package.
     pub fn function(&self, name: &str) -> Result<PathBuf> {
         let (first, rest) = name.split_at(1);
         let logical_name = format!("{}{rest}Function", first.to_uppercase());
-        let places = [
+        let candidates = [
             PathBuf::from(name),
             Path::new(name).join("bootstrap"),
             Path::new(&logical_name).join("bootstrap"),
         ];
-        let places = places.map(|place| self.functions.join(place));
-        places
+        let candidates = candidates.map(|path| self.functions.join(path));
+        candidates
             .into_iter()
-            .find(|place| place.is_file())
+            .find(|path| path.is_file())
             .with_context(|| {
                 format!(
                     "{name} is not in {}: run `cargo build --workspace` first",
@@ -64,7 +64,7 @@ impl Binaries {
             })
     }
 
-    /// Finds the programs of the running profile: next to this program, or one level up, where tests run from.
+    /// Finds the programs of this build: next to this program, or one directory up for tests.
     fn of_this_build() -> Result<Self> {
         let program = std::env::current_exe().context("find this program")?;
         let directory = program
@@ -84,19 +84,20 @@ impl Binaries {
     }
 }
 
-/// Lays the agent out as the functions' layer has it.
+/// Writes the files of the functions' layer into a directory. Returns the path of the agent in it.
 pub(super) fn publish_layer(agent: &Path, layer: &Path) -> Result<PathBuf> {
     let bytes = std::fs::read(agent).with_context(|| format!("read {}", agent.display()))?;
     std::fs::create_dir_all(layer).with_context(|| format!("create {}", layer.display()))?;
     let path = layer.join("rekindle-node");
     std::fs::write(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
-    // As layer/Makefile does, so that not every cold start has to hash the agent.
+    // As layer/Makefile does, so that cold starts do not hash the agent.
     let recorded = format!("{}  rekindle-node\n", digests(&bytes).sha256);
     let beside = layer.join("rekindle-node.sha256");
     std::fs::write(&beside, recorded).with_context(|| format!("write {}", beside.display()))?;
     Ok(path)
 }
 
+/// Returns a function of the template as Lambda runs it. Its access key is its logical id.
 pub(super) fn function(
     spec: &FunctionSpec,
     binaries: &Binaries,
@@ -127,7 +128,7 @@ pub(super) fn function(
     })
 }
 
-/// Restricts the functions, which sign with their logical ids, to what their roles may do.
+/// Restricts the functions to the S3 permissions of their roles.
 pub(super) fn restrict_functions(s3: &S3, template: &Template) -> Result<()> {
     for function in &template.functions {
         if let Some(role) = &function.role {
@@ -137,7 +138,7 @@ pub(super) fn restrict_functions(s3: &S3, template: &Template) -> Result<()> {
     Ok(())
 }
 
-/// Restricts the nodes of an application to what their role may do; returns the access key that they sign with.
+/// Restricts the nodes of an application to the S3 permissions of their role. Returns their access key.
 pub(super) fn restrict_nodes(s3: &S3, template: &Template, application: &str) -> Result<String> {
     let access_key = format!("NODE-{application}");
     s3.restrict(&access_key, permissions(template, "NodeRole")?);
@@ -150,10 +151,10 @@ fn permissions(template: &Template, role: &str) -> Result<Permissions> {
     Permissions::of_role(resource).with_context(|| format!("in {role}"))
 }
 
-/// Takes the template's hooks; the budget's where the template has none yet.
+/// Returns the template's hooks, or hooks with the timeouts of `budget` if the template has none.
 pub(super) fn hooks(specs: &[HookSpec]) -> Result<Vec<Hook>> {
-    let known = |fault: crate::standin::fault::ApiError| {
-        anyhow::anyhow!("template.yaml: {}", fault.message)
+    let refused = |error: crate::standin::fault::ApiError| {
+        anyhow::anyhow!("template.yaml: {}", error.message)
     };
     if specs.is_empty() {
         let hook = |name: &str, transition, heartbeat_timeout, default_result| Hook {
@@ -181,10 +182,10 @@ pub(super) fn hooks(specs: &[HookSpec]) -> Result<Vec<Hook>> {
     let hooks = specs.iter().map(|spec| {
         Ok(Hook {
             name: spec.name.clone(),
-            transition: Transition::parse(&spec.transition).map_err(known)?,
+            transition: Transition::parse(&spec.transition).map_err(refused)?,
             heartbeat_timeout: u32::try_from(spec.heartbeat.as_secs())
                 .context("a hook's HeartbeatTimeout")?,
-            default_result: HookResult::parse(&spec.default_result).map_err(known)?,
+            default_result: HookResult::parse(&spec.default_result).map_err(refused)?,
             metadata: None,
         })
     });

@@ -1,4 +1,4 @@
-//! Does what Auto Scaling asks for: boots machines, takes them away, sends events.
+//! Executes what Auto Scaling decides: boots and terminates machines and sends events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::nodes::machine::Node;
 use crate::standin::autoscaling::Effect;
 use crate::standin::clock;
 
-/// How often the state machines are looked after.
-const PULSE: Duration = Duration::from_millis(20);
+/// How often Auto Scaling and SSM are advanced.
+const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Keeps Auto Scaling and SSM going.
+/// Advances Auto Scaling and SSM until the task is aborted.
 pub(super) async fn run(state: Arc<State>) {
     loop {
         let now = clock::now();
         advance_groups(&state, now);
         state.ssm.advance(now);
-        tokio::time::sleep(PULSE).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
-/// Moves Auto Scaling on to `now`, and does what it asks for.
+/// Advances Auto Scaling to `now` and executes its decisions.
 pub(super) fn advance_groups(state: &Arc<State>, now: OffsetDateTime) {
     for effect in state.auto_scaling.advance(now) {
         match effect {
@@ -48,7 +48,7 @@ async fn boot(state: Arc<State>, group: String, instance: String) {
 
 async fn try_boot(state: &Arc<State>, group: &str, instance: &str) -> Result<()> {
     let launch = lock(&state.launches).get(group).cloned();
-    // A group that was created through the API has no user data, and nobody restricts its nodes.
+    // A group that was created through the API has no user data, and its nodes have no restrictions.
     let (user_data, machine_settings) = match launch {
         Some(launch) => (Some(launch.user_data), launch.machine_settings),
         None => (None, state.machine_settings.clone()),
@@ -82,7 +82,7 @@ async fn try_boot(state: &Arc<State>, group: &str, instance: &str) -> Result<()>
         node.finish_boot()
     };
     let ((), prepared) = tokio::join!(register, prepare);
-    // A machine that went away while it booted has a reason of its own to fail.
+    // An error is expected if the machine was terminated while it booted.
     if node.has_power() { prepared } else { Ok(()) }
 }
 

@@ -1,5 +1,5 @@
-//! The stand-in as a whole: builds the services from the template, boots machines as Auto Scaling asks, and
-//! lets a test push, look and wait.
+//! The stand-in as a whole: it creates the services from the template, boots machines for Auto Scaling, and gives tests
+//! the means to act, observe and wait.
 
 mod builder;
 mod deploy;
@@ -33,39 +33,39 @@ use crate::wait::wait_for;
 pub use builder::StandInBuilder;
 pub use deploy::Binaries;
 
-/// What runs on a new machine beside the SSM agent's start: a launch template's user data.
+/// The user data of a launch template: what runs on a new machine, at the same time as the start of its SSM agent.
 pub type UserData = Arc<dyn Fn(Arc<Node>) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
-/// A protected group of one instance.
+/// The description of a protected group of one instance.
 #[derive(Clone)]
 pub struct ProtectedGroup {
     /// The group's name.
     pub name: String,
-    /// The application that its tag names.
+    /// The application in its tag.
     pub application: String,
-    /// What prepares its machines.
+    /// The user data that prepares its machines.
     pub user_data: UserData,
-    /// Whether an instance whose terminate hook is abandoned is kept.
+    /// Whether an instance is kept if its terminate hook is abandoned.
     pub retain_on_abandon: bool,
-    /// Whether the group has the tag by which Rekindle knows it.
+    /// Whether the group has the tag that Rekindle looks for.
     pub tagged: bool,
 }
 
-/// The tag by which Rekindle finds the groups that it protects.
+/// The tag of the groups that Rekindle protects.
 pub const APPLICATION_TAG: &str = "rekindle:application";
 
-/// A running stand-in. All its processes and directories go when it is dropped.
+/// A running stand-in. When it is dropped, its processes end and its directories are removed.
 pub struct StandIn {
     state: Arc<State>,
     tasks: Vec<JoinHandle<()>>,
-    /// What the functions need in their environment, by function.
+    /// The environment variables of the functions, by function.
     environments: BTreeMap<String, BTreeMap<String, String>>,
     bucket: String,
     aws: SdkConfig,
     directory: TempDir,
 }
 
-/// What the background tasks share.
+/// The state that the background tasks share.
 struct State {
     auto_scaling: Arc<AutoScaling>,
     ssm: Arc<Ssm>,
@@ -84,7 +84,7 @@ struct State {
     clock: Clock,
 }
 
-/// What the machines of a group are launched with.
+/// The user data and the settings of a group's machines.
 #[derive(Clone)]
 struct Launch {
     user_data: UserData,
@@ -92,7 +92,7 @@ struct Launch {
 }
 
 impl StandIn {
-    /// Starts to describe a stand-in.
+    /// Returns a description of a stand-in with the usual settings.
     pub fn builder() -> StandInBuilder {
         StandInBuilder::default()
     }
@@ -107,7 +107,7 @@ impl StandIn {
         &self.state.machine_settings.region
     }
 
-    /// Returns the bucket of backups.
+    /// Returns the name of the backup bucket.
     pub fn bucket(&self) -> &str {
         &self.bucket
     }
@@ -117,12 +117,12 @@ impl StandIn {
         &self.aws
     }
 
-    /// Returns the bucket store.
+    /// Returns S3.
     pub fn s3(&self) -> &S3 {
         &self.state.s3
     }
 
-    /// Returns the functions.
+    /// Returns Lambda.
     pub fn lambda(&self) -> &Lambda {
         &self.state.lambda
     }
@@ -132,37 +132,37 @@ impl StandIn {
         &self.state.bus
     }
 
-    /// Returns Run Command.
+    /// Returns SSM.
     pub fn ssm(&self) -> &Arc<Ssm> {
         &self.state.ssm
     }
 
-    /// Returns the errors that API operations are to answer with.
+    /// Returns the errors that a test plans for Auto Scaling, SSM, STS and the Invoke API.
     pub fn faults(&self) -> &PlannedFaults {
         &self.state.planned
     }
 
-    /// Returns the time scale.
+    /// Returns the clock with the time scale.
     pub fn clock(&self) -> Clock {
         self.state.clock
     }
 
-    /// Returns the directory that holds everything of this stand-in.
+    /// Returns the directory with all files of this stand-in.
     pub fn directory(&self) -> PathBuf {
         self.directory.path().to_owned()
     }
 
-    /// Returns the environment that a function was started with.
+    /// Returns the environment variables of a function, or `None` if there is no such function.
     pub fn environment(&self, function: &str) -> Option<&BTreeMap<String, String>> {
         self.environments.get(function)
     }
 
-    /// Returns the functions' names.
+    /// Returns the names of the functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.environments.keys().map(String::as_str)
     }
 
-    /// Creates a group of 1/1/1 with the template's hooks; its first instance launches at once.
+    /// Creates a group with exactly one instance and the template's hooks. The instance launches at once.
     pub fn create_group(&self, group: ProtectedGroup) -> Result<()> {
         let launch = Launch {
             user_data: group.user_data,
@@ -186,7 +186,7 @@ impl StandIn {
         created.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.message))
     }
 
-    /// Returns what surrounds the nodes of an application. They have the role that the template gives to such nodes.
+    /// Returns the settings of an application's machines, with the credentials of the node role in the template.
     pub fn machine_settings(&self, application: &str) -> Result<MachineSettings> {
         let mut parameters = self.state.parameters.clone();
         parameters.insert("ApplicationName".to_owned(), application.to_owned());
@@ -197,15 +197,15 @@ impl StandIn {
         Ok(machine_settings)
     }
 
-    /// Returns the instances of a group, the oldest first.
+    /// Returns the instances of a group, oldest first.
     pub fn group(&self, group: &str) -> Vec<InstanceView> {
         self.state.auto_scaling.instances(group)
     }
 
-    /// Returns a machine that has booted and was not terminated.
+    /// Returns the machine of an instance that has booted and was not terminated. An error for any other instance.
     pub fn node(&self, instance: &str) -> Result<Arc<Node>> {
         let node = lock(&self.state.nodes).get(instance).cloned();
-        node.with_context(|| format!("there is no machine {instance}"))
+        node.with_context(|| format!("there is no machine for {instance}"))
     }
 
     /// Returns every machine that has booted and was not terminated.
@@ -213,14 +213,14 @@ impl StandIn {
         lock(&self.state.nodes).values().cloned().collect()
     }
 
-    /// Takes an instance's power away without a warning; the next health check finds out.
+    /// Cuts an instance's power without a warning. The next health check detects it.
     pub async fn kill_instance(&self, instance: &str) -> Result<()> {
         self.node(instance)?.kill().await?;
         self.state.auto_scaling.lost_power(instance);
         Ok(())
     }
 
-    /// Asks Auto Scaling to terminate an instance and to replace it.
+    /// Asks Auto Scaling to terminate and replace an instance.
     pub async fn terminate(&self, instance: &str) -> Result<()> {
         aws_sdk_autoscaling::Client::new(&self.aws)
             .terminate_instance_in_auto_scaling_group()
@@ -237,7 +237,7 @@ impl StandIn {
         self.state.bus.tick_now();
     }
 
-    /// Fires the minute sweep.
+    /// Fires the sweep.
     pub fn sweep(&self) {
         self.state.bus.sweep();
     }
@@ -247,18 +247,20 @@ impl StandIn {
         self.state.lambda.invoke(function, payload).await
     }
 
-    /// Returns what the functions have logged.
+    /// Returns the output lines of the functions.
     pub fn logs(&self) -> Vec<OutputLine> {
         self.state.lambda.logs()
     }
 
-    /// Tells whether no function works on an event, and none of these instances on a command.
+    /// Returns whether no function handles an event and none of these instances executes a command.
     pub fn is_at_rest(&self, instances: &[&str]) -> bool {
         self.lambda().pending() == 0 && !instances.iter().any(|one| self.ssm().is_busy(one))
     }
 
-    /// Waits until no function works on an event, and none of these instances on a command. A launch's event and a sweep
-    /// may both send a restore, the second one late; until that is answered too, a backup would be skipped.
+    /// Waits until no function handles an event and none of these instances executes a command.
+    ///
+    /// A launch event and a sweep may both send a restore command. Until the second one has ended too, a backup would be
+    /// skipped because the node is busy.
     pub async fn wait_until_at_rest(&self, instances: &[&str], deadline: Duration) -> Result<()> {
         wait_for("the commands to end", deadline, async || {
             Ok::<_, String>(self.is_at_rest(instances).then_some(()))
@@ -266,7 +268,7 @@ impl StandIn {
         .await
     }
 
-    /// Waits until an instance of the group other than `not` is in the given state; returns its machine.
+    /// Waits until an instance of the group other than `not` is in this state. Returns its machine.
     pub async fn wait_until(
         &self,
         group: &str,
@@ -288,7 +290,7 @@ impl StandIn {
         .await
     }
 
-    /// Waits until an instance of the group other than `not` is in service.
+    /// Waits until an instance of the group other than `not` is in service. Returns its machine.
     pub async fn wait_until_in_service(
         &self,
         group: &str,
@@ -299,31 +301,31 @@ impl StandIn {
             .await
     }
 
-    /// Lets everything that a group ever did have happened so many minutes earlier.
+    /// Moves all activities of a group this many minutes into the past.
     pub fn backdate(&self, group: &str, minutes: u64) {
         let by = Duration::from_secs(60 * minutes);
         self.state.auto_scaling.backdate(group, by);
     }
 
-    /// Lets the time of every hook that holds this instance be over.
+    /// Expires every hook that holds this instance.
     pub fn expire_hooks(&self, instance: &str) {
         self.state.auto_scaling.expire_hooks(instance);
     }
 
-    /// Keeps the SSM agents of machines that boot from registering, until it is said otherwise.
+    /// Delays the registration of SSM agents: with `true`, agents of new machines do not register until a call with `false`.
     pub fn hold_agents(&self, held: bool) {
         self.state.agents_held.send_replace(held);
     }
 
-    /// Lets Auto Scaling do what it would do so much later, in AWS's seconds. For groups at rest: what began in that
-    /// future would be due in it.
+    /// Advances Auto Scaling by seconds of AWS's time. Use it only while the groups are at rest: steps that start in that
+    /// later time end relative to it.
     pub fn advance_by(&self, seconds: f64) {
         let later = self.state.clock.after(clock::now(), seconds);
         machines::advance_groups(&self.state, later);
     }
 
-    /// Runs the schedules by themselves, in real time, until the stand-in is dropped. Where an interval is not
-    /// given, the template's is taken, divided by the time scale.
+    /// Fires the tick and the sweep at intervals of real time, until the stand-in is dropped. The default is the template's
+    /// interval, divided by the time scale.
     pub fn run_schedules(&mut self, tick: Option<Duration>, sweep: Option<Duration>) {
         let (every_tick, every_sweep) = self.state.bus.intervals();
         let scaled = |every: Duration| self.state.clock.wait(every.as_secs_f64());
@@ -339,6 +341,7 @@ impl StandIn {
     }
 }
 
+/// Calls `act` at an interval, in the background.
 fn repeat(every: Duration, act: impl Fn() + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
