@@ -17,5 +17,6 @@ pub mod interruption;
 pub(crate) mod lock;
 pub mod model;
 pub mod nodes;
+pub mod redaction;
 pub mod standin;
 pub mod wait;

@@ -96,7 +96,7 @@ async fn watch(stand_in: &StandIn, group: &str) -> Result<()> {
         }
         for (id, _) in &known {
             if !present.iter().any(|(other, _)| other == id) {
-                print(&format!("{id} is gone\n"))?;
+                print(&format!("{id} is terminated\n"))?;
             }
         }
         known = present;

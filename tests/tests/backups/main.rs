@@ -12,6 +12,7 @@ mod quarantine;
 mod requests;
 mod retention;
 mod schedule;
+mod texts;
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;

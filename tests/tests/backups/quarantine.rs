@@ -96,9 +96,9 @@ impl Wiped {
 async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_rejected() -> Result<()>
 {
     let wiped = Wiped::start("wiped").await?;
-    let held = wiped.data_after_loss("wiped").await?;
+    let data = wiped.data_after_loss("wiped").await?;
     assert!(
-        is_same(&held, &wiped.data),
+        is_same(&data, &wiped.data),
         "the wiped database was restored"
     );
 
@@ -162,15 +162,15 @@ async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() ->
             .keys(standin.bucket(), "pins/meant/")?
             .is_empty()
     );
-    let held = wiped.data_after_loss("meant").await?;
-    let rows = |held: &DataSnapshot| {
-        held.databases[MAIN_DATABASE]
+    let data = wiped.data_after_loss("meant").await?;
+    let rows = |data: &DataSnapshot| {
+        data.databases[MAIN_DATABASE]
             .values()
             .map(Vec::len)
             .sum::<usize>()
     };
     assert!(rows(&wiped.data) > 0);
-    assert_eq!(rows(&held), 0);
+    assert_eq!(rows(&data), 0);
     Ok(())
 }
 
@@ -179,7 +179,7 @@ async fn a_lost_nodes_backup_that_arrives_after_its_successors_restore_is_quaran
 {
     let (protected, node) = ProtectedGroups::with_filled_group("late").await?;
     let first = protected.back_up("late").await?;
-    let held = standalone::snapshot(&node).await?;
+    let data = standalone::snapshot(&node).await?;
     // The node's next backup is complete, but its event is delayed until after the loss of the node.
     let succeeded = |event: &Value| {
         event["detail-type"] == "EC2 Command Invocation Status-change Notification"
@@ -205,7 +205,7 @@ async fn a_lost_nodes_backup_that_arrives_after_its_successors_restore_is_quaran
         .standin
         .wait_until_in_service("late", Some(node.id()), WAIT_LIMIT);
     let successor = arrival.await?;
-    assert!(is_same(&standalone::snapshot(&successor).await?, &held));
+    assert!(is_same(&standalone::snapshot(&successor).await?, &data));
 
     protected.standin.bus().release();
     protected

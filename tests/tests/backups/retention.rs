@@ -63,12 +63,12 @@ async fn retention_follows_a_committed_backup_and_keeps_recent_and_pinned_ones_a
     protected.wait_until_idle().await?;
     let left = protected.backups(APPLICATION)?;
     for id in &ids {
-        let gone = is_old(&id);
-        assert_eq!(left.contains(id), !gone, "{id} {left:?}");
+        let is_deleted = is_old(&id);
+        assert_eq!(left.contains(id), !is_deleted, "{id} {left:?}");
         let objects = standin
             .s3()
             .keys(standin.bucket(), &layout::backup(&APPLICATION.parse()?, id))?;
-        assert_eq!(objects.is_empty(), gone, "{id} {objects:?}");
+        assert_eq!(objects.is_empty(), is_deleted, "{id} {objects:?}");
     }
     assert!(
         protected

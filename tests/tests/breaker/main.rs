@@ -160,10 +160,13 @@ async fn launches_that_somebody_else_suspended_stay_suspended() -> Result<()> {
         .await?;
     assert!(standalone::snapshot(&node).await?.databases == scenario.data.databases);
 
-    let unknown = protected.resume("nobody").await?;
+    let unknown = protected.resume("unknown").await?;
     assert_eq!(unknown["kind"], "Refused");
     let message = unknown["message"].as_str().unwrap_or_default();
-    assert!(message.contains("rekindle:application=nobody"), "{message}");
+    assert!(
+        message.contains("rekindle:application=unknown"),
+        "{message}"
+    );
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod by_hand;
 mod pages;
 mod reference;
+mod tests_readme;
 
 use std::path::{Path, PathBuf};
 

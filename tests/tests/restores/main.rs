@@ -2,6 +2,7 @@
 
 mod in_place;
 mod launch;
+mod texts;
 
 use std::sync::Arc;
 

@@ -141,9 +141,9 @@ async fn a_container_is_reached_by_its_name_and_never_by_an_address() -> Result<
     let node = protected.wait_until_in_service("named", None).await?;
     fill(&node).await?;
     protected.back_up("named").await?;
-    let held = standalone::snapshot(&node).await?;
+    let data = standalone::snapshot(&node).await?;
     let next = protected.replace_lost(&node).await?;
-    assert!(standalone::snapshot(&next).await?.databases == held.databases);
+    assert!(standalone::snapshot(&next).await?.databases == data.databases);
     protected.back_up("named").await?;
 
     // The log of the fake docker contains every call that the restore and the backup have made.
