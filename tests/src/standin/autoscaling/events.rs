@@ -8,16 +8,6 @@ use super::ACCOUNT;
 use super::model::{Activity, Group, Hook, Transition};
 use crate::standin::clock;
 
-/// Whether lifecycle events carry `Origin` and `Destination`: AWS's newer ones do, older ones do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ends {
-    /// As AWS sends them today.
-    #[default]
-    Named,
-    /// As AWS sent them before warm pools.
-    Absent,
-}
-
 /// Wraps `detail` the way EventBridge does.
 pub fn envelope(
     source: &str,
@@ -45,7 +35,6 @@ pub(super) fn lifecycle_action(
     hook: &Hook,
     token: &str,
     region: &str,
-    ends: Ends,
 ) -> Value {
     let mut detail = json!({
         "LifecycleActionToken": token,
@@ -69,10 +58,8 @@ pub(super) fn lifecycle_action(
             "EC2",
         ),
     };
-    if ends == Ends::Named {
-        detail["Origin"] = json!(origin);
-        detail["Destination"] = json!(destination);
-    }
+    detail["Origin"] = json!(origin);
+    detail["Destination"] = json!(destination);
     envelope(
         "aws.autoscaling",
         detail_type,

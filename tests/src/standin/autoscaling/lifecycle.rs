@@ -6,7 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::events::{self, Ends};
+use super::events;
 use super::model::{Group, HookResult, Lifecycle, Member, Transition, Wait};
 use crate::standin::clock::Clock;
 
@@ -44,8 +44,6 @@ pub struct Pace {
     pub back_off: f64,
     /// The longest of these waits.
     pub most_back_off: f64,
-    /// The shape of lifecycle events.
-    pub ends: Ends,
     /// Where all this happens.
     pub region: String,
     /// How fast time runs.
@@ -62,7 +60,6 @@ impl Pace {
             health_check: 15.0,
             back_off: 15.0,
             most_back_off: 300.0,
-            ends: Ends::Named,
             region: region.to_owned(),
             clock,
         }
@@ -186,7 +183,6 @@ fn enter_hooks(
             &hook,
             &token,
             &pace.region,
-            pace.ends,
         )));
         member.waits.push(Wait {
             token,

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use crate::nodes::imds::ACCOUNT;
 pub use api::answer;
-pub use events::{Ends, envelope};
+pub use events::envelope;
 pub use lifecycle::{Effect, Pace};
 pub use model::{Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
 pub use xml::{Xml, error_response, response};
