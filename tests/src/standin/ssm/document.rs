@@ -1,4 +1,4 @@
-//! SSM documents of schema 2.2: what their parameters allow, and what their steps say once these are filled in.
+//! SSM documents of schema 2.2: checks parameters and fills them into the steps.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 use super::command::Parameters;
 use crate::standin::fault::{ApiError, ApiResult};
 
-/// What Go's regular expressions, with which the agent checks again, repeat at the most.
+/// The most repetitions in a regular expression of Go. The agent, a Go program, checks the patterns again.
 const MOST_REPETITIONS: u32 = 1000;
-/// SSM's limit for a document.
+/// SSM's limit for the size of a document.
 const MOST_BYTES: usize = 65_536;
 
-/// A document that can be sent.
+/// A document.
 #[derive(Debug)]
 pub struct Document {
     pub(super) name: String,
@@ -70,17 +70,17 @@ struct StepContent {
 }
 
 impl Document {
-    /// Reads a document; an error says what SSM or its agent would refuse.
+    /// Reads a document. The error names the part that SSM or its agent would refuse.
     pub fn parse(name: &str, content: &Value) -> Result<Self> {
-        let whose = || format!("the SSM document {name}");
+        let context = || format!("the SSM document {name}");
         ensure!(
             content.to_string().len() <= MOST_BYTES,
             "the SSM document {name} is larger than 64 KB"
         );
-        let content: Content = serde_json::from_value(content.clone()).with_context(whose)?;
+        let content: Content = serde_json::from_value(content.clone()).with_context(context)?;
         ensure!(
             content.schema_version == "2.2",
-            "the SSM document {name} has schemaVersion {}; only 2.2 is run here",
+            "the SSM document {name} has schemaVersion {}; the stand-in supports only 2.2",
             content.schema_version
         );
         let mut parameters = BTreeMap::new();
@@ -93,11 +93,11 @@ impl Document {
         Ok(Self {
             name: name.to_owned(),
             parameters,
-            steps: steps.collect::<Result<_>>().with_context(whose)?,
+            steps: steps.collect::<Result<_>>().with_context(context)?,
         })
     }
 
-    /// Checks a command's parameters as `SendCommand` does and fills defaults in.
+    /// Checks a command's parameters as `SendCommand` does. Returns them with the defaults added.
     pub(super) fn check(&self, given: &Parameters) -> ApiResult<Parameters> {
         let invalid = |message: String| ApiError::new("InvalidParameters", message);
         if let Some(name) = given
@@ -123,7 +123,7 @@ impl Document {
         Ok(values)
     }
 
-    /// Returns the seconds that the steps' own limits add up to: until then SSM waits for a silent agent.
+    /// Returns the sum of the steps' timeouts in seconds: SSM waits this long for a silent agent.
     pub(super) fn execution_timeout(&self, parameters: &Parameters) -> f64 {
         let steps = self.steps.iter();
         steps
@@ -172,7 +172,7 @@ impl Parameter {
     }
 }
 
-/// Compiles a pattern, if the agent's Go could compile it too.
+/// Compiles a pattern. An error if the agent's Go could not compile it.
 fn allowed_pattern(pattern: &str) -> Result<Regex> {
     let context = || format!("allowedPattern {pattern:?}");
     let hir = regex_syntax::parse(pattern).with_context(context)?;
@@ -186,6 +186,7 @@ fn allowed_pattern(pattern: &str) -> Result<Regex> {
     Regex::new(pattern).with_context(context)
 }
 
+/// Returns the product of nested repetitions, at its largest.
 fn most_repetitions(hir: &Hir) -> u32 {
     match hir.kind() {
         HirKind::Repetition(repetition) => {
@@ -205,7 +206,7 @@ impl StepSpec {
         let supported = ["aws:runShellScript", "aws:downloadContent"];
         ensure!(
             supported.contains(&content.action.as_str()),
-            "step {}: the action {} is not run here",
+            "step {}: the stand-in does not support the action {}",
             content.name,
             content.action
         );
@@ -222,7 +223,7 @@ impl StepSpec {
         })
     }
 
-    /// Returns the inputs with every `{{ parameter }}` replaced by its text, as SSM replaces it: unquoted.
+    /// Returns the inputs with every `{{ parameter }}` replaced by its value, without quotes, as SSM does.
     pub(super) fn filled(&self, parameters: &Parameters) -> Map<String, Value> {
         let inputs = self.inputs.iter();
         inputs
@@ -257,7 +258,7 @@ fn fill(text: &str, parameters: &Parameters) -> String {
         out.push_str(before);
         match parameters.get(name.trim()) {
             Some(values) => out.push_str(&values.join("\n")),
-            // Not a parameter: SSM leaves it as it is.
+            // SSM does not change text that is not a parameter.
             None => {
                 for part in ["{{", name, "}}"] {
                     out.push_str(part);
@@ -270,7 +271,7 @@ fn fill(text: &str, parameters: &Parameters) -> String {
     out
 }
 
-/// Reads `timeoutSeconds` as the agent does: what is not between 5 and 172,800 becomes 3,600 without a word.
+/// Returns `timeoutSeconds` as the agent reads it: values that are not between 5 and 172,800 silently become 3,600.
 pub(super) fn timeout_seconds(inputs: &Map<String, Value>) -> u32 {
     let value = inputs.get("timeoutSeconds");
     let number = match value {
@@ -320,9 +321,9 @@ mod tests {
             (parameters(&[("Word", "$(reboot)")]), "Word"),
             (parameters(&[("Word", "a"), ("Wort", "a")]), "Wort"),
         ] {
-            let fault = document.check(&given).unwrap_err();
-            assert_eq!(fault.code, "InvalidParameters");
-            assert!(fault.message.contains(named), "{}", fault.message);
+            let error = document.check(&given).unwrap_err();
+            assert_eq!(error.code, "InvalidParameters");
+            assert!(error.message.contains(named), "{}", error.message);
         }
     }
 
