@@ -72,12 +72,12 @@ struct StepContent {
 impl Document {
     /// Reads a document. The error names the part that SSM or its agent would refuse.
     pub fn parse(name: &str, content: &Value) -> Result<Self> {
-        let context = || format!("the SSM document {name}");
+        let document = || format!("the SSM document {name}");
         ensure!(
             content.to_string().len() <= MOST_BYTES,
             "the SSM document {name} is larger than 64 KB"
         );
-        let content: Content = serde_json::from_value(content.clone()).with_context(context)?;
+        let content: Content = serde_json::from_value(content.clone()).with_context(document)?;
         ensure!(
             content.schema_version == "2.2",
             "the SSM document {name} has schemaVersion {}; the stand-in supports only 2.2",
@@ -93,7 +93,7 @@ impl Document {
         Ok(Self {
             name: name.to_owned(),
             parameters,
-            steps: steps.collect::<Result<_>>().with_context(context)?,
+            steps: steps.collect::<Result<_>>().with_context(document)?,
         })
     }
 
@@ -292,9 +292,9 @@ mod tests {
             "parameters": {
                 "Word": {"type": "String", "allowedPattern": "^[a-z]{1,8}$"},
                 "Seconds": {"type": "String", "default": "7"}},
-            "mainSteps": [{"action": "aws:runShellScript", "name": "say",
+            "mainSteps": [{"action": "aws:runShellScript", "name": "print",
                 "inputs": {"timeoutSeconds": "{{Seconds}}", "runCommand": ["echo {{ Word }}-{{Word}} {{ x }}"]}}]});
-        Document::parse("say", &content).unwrap()
+        Document::parse("print", &content).unwrap()
     }
 
     fn parameters(pairs: &[(&str, &str)]) -> Parameters {
@@ -332,7 +332,7 @@ mod tests {
         for pattern in ["^[a-z]{1,1024}$", "^([a-z]{1,501}){0,2}$"] {
             let content = json!({"schemaVersion": "2.2", "mainSteps": [],
                 "parameters": {"Word": {"type": "String", "allowedPattern": pattern}}});
-            let error = format!("{:#}", Document::parse("say", &content).unwrap_err());
+            let error = format!("{:#}", Document::parse("print", &content).unwrap_err());
             assert!(error.contains("the agent's regular expressions"), "{error}");
         }
     }
