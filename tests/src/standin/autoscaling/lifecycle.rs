@@ -43,7 +43,7 @@ pub struct Pace {
     /// The wait after the first abandoned launch. It doubles with each further one.
     pub back_off: f64,
     /// The longest of these waits.
-    pub most_back_off: f64,
+    pub max_back_off: f64,
     /// The region.
     pub region: String,
     /// The speed of time.
@@ -59,7 +59,7 @@ impl Pace {
             drain: 30.0,
             health_check: 15.0,
             back_off: 15.0,
-            most_back_off: 300.0,
+            max_back_off: 300.0,
             region: region.to_owned(),
             clock,
         }
@@ -239,7 +239,7 @@ fn abandon_launch(
     effects: &mut Vec<Effect>,
 ) {
     let exponent = i32::try_from(group.failed_launches.min(20)).unwrap_or(20);
-    let wait = (pace.back_off * 2f64.powi(exponent)).min(pace.most_back_off);
+    let wait = (pace.back_off * 2f64.powi(exponent)).min(pace.max_back_off);
     group.failed_launches += 1;
     group.back_off = Some(pace.clock.after(now, wait));
     if let Some(activity) = group.activity(&member.activity) {

@@ -12,9 +12,9 @@ use super::command::Parameters;
 use crate::standin::fault::{ApiError, ApiResult};
 
 /// The most repetitions in a regular expression of Go. The agent, a Go program, checks the patterns again.
-const MOST_REPETITIONS: u32 = 1000;
+const MAX_REPETITIONS: u32 = 1000;
 /// SSM's limit for the size of a document.
-const MOST_BYTES: usize = 65_536;
+const MAX_BYTES: usize = 65_536;
 
 /// A document.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Document {
     pub fn parse(name: &str, content: &Value) -> Result<Self> {
         let document = || format!("the SSM document {name}");
         ensure!(
-            content.to_string().len() <= MOST_BYTES,
+            content.to_string().len() <= MAX_BYTES,
             "the SSM document {name} is larger than 64 KB"
         );
         let content: Content = serde_json::from_value(content.clone()).with_context(document)?;
@@ -176,26 +176,26 @@ impl Parameter {
 fn allowed_pattern(pattern: &str) -> Result<Regex> {
     let context = || format!("allowedPattern {pattern:?}");
     let hir = regex_syntax::parse(pattern).with_context(context)?;
-    let most = most_repetitions(&hir);
-    if most > MOST_REPETITIONS {
+    let repetitions = max_repetitions(&hir);
+    if repetitions > MAX_REPETITIONS {
         bail!(
-            "allowedPattern {pattern:?} repeats {most} times; the agent's regular expressions allow \
-             {MOST_REPETITIONS}, inner repetitions multiplied by outer ones"
+            "allowedPattern {pattern:?} repeats {repetitions} times; the agent's regular expressions allow \
+             {MAX_REPETITIONS}, inner repetitions multiplied by outer ones"
         );
     }
     Regex::new(pattern).with_context(context)
 }
 
 /// Returns the product of nested repetitions, at its largest.
-fn most_repetitions(hir: &Hir) -> u32 {
+fn max_repetitions(hir: &Hir) -> u32 {
     match hir.kind() {
         HirKind::Repetition(repetition) => {
             let own = repetition.max.unwrap_or(repetition.min).max(1);
-            own.saturating_mul(most_repetitions(&repetition.sub))
+            own.saturating_mul(max_repetitions(&repetition.sub))
         }
-        HirKind::Capture(capture) => most_repetitions(&capture.sub),
+        HirKind::Capture(capture) => max_repetitions(&capture.sub),
         HirKind::Concat(parts) | HirKind::Alternation(parts) => {
-            parts.iter().map(most_repetitions).max().unwrap_or(1)
+            parts.iter().map(max_repetitions).max().unwrap_or(1)
         }
         HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => 1,
     }

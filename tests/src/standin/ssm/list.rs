@@ -248,6 +248,6 @@ fn shown(command: &Command, invocation: &Invocation, step: &Step) -> Value {
 }
 
 /// Returns the first characters of a text: SSM cuts off the rest.
-fn head(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+fn head(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
 }

@@ -18,7 +18,7 @@ use crate::standin::clock;
 use crate::standin::fault::{ApiError, ApiResult};
 
 /// The most instances of a command.
-const MOST_INSTANCES: usize = 50;
+const MAX_INSTANCES: usize = 50;
 
 /// Answers `SendCommand`: stores the command and delivers it in the background.
 pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> ApiResult<Value> {
@@ -147,10 +147,10 @@ fn instances(request: &Value) -> ApiResult<Vec<String>> {
             "InstanceIds is empty; the stand-in does not support Targets",
         ));
     }
-    if instances.len() > MOST_INSTANCES {
+    if instances.len() > MAX_INSTANCES {
         return Err(validation(format!(
             "1 validation error detected: Value at 'instanceIds' failed to satisfy constraint: Member must \
-             have length less than or equal to {MOST_INSTANCES}"
+             have length less than or equal to {MAX_INSTANCES}"
         )));
     }
     let mut seen = BTreeSet::new();
