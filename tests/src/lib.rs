@@ -4,7 +4,7 @@
 //! - [`nodes`]: the machines, and the Postgres servers and Docker Engines on them.
 //! - [`standin`]: AWS. It also lists all faults that a test can inject.
 //! - [`fixtures`]: applications and protected groups for the end-to-end tests.
-//! - [`demo`], [`chaos`], [`bench`], [`fuzz`], [`model`]: the demonstration, fault injection, measurements, fuzzing and
+//! - [`demo`], [`chaos`], [`mod@bench`], [`fuzz`], [`model`]: the demonstration, fault injection, measurements, fuzzing and
 //!   model checking.
 
 pub mod bench;

@@ -78,7 +78,9 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     let ready = |number: u32| {
         let group = standin.group(&format!("group-{number}"));
         let only = group.first();
-        only.is_some_and(|one| one.state == Lifecycle::InService && standin.ssm().knows(&one.id))
+        only.is_some_and(|one| {
+            one.state == Lifecycle::InService && standin.ssm().has_agent(&one.id)
+        })
     };
     wait_for("the nodes and their agents", PATIENCE, async || {
         let missing = (0..nodes).filter(|number| !ready(*number)).count();

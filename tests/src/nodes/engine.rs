@@ -62,7 +62,7 @@ impl Engine {
             directory: directory.to_owned(),
             _daemon: daemon,
         };
-        // `wait_for` does not fit: user data is sent between threads, and its future cannot be.
+        // Not with `wait_for`: user data must be `Send`, and the future of `wait_for` is not.
         let deadline = Instant::now() + START_LIMIT;
         while let Err(error) = engine.answer().await {
             ensure!(

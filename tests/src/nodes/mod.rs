@@ -1,6 +1,6 @@
 //! The machines that the stand-in boots, and the servers on them: Postgres and a Docker Engine.
 //!
-//! Nothing here knows the stand-in: a machine gets the endpoint that its programs call, and nothing else.
+//! These modules do not depend on the stand-in: a machine only gets the endpoint that its programs call.
 
 pub mod engine;
 pub mod imds;

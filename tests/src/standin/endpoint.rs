@@ -17,7 +17,7 @@ use crate::standin::ssm;
 use crate::standin::ssm::Ssm;
 
 /// The largest request to a service other than S3, in bytes.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 const STS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// The services behind the listener.
@@ -42,7 +42,7 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
         return services.s3.handle(request).await;
     }
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
+    let Ok(body) = to_bytes(body, MAX_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let call = ApiCall {

@@ -117,6 +117,6 @@ pub(super) async fn run(command: &[String]) -> Result<()> {
 pub(super) fn quoted(arguments: &[String]) -> String {
     let arguments = arguments
         .iter()
-        .map(|word| format!("'{}'", word.replace('\'', r"'\''")));
+        .map(|one| format!("'{}'", one.replace('\'', r"'\''")));
     arguments.collect::<Vec<_>>().join(" ")
 }

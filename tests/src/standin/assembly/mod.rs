@@ -4,6 +4,7 @@
 mod builder;
 mod deploy;
 mod machines;
+mod start;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

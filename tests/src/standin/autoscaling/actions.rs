@@ -1,4 +1,4 @@
-//! What changes a group: answers to hooks, terminations, health, suspensions, sizes.
+//! Operations that change a group: answers to hooks, terminations, health, suspensions and sizes.
 
 use super::model::{Group, Hook, HookResult, Lifecycle, Member, PROCESSES, Tag, Transition, Wait};
 use super::query::Query;
@@ -8,7 +8,7 @@ use crate::lock::lock;
 use crate::standin::clock;
 use crate::standin::fault::{ApiError, ApiResult};
 
-/// Runs `act` on the group that the request names.
+/// Calls `act` with the group that the request names.
 pub(super) fn with_group<T>(
     auto_scaling: &AutoScaling,
     query: &Query,
@@ -24,17 +24,19 @@ pub(super) fn with_group<T>(
     act(group)
 }
 
+/// Answers `CompleteLifecycleAction`.
 pub(super) fn complete(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let result = HookResult::parse(query.required("LifecycleActionResult")?)?;
     with_wait(auto_scaling, query, |wait, _| {
-        let words = match result {
+        let message = match result {
             HookResult::Continue => "Lifecycle Action Completed with CONTINUE Result",
             HookResult::Abandon => "Lifecycle Action Completed with ABANDON Result",
         };
-        wait.result = Some((result, words));
+        wait.result = Some((result, message));
     })
 }
 
+/// Answers `RecordLifecycleActionHeartbeat`.
 pub(super) fn heartbeat(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     with_wait(auto_scaling, query, |wait, auto_scaling| {
         let seconds = f64::from(wait.hook.heartbeat_timeout);
@@ -42,7 +44,7 @@ pub(super) fn heartbeat(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<
     })
 }
 
-/// Finds the open wait by hook and by token or instance.
+/// Calls `act` with the open wait of the request's hook and token or instance.
 fn with_wait(
     auto_scaling: &AutoScaling,
     query: &Query,
@@ -87,7 +89,7 @@ fn with_wait(
     })
 }
 
-/// Runs `act` on the instance that the request names, and its group.
+/// Calls `act` with the instance that the request names and its group.
 fn with_member<T>(
     auto_scaling: &AutoScaling,
     query: &Query,
@@ -99,7 +101,7 @@ fn with_member<T>(
         let Some(position) = group.members.iter().position(|member| member.id == id) else {
             continue;
         };
-        // Taken out, so that the group can be changed beside it; put back where it was.
+        // Removed during the call, so that both can be changed, and inserted again at the same position.
         let mut member = group.members.remove(position);
         let answer = act(group, &mut member);
         group.members.insert(position, member);
@@ -110,6 +112,7 @@ fn with_member<T>(
     )))
 }
 
+/// Answers `TerminateInstanceInAutoScalingGroup`.
 pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let decrement = query
         .flag("ShouldDecrementDesiredCapacity")?
@@ -145,7 +148,7 @@ pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<
                 );
                 lifecycle::terminate(group, member, &cause, &auto_scaling.pace, now);
             }
-            // Already on its way: AWS answers with the activity that is under way.
+            // It terminates already: AWS returns the running activity.
             _ => {}
         }
         let id = member.activity.clone();
@@ -155,6 +158,7 @@ pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<
     })
 }
 
+/// Answers `SetInstanceHealth`.
 pub(super) fn set_health(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let healthy = match query.required("HealthStatus")? {
         "Healthy" => true,
@@ -171,6 +175,7 @@ pub(super) fn set_health(auto_scaling: &AutoScaling, query: &Query) -> ApiResult
     })
 }
 
+/// Returns the processes that the request names, or all if it names none.
 fn processes(query: &Query) -> ApiResult<Vec<String>> {
     let named = query.list("ScalingProcesses");
     if let Some(unknown) = named
@@ -188,6 +193,7 @@ fn processes(query: &Query) -> ApiResult<Vec<String>> {
     Ok(named)
 }
 
+/// Answers `SuspendProcesses`.
 pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let processes = processes(query)?;
     let now = auto_scaling.now();
@@ -199,6 +205,7 @@ pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xm
     })
 }
 
+/// Answers `ResumeProcesses`.
 pub(super) fn resume(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let processes = processes(query)?;
     with_group(auto_scaling, query, |group| {
@@ -207,6 +214,7 @@ pub(super) fn resume(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml
     })
 }
 
+/// Answers `SetDesiredCapacity`.
 pub(super) fn set_desired(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     query.required("DesiredCapacity")?;
     let desired = query.number("DesiredCapacity")?.unwrap_or_default();
@@ -225,6 +233,7 @@ pub(super) fn set_desired(auto_scaling: &AutoScaling, query: &Query) -> ApiResul
     })
 }
 
+/// Answers `PutLifecycleHook`.
 pub(super) fn put_hook(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let name = query.required("LifecycleHookName")?.to_owned();
     let timeout = query.number("HeartbeatTimeout")?;
@@ -266,6 +275,7 @@ pub(super) fn put_hook(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<X
     })
 }
 
+/// Returns the request's tags, each with the group that it names.
 fn tags_of(query: &Query) -> ApiResult<Vec<(Option<String>, Tag)>> {
     let tags = query.structures("Tags");
     let tags = tags.iter().map(|tag| {
@@ -280,6 +290,7 @@ fn tags_of(query: &Query) -> ApiResult<Vec<(Option<String>, Tag)>> {
     tags.collect()
 }
 
+/// Answers `CreateAutoScalingGroup`.
 pub(super) fn create_group(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let size = |name: &str| -> ApiResult<usize> {
         query.required(name)?;
@@ -320,6 +331,7 @@ pub(super) fn create_group(auto_scaling: &AutoScaling, query: &Query) -> ApiResu
     Ok(Xml::default())
 }
 
+/// Answers `DeleteAutoScalingGroup`.
 pub(super) fn delete_group(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let force = query.flag("ForceDelete")?.unwrap_or_default();
     with_group(auto_scaling, query, |group| {
@@ -342,6 +354,7 @@ pub(super) fn delete_group(auto_scaling: &AutoScaling, query: &Query) -> ApiResu
     })
 }
 
+/// Answers `CreateOrUpdateTags`.
 pub(super) fn tag(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let mut groups = lock(&auto_scaling.groups);
     for (name, tag) in tags_of(query)? {

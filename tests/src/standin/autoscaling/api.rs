@@ -1,11 +1,11 @@
-//! The Query API: which action does what.
+//! The Query API: calls the function for each action.
 
 use super::query::Query;
 use super::xml::{self, Xml};
 use super::{AutoScaling, actions, describe};
 use crate::standin::fault::{ApiError, ApiResult, PlannedFaults};
 
-/// Answers one Query request with XML; an error is for [`super::error_response`].
+/// Answers one Query request with XML. [`super::error_response`] turns an error into XML.
 pub fn answer(
     auto_scaling: &AutoScaling,
     planned: &PlannedFaults,
@@ -20,6 +20,7 @@ pub fn answer(
     Ok(xml::response(action, xml::NAMESPACE, &result))
 }
 
+/// Runs one action.
 fn act(auto_scaling: &AutoScaling, action: &str, query: &Query) -> ApiResult<Xml> {
     match action {
         "DescribeAutoScalingGroups" => describe::groups(auto_scaling, query),
@@ -40,7 +41,7 @@ fn act(auto_scaling: &AutoScaling, action: &str, query: &Query) -> ApiResult<Xml
         "CreateOrUpdateTags" => actions::tag(auto_scaling, query),
         other => Err(ApiError::new(
             "InvalidAction",
-            format!("Could not find operation {other} for version 2011-01-01 in this stand-in"),
+            format!("Could not find operation {other} for version 2011-01-01 in the stand-in"),
         )),
     }
 }

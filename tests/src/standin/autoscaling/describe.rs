@@ -1,4 +1,4 @@
-//! What Auto Scaling answers when it is asked how things are.
+//! Operations that describe groups, instances, hooks, activities and tags.
 
 use super::model::{Activity, Group, Hook, Member, Tag};
 use super::query::Query;
@@ -8,6 +8,7 @@ use crate::lock::lock;
 use crate::standin::clock::{milliseconds, whole_seconds};
 use crate::standin::fault::{ApiError, ApiResult};
 
+/// Answers `DescribeAutoScalingGroups`.
 pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let names = query.list("AutoScalingGroupNames");
     let filters = query.structures("Filters");
@@ -24,7 +25,7 @@ pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml
         .optional("NextToken", next))
 }
 
-/// All filters have to hold, and each holds if one of its values does.
+/// Returns whether all filters match. A filter matches if one of its values does.
 fn passes(group: &Group, filters: &[Query]) -> ApiResult<bool> {
     for filter in filters {
         let name = filter.required("Name")?;
@@ -47,6 +48,7 @@ fn passes(group: &Group, filters: &[Query]) -> ApiResult<bool> {
     Ok(true)
 }
 
+/// Answers `DescribeAutoScalingInstances`.
 pub(super) fn instances(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let ids = query.list("InstanceIds");
     if ids.len() > 50 {
@@ -69,6 +71,7 @@ pub(super) fn instances(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<
         .optional("NextToken", next))
 }
 
+/// Answers `DescribeLifecycleHooks`.
 pub(super) fn hooks(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let names = query.list("LifecycleHookNames");
     actions::with_group(auto_scaling, query, |group| {
@@ -78,6 +81,7 @@ pub(super) fn hooks(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml>
     })
 }
 
+/// Answers `DescribeScalingActivities`.
 pub(super) fn activities(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let ids = query.list("ActivityIds");
     let named = query.text("AutoScalingGroupName");
@@ -100,6 +104,7 @@ pub(super) fn activities(auto_scaling: &AutoScaling, query: &Query) -> ApiResult
         .optional("NextToken", next))
 }
 
+/// Answers `DescribeTags`.
 pub(super) fn tags(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let filters = query.structures("Filters");
     let mut found = Vec::new();
@@ -148,7 +153,7 @@ fn group_xml(group: &Group) -> Xml {
         .text("DesiredCapacity", group.desired)
         .text("DefaultCooldown", 300)
         .list("AvailabilityZones", &[group.zone.as_str()], |zone| {
-            Xml::default().words(zone)
+            Xml::default().bare_text(zone)
         })
         .text("HealthCheckType", "EC2")
         .text("HealthCheckGracePeriod", 0)
@@ -202,6 +207,7 @@ fn hook_xml(hook: &Hook, group: &str) -> Xml {
         .text("DefaultResult", hook.default_result.as_str())
 }
 
+/// Returns an activity as XML.
 pub(super) fn activity_xml(activity: &Activity, group: &Group) -> Xml {
     let details = format!(
         r#"{{"Subnet ID":"subnet-0123456789abcdef0","Availability Zone":"{}"}}"#,

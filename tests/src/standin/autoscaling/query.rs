@@ -1,4 +1,4 @@
-//! Reads the parameters of a Query request: `Name=value`, and lists as `Name.member.1=value`.
+//! The parameters of a Query request: `Name=value`, and lists as `Name.member.1=value`.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,13 @@ impl Query {
         }
     }
 
-    /// Returns a parameter that is there and not empty.
+    /// Returns a parameter, or `None` if it is missing or empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let value = self.parameters.get(name).map(String::as_str);
         value.filter(|value| !value.is_empty())
     }
 
-    /// Returns a parameter that has to be there.
+    /// Returns a required parameter.
     pub(super) fn required(&self, name: &str) -> ApiResult<&str> {
         self.text(name).ok_or_else(|| {
             let field = format!("{}{}", name[..1].to_lowercase(), &name[1..]);
@@ -36,7 +36,7 @@ impl Query {
         })
     }
 
-    /// Returns a number, where it is there.
+    /// Returns a number, or `None` if it is missing.
     pub(super) fn number(&self, name: &str) -> ApiResult<Option<usize>> {
         let Some(text) = self.text(name) else {
             return Ok(None);
@@ -49,7 +49,7 @@ impl Query {
         })
     }
 
-    /// Returns a flag, where it is there.
+    /// Returns a flag, or `None` if it is missing.
     pub(super) fn flag(&self, name: &str) -> ApiResult<Option<bool>> {
         match self.text(name) {
             None => Ok(None),
@@ -68,7 +68,7 @@ impl Query {
         (1..).map_while(at).map(str::to_owned).collect()
     }
 
-    /// Returns the structures of a list, each a request of its own.
+    /// Returns the structures of a list, each as a query.
     pub(super) fn structures(&self, name: &str) -> Vec<Query> {
         let at = |number: usize| {
             let prefix = format!("{name}.member.{number}.");
@@ -84,7 +84,8 @@ impl Query {
         (1..).map_while(at).collect()
     }
 
-    /// Cuts a page out of `all`: at most `MaxRecords`, from where `NextToken` says. Returns the next token too.
+    /// Returns the page of `all` that `NextToken` asks for, with at most `MaxRecords` items, and the next token. The last
+    /// page has no next token.
     pub(super) fn page<T>(
         &self,
         all: Vec<T>,
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_join_up_to_the_whole() {
+    fn all_pages_together_have_all_items() {
         let query = |text: &str| Query::parse(text.as_bytes());
         let all: Vec<u32> = (0..5).collect();
         let (first, next) = query("MaxRecords=3").page(all.clone(), 50).unwrap();
@@ -138,7 +139,7 @@ mod tests {
         let (second, next) = rest.page(all.clone(), 50).unwrap();
         assert_eq!([first, second].concat(), all);
         assert_eq!(next, None);
-        let fault = query("NextToken=page-5").page(all, 50).unwrap_err();
-        assert_eq!(fault.code, "InvalidNextToken");
+        let error = query("NextToken=page-5").page(all, 50).unwrap_err();
+        assert_eq!(error.code, "InvalidNextToken");
     }
 }

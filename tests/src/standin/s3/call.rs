@@ -11,10 +11,10 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 /// The largest answer that is read in order to change it, in bytes.
-const MOST_TEXT: usize = 1 << 20;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// The largest difference between a request's time and S3's.
-const MOST_SKEW: time::Duration = time::Duration::minutes(15);
+const MAX_CLOCK_SKEW: time::Duration = time::Duration::minutes(15);
 
 const SIGNED_AT: &[BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
@@ -125,7 +125,7 @@ impl Call {
         let signed_at = signed_at.and_then(|value| value.to_str().ok());
         signed_at
             .and_then(|text| PrimitiveDateTime::parse(text, SIGNED_AT).ok())
-            .is_some_and(|at| (at.assume_utc() - now).abs() > MOST_SKEW)
+            .is_some_and(|at| (at.assume_utc() - now).abs() > MAX_CLOCK_SKEW)
     }
 
     /// Returns whether the request could replace an existing object.
@@ -162,7 +162,7 @@ pub(super) async fn with_wrong_etag(response: Response<Body>) -> Response<Body> 
         return Response::from_parts(parts, body);
     }
     // `CompleteMultipartUpload` has it in the body, which is short.
-    let Ok(bytes) = axum::body::to_bytes(body, MOST_TEXT).await else {
+    let Ok(bytes) = axum::body::to_bytes(body, MAX_ANSWER_BYTES).await else {
         return broken_response();
     };
     let text = String::from_utf8_lossy(&bytes);

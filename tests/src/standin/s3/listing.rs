@@ -12,7 +12,7 @@ use super::store::{Record, Store};
 use crate::lock::lock;
 
 /// The most keys and prefixes on a page.
-const MOST: i32 = 1000;
+const MAX_KEYS: i32 = 1000;
 
 /// The keys of each bucket, deleted ones included: an object exists only if it has a record.
 ///
@@ -78,8 +78,8 @@ impl Store {
         let bucket = input.bucket.as_str();
         let prefix = input.prefix.as_deref().unwrap_or_default();
         let delimiter = input.delimiter.as_deref().filter(|it| !it.is_empty());
-        let most = input.max_keys.unwrap_or(MOST).min(MOST);
-        let Ok(most) = usize::try_from(most) else {
+        let limit = input.max_keys.unwrap_or(MAX_KEYS).min(MAX_KEYS);
+        let Ok(limit) = usize::try_from(limit) else {
             return Err(s3_error!(InvalidArgument, "max-keys is negative"));
         };
         let marker = input
@@ -103,8 +103,8 @@ impl Store {
             });
             // If the last page ended with this folder, this page starts after all of its keys.
             let named_before = folder.as_ref().is_some_and(|folder| marker >= Some(folder));
-            if !named_before && contents.len() + common_prefixes.len() >= most {
-                is_truncated = most > 0;
+            if !named_before && contents.len() + common_prefixes.len() >= limit {
+                is_truncated = limit > 0;
                 break;
             }
             if let Some(folder) = folder {
@@ -124,7 +124,7 @@ impl Store {
         let count = contents.len() + common_prefixes.len();
         Ok(ListObjectsV2Output {
             key_count: i32::try_from(count).ok(),
-            max_keys: i32::try_from(most).ok(),
+            max_keys: i32::try_from(limit).ok(),
             is_truncated: Some(is_truncated),
             contents: (!contents.is_empty()).then_some(contents),
             common_prefixes: (!common_prefixes.is_empty()).then_some(common_prefixes),

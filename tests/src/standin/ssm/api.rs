@@ -1,4 +1,4 @@
-//! The JSON 1.1 API: which operation does what.
+//! The JSON 1.1 API: calls the function for each operation.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{Ssm, inventory, list, request, send};
 use crate::lock::lock;
 use crate::standin::fault::{ApiError, ApiResult, PlannedFaults};
 
-/// Answers one request; `target` is the header `X-Amz-Target`, such as `AmazonSSM.SendCommand`.
+/// Answers one request. `target` is the header `X-Amz-Target`, such as `AmazonSSM.SendCommand`.
 pub fn answer(
     ssm: &Arc<Ssm>,
     planned: &PlannedFaults,
@@ -37,12 +37,12 @@ pub fn answer(
             .parameters
             .by_path(&request, &ssm.pace.region),
         _ => Err(request::validation(format!(
-            "The operation {target:?} is not one of this stand-in's"
+            "The stand-in has no operation {target:?}"
         ))),
     }
 }
 
-/// Writes an error answer.
-pub fn error_response(fault: &ApiError) -> Value {
-    json!({"__type": fault.code, "message": fault.message})
+/// Returns the body of an error answer.
+pub fn error_response(error: &ApiError) -> Value {
+    json!({"__type": error.code, "message": error.message})
 }

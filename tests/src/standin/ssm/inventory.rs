@@ -1,4 +1,4 @@
-//! `DescribeInstanceInformation`: the agents that have registered, and when they were last heard of.
+//! `DescribeInstanceInformation`: the registered agents and the times of their last pings.
 
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use crate::lock::lock;
 use crate::standin::clock;
 use crate::standin::fault::{ApiError, ApiResult};
 
+/// Answers `DescribeInstanceInformation`.
 pub(super) fn describe(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 5..=50, 10)?;
     let mut filters: Vec<(String, Vec<String>)> = Vec::new();

@@ -1,4 +1,4 @@
-//! How commands are: `ListCommands`, `ListCommandInvocations`, `GetCommandInvocation`.
+//! The status of commands: `ListCommands`, `ListCommandInvocations`, `GetCommandInvocation`.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -12,11 +12,11 @@ use crate::standin::clock;
 use crate::standin::clock::milliseconds;
 use crate::standin::fault::{ApiError, ApiResult};
 
-/// What `GetCommandInvocation` shows of standard output and standard error, in characters.
+/// The most characters of standard output and of standard error in `GetCommandInvocation`.
 const OUTPUT: (usize, usize) = (24_000, 8_000);
-/// What a listing shows of both together.
+/// The most characters of both together in a listing.
 const LISTED_OUTPUT: usize = 2_500;
-/// What both listings can be filtered by.
+/// The filter keys of both listings.
 const FILTERS: &[&str] = &[
     "InvokedAfter",
     "InvokedBefore",
@@ -25,6 +25,7 @@ const FILTERS: &[&str] = &[
     "DocumentName",
 ];
 
+/// Answers `ListCommands`.
 pub(super) fn commands(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let filters = filters(request, FILTERS)?;
@@ -34,6 +35,7 @@ pub(super) fn commands(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     Ok(json!({"Commands": commands, "NextToken": next}))
 }
 
+/// Answers `ListCommandInvocations`.
 pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let details = request["Details"].as_bool().unwrap_or_default();
@@ -60,7 +62,7 @@ pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     Ok(json!({"CommandInvocations": invocations, "NextToken": next}))
 }
 
-/// Maps the commands that the request's ids name, the newest first; those just sent are not to be seen yet.
+/// Returns what `map` makes of the commands that the request selects, newest first. New commands are hidden for a while.
 fn named(
     ssm: &Ssm,
     request: &Value,
@@ -92,7 +94,7 @@ fn named(
     Ok(found.into_iter().map(|command| map(command, now)).collect())
 }
 
-/// Reads `Filters`, each `{"key": …, "value": …}`.
+/// Returns the keys and values of the request's `Filters`. An error for a key that is not in `known`.
 fn filters(request: &Value, known: &[&str]) -> ApiResult<Vec<(String, String)>> {
     let filters = request["Filters"].as_array();
     let mut read = Vec::new();
@@ -115,6 +117,7 @@ fn filters(request: &Value, known: &[&str]) -> ApiResult<Vec<(String, String)>> 
     Ok(read)
 }
 
+/// Returns whether all filters match.
 fn passes(command: &Command, status: Status, filters: &[(String, String)]) -> bool {
     filters.iter().all(|(key, value)| {
         let time = OffsetDateTime::parse(value, &Rfc3339);
@@ -129,6 +132,7 @@ fn passes(command: &Command, status: Status, filters: &[(String, String)]) -> bo
     })
 }
 
+/// Returns an invocation as `ListCommandInvocations` shows it.
 fn listed(command: &Command, invocation: &Invocation, details: bool) -> Value {
     let status = invocation.status;
     let plugins = invocation.steps.iter().map(|step| {
@@ -167,6 +171,7 @@ fn listed(command: &Command, invocation: &Invocation, details: bool) -> Value {
     })
 }
 
+/// Answers `GetCommandInvocation`.
 pub(super) fn invocation(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let id = text(request, "CommandId")?;
     let instance = text(request, "InstanceId")?;
@@ -205,8 +210,9 @@ pub(super) fn invocation(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     Ok(shown(command, invocation, step))
 }
 
+/// Returns a step as `GetCommandInvocation` shows it.
 fn shown(command: &Command, invocation: &Invocation, step: &Step) -> Value {
-    // A step that never ran has the invocation's end; and nothing is shown before a step is over.
+    // A step that never ran shows the invocation's final status. Output is shown only when a step has ended.
     let status = match (step.status, invocation.status) {
         (step, whole) if step.is_final() || !whole.is_final() => step,
         (_, whole) => whole,
@@ -241,7 +247,7 @@ fn shown(command: &Command, invocation: &Invocation, step: &Step) -> Value {
     })
 }
 
-/// Returns the first characters of a text: SSM keeps the head.
-fn head(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+/// Returns the first characters of a text: SSM cuts off the rest.
+fn head(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
 }

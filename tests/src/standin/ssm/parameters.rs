@@ -1,4 +1,4 @@
-//! SSM's Parameter Store, as far as anybody here uses it.
+//! SSM's Parameter Store, with the operations that Rekindle uses.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,7 @@ struct Parameter {
 }
 
 impl ParameterStore {
+    /// Answers `PutParameter`.
     pub(super) fn put(&mut self, request: &Value) -> ApiResult<Value> {
         let name = text(request, "Name")?;
         let value = text(request, "Value")?;
@@ -51,6 +52,7 @@ impl ParameterStore {
         Ok(json!({"Version": version, "Tier": "Standard"}))
     }
 
+    /// Answers `GetParameter`.
     pub(super) fn get(&self, request: &Value, region: &str) -> ApiResult<Value> {
         let name = text(request, "Name")?;
         let parameter = self.parameters.get(name);
@@ -58,12 +60,14 @@ impl ParameterStore {
         Ok(json!({"Parameter": parameter.json(name, region)}))
     }
 
+    /// Answers `DeleteParameter`.
     pub(super) fn delete(&mut self, request: &Value) -> ApiResult<Value> {
         let name = text(request, "Name")?;
         let removed = self.parameters.remove(name);
         removed.map(|_| json!({})).ok_or_else(|| not_found(name))
     }
 
+    /// Answers `GetParametersByPath`.
     pub(super) fn by_path(&self, request: &Value, region: &str) -> ApiResult<Value> {
         let path = text(request, "Path")?.trim_end_matches('/');
         let recursive = request["Recursive"].as_bool().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Reads what JSON 1.1 requests have in common: fields that have to be there, limits, pages.
+//! Reads the common parts of JSON 1.1 requests: required fields, limits and pages.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::standin::fault::{ApiError, ApiResult};
 
-/// Returns a text that has to be there.
+/// Returns a required string.
 pub(super) fn text<'a>(request: &'a Value, field: &str) -> ApiResult<&'a str> {
     let value = request[field].as_str().filter(|text| !text.is_empty());
     value.ok_or_else(|| {
@@ -18,7 +18,7 @@ pub(super) fn text<'a>(request: &'a Value, field: &str) -> ApiResult<&'a str> {
     })
 }
 
-/// Returns a number within its bounds, or the default where it is not there.
+/// Returns a number within its bounds, or the default if it is missing.
 pub(super) fn whole(
     request: &Value,
     field: &str,
@@ -40,7 +40,7 @@ pub(super) fn whole(
     })
 }
 
-/// Returns the texts of a list; empty where it is not there.
+/// Returns the strings of a list, or an empty list if it is missing.
 pub(super) fn texts(request: &Value, field: &str) -> Vec<String> {
     let items = request[field].as_array();
     let items = items.into_iter().flatten();
@@ -49,7 +49,7 @@ pub(super) fn texts(request: &Value, field: &str) -> Vec<String> {
         .collect()
 }
 
-/// Cuts the page out of `all` that `NextToken` asks for; the next token is none on the last one.
+/// Returns the page of `all` that `NextToken` asks for, and the next token. The last page has no next token.
 pub(super) fn page(
     all: Vec<Value>,
     size: usize,
@@ -66,6 +66,7 @@ pub(super) fn page(
     Ok((all.into_iter().skip(start).take(size).collect(), next))
 }
 
+/// Returns SSM's error for an invalid request.
 pub(super) fn validation(message: impl Into<String>) -> ApiError {
     ApiError::new("ValidationException", message)
 }

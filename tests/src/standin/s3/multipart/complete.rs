@@ -18,7 +18,7 @@ use crate::standin::s3::objects::{DEFAULT_ALGORITHM, FULL_OBJECT};
 use crate::standin::s3::store::{Conditions, NewObject, Store, hex, internal};
 
 /// The least size of every part but the last, in bytes.
-const LEAST_PART: u64 = 5 << 20;
+const MIN_PART_BYTES: u64 = 5 << 20;
 
 impl Store {
     /// Makes an object of the parts that the request names.
@@ -147,7 +147,7 @@ fn named_parts(stored: Vec<StoredPart>, named: &[CompletedPart]) -> S3Result<Vec
             "You must specify at least one part"
         ));
     };
-    if all_but_last.iter().any(|part| part.size < LEAST_PART) {
+    if all_but_last.iter().any(|part| part.size < MIN_PART_BYTES) {
         return Err(s3_error!(
             EntityTooSmall,
             "Your proposed upload is smaller than the minimum allowed size"

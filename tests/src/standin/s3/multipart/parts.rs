@@ -101,10 +101,10 @@ impl Store {
     ) -> S3Result<ListPartsOutput> {
         let upload = self.upload(&input.bucket, &input.key, &input.upload_id)?;
         let after = input.part_number_marker.unwrap_or(0);
-        let most = input.max_parts.unwrap_or(1000).clamp(0, 1000);
+        let max = input.max_parts.unwrap_or(1000).clamp(0, 1000);
         let mut parts = self.parts(&upload.id)?;
         parts.retain(|part| part.number > after);
-        let wanted = usize::try_from(most).map_err(internal)?;
+        let wanted = usize::try_from(max).map_err(internal)?;
         let truncated = parts.len() > wanted;
         parts.truncate(wanted);
         let last = parts.last().map(|part| part.number);
@@ -123,7 +123,7 @@ impl Store {
             key: Some(input.key),
             upload_id: Some(input.upload_id),
             is_truncated: Some(truncated),
-            max_parts: Some(most),
+            max_parts: Some(max),
             next_part_number_marker: last.filter(|_| truncated),
             parts: Some(parts.collect::<S3Result<_>>()?),
             ..Default::default()
