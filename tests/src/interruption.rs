@@ -1,9 +1,9 @@
-//! Being told to stop: what runs must then clean up after itself, so the signal must not end the process.
+//! Waits for an interruption, so that a program can clean up instead of ending at the signal.
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for Ctrl-C or a polite request to end.
+/// Waits for Ctrl-C or SIGTERM.
 pub async fn interruption() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Waiting for a condition with a deadline: the only way anything here lets time pass.
+//! Waits for a condition with a deadline. Tests use no other way to let time pass.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use anyhow::bail;
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Polls until the condition answers `Ok(Some(value))`.
+/// Polls a condition until it returns `Ok(Some(value))`, and returns the value.
 ///
-/// `Ok(None)` means not yet, and `Err(status)` not yet because of that status. When the deadline is over, the
-/// error says what was waited for and what the last status was.
+/// `Ok(None)` means not yet, and `Err(status)` means not yet, with the status as the reason. After the deadline, the
+/// error contains `what` and the last status.
 pub async fn wait_for<T, S: Display>(
     what: &str,
     deadline: Duration,
@@ -24,7 +24,7 @@ pub async fn wait_for<T, S: Display>(
             Err(status) => status.to_string(),
         };
         if Instant::now() >= end {
-            bail!("waited {deadline:?} in vain for {what}; the last status was: {status}");
+            bail!("timed out after {deadline:?} waiting for {what}; last status: {status}");
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -46,7 +46,7 @@ mod tests {
         let error = outcome.unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("waited 50ms in vain for the moon; the last status was: try {tries}")
+            format!("timed out after 50ms waiting for the moon; last status: try {tries}")
         );
         assert!(tries > 1);
     }

@@ -9,8 +9,8 @@ use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
 use super::site::{APPLICATION, BUCKET, Programs, Site, Spent};
 use super::{ORIGINAL, Plan, REKINDLE};
+use crate::fixtures::registry::MAIN_DATABASE;
 use crate::nodes::machine::Node;
-use crate::nodes::registry::MAIN_DATABASE;
 
 const MEGA: u64 = 1_000_000;
 

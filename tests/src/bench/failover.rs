@@ -16,13 +16,13 @@ use super::process::{Program, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
 use super::{Plan, REKINDLE};
+use crate::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use crate::lock::lock;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::{PATIENCE, Protected};
+use crate::standin::Binaries;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::bus::Mishap;
+use crate::standin::bus::DeliveryFault;
 use crate::standin::clock;
-use crate::standin::fault::lock;
-use crate::standin::world::Binaries;
 use crate::wait::wait_for;
 
 const APPLICATION: &str = "failover";
@@ -54,23 +54,23 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
     };
-    let builder = Protected::builder()
+    let builder = ProtectedGroups::builder()
         .binaries(binaries)
         .document(DOCUMENT, document);
-    let protected = Protected::with(builder).await?;
+    let protected = ProtectedGroups::with(builder).await?;
     let looks = Looks::on(&protected);
-    let mut node = protected.filled(APPLICATION).await?;
+    let mut node = protected.create_filled(APPLICATION).await?;
     let manifest = protected.back_up(APPLICATION).await?;
     let mut slowest = 0.0;
     for run in 1..=plan.runs {
         plan.say_run(&row.name, run);
-        protected.world.kill_instance(node.id()).await?;
+        protected.standin.kill_instance(node.id()).await?;
         node = protected
-            .world
-            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
+            .standin
+            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
             .await?;
         let in_service = clock::now();
-        let report = protected.restored(&node).await?;
+        let report = protected.restore_report(&node).await?;
         let ready = ready_at(&protected, &node).await?;
         let wait = looks.late(ready).as_seconds_f64();
         let seconds = (in_service - ready).as_seconds_f64() - report.seconds - wait;
@@ -85,21 +85,24 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
             ));
         }
 
-        protected.world.bus().mishap(LAUNCH, Mishap::Drop, 1);
-        protected.world.kill_instance(node.id()).await?;
+        protected
+            .standin
+            .bus()
+            .inject(LAUNCH, DeliveryFault::Drop, 1);
+        protected.standin.kill_instance(node.id()).await?;
         node = protected
-            .world
+            .standin
             .wait_until(
                 APPLICATION,
                 Lifecycle::PendingWait,
                 Some(node.id()),
-                PATIENCE,
+                WAIT_LIMIT,
             )
             .await?;
         let naps = poll(&protected, programs, &node, &manifest).await?;
         protected
-            .world
-            .wait_until_in_service(APPLICATION, None, PATIENCE)
+            .standin
+            .wait_until_in_service(APPLICATION, None, WAIT_LIMIT)
             .await?;
         let in_service = clock::now();
         let worked = worked(&protected, &node).await?;
@@ -126,15 +129,15 @@ fn lasting(seconds: f64) -> Sample {
 struct Looks(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
 
 impl Looks {
-    fn on(protected: &Protected) -> Self {
+    fn on(protected: &ProtectedGroups) -> Self {
         let looks = Self::default();
         let noted = looks.clone();
-        protected.world.faults().on_call(move |call| {
+        protected.standin.faults().on_call(move |call| {
             noted.note(call.operation.clone());
             None
         });
         let noted = looks.clone();
-        protected.world.s3().on_request(move |call| {
+        protected.standin.s3().on_request(move |call| {
             noted.note(format!("S3's {}", call.operation));
             None
         });
@@ -169,8 +172,8 @@ impl Looks {
 }
 
 /// Returns the moment at which the node's agent has registered and its first boot is over.
-async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> {
-    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+async fn ready_at(protected: &ProtectedGroups, node: &Node) -> Result<OffsetDateTime> {
+    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
     let agents = ssm.describe_instance_information().send().await?;
     let mut agents = agents.instance_information_list().iter();
     let agent = agents.find(|one| one.instance_id() == Some(node.id()));
@@ -184,7 +187,7 @@ async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> 
 }
 
 async fn poll(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     programs: &Programs,
     node: &Node,
     manifest: &Manifest,
@@ -216,7 +219,7 @@ async fn poll(
     let mut environment = node.environment()?;
     environment.insert(
         "AWS_DEFAULT_REGION".to_owned(),
-        protected.world.region().to_owned(),
+        protected.standin.region().to_owned(),
     );
     let polled = run(Program { line, environment }).await?;
     let said = printed(&polled.output)?;
@@ -226,9 +229,9 @@ async fn poll(
 }
 
 /// Returns how long the agent worked for the poller.
-async fn worked(protected: &Protected, node: &Node) -> Result<f64> {
-    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
-    wait_for("the poller's restore", PATIENCE, async || {
+async fn worked(protected: &ProtectedGroups, node: &Node) -> Result<f64> {
+    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
+    wait_for("the poller's restore", WAIT_LIMIT, async || {
         let listed = ssm
             .list_command_invocations()
             .instance_id(node.id())

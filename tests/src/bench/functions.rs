@@ -19,7 +19,7 @@ use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
 use super::{Plan, REKINDLE};
-use crate::standin::http;
+use crate::http;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::wait::wait_for;
 
@@ -61,7 +61,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-const HELLO: &str = "hello world on lambda_runtime";
+const HELLO: &str = "hello standin on lambda_runtime";
 const PYTHON: &str = "the same in Python with boto3";
 
 async fn cold_starts(
@@ -109,7 +109,7 @@ async fn cold_starts(
             }
         }
     }
-    next.compare("time, of hello world's", HELLO, 1.5, time);
+    next.compare("time, of hello standin's", HELLO, 1.5, time);
     next.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
     call.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
     call.at_most("MiB of memory", 32.0, memory);

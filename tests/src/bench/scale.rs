@@ -16,9 +16,9 @@ use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
 use super::site::{self, APPLICATION, BUCKET, Programs, Site};
 use super::{Plan, REKINDLE};
+use crate::lock::lock;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::fault::lock;
-use crate::standin::world::{APPLICATION_TAG, Binaries, StandIn};
+use crate::standin::{APPLICATION_TAG, Binaries, StandIn};
 use crate::wait::wait_for;
 
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -65,7 +65,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
     };
-    let world = StandIn::builder()
+    let standin = StandIn::builder()
         .binaries(binaries)
         // No node does anything, so all that is written is what S3 stores.
         .below(site::store())
@@ -74,11 +74,13 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
         .stale(1e6)
         .start()
         .await?;
-    create_groups(&world, nodes).await?;
+    create_groups(&standin, nodes).await?;
     let ready = |number: u32| {
-        let group = world.group(&format!("group-{number}"));
+        let group = standin.group(&format!("group-{number}"));
         let only = group.first();
-        only.is_some_and(|one| one.state == Lifecycle::InService && world.ssm().knows(&one.id))
+        only.is_some_and(|one| {
+            one.state == Lifecycle::InService && standin.ssm().has_agent(&one.id)
+        })
     };
     wait_for("the nodes and their agents", PATIENCE, async || {
         let missing = (0..nodes).filter(|number| !ready(*number)).count();
@@ -89,38 +91,38 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     })
     .await?;
     // From now on no command is taken, and SSM does not know yet.
-    for node in world.nodes() {
+    for node in standin.nodes() {
         node.stop_agent();
     }
     // Every application was backed up at the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
-    store_backups(&world, nodes, now).await?;
+    store_backups(&standin, nodes, now).await?;
     // What a new process does once is not a tick's: a tick that is too late asks for no backups, and does the rest.
-    world.bus().tick(now - time::Duration::hours(1));
-    handled(&world).await?;
-    let function = world
+    standin.bus().tick(now - time::Duration::hours(1));
+    handled(&standin).await?;
+    let function = standin
         .functions()
         .find(|name| name.to_lowercase().contains("backup"))
         .context("there is no backup function")?
         .to_owned();
-    let process = *world
+    let process = *standin
         .lambda()
         .processes(&function)
         .first()
         .context("the function's process has ended")?;
     let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let counting = Arc::clone(&counted);
-    world.faults().on_call(move |call| {
+    standin.faults().on_call(move |call| {
         *lock(&counting).entry(call.operation.clone()).or_default() += 1;
         None
     });
-    let stored_before = world.s3().counts();
+    let stored_before = standin.s3().counts();
     let cpu = cpu_seconds_of_tree(process)?;
     let began = Instant::now();
-    world.tick();
-    handled(&world).await?;
+    standin.tick();
+    handled(&standin).await?;
     let seconds = began.elapsed().as_secs_f64();
-    let problems: Vec<String> = world
+    let problems: Vec<String> = standin
         .logs()
         .into_iter()
         .filter(|line| {
@@ -131,12 +133,12 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
         .take(3)
         .collect();
     ensure!(problems.is_empty(), "{problems:#?}");
-    let sent: usize = world.ssm().sent().values().sum();
+    let sent: usize = standin.ssm().sent().values().sum();
     ensure!(sent > 0, "the tick asked for no backup");
     let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
     let mut counts = lock(&counted).clone();
     let throttled: u64 = counts.values().sum();
-    for (operation, count) in world.s3().counts() {
+    for (operation, count) in standin.s3().counts() {
         let before = stored_before.get(&operation).copied().unwrap_or_default();
         counts.insert(format!("S3's {operation}"), count - before);
     }
@@ -157,11 +159,11 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
 }
 
 /// Stores what the commits of the ticks before `now` left; each core takes a part of the applications.
-async fn store_backups(world: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
+async fn store_backups(standin: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
     let cores = u32::try_from(std::thread::available_parallelism()?.get())?;
     let mut storing = JoinSet::new();
     for core in 0..cores {
-        let (s3, bucket) = (world.s3().clone(), world.bucket().to_owned());
+        let (s3, bucket) = (standin.s3().clone(), standin.bucket().to_owned());
         storing.spawn_blocking(move || {
             for number in (core..nodes).step_by(cores as usize) {
                 let application = format!("application-{number}").parse()?;
@@ -196,9 +198,9 @@ fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
 }
 
 /// Waits until every event has been handled.
-async fn handled(world: &StandIn) -> Result<()> {
+async fn handled(standin: &StandIn) -> Result<()> {
     wait_for("the tick", PATIENCE, async || {
-        match world.lambda().pending() {
+        match standin.lambda().pending() {
             0 => Ok(Some(())),
             pending => Err(format!("{pending} events are pending")),
         }
@@ -207,8 +209,8 @@ async fn handled(world: &StandIn) -> Result<()> {
 }
 
 /// Creates groups without hooks or user data: their instances are in service at once, with an agent and nothing else.
-async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
-    let auto_scaling = aws_sdk_autoscaling::Client::new(world.aws());
+async fn create_groups(standin: &StandIn, nodes: u32) -> Result<()> {
+    let auto_scaling = aws_sdk_autoscaling::Client::new(standin.aws());
     for number in 0..nodes {
         let name = format!("group-{number}");
         let tag = aws_sdk_autoscaling::types::Tag::builder()

@@ -1,6 +1,5 @@
-//! The application of a simulated node: a process that, while it runs, pushes events into its database one at
-//! a time and writes down each one that the server acknowledged. What it has written down must never be lost
-//! in a planned replacement.
+//! The application of a simulated node: while it runs, it inserts events into its database one at a time, and records
+//! the id of each event that Postgres acknowledged. A planned replacement must not lose a recorded event.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,16 +11,16 @@ use tokio_postgres::{Client, NoTls};
 
 #[derive(Parser)]
 struct Arguments {
-    /// How to reach the database, as libpq writes it.
+    /// The connection string of the database, in libpq format.
     #[arg(long)]
     database: String,
-    /// Where acknowledged ids are appended, one a line.
+    /// The file to which acknowledged ids are appended, one per line.
     #[arg(long)]
     acknowledged: PathBuf,
-    /// It pushes only while this file exists.
+    /// Insert events only while this file exists.
     #[arg(long)]
     load: PathBuf,
-    /// It ends when this file, which names its process, is gone.
+    /// The pid file. The application exits when it is removed.
     #[arg(long)]
     pid_file: PathBuf,
 }
@@ -35,7 +34,7 @@ async fn main() -> Result<()> {
         .open(&arguments.acknowledged)
         .with_context(|| format!("open {}", arguments.acknowledged.display()))?;
     let mut connection: Option<Client> = None;
-    // A served request takes a while; the pause also keeps an idle application from spinning.
+    // As real requests do, an event takes some time. The pause also keeps an idle application from spinning.
     let mut pace = tokio::time::interval(Duration::from_millis(2));
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while arguments.pid_file.exists() {

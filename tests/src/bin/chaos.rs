@@ -1,4 +1,4 @@
-//! `make chaos`: lets everything of a list go wrong, and holds the promises against what is left.
+//! `make chaos`: injects every fault of a catalogue, one at a time, and checks the promises after each.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -10,20 +10,20 @@ use rekindle_tests::chaos::{self, Options};
 use rekindle_tests::interruption::interruption;
 use tracing_subscriber::EnvFilter;
 
-/// Plays the story of backups and restores again and again, and lets something go wrong each time.
+/// Runs backups and restores again and again, injects one fault into each run, and checks the promises afterwards.
 #[derive(Debug, Parser)]
 #[command(name = "chaos", version)]
 struct Arguments {
-    /// Decides about the order of the faults and about their parameters.
+    /// The seed of the order of the faults and of their parameters.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many runs share the list; each fault comes once at least.
+    /// The number of runs. Each fault is injected at least once, so there may be more.
     #[arg(long, default_value_t = 200)]
     runs: usize,
-    /// Only the faults whose name contains this.
+    /// Only the faults whose name contains this text; may be repeated.
     #[arg(long)]
     only: Vec<String>,
-    /// How many applications there are at a time.
+    /// The number of applications that run at the same time.
     #[arg(long, default_value_t = 4)]
     lanes: usize,
 }
@@ -42,30 +42,29 @@ async fn main() -> Result<ExitCode> {
         lanes: arguments.lanes,
     };
     let begun = Instant::now();
-    let alone = is_alone()?;
-    if !alone {
+    if !is_offline()? {
         print(
-            "this machine's network is not taken away: that nothing else is needed is seen from the stand-in only\n",
+            "The network of this machine is reachable. To prove that recovery needs only AWS, run as root without a network: make chaos does.\n",
         )?;
     }
-    let say = |line: &str| {
+    let print_step = |line: &str| {
         let line = format!("{:>7.1} s  {line}\n", begun.elapsed().as_secs_f64());
-        // Progress that nobody can read is no reason to stop.
+        // If stdout is closed, the runs still go on; only the exit status is left.
         print(&line).ok();
     };
-    let played = async {
-        let mut table = chaos::run(&options, &say).await?;
+    let runs = async {
+        let mut table = chaos::run(&options, &print_step).await?;
         if options.only.is_empty() {
-            say("every object cut off at every percent, and bits of it turned");
+            print_step("truncating every object at every percent, and flipping bits of it");
             table.add_cuts(chaos::cuts::cut(options.seed, 1, 8).await?);
         }
         anyhow::Ok(table)
     };
     let table = tokio::select! {
-        table = played => table?,
+        table = runs => table?,
         stopped = interruption() => {
             stopped?;
-            anyhow::bail!("interrupted; everything that ran was stopped and erased");
+            anyhow::bail!("interrupted; all processes were stopped and all data was deleted");
         }
     };
     print(&format!("{table}"))?;
@@ -76,9 +75,10 @@ async fn main() -> Result<ExitCode> {
     })
 }
 
-/// Tells whether there is no network but the machine's own.
-fn is_alone() -> Result<bool> {
-    let text = std::fs::read_to_string("/proc/self/net/dev").context("list the interfaces")?;
+/// Returns whether the only network interface is the loopback interface.
+fn is_offline() -> Result<bool> {
+    let text =
+        std::fs::read_to_string("/proc/self/net/dev").context("list the network interfaces")?;
     let mut names = text
         .lines()
         .skip(2)
@@ -91,5 +91,5 @@ fn print(text: &str) -> Result<()> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .context("print")
+        .context("write to stdout")
 }

@@ -1,6 +1,6 @@
-//! Searches for inputs that break a promise, guided by coverage: `make fuzz` builds and runs it, once for each target.
+//! Searches for inputs that break a promise, guided by coverage. `make fuzz` builds it and runs it once per target.
 //!
-//! libFuzzer reads the command line: options, and folders of inputs. The first folder is named after the target.
+//! libFuzzer parses the command line: options, and folders of inputs. The name of the first folder is the target.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Checks the promises against the model of the protocol, and prints what it found.
+//! `make model`: checks the promises in every reachable state of a model of the protocol, and prints the findings.
 
 use std::process::ExitCode;
 
@@ -8,26 +8,26 @@ use rekindle_tests::model::configurations;
 use rekindle_tests::model::promises::Promise;
 use rekindle_tests::model::situations::Situation;
 
-/// Looks at every state of the protocol's model that can be reached, and holds the promises against each.
+/// Checks the promises in every reachable state of a model of the protocol.
 #[derive(Debug, Parser)]
 struct CommandLine {
-    /// How much may go wrong: 0 is what the tests look at, 2 takes hours.
+    /// The bound on faults: 0 is what the tests check, 2 takes hours.
     #[arg(long, default_value_t = 1)]
     size: u8,
-    /// Only the beginnings whose name contains this.
+    /// Only the initial states whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
-    /// How many threads look. With one, a counterexample is a shortest one.
+    /// The number of threads. With one thread, every counterexample is a shortest one.
     #[arg(long, default_value_t = 1)]
     threads: usize,
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+#[expect(clippy::print_stdout, reason = "this program prints a table")]
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     println!(
         "{:<30}{:>12}{:>14}{:>7}{:>9}",
-        "beginning", "states", "come to", "depth", "seconds"
+        "initial state", "states", "transitions", "depth", "seconds"
     );
     let mut all = Vec::new();
     for configuration in configurations::all(line.size) {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
     println!(
         "{:<30}{:>12}",
-        "together",
+        "total",
         all.iter().map(|one| one.states).sum::<usize>()
     );
     println!("\npromises");

@@ -1,4 +1,4 @@
-//! `make local`: the stand-in with one protected group, left running for the aws CLI and cargo-lambda.
+//! `make local`: runs the stand-in with one protected group, for the aws CLI and cargo-lambda.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -6,40 +6,40 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use rekindle_tests::fixtures::registry;
+use rekindle_tests::fixtures::registry::Load;
 use rekindle_tests::interruption::interruption;
-use rekindle_tests::nodes::registry;
-use rekindle_tests::nodes::registry::Load;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
-use rekindle_tests::standin::world::{Binaries, StandIn};
+use rekindle_tests::standin::{Binaries, StandIn};
 use tracing_subscriber::EnvFilter;
 
-/// Runs a local stand-in for AWS with one protected group, until Ctrl-C.
+/// Runs a local stand-in for AWS with one protected group until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "standin", version)]
 struct Arguments {
-    /// The port of 127.0.0.1 to listen on.
+    /// The port on 127.0.0.1.
     #[arg(long, default_value_t = 4599)]
     port: u16,
-    /// The name of the group's application, and of the group.
+    /// The name of the application and of its group.
     #[arg(long, default_value = "dtr")]
     application: String,
-    /// By how much AWS's own waits are shortened.
+    /// The factor by which AWS's own waits are shortened.
     #[arg(long, default_value_t = 10.0)]
     time_scale: f64,
-    /// Seconds between two scheduled backups.
+    /// The seconds between two scheduled backups.
     #[arg(long, default_value_t = 900)]
     schedule_seconds: u64,
-    /// Seconds between two sweeps.
+    /// The seconds between two sweeps.
     #[arg(long, default_value_t = 60)]
     sweep_seconds: u64,
-    /// The file that the functions' logs go to; one that goes with the stand-in by default.
+    /// The file for the functions' logs. By default, a temporary file that is deleted at the end.
     #[arg(long)]
     log_file: Option<PathBuf>,
-    /// The directory of the functions' programs, instead of this build's.
+    /// The directory of the functions' binaries. By default, those of this build.
     #[arg(long, requires = "agent")]
     functions: Option<PathBuf>,
-    /// The agent, instead of this build's.
+    /// The path of the agent. By default, that of this build.
     #[arg(long, requires = "functions")]
     agent: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
         .prefix("rekindle-functions-")
         .suffix(".log")
         .tempfile()
-        .context("make the file for the functions' logs")?;
+        .context("create the file for the functions' logs")?;
     let logs = arguments.log_file.clone();
     let logs = logs.unwrap_or_else(|| own_log.path().to_owned());
     let mut builder = StandIn::builder()
@@ -76,7 +76,7 @@ async fn main() -> Result<()> {
         Some(Duration::from_secs(arguments.schedule_seconds)),
         Some(Duration::from_secs(arguments.sweep_seconds)),
     );
-    say(&instructions(&stand_in, &arguments.application, &logs))?;
+    print(&instructions(&stand_in, &arguments.application, &logs))?;
     tokio::select! {
         stopped = interruption() => stopped,
         watched = watch(&stand_in, &arguments.application) => watched,
@@ -91,12 +91,12 @@ async fn watch(stand_in: &StandIn, group: &str) -> Result<()> {
         let present: Vec<_> = instances.map(|one| (one.id, one.state)).collect();
         for (id, state) in &present {
             if !known.contains(&(id.clone(), *state)) {
-                say(&format!("{id} is {state}\n"))?;
+                print(&format!("{id} is {state}\n"))?;
             }
         }
         for (id, _) in &known {
             if !present.iter().any(|(other, _)| other == id) {
-                say(&format!("{id} is gone\n"))?;
+                print(&format!("{id} is terminated\n"))?;
             }
         }
         known = present;
@@ -104,6 +104,7 @@ async fn watch(stand_in: &StandIn, group: &str) -> Result<()> {
     }
 }
 
+/// Returns the text that is printed at the start: environment variables to paste, and commands to try.
 fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> String {
     let endpoint = stand_in.endpoint();
     let mut exports = vec![
@@ -116,7 +117,7 @@ fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> Stri
         ("AWS_ACCESS_KEY_ID".to_owned(), ACCESS_KEY.to_owned()),
         ("AWS_SECRET_ACCESS_KEY".to_owned(), SECRET_KEY.to_owned()),
     ];
-    // Both functions share the template's Globals, so the variables of any one do.
+    // Both functions have the variables of the template's Globals, so those of any one are enough.
     let function = stand_in.functions().next().unwrap_or_default().to_owned();
     for (name, value) in stand_in.environment(&function).into_iter().flatten() {
         if name.starts_with("REKINDLE_") {
@@ -129,26 +130,28 @@ fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> Stri
         .collect();
     let exports = exports.concat();
     format!(
-        "The stand-in listens on {endpoint}; Ctrl-C ends it and erases everything.\n\
-         The functions' logs: tail -f {logs}\n\n\
-         Paste this into another terminal:\n\n{exports}\n\
-         Then, for example:\n\n\
+        "The stand-in listens on {endpoint} and protects the group {group:?}.\n\
+         Ctrl-C stops it and deletes all its data.\n\n\
+         Follow the functions' logs:\n\n\
+         \x20 tail -f {logs}\n\n\
+         Paste this into another terminal to use the aws CLI and cargo-lambda with the stand-in:\n\n{exports}\n\
+         Then try, for example:\n\n\
          \x20 aws autoscaling describe-auto-scaling-groups\n\
          \x20 aws autoscaling terminate-instance-in-auto-scaling-group --no-should-decrement-desired-capacity \
          --instance-id i-…\n\
          \x20 aws ssm list-commands\n\
          \x20 aws s3 ls --recursive s3://{bucket}/\n\n\
-         The functions by hand, against this stand-in:\n\n\
+         Run the functions yourself, from this source tree:\n\n\
          \x20 cargo lambda watch\n\
          \x20 cargo lambda invoke backup --data-file events/backup-now.json\n\n\
-         The group is {group:?}.\n\n",
+         State changes of the group's instances:\n\n",
         logs = logs.display(),
         bucket = stand_in.bucket(),
     )
 }
 
-fn say(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).context("print")?;
-    out.flush().context("print")
+    out.write_all(text.as_bytes()).context("write to stdout")?;
+    out.flush().context("write to stdout")
 }

@@ -18,13 +18,13 @@ use super::harm::{self, Undo};
 use super::lane::{APPLICATION, Lane, STALL_LIMIT};
 use super::points::Point;
 use super::wire;
+use crate::fixtures::protected_groups::{ProtectedGroups, change_settings};
+use crate::fixtures::registry::{MAIN_DATABASE, block_dumps};
+use crate::lock::lock;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::{Protected, change_settings};
-use crate::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
 use crate::standin::autoscaling::Lifecycle;
 use crate::standin::bus;
-use crate::standin::fault::lock;
-use crate::standin::world::{ProtectedGroup, UserData};
+use crate::standin::{ProtectedGroup, UserData};
 
 /// How late a late event comes.
 const LATE: Duration = Duration::from_secs(2);
@@ -66,8 +66,8 @@ pub struct Disarmed {
 }
 
 /// Creates the group of a lane. Its nodes have gates, and little patience.
-pub fn create_group(protected: &Protected, gates: &Gates, disks: &Arc<Disks>) -> Result<()> {
-    let group = protected.description(APPLICATION)?;
+pub fn create_group(protected: &ProtectedGroups, gates: &Gates, disks: &Arc<Disks>) -> Result<()> {
+    let group = protected.describe(APPLICATION)?;
     let (inner, gates, disks) = (group.user_data, gates.clone(), Arc::clone(disks));
     let user_data: UserData = Arc::new(move |node| {
         let (inner, gates, disks) = (Arc::clone(&inner), gates.clone(), Arc::clone(&disks));
@@ -85,7 +85,7 @@ pub fn create_group(protected: &Protected, gates: &Gates, disks: &Arc<Disks>) ->
         .boxed()
     });
     protected
-        .world
+        .standin
         .create_group(ProtectedGroup { user_data, ..group })
 }
 
@@ -179,9 +179,9 @@ pub async fn arm(lane: &mut Lane, fault: Option<&Fault>, dice: &mut Dice) -> Res
         }
         Deed::Locked => armed.lock(lane, dice.below(2) == 0).await?,
         Deed::Sessions => armed.sessions(lane),
-        Deed::AgentLate => lane.protected.world.hold_agents(true),
+        Deed::AgentLate => lane.protected.standin.hold_agents(true),
         Deed::AgentNever => {
-            lane.protected.world.hold_agents(true);
+            lane.protected.standin.hold_agents(true);
             harm::forget_breaker(lane).await?;
         }
     }
@@ -191,8 +191,8 @@ pub async fn arm(lane: &mut Lane, fault: Option<&Fault>, dice: &mut Dice) -> Res
 impl Armed {
     /// Does what a fault does as time goes by.
     pub fn nudge(&self, lane: &Lane, lost: &Node) {
-        let world = &lane.protected.world;
-        let waiting = world.group(&lane.application).into_iter();
+        let standin = &lane.protected.standin;
+        let waiting = standin.group(&lane.application).into_iter();
         let mut waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
         let Some(waiting) = waiting.find(|one| one.id != lost.id()) else {
             return;
@@ -201,12 +201,12 @@ impl Armed {
         match self.deed {
             Some(Deed::AgentLate) if before == NUDGES => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
-                world.hold_agents(false);
+                standin.hold_agents(false);
             }
             // Once for each: its hook is not to expire before a function has looked at it.
             Some(Deed::AgentNever) if lock(&self.aged).insert(waiting.id) => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
-                world.age(&lane.application, 11);
+                standin.backdate(&lane.application, 11);
             }
             _ => {}
         }
@@ -226,18 +226,18 @@ impl Armed {
         for task in &self.tasks {
             task.abort();
         }
-        let world = &lane.protected.world;
-        world.hold_agents(false);
+        let standin = &lane.protected.standin;
+        standin.hold_agents(false);
         let mishaps = self.mishaps.map_or(0, |before| mishaps(lane) - before);
-        world.bus().no_more_mishaps();
-        world.bus().release();
+        standin.bus().clear_faults();
+        standin.bus().release();
         drop(self.held);
         let at_gate = u64::from(lane.gates.open()?);
         for undo in self.undo {
             undo.run()?;
         }
         lane.disks.forget_plan();
-        lane.disks.tidy(|instance| world.node(instance).is_ok())?;
+        lane.disks.tidy(|instance| standin.node(instance).is_ok())?;
         if matches!(self.deed, Some(Deed::Server(_))) && lane.node.has_power() {
             lane.node.cluster()?.start().await?;
         }
@@ -251,16 +251,16 @@ impl Armed {
 
     fn events(&mut self, lane: &Lane, kind: &str, mishap: Mishap) {
         self.mishaps = Some(mishaps(lane));
-        let bus = Arc::clone(lane.protected.world.bus());
+        let bus = Arc::clone(lane.protected.standin.bus());
         match mishap {
-            Mishap::Lost => bus.mishap(kind, bus::Mishap::Drop, 1),
-            Mishap::Doubled => bus.mishap(kind, bus::Mishap::Duplicate, usize::MAX),
-            Mishap::Late => bus.mishap(kind, bus::Mishap::Delay(LATE), usize::MAX),
+            Mishap::Lost => bus.inject(kind, bus::DeliveryFault::Drop, 1),
+            Mishap::Doubled => bus.inject(kind, bus::DeliveryFault::Duplicate, usize::MAX),
+            Mishap::Late => bus.inject(kind, bus::DeliveryFault::Delay(LATE), usize::MAX),
             Mishap::Reordered => {
-                bus.mishap(kind, bus::Mishap::Hold, usize::MAX);
+                bus.inject(kind, bus::DeliveryFault::Hold, usize::MAX);
                 self.tasks.push(tokio::spawn(async move {
                     tokio::time::sleep(2 * LATE).await;
-                    bus.no_more_mishaps();
+                    bus.clear_faults();
                     bus.release();
                 }));
             }
@@ -268,7 +268,7 @@ impl Armed {
     }
 
     async fn lock(&mut self, lane: &Lane, given_back: bool) -> Result<()> {
-        let holder = hold_up_dumps(&lane.node).await?;
+        let holder = block_dumps(&lane.node).await?;
         let (node, hits) = (Arc::clone(&lane.node), Arc::clone(&self.hits));
         let watching = async move {
             let looker = node.cluster()?.connect("template1").await?;
@@ -304,7 +304,7 @@ impl Armed {
             let (application, lost) = (lane.application.clone(), lane.node.id().to_owned());
             self.tasks.push(tokio::spawn(async move {
                 while let Some(protected) = protected.upgrade() {
-                    let nodes = protected.world.nodes();
+                    let nodes = protected.standin.nodes();
                     drop(protected);
                     for node in nodes {
                         if node.group() == application && node.id() != lost {
@@ -334,6 +334,6 @@ async fn session(node: &Node, hits: &Hits) -> Result<()> {
 }
 
 fn mishaps(lane: &Lane) -> usize {
-    let records = lane.protected.world.bus().records();
-    records.iter().filter(|one| one.mishap.is_some()).count()
+    let records = lane.protected.standin.bus().records();
+    records.iter().filter(|one| one.fault.is_some()).count()
 }

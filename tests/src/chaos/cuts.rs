@@ -10,9 +10,9 @@ use shared::report::{ExitCode, Report};
 
 use super::dice::Dice;
 use super::lane::{APPLICATION, Lane};
-use crate::nodes::protected::Protected;
-use crate::nodes::spare;
-use crate::nodes::spare::Spare;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::fixtures::standalone::StandaloneNode;
+use crate::fixtures::tampering;
 
 /// What is cut, by its name within a backup.
 const OBJECTS: [&str; 6] = [
@@ -85,22 +85,22 @@ fn manifests(genuine: &Manifest, step: usize) -> Result<Cuts> {
 }
 
 async fn machine_cuts(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     genuine: &Manifest,
     objects: Vec<&str>,
     seed: u64,
     step: usize,
     bits: usize,
 ) -> Result<Vec<Cuts>> {
-    let spare = Spare::with_data(protected, APPLICATION).await?;
-    let before = spare.holding().await?;
+    let standalone = StandaloneNode::with_data(protected, APPLICATION).await?;
+    let before = standalone.snapshot().await?;
     let mut all = Vec::new();
     for object in objects {
         let scene = Scene {
             protected,
-            spare: &spare,
+            standalone: &standalone,
             // A copy of its own, so that machines do not meet.
-            backup: spare::forge(protected, genuine, |_, _| Ok(()))?,
+            backup: tampering::forge(protected, genuine, |_, _| Ok(()))?,
             object,
         };
         let mut cuts = Cuts::of(format!("{object} cut off, the agent"));
@@ -112,7 +112,7 @@ async fn machine_cuts(
         for _ in 0..bits {
             scene.turn(&mut dice, &mut turned).await?;
         }
-        let after = spare.holding().await?;
+        let after = standalone.snapshot().await?;
         for cuts in [&mut cuts, &mut turned] {
             if after != before {
                 cuts.problems.push("the node is not as it was".to_owned());
@@ -125,8 +125,8 @@ async fn machine_cuts(
 
 /// One object under the knife.
 struct Scene<'a> {
-    protected: &'a Protected,
-    spare: &'a Spare,
+    protected: &'a ProtectedGroups,
+    standalone: &'a StandaloneNode,
     backup: Manifest,
     object: &'a str,
 }
@@ -144,8 +144,8 @@ impl Scene<'_> {
 
     /// Replaces the object by its first part: S3 tells the new size.
     async fn cut_off(&self, percent: usize, cuts: &mut Cuts) -> Result<()> {
-        let world = &self.protected.world;
-        let (s3, bucket, key) = (world.s3(), world.bucket(), self.key());
+        let standin = &self.protected.standin;
+        let (s3, bucket, key) = (standin.s3(), standin.bucket(), self.key());
         let genuine: BTreeMap<_, _> = s3.save(bucket, &key)?.into_iter().collect();
         let bytes = s3.read(bucket, &key)?;
         s3.replace(bucket, &key, &bytes[..bytes.len() * percent / 100])?;
@@ -158,8 +158,8 @@ impl Scene<'_> {
 
     /// Turns one bit at rest: S3 tells the size and the checksum of before.
     async fn turn(&self, dice: &mut Dice, cuts: &mut Cuts) -> Result<()> {
-        let world = &self.protected.world;
-        let path = world.s3().path(world.bucket(), &self.key())?;
+        let standin = &self.protected.standin;
+        let path = standin.s3().path(standin.bucket(), &self.key())?;
         let genuine = std::fs::read(&path)?;
         let mut bytes = genuine.clone();
         let bit = dice.below(8 * bytes.len());
@@ -173,17 +173,17 @@ impl Scene<'_> {
         let name = self.object.replace(['/', '.', '_'], "-");
         let operation = format!("{name}-{}", case.replace([' ', '%'], ""));
         let candidate = self.backup.candidate();
-        let answer = self.spare.restore(&operation, &[candidate]).await?;
+        let answer = self.standalone.restore(&operation, &[candidate]).await?;
         let refused = matches!(
             answer.report(),
             Ok(Report::Failure(failure)) if failure.exit_code == ExitCode::Verification
         );
-        let unmarked = !self.spare.marker().exists();
+        let unmarked = !self.standalone.marker().exists();
         cuts.count(refused && unmarked, || {
             format!("{case}: exit status {:?}: {}", answer.code, answer.output)
         });
         if !unmarked {
-            self.spare.forget_restore()?;
+            self.standalone.forget_restore()?;
         }
         Ok(())
     }

@@ -12,9 +12,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::record::{Snapshot, Tables, differences, digest};
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::fixtures::registry::CONFIGURATION;
 use crate::nodes::postgres::bin_directory;
-use crate::nodes::protected::Protected;
-use crate::nodes::registry::CONFIGURATION;
 
 /// What is in a backup.
 #[derive(Debug)]
@@ -32,16 +32,16 @@ pub struct Decoded {
 }
 
 /// Hashes an object's bytes, as they lie in the bucket's directory.
-pub fn hash(protected: &Protected, key: &str) -> Result<String> {
-    let world = &protected.world;
-    let bytes = world.s3().read(world.bucket(), key)?;
+pub fn hash(protected: &ProtectedGroups, key: &str) -> Result<String> {
+    let standin = &protected.standin;
+    let bytes = standin.s3().read(standin.bucket(), key)?;
     Ok(digests(&bytes).sha256.as_str().to_owned())
 }
 
 /// Reads the backup with this manifest to the end of each of its objects.
-pub async fn backup(protected: &Protected, manifest: &str) -> Result<Decoded> {
-    let world = &protected.world;
-    let read = |key: &str| world.s3().read(world.bucket(), key);
+pub async fn backup(protected: &ProtectedGroups, manifest: &str) -> Result<Decoded> {
+    let standin = &protected.standin;
+    let read = |key: &str| standin.s3().read(standin.bucket(), key);
     let index = |value: Value| -> Result<Value> {
         let key = value["index_object"]["key"].as_str().context("no index")?;
         Ok(serde_json::from_slice(&read(key)?)?)

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::lock::lock;
 use crate::nodes::machine::Node;
-use crate::standin::fault::lock;
 
 /// Room for a cluster with the write-ahead log that a restore asks for.
 const SIZE: &str = "size=1400m";

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::fixtures::protected_groups::change_settings;
 use crate::nodes::machine::{Node, write_program};
 use crate::nodes::postgres::bin_directory;
-use crate::nodes::protected::change_settings;
 
 /// The programs of Postgres that the agent runs.
 const TOOLS: [&str; 4] = ["psql", "pg_dump", "pg_dumpall", "pg_restore"];

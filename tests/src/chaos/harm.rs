@@ -14,9 +14,9 @@ use super::catalogue::Deed;
 use super::dice::Dice;
 use super::lane::Lane;
 use super::tap::object;
-use crate::nodes::protected::Protected;
-use crate::nodes::registry::MAIN_DATABASE;
-use crate::nodes::spare;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::fixtures::registry::MAIN_DATABASE;
+use crate::fixtures::tampering;
 
 /// How a fault is taken back.
 pub enum Undo {
@@ -70,8 +70,8 @@ fn key_of(lane: &Lane, id: &str, kind: &str) -> Result<String> {
 
 /// Damages one object of the newest backup that is good; returns whose object is not what it was, and the way back.
 pub(super) fn damage(lane: &Lane, deed: Deed, dice: &mut Dice) -> Result<(Vec<String>, Undo)> {
-    let world = &lane.protected.world;
-    let (s3, bucket) = (world.s3(), world.bucket());
+    let standin = &lane.protected.standin;
+    let (s3, bucket) = (standin.s3(), standin.bucket());
     let good = lane.record.committed.keys().rev();
     let mut good = good.filter(|id| !lane.record.spoilt.contains(*id));
     let newest = good.next().context("there is no backup")?.clone();
@@ -135,14 +135,14 @@ pub(super) fn put_old_backups(lane: &mut Lane) -> Result<()> {
     let genuine = protected.manifest(&lane.application, newest.last().context("no backup")?)?;
     for days in 100..112 {
         let id = BackupId::at(OffsetDateTime::now_utc() - time::Duration::days(days));
-        spare::age(&protected, &genuine, &id)?;
+        tampering::copy_as(&protected, &genuine, &id)?;
         lane.record.expendable.insert(id.to_string());
     }
     Ok(())
 }
 
 fn tablespace(lane: &Lane) -> PathBuf {
-    lane.protected.world.directory().join("tablespace")
+    lane.protected.standin.directory().join("tablespace")
 }
 
 /// Puts a table into a tablespace, and takes a backup.
@@ -180,7 +180,7 @@ pub(super) fn take_tablespace(lane: &Lane) -> Result<Undo> {
 /// have happened earlier than it did, and what failed before the breaker was closed does not count.
 pub(super) async fn forget_breaker(lane: &Lane) -> Result<()> {
     let name = layout::breaker_parameter(&lane.application.parse()?);
-    let ssm = aws_sdk_ssm::Client::new(lane.protected.world.aws());
+    let ssm = aws_sdk_ssm::Client::new(lane.protected.standin.aws());
     match ssm.delete_parameter().name(name).send().await {
         Err(error)
             if !error
@@ -195,19 +195,22 @@ pub(super) async fn forget_breaker(lane: &Lane) -> Result<()> {
 
 /// Lets the newest backup need an extension that no node has: its description says so, and every hash fits.
 pub(super) fn need_extension(lane: &Lane) -> Result<Undo> {
-    let protected: &Protected = &lane.protected;
+    let protected: &ProtectedGroups = &lane.protected;
     let newest = protected.backups(&lane.application)?;
     let newest = newest.last().context("there is no backup")?;
     let genuine = protected.manifest(&lane.application, newest)?;
     let key = layout::manifest(&lane.application.parse()?, newest);
-    let saved = protected.world.s3().save(protected.world.bucket(), &key)?;
-    let forged = spare::forge(protected, &genuine, |_, parts| {
+    let saved = protected
+        .standin
+        .s3()
+        .save(protected.standin.bucket(), &key)?;
+    let forged = tampering::forge(protected, &genuine, |_, parts| {
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
-        spare::edit_contents(part, |contents: &mut Value| {
+        tampering::edit_contents(part, |contents: &mut Value| {
             let extension = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
             contents["databases"][0]["properties"]["extensions"] = extension;
         })
     })?;
-    spare::commit(protected, &forged)?;
+    tampering::commit(protected, &forged)?;
     Ok(Undo::PutBack(saved))
 }

@@ -17,8 +17,8 @@ use super::gates::Gates;
 use super::promises::{Broken, Promise};
 use super::record::{self, Record};
 use super::tap::Tap;
+use crate::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT, fill};
 use crate::nodes::machine::Node;
-use crate::nodes::protected::{PATIENCE, Protected, fill};
 use crate::standin::autoscaling::Lifecycle;
 
 /// The name of every application; each has a stand-in of its own.
@@ -57,7 +57,7 @@ pub struct Met {
 /// A protected application, its present node, and everything known of it from outside.
 pub struct Lane {
     /// The stand-in.
-    pub protected: Arc<Protected>,
+    pub protected: Arc<ProtectedGroups>,
     /// The ear on its wire.
     pub tap: Tap,
     /// The gates on its nodes.
@@ -88,12 +88,12 @@ enum Verdict {
 impl Lane {
     /// Starts an application, sees its first node into service, fills it, and takes a first backup.
     pub async fn open(large: bool) -> Result<Self> {
-        let protected = Arc::new(Protected::start().await?);
+        let protected = Arc::new(ProtectedGroups::start().await?);
         let tap = Tap::on(&protected);
-        let gates = Gates::new(&protected.world.directory().join("gates"))?;
+        let gates = Gates::new(&protected.standin.directory().join("gates"))?;
         let disks = Arc::new(Disks::default());
         arm::create_group(&protected, &gates, &disks)?;
-        let node = protected.in_service(APPLICATION, None).await?;
+        let node = protected.wait_until_in_service(APPLICATION, None).await?;
         let mut lane = Self {
             protected,
             tap,
@@ -113,9 +113,9 @@ impl Lane {
         }
         lane.write().await?;
         if let Err(problem) = lane.protected.back_up(APPLICATION).await {
-            return Err(problem.context(format!("{:#?}", lane.protected.lines(0))));
+            return Err(problem.context(format!("{:#?}", lane.protected.log_lines(0))));
         }
-        lane.protected.quiet().await?;
+        lane.protected.wait_until_idle().await?;
         lane.survey().await?;
         Ok(lane)
     }
@@ -140,27 +140,27 @@ impl Lane {
     pub async fn back_up(&mut self, fault: Option<&Fault>, dice: &mut Dice) -> Result<Option<Met>> {
         self.write().await?;
         let known = self.newest()?;
-        let mark = self.protected.mark();
+        let mark = self.protected.log_length();
         if let Some(fault) = fault {
             Box::pin(arm::prepare(self, fault, dice)).await?;
         }
         let Some(armed) = arm::arm(self, fault, dice).await? else {
             return Ok(None);
         };
-        self.protected.world.tick();
+        self.protected.standin.tick();
         let committed = self.backup_settles(known.as_ref()).await?;
         let hits = armed.disarm(self).await?.hits.load(Ordering::SeqCst);
         let outcome = self.outcome(committed, mark, "a backup");
         if !committed {
-            self.protected.world.tick();
+            self.protected.standin.tick();
             let settled = self.backup_settles(known.as_ref()).await?;
             if !settled && !self.accept_quarantined(mark).await? {
-                let problems = self.protected.problems(&self.application);
+                let problems = self.protected.error_lines(&self.application);
                 let how = format!("without the fault, no backup either: {problems:?}");
                 self.broke(Promise::SameOrLoud, how);
             }
         }
-        self.protected.quiet().await?;
+        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.survey().await?;
         Ok(Some(Met { hits, outcome }))
@@ -169,9 +169,9 @@ impl Lane {
     /// Accepts, as an operator does whom the alarm has called, the newest backup that is kept aside; returns whether
     /// there was one.
     async fn accept_quarantined(&mut self, mark: usize) -> Result<bool> {
-        let world = &self.protected.world;
+        let standin = &self.protected.standin;
         let prefix = format!("quarantine/{}/", self.application);
-        let aside = world.s3().keys(world.bucket(), &prefix)?;
+        let aside = standin.s3().keys(standin.bucket(), &prefix)?;
         let Some(newest) = aside.last().and_then(|key| backup_of_manifest(key)) else {
             return Ok(false);
         };
@@ -179,7 +179,7 @@ impl Lane {
             "rekindle": "accept-quarantined", "application": self.application, "backup_id": newest,
         });
         let function = self.protected.function("backup")?;
-        let answer = world.invoke(&function, request).await;
+        let answer = standin.invoke(&function, request).await;
         answer.map_err(|error| anyhow::anyhow!("accept {newest}: {error}"))?;
         self.expect_loudness(mark, &format!("{newest} was kept aside"));
         Ok(true)
@@ -191,10 +191,10 @@ impl Lane {
 
     /// Waits until a newer backup is committed, or until sweeps find nothing to do any more.
     async fn backup_settles(&self, known: Option<&BackupId>) -> Result<bool> {
-        let (world, end) = (&self.protected.world, Instant::now() + PATIENCE);
+        let (standin, end) = (&self.protected.standin, Instant::now() + WAIT_LIMIT);
         let mut sweeps = 0;
         loop {
-            if world.is_at_rest(&[self.node.id()]) {
+            if standin.is_at_rest(&[self.node.id()]) {
                 // Also what comes after a commit has happened by now.
                 if self.newest()?.as_ref() > known {
                     return Ok(true);
@@ -203,12 +203,12 @@ impl Lane {
                     return Ok(false);
                 }
                 sweeps += 1;
-                world.sweep();
+                standin.sweep();
             }
             if Instant::now() > end {
                 bail!(
                     "a backup neither ends nor fails: {:#?}",
-                    self.protected.problems(&self.application)
+                    self.protected.error_lines(&self.application)
                 );
             }
             tokio::time::sleep(LOOK).await;
@@ -226,15 +226,15 @@ impl Lane {
             arm::prepare(self, fault, dice).await?;
         }
         self.write().await?;
-        let mark = self.protected.mark();
+        let mark = self.protected.log_length();
         let launches = self.protected.launches(&self.application).await?.len();
         let Some(armed) = arm::arm(self, fault, dice).await? else {
             return Ok(None);
         };
         let lost = Arc::clone(&self.node);
         match story {
-            Story::Planned => self.protected.world.terminate(lost.id()).await?,
-            _ => self.protected.world.kill_instance(lost.id()).await?,
+            Story::Planned => self.protected.standin.terminate(lost.id()).await?,
+            _ => self.protected.standin.kill_instance(lost.id()).await?,
         }
         let verdict = self.launch_settles(&lost, &armed).await?;
         let over = armed.disarm(self).await?;
@@ -248,7 +248,7 @@ impl Lane {
         self.tap.clear();
         self.node = Arc::clone(&node);
         // What a final backup has is in the record before the node that was restored from it.
-        self.protected.quiet().await?;
+        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.survey_backups().await?;
         let epoch = self.look_at_arrival(&node).await?;
@@ -273,20 +273,20 @@ impl Lane {
 
     /// Waits until another node is in service, launches are suspended, or it has taken too long.
     async fn launch_settles(&self, lost: &Node, armed: &Armed) -> Result<Verdict> {
-        let (world, end) = (&self.protected.world, Instant::now() + VERDICT);
+        let (standin, end) = (&self.protected.standin, Instant::now() + VERDICT);
         let mut swept = Instant::now();
         loop {
-            let group = world.group(&self.application);
+            let group = standin.group(&self.application);
             let arrived = group
                 .iter()
                 .find(|one| one.state == Lifecycle::InService && one.id != lost.id());
             if let Some(arrived) = arrived {
-                return Ok(Verdict::InService(world.node(&arrived.id)?));
+                return Ok(Verdict::InService(standin.node(&arrived.id)?));
             }
             if group.is_empty()
                 && !self
                     .protected
-                    .suspended(&self.application)
+                    .suspended_processes(&self.application)
                     .await?
                     .is_empty()
             {
@@ -297,7 +297,7 @@ impl Lane {
             }
             if swept.elapsed() > SWEEP {
                 armed.nudge(self, lost);
-                world.sweep();
+                standin.sweep();
                 swept = Instant::now();
             }
             tokio::time::sleep(LOOK).await;
@@ -307,7 +307,7 @@ impl Lane {
     /// Goes on as an operator who has read the log and remedied the cause.
     async fn without_the_fault(&mut self, lost: &Node) -> Result<Arc<Node>> {
         let launches = self.protected.launches(&self.application).await?.len();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_LIMIT;
         // Asked again where it comes to nothing: that is what its answer says to do.
         while let Err(problem) = self.protected.resume(&self.application).await {
             if Instant::now() > end {
@@ -316,7 +316,7 @@ impl Lane {
         }
         let arrived = self
             .protected
-            .in_service(&self.application, Some(lost))
+            .wait_until_in_service(&self.application, Some(lost))
             .await;
         let node = arrived.context("without the fault, no node came into service either")?;
         self.look_at_launches(launches).await?;
@@ -325,14 +325,14 @@ impl Lane {
 
     /// Waits until SSM knows of no command at work on a node, and what follows from that has happened.
     async fn idle(&self, node: &Node) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        while self.protected.world.ssm().is_busy(node.id()) {
+        let end = Instant::now() + WAIT_LIMIT;
+        while self.protected.standin.ssm().is_busy(node.id()) {
             if Instant::now() > end {
                 bail!("a command does not end on {}", node.id());
             }
             tokio::time::sleep(LOOK).await;
         }
-        self.protected.quiet().await
+        self.protected.wait_until_idle().await
     }
 
     fn outcome(&mut self, recovered: bool, mark: usize, what: &str) -> Outcome {
@@ -345,7 +345,7 @@ impl Lane {
 
     /// Looks whether a failure has left an ERROR line and a metric since `mark`.
     pub fn expect_loudness(&mut self, mark: usize, what: &str) {
-        let lines = self.protected.lines(mark);
+        let lines = self.protected.log_lines(mark);
         let said = lines.iter().any(|line| line["level"] == "ERROR");
         let counted = lines.iter().any(|line: &Value| line["Failures"] == 1);
         if !said || !counted {

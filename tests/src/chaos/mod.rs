@@ -23,7 +23,7 @@ use std::sync::Mutex;
 
 use anyhow::Result;
 
-use crate::standin::fault::lock;
+use crate::lock::lock;
 use catalogue::{Fault, Story};
 use dice::Dice;
 use lane::Lane;
@@ -246,7 +246,7 @@ async fn one_fault(
     if failed || missed {
         for line in lane
             .protected
-            .problems(lane::APPLICATION)
+            .error_lines(lane::APPLICATION)
             .iter()
             .rev()
             .take(3)

@@ -136,9 +136,9 @@ impl Lane {
     pub(super) async fn survey_backups(&mut self) -> Result<()> {
         let protected = std::sync::Arc::clone(&self.protected);
         let prefix = format!("manifests/{}/", self.application);
-        let world = &protected.world;
+        let standin = &protected.standin;
         let mut there = BTreeSet::new();
-        for key in world.s3().keys(world.bucket(), &prefix)? {
+        for key in standin.s3().keys(standin.bucket(), &prefix)? {
             let name = key.rsplit('/').next().unwrap_or_default();
             let id = name.trim_end_matches(".json").to_owned();
             if self.record.expendable.contains(&id) {
@@ -235,7 +235,7 @@ impl Lane {
 
     /// Whatever Auto Scaling says came into service was looked at when it did.
     fn survey_arrivals(&mut self) {
-        let records = self.protected.world.bus().records();
+        let records = self.protected.standin.bus().records();
         let successful = records.iter().filter(|record| {
             record.event["detail-type"] == "EC2 Instance Launch Successful"
                 && record.event["detail"]["AutoScalingGroupName"] == self.application.as_str()

@@ -8,9 +8,9 @@ use futures_util::TryStreamExt as _;
 use shared::checksum::digests;
 use tokio_postgres::Client;
 
+use crate::fixtures::registry;
+use crate::fixtures::registry::{CONFIGURATION, MAIN_DATABASE};
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::{CONFIGURATION, MAIN_DATABASE};
 
 /// The contents of tables, by `<database>: <table>`: how many rows, and a hash of all of them, in any order.
 pub type Tables = BTreeMap<String, String>;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use crate::nodes::protected::Protected;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::lock::lock;
 use crate::standin::fault;
-use crate::standin::fault::{ApiCall, lock};
+use crate::standin::fault::ApiCall;
 use crate::standin::s3;
 use crate::standin::s3::Call;
 
@@ -48,9 +49,9 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 pub enum Act {
     /// S3 does this.
-    Storage(s3::Fault),
+    Storage(s3::S3Fault),
     /// Another service answers with this error.
-    Refusal(fault::Fault),
+    Refusal(fault::ApiError),
 }
 
 type Rule = Box<dyn FnMut(&Seen) -> Option<Act> + Send>;
@@ -68,17 +69,17 @@ struct Inner {
 
 impl Tap {
     /// Listens to everything that is asked of a stand-in.
-    pub fn on(protected: &Protected) -> Self {
+    pub fn on(protected: &ProtectedGroups) -> Self {
         let tap = Self::default();
         let (objects, calls) = (tap.clone(), tap.clone());
-        protected.world.s3().on_request(move |call| {
+        protected.standin.s3().on_request(move |call| {
             let seen = of_storage(call)?;
             match objects.hear(&seen)? {
                 Act::Storage(fault) => Some(fault),
                 Act::Refusal(_) => None,
             }
         });
-        protected.world.faults().on_call(move |call| {
+        protected.standin.faults().on_call(move |call| {
             calls.note_stranger(call);
             let caller = caller(&call.access_key)?;
             let seen = Seen {
@@ -151,8 +152,8 @@ fn caller(access_key: &str) -> Option<Caller> {
 
 /// Returns what kind of object has this key, or is listed below this prefix.
 pub fn object(key: &str) -> String {
-    let shelf = key.split('/').next().unwrap_or_default();
-    match (shelf, key.rsplit('/').next().unwrap_or_default()) {
+    let state = key.split('/').next().unwrap_or_default();
+    match (state, key.rsplit('/').next().unwrap_or_default()) {
         ("backups", "") => "attempts".to_owned(),
         ("backups", "globals.sql.zst") => "globals".to_owned(),
         ("backups", "config.tar.zst") => "configuration".to_owned(),
@@ -164,6 +165,6 @@ pub fn object(key: &str) -> String {
         },
         ("manifests", "") => "manifests".to_owned(),
         ("manifests", _) => "manifest".to_owned(),
-        (shelf, _) => shelf.to_owned(),
+        (state, _) => state.to_owned(),
     }
 }

@@ -16,9 +16,9 @@ use super::harm::{self, Undo};
 use super::lane::{LOOK, Lane, STALL_LIMIT};
 use super::points::Point;
 use super::tap::{Act, Caller, Seen};
+use crate::fixtures::processes;
+use crate::fixtures::protected_groups::ProtectedGroups;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::Protected;
-use crate::nodes::spare;
 use crate::standin::bus;
 use crate::standin::fault;
 use crate::standin::s3;
@@ -38,7 +38,7 @@ impl Point {
 /// What rules may reach: they are part of what they reach, so that they must not keep it.
 #[derive(Clone)]
 struct Reach {
-    protected: Weak<Protected>,
+    protected: Weak<ProtectedGroups>,
     application: String,
     lost: String,
     /// Whether the node that leaves is the one that works.
@@ -57,7 +57,7 @@ impl Reach {
 
     /// Returns the nodes of the application that have power.
     fn nodes(&self) -> Vec<Arc<Node>> {
-        let nodes = self.protected.upgrade().map(|it| it.world.nodes());
+        let nodes = self.protected.upgrade().map(|it| it.standin.nodes());
         let nodes = nodes.unwrap_or_default().into_iter();
         nodes
             .filter(|node| node.group() == self.application && node.has_power())
@@ -68,8 +68,8 @@ impl Reach {
     fn kill(&self, word: &str) -> bool {
         let mut killed = false;
         for node in self.nodes() {
-            let found = spare::processes(&node, &[word]).unwrap_or_default();
-            killed |= !found.is_empty() && spare::kill(&found).is_ok();
+            let found = processes::find(&node, &[word]).unwrap_or_default();
+            killed |= !found.is_empty() && processes::kill(&found).is_ok();
         }
         killed
     }
@@ -87,14 +87,14 @@ impl Reach {
         let Ok(function) = protected.function(word) else {
             return false;
         };
-        let lambda = protected.world.lambda();
+        let lambda = protected.standin.lambda();
         if end == End::TimedOut {
             lambda.time_out(&function);
             return true;
         }
         let processes = lambda.processes(&function).into_iter();
         let processes: Vec<i32> = processes.filter_map(|id| i32::try_from(id).ok()).collect();
-        spare::kill(&processes).is_ok()
+        processes::kill(&processes).is_ok()
     }
 
     /// Returns the node on which the agent is at work: in a planned replacement the one that leaves.
@@ -128,7 +128,7 @@ pub(super) async fn arm(
                 if aborts && seen.operation == "CompleteMultipartUpload" {
                     // Only an upload that fails is aborted.
                     let refused =
-                        s3::Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
+                        s3::S3Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
                     return Some(Act::Storage(refused));
                 }
                 let due = point.is(seen) && hits.load(Ordering::SeqCst) < last;
@@ -144,7 +144,7 @@ pub(super) async fn arm(
                 let due = point.is(seen) && hits.load(Ordering::SeqCst) < last;
                 due.then(|| {
                     hits.fetch_add(1, Ordering::SeqCst);
-                    Act::Refusal(fault::Fault::throttled(service(&seen.operation)))
+                    Act::Refusal(fault::ApiError::throttled(service(&seen.operation)))
                 })
             });
         }
@@ -157,25 +157,25 @@ pub(super) async fn arm(
         }
         Deed::Server(point) => strike_once(lane, point, hits, move |_| {
             let node = reach.working()?;
-            node.cluster().ok()?.strike().ok()?;
+            node.cluster().ok()?.kill_now().ok()?;
             Some(None)
         }),
         Deed::Power(point) => strike_once(lane, point, hits, move |seen| {
             let protected = reach.protected.upgrade()?;
             let node = reach.working()?;
             tokio::spawn(async move {
-                let world = &protected.world;
-                if let Err(problem) = world.kill_instance(node.id()).await {
+                let standin = &protected.standin;
+                if let Err(problem) = standin.kill_instance(node.id()).await {
                     tracing::warn!("take the power: {problem:#}");
                 }
                 // Of an instance that waits in its hook, Auto Scaling learns nothing until the hook expires.
-                world.expire_hooks(node.id());
+                standin.expire_hooks(node.id());
             });
             Some(Some(unanswered(seen)))
         }),
         Deed::HookExpired(point) => strike_once(lane, point, hits, move |_| {
             let protected = reach.protected.upgrade()?;
-            protected.world.expire_hooks(reach.working()?.id());
+            protected.standin.expire_hooks(reach.working()?.id());
             Some(None)
         }),
         Deed::CutBeforeCommit(object) => {
@@ -242,7 +242,7 @@ fn watch(
 fn slow(point: &Point, seen: &Seen) -> Option<Act> {
     let restores = seen.operation == "GetObject" && seen.object == "dump 1";
     let slow = point.operation == HEARTBEAT && restores;
-    slow.then(|| Act::Storage(s3::Fault::Stall(4 * SHORT_STALL)))
+    slow.then(|| Act::Storage(s3::S3Fault::Stall(4 * SHORT_STALL)))
 }
 
 /// The agent is put only by a function that finds it missing, and the other one may have put it just before.
@@ -250,27 +250,27 @@ fn missing(point: &Point, seen: &Seen) -> Option<Act> {
     let puts = (point.operation, point.object) == ("PutObject", "agent");
     let looks = seen.caller == point.caller && seen.operation == "HeadObject";
     let missing = puts && looks && seen.object == point.object;
-    let answer = || s3::Fault::Error(StatusCode::NOT_FOUND, "NotFound".to_owned());
+    let answer = || s3::S3Fault::Error(StatusCode::NOT_FOUND, "NotFound".to_owned());
     missing.then(|| Act::Storage(answer()))
 }
 
 /// Sees to it that a request is made which is not made every time.
 async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>> {
-    let world = &lane.protected.world;
+    let standin = &lane.protected.standin;
     match (point.caller, point.operation, point.object) {
         // A function asks for the agent only once, and puts it only where it is not.
         (Caller::Backup | Caller::Restore, operation, "agent") => {
             reach.end(point.caller, End::Killed);
             if operation == "PutObject" {
-                for key in world.s3().keys(world.bucket(), "agent/")? {
-                    world.s3().remove(world.bucket(), &key).await?;
+                for key in standin.s3().keys(standin.bucket(), "agent/")? {
+                    standin.s3().remove(standin.bucket(), &key).await?;
                 }
             }
         }
         // The application's state is written where it is missing.
         (Caller::Backup, "PutParameter", _) => {
             let name = shared::layout::state_parameter(&lane.application.parse()?);
-            let ssm = aws_sdk_ssm::Client::new(world.aws());
+            let ssm = aws_sdk_ssm::Client::new(standin.aws());
             ssm.delete_parameter().name(name).send().await?;
         }
         // A function asks who launched an instance only where it has left its group: a sweep settles the final backup,
@@ -279,7 +279,9 @@ async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>
             let ended = |event: &Value| {
                 event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
             };
-            world.bus().mishap_where(ended, bus::Mishap::Hold, 1);
+            standin
+                .bus()
+                .inject_where(ended, bus::DeliveryFault::Hold, 1);
             release_once_gone(reach.clone());
         }
         // The breaker trips at the first failure that can only repeat.
@@ -295,10 +297,10 @@ async fn occasion(lane: &Lane, reach: &Reach, point: &Point) -> Result<Vec<Undo>
 fn release_once_gone(reach: Reach) {
     tokio::spawn(async move {
         while let Some(protected) = reach.protected.upgrade() {
-            let world = &protected.world;
-            let mut members = world.group(&reach.application).into_iter();
+            let standin = &protected.standin;
+            let mut members = standin.group(&reach.application).into_iter();
             if !members.any(|one| one.id == reach.lost) {
-                world.bus().release();
+                standin.bus().release();
                 return;
             }
             drop(protected);
@@ -328,24 +330,24 @@ fn stall(point: Point, last: u64) -> Duration {
     }
 }
 
-fn storage(answer: Answer, stall: Duration) -> s3::Fault {
-    let error = |status, code: &str| s3::Fault::Error(status, code.to_owned());
+fn storage(answer: Answer, stall: Duration) -> s3::S3Fault {
+    let error = |status, code: &str| s3::S3Fault::Error(status, code.to_owned());
     match answer {
         Answer::Internal => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         Answer::SlowDown => error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
-        Answer::OkWithError => s3::Fault::OkWithError("InternalError".to_owned()),
-        Answer::Stall => s3::Fault::Stall(stall),
-        Answer::Reset => s3::Fault::Reset,
-        Answer::WrongETag => s3::Fault::WrongETag,
+        Answer::OkWithError => s3::S3Fault::OkWithError("InternalError".to_owned()),
+        Answer::Stall => s3::S3Fault::Stall(stall),
+        Answer::Reset => s3::S3Fault::Reset,
+        Answer::WrongETag => s3::S3Fault::WrongETag,
     }
 }
 
 /// What happens to the request of somebody who is gone, where nothing is to be done about it.
 fn unanswered(seen: &Seen) -> Act {
     if seen.storage {
-        Act::Storage(s3::Fault::Reset)
+        Act::Storage(s3::S3Fault::Reset)
     } else {
-        let nobody = fault::Fault::with_status(500, "InternalFailure", "nobody hears this");
+        let nobody = fault::ApiError::with_status(500, "InternalFailure", "nobody hears this");
         Act::Refusal(nobody)
     }
 }
@@ -360,9 +362,14 @@ fn service(operation: &str) -> &'static str {
 }
 
 /// Puts what is left of an object of the newest attempt in its place.
-fn cut_newest(protected: &Protected, application: &str, object: &str, percent: u64) -> Result<()> {
-    let world = &protected.world;
-    let (s3, bucket) = (world.s3(), world.bucket());
+fn cut_newest(
+    protected: &ProtectedGroups,
+    application: &str,
+    object: &str,
+    percent: u64,
+) -> Result<()> {
+    let standin = &protected.standin;
+    let (s3, bucket) = (standin.s3(), standin.bucket());
     let keys = s3.keys(bucket, &format!("backups/{application}/"))?;
     let newest = keys
         .iter()

@@ -1,36 +1,49 @@
-//! The story of a registry in containers: its images by digest, its users, its TLS identity and its metadata must be
-//! there before a replacement is in service, on an engine that had not even the images that the application is made of.
+//! The demonstration with Postgres and a real registry in containers. Each replacement's engine starts without images.
+//! Before a replacement is in service, its registry must have the pushed images (by digest), the users, the TLS identity
+//! and the metadata of its predecessor.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use shared::manifest::Manifest;
+use time::OffsetDateTime;
+
+use super::replacement::Replacement;
 use super::restore::between;
+use super::scenario::{APPLICATION, PATIENCE, Scenario};
 use super::state::State;
-use super::*;
-use crate::nodes::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
+use crate::fixtures::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
+use crate::fixtures::registry;
+use crate::fixtures::registry::Seed;
 use crate::nodes::engine;
+use crate::nodes::machine::Node;
+use crate::standin::StandIn;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::bus::Mishap;
+use crate::standin::bus::DeliveryFault;
 
-/// Bytes of the images that are pushed: more than the 10 MiB that the registry uploads as one part.
+/// The size of each pushed image, in bytes: more than the 10 MiB that the registry uploads as one part.
 const IMAGE_BYTES: usize = 12 << 20;
-/// Who pushes and pulls; the second one comes between two backups.
+/// The users that push and pull. The second one is added between two backups.
 const USERS: [(&str, &str); 2] = [("alice", "pass word of alice"), ("bob", "b0b's: ü")];
 
-/// How a story in containers went.
+/// The result of the demonstration in containers.
 #[derive(Debug, Clone)]
-pub struct ContainerOutcome {
-    /// The replacements, the first of which nobody planned.
+pub struct ContainerResult {
+    /// The replacements by kind. The first one was not planned.
     pub replacements: Vec<(String, Replacement)>,
-    /// The images that were pushed.
+    /// The number of images that were pushed.
     pub images: usize,
-    /// How often one was pulled by its digest while its node was not in service yet.
+    /// The number of pulls by digest from a node that was not in service yet.
     pub pulled: usize,
     /// Problems that a user would have noticed.
     pub noticed: Vec<String>,
-    /// The application's own images in S3, and their bytes.
+    /// The number of the application's own container images in S3, and their size in bytes.
     pub saved_images: (usize, u64),
 }
 
-impl ContainerOutcome {
-    /// Tells whether nothing that had to be kept was lost, and nobody noticed anything.
+impl ContainerResult {
+    /// Returns whether every replacement has everything that it must have, and no user noticed a problem.
     pub fn is_faithful(&self) -> bool {
         let replaced = self.replacements.len();
         self.replacements.iter().all(|(_, one)| one.is_faithful())
@@ -39,58 +52,45 @@ impl ContainerOutcome {
     }
 }
 
-/// Plays the story: a loss without warning, and as many planned replacements; `say` gets a line for each step.
-pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<ContainerOutcome> {
-    say("the image of Postgres and the registry is made of Debian packages, where it is missing");
-    let image = engine::image().await?;
-    // No sweep prolongs a hook while a replacement is looked at, so hooks get time enough for a loaded machine.
-    let world = StandIn::builder().time_scale(10.0).drain(5.0);
-    let world = world.registration_delay(5.0).start().await?;
-    let load = Load::in_directory(&world.directory());
-    let application = Application::new(&world, APPLICATION, &image)?;
-    let client = Client::start(&world.directory().join("client"), &application).await?;
-    let mut scene = Scene {
-        story: Story {
-            world,
-            load,
-            say,
-            peak_memory_kib: 0,
-        },
-        application,
-        client,
-        pushed: Vec::new(),
-        noticed: Vec::new(),
-        pulled: 0,
-    };
-    say(
-        "an empty group launches its first instance; its engine has the image, its disk a fresh installation",
+/// Runs the demonstration: an unplanned loss, then `planned` planned replacements. `print` receives one line for each
+/// step.
+pub async fn play(seed: Seed, planned: usize, print: &dyn Fn(&str)) -> Result<ContainerResult> {
+    print(
+        "Building the image of Postgres and the registry from Debian packages, if it does not exist.",
     );
-    let (mut node, manifest) = scene.begin(seed).await?;
-    let identity = tls_identity(&scene.application).await?;
+    let image = engine::image().await?;
+    let mut demo = ContainerDemo::start(&image, print).await?;
+    print(
+        "An Auto Scaling group without instances launches its first one: with the image and a fresh installation.",
+    );
+    let (mut node, manifest) = demo.begin(seed).await?;
+    let identity = tls_identity(&demo.application).await?;
     let mut replacements = Vec::new();
     for number in 0..=planned {
         let kind = if number == 0 {
-            say(
-                "the node loses power without a warning; the next one's engine has no image at all",
-            );
+            print(&format!(
+                "{} loses power. Its replacement's engine has no images.",
+                node.id()
+            ));
             "unplanned loss"
         } else {
-            say(&format!(
-                "its replacement is in service, and is replaced on purpose ({number})"
+            print(&format!(
+                "{} was restored and is in service. It is terminated on purpose ({number} of {planned}).",
+                node.id()
             ));
             "planned replacement"
         };
-        let (next, replacement) = scene.replace(&node, number > 0, &identity).await?;
+        let (next, replacement) = demo.replace(&node, number > 0, &identity).await?;
         replacements.push((kind.to_owned(), replacement));
         node = next;
     }
-    say("its replacement is in service");
+    print(&format!("{} was restored and is in service.", node.id()));
     let images = &manifest.index.images;
-    Ok(ContainerOutcome {
+    Ok(ContainerResult {
         replacements,
-        images: scene.pushed.len(),
-        pulled: scene.pulled,
-        noticed: scene.noticed,
+        images: demo.pushed.len(),
+        pulled: demo.pulled,
+        noticed: demo.noticed,
         saved_images: (
             images.len(),
             images.iter().map(|image| image.object.size).sum(),
@@ -98,58 +98,72 @@ pub async fn play(seed: Seed, planned: usize, say: &dyn Fn(&str)) -> Result<Cont
     })
 }
 
-struct Scene<'a> {
-    /// Goes before the world, in whose directory it works.
+struct ContainerDemo<'a> {
+    /// Declared first, so that it is dropped before the stand-in, whose directory it uses.
     client: Client,
-    story: Story<'a>,
+    scenario: Scenario<'a>,
     application: Application,
     pushed: Vec<Pushed>,
     noticed: Vec<String>,
     pulled: usize,
 }
 
-impl Scene<'_> {
-    /// Fills the first node, and has two backups taken, with an image pushed before each.
+impl<'a> ContainerDemo<'a> {
+    /// Starts a stand-in and a client's Docker Engine.
+    async fn start(image: &str, print: &'a dyn Fn(&str)) -> Result<Self> {
+        // No sweep extends a hook while a replacement is inspected, so the hooks get enough time for a loaded machine.
+        let world = StandIn::builder().time_scale(10.0).drain(5.0);
+        let world = world.registration_delay(5.0).start().await?;
+        let application = Application::new(&world, APPLICATION, image)?;
+        let client = Client::start(&world.directory().join("client"), &application).await?;
+        Ok(Self {
+            client,
+            scenario: Scenario::new(world, print),
+            application,
+            pushed: Vec::new(),
+            noticed: Vec::new(),
+            pulled: 0,
+        })
+    }
+
+    /// Fills the first node and takes two backups, with an image pushed before each.
     async fn begin(&mut self, seed: Seed) -> Result<(Arc<Node>, Manifest)> {
-        let world = &self.story.world;
+        let world = &self.scenario.world;
         world.create_group(self.application.group(world.bucket()))?;
         let node = self.in_service(None).await?;
-        let cluster = node.cluster()?;
-        registry::create(&cluster.connect(MAIN_DATABASE).await?, seed).await?;
-        registry::create_notary(&cluster.connect(NOTARY_DATABASE).await?).await?;
-        registry::create_configuration(&node.root(), seed.seed)?;
+        self.scenario.fill(&node, seed).await?;
         let mut newest = None;
         for (number, user) in USERS.into_iter().enumerate() {
             self.application.add_users(&node, &[user]).await?;
             self.client.log_in(user).await?;
             let repository = format!("{}-and-friends/application", user.0);
             let image = self.client.push(&repository, IMAGE_BYTES).await?;
-            (self.story.say)(&format!(
-                "{} logs in and pushes {repository}@{}; the schedule fires",
+            (self.scenario.print)(&format!(
+                "{} logs in and pushes {repository}@{}. The schedule fires.",
                 user.0, image.digest
             ));
-            self.application.expect(user, &image)?;
+            self.application.add_health_check(user, &image)?;
             self.pushed.push(image);
-            let manifest = self.story.backup().await?;
+            let manifest = self.scenario.backup().await?;
             ensure!(
                 manifest.index.unsaved_images.is_empty(),
                 "{:?}",
                 manifest.index.unsaved_images
             );
-            let said = ["saved", "named again"][number];
-            (self.story.say)(&format!(
-                "  the application's own images were {said}: {}",
+            let action = ["uploaded", "already in S3"][number];
+            (self.scenario.print)(&format!(
+                "  the application's own container images, {action}: {}",
                 manifest.index.images.len()
             ));
             newest = Some(manifest);
         }
-        let manifest = newest.context("nobody pushed anything")?;
+        let manifest = newest.context("no image was pushed")?;
         Ok((node, manifest))
     }
 
-    /// Waits until another node than `not` is in service; the minute sweep fires meanwhile.
+    /// Waits until a node other than `not` is in service. Meanwhile the sweep fires every minute of stand-in time.
     async fn in_service(&self, not: Option<&Node>) -> Result<Arc<Node>> {
-        let world = &self.story.world;
+        let world = &self.scenario.world;
         let sweeps = async {
             loop {
                 tokio::time::sleep(world.clock().wait(60.0)).await;
@@ -162,7 +176,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Loses the node, or replaces it on purpose, and has the images pulled before its replacement is in service.
+    /// Takes the node's power, or terminates it on purpose, and pulls the images before its replacement is in service.
     async fn replace(
         &mut self,
         node: &Arc<Node>,
@@ -170,32 +184,32 @@ impl Scene<'_> {
         identity: &str,
     ) -> Result<(Arc<Node>, Replacement)> {
         let before = State::read(node).await?;
-        let backups = self.story.backups()?.len();
-        // The replacement waits for what the restore function hears of this event, or finds at a sweep.
-        let bus = Arc::clone(self.story.world.bus());
+        let backups = self.scenario.backups()?.len();
+        // The replacement stays in its hook until the restore function receives this event, or until a sweep.
+        let bus = Arc::clone(self.scenario.world.bus());
         let document = self.restore_document()?;
         let restored = move |event: &serde_json::Value| {
             let detail = &event["detail"];
             detail["document-name"] == document.as_str() && detail["status"] == "Success"
         };
-        bus.mishap_where(restored, Mishap::Hold, usize::MAX);
+        bus.inject_where(restored, DeliveryFault::Hold, usize::MAX);
         let lost_at = OffsetDateTime::now_utc();
         if planned {
-            self.story.world.terminate(node.id()).await?;
+            self.scenario.world.terminate(node.id()).await?;
         } else {
-            self.story.world.kill_instance(node.id()).await?;
+            self.scenario.world.kill_instance(node.id()).await?;
         }
         let next = self.restored_node(node).await?;
         let served_at = OffsetDateTime::now_utc();
-        self.look(&next, identity).await?;
-        let looked_at = OffsetDateTime::now_utc();
-        bus.no_more_mishaps();
+        self.inspect(&next, identity).await?;
+        let inspected_at = OffsetDateTime::now_utc();
+        bus.clear_faults();
         bus.release();
         self.in_service(Some(node)).await?;
         let in_service_at = OffsetDateTime::now_utc();
 
-        let restore = self.story.restore_of(&next).await?;
-        let state = self.story.restored_state(&restore.report)?;
+        let restore = self.scenario.restore_of(&next).await?;
+        let state = self.scenario.restored_state(&restore.report)?;
         let after = State::read(&next).await?;
         let mut timeline = restore.timeline(
             lost_at,
@@ -203,16 +217,16 @@ impl Scene<'_> {
             in_service_at,
         );
         timeline.push((
-            "both images pulled by digest".to_owned(),
-            between(lost_at, looked_at),
+            "all pushed images pulled by digest".to_owned(),
+            between(lost_at, inspected_at),
         ));
         timeline.sort_by_key(|(_, at)| *at);
         if planned {
-            let taken = self.story.backups()?.len() - backups;
+            let taken = self.scenario.backups()?.len() - backups;
             ensure!(taken > 0, "the terminated node took no final backup");
         }
-        // What the looking took is the story's own.
-        let looking = between(served_at, looked_at);
+        // The inspection belongs to the demonstration, not to the restore.
+        let inspection = between(served_at, inspected_at);
         let replacement = Replacement {
             rows: before.rows(),
             different_rows: before.different_rows(&after),
@@ -223,54 +237,55 @@ impl Scene<'_> {
             } else {
                 between(state, lost_at)
             },
-            outage: between(lost_at, in_service_at).saturating_sub(looking),
+            outage: between(lost_at, in_service_at).saturating_sub(inspection),
             timeline,
             node_work: restore.work(),
             orchestration: between(restore.registered_at, in_service_at)
-                .saturating_sub(restore.work() + looking),
+                .saturating_sub(restore.work() + inspection),
         };
         Ok((next, replacement))
     }
 
-    /// Waits until the replacement has reported its restore, with which it is not in service yet.
+    /// Waits until the replacement has reported its restore. At that moment it is not in service yet.
     async fn restored_node(&mut self, node: &Node) -> Result<Arc<Node>> {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            // Asked before the report is. A sweep after the restore's end would find it, and answer the hook: what is at
-            // rest now and has no report then has not begun.
-            let members = self.story.world.group(APPLICATION);
+            // Read before the reports: a sweep after the end of the restore would complete the hook. If everything is at
+            // rest now and there is no report afterwards, the restore has not started.
+            let members = self.scenario.world.group(APPLICATION);
             let ids: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
-            let at_rest = self.story.world.is_at_rest(&ids);
+            let at_rest = self.scenario.world.is_at_rest(&ids);
             for member in &members {
                 if member.id == node.id() {
                     continue;
                 }
                 ensure!(
                     member.state != Lifecycle::InService,
-                    "{} came into service before anybody could look at it",
+                    "{} was in service before it could be inspected",
                     member.id
                 );
                 if member.state == Lifecycle::PendingWait
-                    && let Ok(next) = self.story.world.node(&member.id)
-                    && self.story.restore_of(&next).await.is_ok()
+                    && let Ok(next) = self.scenario.world.node(&member.id)
+                    && self.scenario.restore_of(&next).await.is_ok()
                 {
                     return Ok(next);
                 }
             }
             ensure!(
-                std::time::Instant::now() < deadline,
-                "no replacement was restored in {PATIENCE:?}: {members:?}"
+                Instant::now() < deadline,
+                "no replacement was restored within {PATIENCE:?}: {members:?}"
             );
-            // The restore waits for a sweep where its predecessor still ends.
+            // While its predecessor terminates, the restore waits for the next sweep.
             if at_rest {
-                self.story.world.sweep();
+                self.scenario.world.sweep();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Does what users do, and notes what they would notice. The node is not in service, before and after.
-    async fn look(&mut self, node: &Node, identity: &str) -> Result<()> {
+    /// Logs in and pulls as users do, and records the problems that they would notice. The node must not be in service,
+    /// before and after.
+    async fn inspect(&mut self, node: &Node, identity: &str) -> Result<()> {
         for user in USERS {
             self.client.log_in(user).await?;
         }
@@ -286,23 +301,25 @@ impl Scene<'_> {
         for container in [POSTGRES, STORAGE] {
             let running = ["inspect", "--format", "{{.State.Running}}", container];
             if engine.run(&running).await?.trim() != "true" {
-                self.noticed.push(format!("{container} does not run"));
+                self.noticed
+                    .push(format!("the container {container} is not running"));
             }
         }
-        let members = self.story.world.group(APPLICATION);
+        let members = self.scenario.world.group(APPLICATION);
         let state = members
             .iter()
             .find(|one| one.id == node.id())
             .map(|one| one.state);
         ensure!(
             state == Some(Lifecycle::PendingWait),
-            "the replacement is {state:?}: the images were not pulled before it came into service"
+            "the replacement is {state:?}: the images were not pulled before it was in service"
         );
         Ok(())
     }
 
+    /// Returns the name of the restore document, from the restore function's environment.
     fn restore_document(&self) -> Result<String> {
-        let world = &self.story.world;
+        let world = &self.scenario.world;
         let function = world
             .functions()
             .find(|name| name.to_lowercase().contains("restore"));
@@ -310,6 +327,6 @@ impl Scene<'_> {
         environment
             .and_then(|environment| environment.get(shared::env::RESTORE_DOCUMENT))
             .cloned()
-            .context("the restore document has no name")
+            .context("REKINDLE_RESTORE_DOCUMENT is not set")
     }
 }

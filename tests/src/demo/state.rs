@@ -1,14 +1,14 @@
-//! What a node holds, and what of it a replacement has lost.
+//! The rows and files of a node, and their comparison with those of its replacement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 
+use crate::fixtures::registry;
+use crate::fixtures::registry::{Files, MAIN_DATABASE, NOTARY_DATABASE, Rows};
 use crate::nodes::machine::Node;
-use crate::nodes::registry;
-use crate::nodes::registry::{Files, MAIN_DATABASE, NOTARY_DATABASE, Rows};
 
-/// What a node holds.
+/// The rows and files of a node.
 pub(super) struct State {
     pub(super) main: Rows,
     pub(super) notary: Rows,
@@ -16,6 +16,7 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Reads both databases and the configuration.
     pub(super) async fn read(node: &Node) -> Result<Self> {
         let cluster = node.cluster()?;
         Ok(Self {
@@ -25,6 +26,7 @@ impl State {
         })
     }
 
+    /// Returns the number of rows in both databases.
     pub(super) fn rows(&self) -> usize {
         self.main
             .values()
@@ -33,7 +35,7 @@ impl State {
             .sum()
     }
 
-    /// Counts what differs from `self` in `after`, in both databases.
+    /// Returns the number of rows that differ between `self` and `after`, by table, in both databases.
     pub(super) fn different_rows(&self, after: &Self) -> BTreeMap<String, usize> {
         let mut different = registry::different_rows(&self.main, &after.main);
         different.extend(registry::different_rows(&self.notary, &after.notary));
@@ -41,7 +43,7 @@ impl State {
     }
 }
 
-/// Counts the acknowledged events that the node does not have.
+/// Returns the number of acknowledged events that the node does not have.
 pub(super) async fn lost_events(node: &Node, acknowledged: &[i64]) -> Result<usize> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     let rows = client
@@ -55,8 +57,8 @@ pub(super) async fn lost_events(node: &Node, acknowledged: &[i64]) -> Result<usi
         .count())
 }
 
-/// Counts what was there before the load and is gone or changed, and the acknowledged events that were lost.
-/// What the application has added since is not a difference.
+/// Returns the number of rows, by table, that existed before the load and are gone or changed; acknowledged events that
+/// were lost count too. Rows that the application has added since then do not count.
 pub(super) fn gone_rows(before: &State, after: &State, lost: usize) -> BTreeMap<String, usize> {
     const EVENTS: &str = "registry.push_event";
     let mut different = before.different_rows(after);

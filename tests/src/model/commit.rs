@@ -12,7 +12,7 @@ use super::world::{
 };
 use super::{Protocol, retention};
 
-/// Tells whether a backup has a manifest on either shelf.
+/// Tells whether a backup has a manifest on either state.
 pub(super) fn is_settled(world: &World, backup: BackupNumber) -> bool {
     world.manifests.contains_key(&backup) || world.aside.contains_key(&backup)
 }

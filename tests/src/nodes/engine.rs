@@ -1,7 +1,7 @@
-//! A Docker Engine of a node's own: it comes up without images, containers and volumes, and dies with its node.
+//! The Docker Engine of one node: it starts without images, containers and volumes, and ends with its node.
 //!
-//! It is a second `dockerd`, with directories, a socket and a control group of its own, and without a bridge: containers
-//! use the machine's network, since the stand-in, like everything here, listens on 127.0.0.1 alone.
+//! It is a second `dockerd` with directories, a socket and a control group of its own. It has no bridge: containers use
+//! the machine's network, because the stand-in listens on 127.0.0.1 only.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
-/// How long an engine may take to answer: two of them may be loading images beside it.
+/// How long an engine may take to answer. Two others may load images at the same time.
 const START_LIMIT: Duration = Duration::from_mins(2);
 
-/// An engine. Killed when it is dropped; what it ran is the node's to kill.
+/// A Docker Engine. It is killed when it is dropped; its containers are killed by the node.
 #[derive(Debug)]
 pub struct Engine {
     directory: PathBuf,
@@ -21,10 +21,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts an engine that keeps everything in `directory`. Its processes are known by `root` and `id`, as the node's.
+    /// Starts an engine with all its files in `directory`. `root` and `id` mark its processes as the node's.
     pub async fn start(directory: &Path, root: &Path, id: &str) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
-        // The machine's own configuration is not this engine's.
+        // Otherwise dockerd reads the configuration of the machine's own engine.
         let configuration = directory.join("daemon.json");
         std::fs::write(&configuration, "{}")?;
         let log = directory.join("log");
@@ -62,14 +62,14 @@ impl Engine {
             directory: directory.to_owned(),
             _daemon: daemon,
         };
-        // Not by `wait_for`, whose future cannot be sent to another thread, as user data is.
+        // Not with `wait_for`: user data must be `Send`, and the future of `wait_for` is not.
         let deadline = Instant::now() + START_LIMIT;
         while let Err(error) = engine.answer().await {
             ensure!(
                 Instant::now() < deadline,
                 "the Docker Engine in {} does not answer: {error:#}; {}",
                 directory.display(),
-                engine.last_words()
+                engine.log_tail()
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -85,7 +85,7 @@ impl Engine {
         format!("unix://{}", self.directory.join("socket").display())
     }
 
-    /// Prepares a command of the Docker client for this engine. Credentials are kept beside it.
+    /// Prepares a command of the Docker client for this engine. The client's credentials are in the engine's directory.
     pub fn docker(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command
@@ -97,18 +97,18 @@ impl Engine {
         command
     }
 
-    /// Runs a command of the Docker client, and returns what it printed.
+    /// Runs a command of the Docker client and returns its standard output.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         output(self.docker(arguments)).await
     }
 
-    /// Runs a program in a container that runs.
+    /// Runs a program in a running container and returns its standard output.
     pub async fn exec(&self, container: &str, command: &[&str]) -> Result<String> {
         self.run(&[&["exec", container], command].concat()).await
     }
 
-    /// Copies an image of this machine's engine, as a machine image would have brought it.
-    pub async fn give(&self, image: &str) -> Result<()> {
+    /// Copies an image from this machine's engine, as if the node's AMI contained it.
+    pub async fn load_image(&self, image: &str) -> Result<()> {
         let socket = self.directory.join("socket");
         let script = "docker save \"$0\" | DOCKER_HOST=\"unix://$1\" docker load --quiet";
         let mut command = Command::new("bash");
@@ -119,34 +119,35 @@ impl Engine {
         output(command).await.map(|_| ())
     }
 
-    /// Returns the ids of the images that it has.
+    /// Returns the ids of its images.
     pub async fn images(&self) -> Result<Vec<String>> {
         let listed = self.run(&["image", "ls", "--quiet", "--no-trunc"]).await?;
         Ok(listed.lines().map(str::to_owned).collect())
     }
 
-    fn last_words(&self) -> String {
+    /// Returns the last three lines of the log, the newest first.
+    fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(3).collect();
         lines.join(" | ")
     }
 }
 
-/// Returns the control group of everything that the engine of this node runs.
+/// Returns the control group of the containers of a node's engine.
 pub fn control_group(id: &str) -> String {
     format!("/rekindle-{id}")
 }
 
-/// Lets go of what a dead engine has mounted below a directory, and of its control groups.
-pub fn let_go(directory: &Path, id: &str) -> Result<()> {
+/// Unmounts what a dead engine has mounted below a directory, and removes its control groups.
+pub fn clean_up(directory: &Path, id: &str) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
     let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     let below: Vec<&str> = mounts
         .filter(|path| Path::new(path).starts_with(directory))
         .collect();
-    // What was mounted last lies on top.
+    // The newest mount covers the older ones.
     for path in below.iter().rev() {
-        // One whose server is dead may have gone by itself meanwhile.
+        // Fails if the mount is gone already, which is fine.
         let mut command = std::process::Command::new("umount");
         command
             .args(["--lazy", path])
@@ -164,49 +165,52 @@ pub fn let_go(directory: &Path, id: &str) -> Result<()> {
         for container in containers.filter(|entry| entry.path().is_dir()) {
             std::fs::remove_dir(container.path()).ok();
         }
-        // One that has a process yet goes with the machine.
+        // Fails while a process is left in it; it then stays until this machine reboots.
         std::fs::remove_dir(&group).ok();
     }
     Ok(())
 }
 
-/// Says why containers cannot be run here, if they cannot. In CI that is a failure.
+/// Returns why containers cannot run on this machine, or `None` if they can. In CI such a reason is an error.
 pub async fn missing() -> Result<Option<String>> {
     let why = why_missing().await;
     let ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
     match why {
-        Some(why) if ci => bail!("CI has to run the container tests: {why}"),
+        Some(why) if ci => bail!("CI must run the container tests, but {why}"),
         why => Ok(why),
     }
 }
 
 async fn why_missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
-        return Some("only root can start a Docker Engine for each node".to_owned());
+        return Some(
+            "only root can start a Docker Engine for each node; run the tests as root".to_owned(),
+        );
     }
-    let mut asked = Command::new("docker");
-    asked.arg("version").stdin(Stdio::null());
-    if let Err(error) = output(asked).await {
-        return Some(format!("no Docker Engine answers: {error:#}"));
+    let mut version = Command::new("docker");
+    version.arg("version").stdin(Stdio::null());
+    if let Err(error) = output(version).await {
+        return Some(format!("no Docker Engine answers; start one: {error:#}"));
     }
     let mut daemon = Command::new("dockerd");
     daemon.arg("--version").stdin(Stdio::null());
     match output(daemon).await {
         Ok(_) => None,
-        Err(error) => Some(format!("dockerd cannot be started: {error:#}")),
+        Err(error) => Some(format!("dockerd cannot be started; install it: {error:#}")),
     }
 }
 
-/// Returns the name of the image of Postgres and the registry on this machine's engine; it is made where there is none.
+/// Returns the name of the test image with Postgres and the registry on this machine's engine. It is built if it is
+/// missing.
 pub async fn image() -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/build.sh");
     let mut command = Command::new(script);
     command.stdin(Stdio::null());
-    let printed = output(command).await.context("make the test image")?;
+    let printed = output(command).await.context("build the test image")?;
     Ok(printed.trim().to_owned())
 }
 
-/// What works for this machine's engine works for the nodes'.
+/// Returns the storage driver of this machine's engine: the engines of the nodes can use the same one.
 async fn storage_driver() -> Result<String> {
     let mut command = Command::new("docker");
     command

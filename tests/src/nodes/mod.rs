@@ -1,9 +1,11 @@
-//! The machines that the stand-in boots, and the applications on them.
+//! The machines that the stand-in boots, and the servers on them: Postgres and a Docker Engine.
+//!
+//! These modules do not depend on the stand-in: a machine only gets the endpoint that its programs call.
 
-pub mod containers;
 pub mod engine;
+pub mod imds;
 pub mod machine;
 pub mod postgres;
-pub mod protected;
-pub mod registry;
-pub mod spare;
+mod program;
+
+pub use program::write_program;

@@ -1,5 +1,8 @@
-//! Event delivery in the manner of EventBridge: by the template's rules, at least once, best effort. A test may
-//! ask for the bad days: lost, doubled, late and reordered events. Schedules fire when they are asked to.
+//! Delivers events by the template's rules, as EventBridge does: at least once, best effort. Schedules fire when a test
+//! fires them.
+//!
+//! A test can inject faults with [`Bus::inject`] and [`Bus::inject_where`]: lost, duplicate, late and reordered events.
+//! See [`DeliveryFault`].
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -8,48 +11,56 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::lock::lock;
 use crate::standin::autoscaling::envelope;
 use crate::standin::clock;
-use crate::standin::fault::lock;
 use crate::standin::lambda::Lambda;
 use crate::standin::pattern::Pattern;
 use crate::standin::template::{Rule, Template};
 
-/// What happens to an event in place of its delivery.
+/// A fault of event delivery: what happens to an event instead of a normal delivery.
+///
+/// ```no_run
+/// # use rekindle_tests::standin::{StandIn, bus::DeliveryFault};
+/// # fn inject(standin: &StandIn) {
+/// standin.bus().inject("EC2 Instance-launch Lifecycle Action", DeliveryFault::Drop, 1);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mishap {
-    /// It is lost.
+pub enum DeliveryFault {
+    /// The event is lost.
     Drop,
-    /// It is delivered twice.
+    /// The event is delivered twice.
     Duplicate,
-    /// It comes so much later, in real time.
+    /// The event is delivered after this time, in real time.
     Delay(Duration),
-    /// It is kept until [`Bus::release`], which delivers what is kept in the reverse order.
+    /// The event is held until [`Bus::release`], which delivers the held events in reverse order.
     Hold,
 }
 
-/// What became of an event.
+/// An event that was sent, and what happened to it.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// When it was sent.
+    /// The time when it was sent.
     pub at: OffsetDateTime,
     /// The event.
     pub event: Value,
-    /// The mishap, if there was one.
-    pub mishap: Option<Mishap>,
-    /// The functions that its rules named.
+    /// The injected fault, if there was one.
+    pub fault: Option<DeliveryFault>,
+    /// The functions whose rules match the event.
     pub functions: Vec<String>,
 }
 
 type Condition = Box<dyn Fn(&Value) -> bool + Send + Sync>;
 
+/// A fault that a test has injected and that has not happened yet.
 struct Planned {
     applies: Condition,
-    mishap: Mishap,
+    fault: DeliveryFault,
     times: usize,
 }
 
-/// The bus.
+/// The event bus.
 pub struct Bus {
     rules: Vec<(String, Pattern)>,
     schedules: Vec<(String, Duration, Option<Value>)>,
@@ -71,7 +82,7 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// Takes the rules of the template's functions; delivers nothing before [`Bus::connect`].
+    /// Creates a bus with the rules and schedules of the template's functions. It delivers nothing before [`Bus::connect`].
     pub fn new(template: &Template, region: &str) -> anyhow::Result<Self> {
         let mut rules = Vec::new();
         let mut schedules = Vec::new();
@@ -99,69 +110,69 @@ impl Bus {
         })
     }
 
-    /// Delivers to these functions from now on.
+    /// Sets the functions that events are delivered to.
     pub fn connect(&self, lambda: Lambda) {
         *lock(&self.lambda) = Some(lambda);
     }
 
-    /// Lets a mishap happen to the next `times` events of this detail type.
-    pub fn mishap(&self, detail_type: &str, mishap: Mishap, times: usize) {
+    /// Injects a fault into the next `times` events of this detail type.
+    pub fn inject(&self, detail_type: &str, fault: DeliveryFault, times: usize) {
         let detail_type = detail_type.to_owned();
-        self.mishap_where(
+        self.inject_where(
             move |event| event["detail-type"].as_str() == Some(&detail_type),
-            mishap,
+            fault,
             times,
         );
     }
 
-    /// Lets a mishap happen to the next `times` events for which `applies` holds.
-    pub fn mishap_where(
+    /// Injects a fault into the next `times` events that `applies` selects.
+    pub fn inject_where(
         &self,
         applies: impl Fn(&Value) -> bool + Send + Sync + 'static,
-        mishap: Mishap,
+        fault: DeliveryFault,
         times: usize,
     ) {
         lock(&self.planned).push(Planned {
             applies: Box::new(applies),
-            mishap,
+            fault,
             times,
         });
     }
 
-    /// Forgets all mishaps that have not happened.
-    pub fn no_more_mishaps(&self) {
+    /// Removes all injected faults that have not happened yet. Held events stay held.
+    pub fn clear_faults(&self) {
         lock(&self.planned).clear();
     }
 
     /// Sends an event to every function whose rules match it.
     pub fn put(self: &Arc<Self>, event: Value) {
         let functions = self.functions_for(&event);
-        let mishap = self.next_mishap(&event);
+        let fault = self.next_fault(&event);
         lock(&self.records).push(Record {
             at: clock::now(),
             event: event.clone(),
-            mishap,
+            fault,
             functions: functions.clone(),
         });
-        match mishap {
+        match fault {
             None => self.deliver(&functions, &event),
-            Some(Mishap::Drop) => {}
-            Some(Mishap::Duplicate) => {
+            Some(DeliveryFault::Drop) => {}
+            Some(DeliveryFault::Duplicate) => {
                 self.deliver(&functions, &event);
                 self.deliver(&functions, &event);
             }
-            Some(Mishap::Delay(wait)) => {
+            Some(DeliveryFault::Delay(wait)) => {
                 let bus = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(wait).await;
                     bus.deliver(&functions, &event);
                 });
             }
-            Some(Mishap::Hold) => lock(&self.held).push(event),
+            Some(DeliveryFault::Hold) => lock(&self.held).push(event),
         }
     }
 
-    /// Delivers what is held, the newest first.
+    /// Delivers the held events, newest first.
     pub fn release(&self) {
         let held = std::mem::take(&mut *lock(&self.held));
         for event in held.iter().rev() {
@@ -169,7 +180,7 @@ impl Bus {
         }
     }
 
-    /// Fires every schedule without an input of its own, as of `time`: the backup tick.
+    /// Fires the backup tick as of `time`: every schedule without an input.
     pub fn tick(&self, time: OffsetDateTime) {
         let mut event = envelope(
             "aws.events",
@@ -190,7 +201,7 @@ impl Bus {
         }
     }
 
-    /// Fires the backup tick as of now, and at least a second after the one before: ticks of the same second ask for
+    /// Fires the backup tick as of now, but at least one second after the previous tick: two ticks in the same second mean
     /// the same backup.
     pub fn tick_now(&self) {
         let mut ticked = lock(&self.ticked);
@@ -200,7 +211,7 @@ impl Bus {
         self.tick(now);
     }
 
-    /// Fires every schedule that has an input: the minute sweep.
+    /// Fires the sweep: every schedule with an input.
     pub fn sweep(&self) {
         for (function, _, input) in &self.schedules {
             if let Some(input) = input {
@@ -209,7 +220,7 @@ impl Bus {
         }
     }
 
-    /// Returns how often the template fires the tick and the sweep.
+    /// Returns the template's intervals of the tick and of the sweep. `None` for a schedule that it does not have.
     pub fn intervals(&self) -> (Option<Duration>, Option<Duration>) {
         let shortest = |with_input: bool| {
             let schedules = self.schedules.iter();
@@ -219,7 +230,7 @@ impl Bus {
         (shortest(false), shortest(true))
     }
 
-    /// Returns everything that was sent, the oldest first.
+    /// Returns all events that were sent, oldest first.
     pub fn records(&self) -> Vec<Record> {
         lock(&self.records).clone()
     }
@@ -234,13 +245,13 @@ impl Bus {
         functions
     }
 
-    fn next_mishap(&self, event: &Value) -> Option<Mishap> {
+    fn next_fault(&self, event: &Value) -> Option<DeliveryFault> {
         let mut planned = lock(&self.planned);
         let next = planned
             .iter_mut()
             .find(|planned| planned.times > 0 && (planned.applies)(event))?;
         next.times -= 1;
-        Some(next.mishap)
+        Some(next.fault)
     }
 
     fn deliver(&self, functions: &[String], event: &Value) {
@@ -283,7 +294,7 @@ Resources:
     }
 
     #[test]
-    fn an_event_goes_where_a_rule_matches_it() {
+    fn an_event_is_delivered_to_functions_whose_rules_match() {
         let bus = bus();
         bus.put(ended("Success"));
         bus.put(ended("InProgress"));
@@ -295,19 +306,22 @@ Resources:
     }
 
     #[test]
-    fn a_mishap_happens_as_often_as_planned_to_what_it_is_planned_for() {
+    fn a_fault_happens_as_often_as_injected_to_the_selected_events() {
         let bus = bus();
-        bus.mishap("Ended", Mishap::Drop, 1);
-        bus.mishap_where(
+        bus.inject("Ended", DeliveryFault::Drop, 1);
+        bus.inject_where(
             |event| event["detail"]["status"] == "Failed",
-            Mishap::Hold,
+            DeliveryFault::Hold,
             1,
         );
         for status in ["Success", "Success", "Failed"] {
             bus.put(ended(status));
         }
-        let mishaps: Vec<_> = bus.records().iter().map(|record| record.mishap).collect();
-        assert_eq!(mishaps, [Some(Mishap::Drop), None, Some(Mishap::Hold)]);
+        let faults: Vec<_> = bus.records().iter().map(|record| record.fault).collect();
+        assert_eq!(
+            faults,
+            [Some(DeliveryFault::Drop), None, Some(DeliveryFault::Hold)]
+        );
         assert_eq!(lock(&bus.held).len(), 1);
         bus.release();
         assert!(lock(&bus.held).is_empty());

@@ -1,4 +1,4 @@
-//! The one HTTP listener behind which all services stand, told apart by what a request was signed for.
+//! The HTTP handler in front of all services. It finds the service in the signature of a request.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::standin::autoscaling;
 use crate::standin::autoscaling::{ACCOUNT, AutoScaling};
-use crate::standin::fault::{Answer, ApiCall, Fault, PlannedFaults};
+use crate::standin::fault::{ApiCall, ApiError, ApiResult, PlannedFaults};
 use crate::standin::lambda::Lambda;
 use crate::standin::s3::S3;
 use crate::standin::ssm;
 use crate::standin::ssm::Ssm;
 
-/// The most that a request to anything but S3 may have.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// The largest request to a service other than S3, in bytes.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 const STS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// The services behind the listener.
@@ -38,11 +38,11 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
     let access_key = scope.as_deref().and_then(|scope| scope.split('/').next());
     let access_key = access_key.unwrap_or_default().to_owned();
     if service.as_deref().is_none_or(|service| service == "s3") {
-        // Unsigned requests are S3's too: it says what it thinks of them.
+        // S3 refuses unsigned requests.
         return services.s3.handle(request).await;
     }
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
+    let Ok(body) = to_bytes(body, MAX_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let call = ApiCall {
@@ -50,10 +50,10 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
         operation: operation(&parts.headers, &body),
         access_key,
     };
-    if let Err(fault) = services.planned.ask(&call) {
+    if let Err(error) = services.planned.ask(&call) {
         return match service.as_deref() {
-            Some("autoscaling") => xml(Err(fault)),
-            _ => json(Err(fault)),
+            Some("autoscaling") => xml(Err(error)),
+            _ => json(Err(error)),
         };
     }
     match service.as_deref() {
@@ -80,8 +80,8 @@ pub(crate) async fn handle(State(services): State<Services>, request: Request<Bo
             .await
         }
         other => {
-            let message = format!("this stand-in has no service {other:?}");
-            json(Err(Fault::with_status(501, "NotImplemented", message)))
+            let message = format!("the stand-in has no service {other:?}");
+            json(Err(ApiError::with_status(501, "NotImplemented", message)))
         }
     }
 }
@@ -102,7 +102,7 @@ fn scope(request: &Request<Body>) -> Option<String> {
     })
 }
 
-/// Returns what a request asks for, in either protocol.
+/// Returns the operation that a request names, in the JSON or the Query protocol. Empty if it names none.
 fn operation(headers: &HeaderMap, body: &[u8]) -> String {
     let target = headers.get("x-amz-target");
     if let Some((_, operation)) = target
@@ -116,25 +116,25 @@ fn operation(headers: &HeaderMap, body: &[u8]) -> String {
     action.map_or_else(String::new, |(_, value)| value.into_owned())
 }
 
-fn xml(answer: Answer<String>) -> Response {
-    let (status, body) = match answer {
+fn xml(result: ApiResult<String>) -> Response {
+    let (status, body) = match result {
         Ok(body) => (StatusCode::OK, body),
-        Err(fault) => (status(&fault), autoscaling::error_response(&fault)),
+        Err(error) => (status(&error), autoscaling::error_response(&error)),
     };
     (status, [(header::CONTENT_TYPE, "text/xml")], body).into_response()
 }
 
-fn json(answer: Answer<Value>) -> Response {
-    let (status, body) = match answer {
+fn json(result: ApiResult<Value>) -> Response {
+    let (status, body) = match result {
         Ok(body) => (StatusCode::OK, body),
-        Err(fault) => (status(&fault), ssm::error_response(&fault)),
+        Err(error) => (status(&error), ssm::error_response(&error)),
     };
     let kind = [(header::CONTENT_TYPE, "application/x-amz-json-1.1")];
     (status, kind, body.to_string()).into_response()
 }
 
-fn status(fault: &Fault) -> StatusCode {
-    StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+fn status(error: &ApiError) -> StatusCode {
+    StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn caller_identity() -> String {
@@ -145,7 +145,7 @@ fn caller_identity() -> String {
     autoscaling::response("GetCallerIdentity", STS, &result)
 }
 
-/// `POST /2015-03-31/functions/<name>/invocations`.
+/// Answers `POST /2015-03-31/functions/<name>/invocations`.
 async fn invoke(
     services: &Services,
     method: &Method,
@@ -157,7 +157,7 @@ async fn invoke(
         .strip_prefix("/2015-03-31/functions/")
         .and_then(|rest| rest.strip_suffix("/invocations"));
     let Some(name) = name.filter(|_| method == Method::POST) else {
-        return json(Err(Fault::with_status(
+        return json(Err(ApiError::with_status(
             404,
             "ResourceNotFoundException",
             format!("{method} {path} is not an operation of this stand-in's Lambda"),
@@ -172,7 +172,10 @@ async fn invoke(
         Ok(payload) => payload,
         Err(error) => {
             let message = format!("Could not parse request body into json: {error}");
-            return json(Err(Fault::new("InvalidRequestContentException", message)));
+            return json(Err(ApiError::new(
+                "InvalidRequestContentException",
+                message,
+            )));
         }
     };
     let kind = headers.get("x-amz-invocation-type");

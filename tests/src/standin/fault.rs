@@ -1,26 +1,32 @@
-//! An error as AWS answers it: a code, a message and an HTTP status.
+//! Errors of AWS's APIs, and how a test plans them for Auto Scaling, SSM, STS and the Invoke API.
+//!
+//! [`PlannedFaults`] has two ways: [`plan`](PlannedFaults::plan) fails the next calls of one operation, and
+//! [`on_call`](PlannedFaults::on_call) decides at each call. S3 has faults of its own: see
+//! [`S3Fault`](super::s3::S3Fault). For all faults that a test can inject, see [the stand-in](super).
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
 
 /// An error answer of an AWS API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
-    /// AWS's code, which SDKs match on.
+    /// AWS's error code. SDKs match on it.
     pub code: String,
-    /// AWS's sentence.
+    /// The message.
     pub message: String,
 }
 
-impl Fault {
-    /// Refuses a request with HTTP status 400.
+impl ApiError {
+    /// Returns an error with HTTP status 400.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::with_status(400, code, message)
     }
 
-    /// Answers with another HTTP status.
+    /// Returns an error with another HTTP status.
     pub fn with_status(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -29,12 +35,12 @@ impl Fault {
         }
     }
 
-    /// Refuses a request as Auto Scaling refuses almost everything.
+    /// Returns Auto Scaling's usual error, `ValidationError`.
     pub fn validation(message: impl Into<String>) -> Self {
         Self::new("ValidationError", message)
     }
 
-    /// Answers that the caller asks too often, in the way of this service.
+    /// Returns the error for too many requests, with the code of this service.
     pub fn throttled(service: &str) -> Self {
         let code = if service == "autoscaling" {
             "Throttling"
@@ -46,13 +52,13 @@ impl Fault {
 }
 
 /// The result of one API operation.
-pub type Answer<T> = Result<T, Fault>;
+pub type ApiResult<T> = Result<T, ApiError>;
 
-/// An error that the next calls of an operation answer with, whatever they ask.
+/// An error that the next calls of an operation return.
 #[derive(Debug, Clone)]
 struct Planned {
     operation: String,
-    fault: Fault,
+    error: ApiError,
     times: usize,
 }
 
@@ -61,15 +67,22 @@ struct Planned {
 pub struct ApiCall {
     /// The service, such as `ssm`.
     pub service: String,
-    /// The operation, such as `SendCommand`; empty where the request names none.
+    /// The operation, such as `SendCommand`; empty if the request names none.
     pub operation: String,
-    /// The access key that the request is signed with.
+    /// The access key that signed the request.
     pub access_key: String,
 }
 
-type Hook = Arc<dyn Fn(&ApiCall) -> Option<Fault> + Send + Sync>;
+type Hook = Arc<dyn Fn(&ApiCall) -> Option<ApiError> + Send + Sync>;
 
-/// The errors that a test has planned, by operation.
+/// The errors that a test has planned.
+///
+/// ```no_run
+/// # use rekindle_tests::standin::{StandIn, fault::ApiError};
+/// # fn inject(standin: &StandIn) {
+/// standin.faults().plan("SendCommand", ApiError::throttled("ssm"), 2);
+/// # }
+/// ```
 #[derive(Default)]
 pub struct PlannedFaults {
     planned: Mutex<Vec<Planned>>,
@@ -85,37 +98,39 @@ impl fmt::Debug for PlannedFaults {
 }
 
 impl PlannedFaults {
-    /// Lets the next `times` calls of `operation` (such as `SendCommand`) fail with `fault`.
-    pub fn plan(&self, operation: &str, fault: Fault, times: usize) {
+    /// Makes the next `times` calls of an operation, such as `SendCommand`, return this error.
+    pub fn plan(&self, operation: &str, error: ApiError, times: usize) {
         lock(&self.planned).push(Planned {
             operation: operation.to_owned(),
-            fault,
+            error,
             times,
         });
     }
 
-    /// Asks this hook before each call, whether it is to fail.
-    pub fn on_call(&self, hook: impl Fn(&ApiCall) -> Option<Fault> + Send + Sync + 'static) {
+    /// Calls this hook before each call. If it returns an error, the call fails with it.
+    ///
+    /// There is one hook: a new one replaces the old one.
+    pub fn on_call(&self, hook: impl Fn(&ApiCall) -> Option<ApiError> + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }
 
-    /// Lets every call be answered again, as far as nothing else is planned.
+    /// Removes the hook. Errors from [`Self::plan`] stay.
     pub fn clear_hook(&self) {
         *lock(&self.hook) = None;
     }
 
-    /// Asks the hook about a call.
-    pub(crate) fn ask(&self, call: &ApiCall) -> Answer<()> {
+    /// Returns the hook's error for a call, if there is one.
+    pub(crate) fn ask(&self, call: &ApiCall) -> ApiResult<()> {
         let hook = lock(&self.hook).clone();
-        // Called without the lock, since it may well ask this stand-in for something.
+        // Called without the lock, because the hook may call the stand-in.
         match hook.and_then(|hook| hook(call)) {
-            Some(fault) => Err(fault),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    /// Returns the error that this call is to answer with, if one is planned, and counts it.
-    pub fn take(&self, operation: &str) -> Answer<()> {
+    /// Returns the planned error for a call of this operation, if there is one, and counts the call.
+    pub fn take(&self, operation: &str) -> ApiResult<()> {
         let mut planned = lock(&self.planned);
         let next = planned
             .iter_mut()
@@ -123,16 +138,11 @@ impl PlannedFaults {
         match next {
             Some(planned) => {
                 planned.times -= 1;
-                Err(planned.fault.clone())
+                Err(planned.error.clone())
             }
             None => Ok(()),
         }
     }
-}
-
-/// Locks state that stays meaningful when a thread panicked while holding it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -140,9 +150,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_planned_fault_is_answered_as_often_as_planned() {
+    fn a_planned_error_is_returned_as_often_as_planned() {
         let faults = PlannedFaults::default();
-        faults.plan("SendCommand", Fault::throttled("ssm"), 2);
+        faults.plan("SendCommand", ApiError::throttled("ssm"), 2);
         assert_eq!(faults.take("ListCommands"), Ok(()));
         assert_eq!(
             faults.take("SendCommand").unwrap_err().code,

@@ -1,12 +1,12 @@
-//! EventBridge's event patterns: which events a rule takes.
+//! EventBridge's event patterns: they decide which events a rule matches.
 //!
-//! A pattern is checked when it is read, since EventBridge refuses a wrong one at deployment.
+//! A pattern is checked when it is read, because EventBridge refuses a wrong one at deployment.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-/// A pattern that EventBridge would accept.
+/// A valid event pattern.
 #[derive(Debug, Clone)]
 pub struct Pattern(Node);
 
@@ -17,7 +17,7 @@ enum Node {
         fields: Vec<(String, Node)>,
         alternatives: Vec<Node>,
     },
-    /// The value, or one of its elements where it is a list, must match one of these.
+    /// The value, or one of its elements if it is a list, must match one of these.
     Leaf(Vec<Matcher>),
 }
 
@@ -25,7 +25,7 @@ enum Node {
 enum Matcher {
     Exact(Value),
     Exists(bool),
-    /// BackupState, suffix, wildcard, and their cousins that ignore case.
+    /// `prefix`, `suffix`, `wildcard` and `equals-ignore-case`.
     Text(Regex),
     Numeric(Vec<(Comparison, f64)>),
     AnythingBut(Vec<Matcher>),
@@ -41,16 +41,16 @@ enum Comparison {
 }
 
 impl Pattern {
-    /// Reads a pattern; the error names what EventBridge would refuse.
+    /// Reads a pattern. The error names the part that EventBridge would refuse.
     pub fn new(pattern: &Value) -> Result<Self> {
         let fields = pattern
             .as_object()
-            .context("an event pattern is an object")?;
+            .context("an event pattern must be an object")?;
         ensure!(!fields.is_empty(), "an event pattern must not be empty");
         Ok(Self(object(fields)?))
     }
 
-    /// Whether a rule with this pattern takes the event.
+    /// Returns whether the pattern matches an event.
     pub fn matches(&self, event: &Value) -> bool {
         self.0.matches(Some(event))
     }
@@ -90,12 +90,12 @@ fn object(fields: &Map<String, Value>) -> Result<Node> {
 
 fn matcher(value: &Value) -> Result<Matcher> {
     let Value::Object(rule) = value else {
-        ensure!(!value.is_array(), "a list within a list is no pattern");
+        ensure!(!value.is_array(), "a list within a list is not allowed");
         return Ok(Matcher::Exact(value.clone()));
     };
     let mut entries = rule.iter();
     let (Some((name, argument)), None) = (entries.next(), entries.next()) else {
-        bail!("a matcher has exactly one name: {value}");
+        bail!("a matcher must have exactly one name: {value}");
     };
     Ok(match name.as_str() {
         "exists" => Matcher::Exists(argument.as_bool().context("exists takes true or false")?),
@@ -122,11 +122,11 @@ fn matcher(value: &Value) -> Result<Matcher> {
             Value::Object(rule) => lists_within(rule)?,
             one => vec![matcher(one)?],
         }),
-        other => bail!("EventBridge has no matcher {other:?}, or the stand-in does not know it"),
+        other => bail!("there is no matcher {other:?} in the stand-in"),
     })
 }
 
-/// Reads `{"prefix": ["a", "b"]}`, which anything-but takes besides `{"prefix": "a"}`.
+/// Reads `{"prefix": ["a", "b"]}` or `{"prefix": "a"}` within `anything-but`.
 fn lists_within(rule: &Map<String, Value>) -> Result<Vec<Matcher>> {
     let mut matchers = Vec::new();
     for (name, argument) in rule {
@@ -141,6 +141,7 @@ fn lists_within(rule: &Map<String, Value>) -> Result<Vec<Matcher>> {
     Ok(matchers)
 }
 
+/// Returns a regular expression for a string, or for `{"equals-ignore-case": …}`, between two patterns.
 fn text(argument: &Value, before: &str, after: &str) -> Result<Regex> {
     let (literal, ignore_case) = match argument {
         Value::String(literal) => (literal.as_str(), false),
@@ -195,7 +196,7 @@ impl Node {
                 fields,
                 alternatives,
             } => {
-                // An element of a list matches as the object itself would.
+                // A list matches if one of its elements does.
                 if let Some(Value::Array(list)) = value {
                     return list.iter().any(|element| self.matches(Some(element)));
                 }
@@ -205,15 +206,15 @@ impl Node {
                 all && (alternatives.is_empty()
                     || alternatives.iter().any(|node| node.matches(value)))
             }
-            Self::Leaf(matchers) => matchers.iter().any(|matcher| matcher.takes(value)),
+            Self::Leaf(matchers) => matchers.iter().any(|matcher| matcher.matches(value)),
         }
     }
 }
 
 impl Matcher {
-    fn takes(&self, value: Option<&Value>) -> bool {
+    fn matches(&self, value: Option<&Value>) -> bool {
         match (self, value) {
-            // An empty list counts as absent, an object is no leaf.
+            // An empty list counts as absent, and an object is not a leaf.
             (Self::Exists(wanted), value) => {
                 let leaf = value.is_some_and(|value| match value {
                     Value::Object(_) => false,
@@ -225,8 +226,8 @@ impl Matcher {
             (_, None) => false,
             (Self::AnythingBut(refused), Some(Value::Array(list))) => list
                 .iter()
-                .any(|element| !refused.iter().any(|matcher| matcher.takes(Some(element)))),
-            (_, Some(Value::Array(list))) => list.iter().any(|element| self.takes(Some(element))),
+                .any(|element| !refused.iter().any(|matcher| matcher.matches(Some(element)))),
+            (_, Some(Value::Array(list))) => list.iter().any(|element| self.matches(Some(element))),
             (Self::Exact(Value::Number(wanted)), Some(Value::Number(value))) => {
                 wanted.as_f64() == value.as_f64()
             }
@@ -240,7 +241,7 @@ impl Matcher {
                     .all(|&(comparison, bound)| comparison.holds(number, bound))
             }),
             (Self::AnythingBut(refused), Some(value)) => {
-                !value.is_object() && !refused.iter().any(|matcher| matcher.takes(Some(value)))
+                !value.is_object() && !refused.iter().any(|matcher| matcher.matches(Some(value)))
             }
         }
     }
@@ -249,7 +250,7 @@ impl Matcher {
 impl Comparison {
     fn holds(self, number: f64, bound: f64) -> bool {
         match self {
-            // EventBridge compares to six decimals.
+            // EventBridge compares six decimals.
             Self::Equal => (number - bound).abs() < 5e-7,
             Self::Less => number < bound,
             Self::LessOrEqual => number <= bound,
@@ -268,7 +269,7 @@ mod tests {
         Pattern::new(pattern).unwrap().matches(event)
     }
 
-    /// The event of AWS' documentation on event patterns.
+    /// The event in AWS's documentation of event patterns.
     fn terminated() -> Value {
         json!({
             "version": "0", "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn other_events_are_not_taken() {
+    fn a_pattern_for_other_events_does_not_match() {
         for pattern in [
             json!({"source": ["aws.ssm"]}),
             json!({"source": ["aws.ec2"], "detail": {"state": ["running"]}}),
@@ -325,12 +326,12 @@ mod tests {
     fn numbers_are_compared_as_documented() {
         let event =
             json!({"detail": {"c-count": 3, "d-count": 8.5, "x-limit": 3.018e2, "text": "3"}});
-        let taken = json!({"detail": {
+        let pattern = json!({"detail": {
             "c-count": [{"numeric": [">", 0, "<=", 5]}],
             "d-count": [{"numeric": ["<", 10]}],
             "x-limit": [{"numeric": ["=", 301.8]}]
         }});
-        assert!(matches(&taken, &event));
+        assert!(matches(&pattern, &event));
         assert!(!matches(
             &json!({"detail": {"c-count": [{"numeric": [">", 3]}]}}),
             &event
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_eventbridge_refuses_is_refused() {
+    fn a_pattern_that_eventbridge_refuses_is_refused() {
         for (pattern, reason) in [
             (json!({}), "must not be empty"),
             (json!({"source": "aws.ec2"}), "is a list or an object"),

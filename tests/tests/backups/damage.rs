@@ -1,67 +1,70 @@
-//! What happens to objects between their upload and the commit.
+//! Objects that are damaged between their upload and the commit.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::standin::bus::DeliveryFault;
 use tokio::try_join;
 
 use super::delivery::succeeded;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let applications = ["missing", "truncated", "altered", "index"];
     let nodes = try_join!(
-        protected.empty(applications[0]),
-        protected.empty(applications[1]),
-        protected.empty(applications[2]),
-        protected.empty(applications[3])
+        protected.create_empty(applications[0]),
+        protected.create_empty(applications[1]),
+        protected.create_empty(applications[2]),
+        protected.create_empty(applications[3])
     )?;
-    let (world, s3) = (&protected.world, protected.world.s3());
-    world
+    let (standin, s3) = (&protected.standin, protected.standin.s3());
+    standin
         .bus()
-        .mishap_where(succeeded, Mishap::Hold, applications.len());
-    world.tick();
+        .inject_where(succeeded, DeliveryFault::Hold, applications.len());
+    standin.tick();
     for node in [&nodes.0, &nodes.1, &nodes.2, &nodes.3] {
-        assert_eq!(protected.ended(node, "backup", 0).await?.status, "Success");
+        assert_eq!(
+            protected.wait_until_ended(node, "backup", 0).await?.status,
+            "Success"
+        );
     }
 
     let object = |application: &str, name: &str| {
-        let keys = s3.keys(world.bucket(), &format!("backups/{application}/"))?;
+        let keys = s3.keys(standin.bucket(), &format!("backups/{application}/"))?;
         let key = keys.into_iter().find(|key| key.ends_with(name));
         key.with_context(|| format!("{application} has no {name}"))
     };
-    s3.remove(world.bucket(), &object("missing", "globals.sql.zst")?)
+    s3.remove(standin.bucket(), &object("missing", "globals.sql.zst")?)
         .await?;
     let dump = object("truncated", "0.dump.zst")?;
-    let bytes = s3.read(world.bucket(), &dump)?;
-    s3.replace(world.bucket(), &dump, &bytes[..bytes.len() / 2])?;
+    let bytes = s3.read(standin.bucket(), &dump)?;
+    s3.replace(standin.bucket(), &dump, &bytes[..bytes.len() / 2])?;
     let configuration = object("altered", "config.tar.zst")?;
-    let mut bytes = s3.read(world.bucket(), &configuration)?;
+    let mut bytes = s3.read(standin.bucket(), &configuration)?;
     if let Some(byte) = bytes.last_mut() {
         *byte ^= 1;
     }
-    s3.replace(world.bucket(), &configuration, &bytes)?;
-    s3.flip(world.bucket(), &object("index", "index.json")?, 10)?;
+    s3.replace(standin.bucket(), &configuration, &bytes)?;
+    s3.flip(standin.bucket(), &object("index", "index.json")?, 10)?;
 
-    world.bus().release();
+    standin.bus().release();
     for application in applications {
-        let message = protected.failure(application, "Contract").await?;
+        let message = protected.wait_for_failure(application, "Contract").await?;
         assert!(message.contains("is not committed"), "{message}");
     }
-    protected.quiet().await?;
-    world.sweep();
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
+    standin.sweep();
+    protected.wait_until_idle().await?;
     for application in applications {
         assert!(protected.backups(application)?.is_empty(), "{application}");
     }
 
-    // The next one is as good as any.
-    world
+    // The next backup is not affected.
+    standin
         .bus()
         .tick(time::OffsetDateTime::now_utc() + time::Duration::seconds(2));
     for application in applications {
-        protected.committed(application, 0).await?;
+        protected.wait_for_backup(application, 0).await?;
     }
     Ok(())
 }

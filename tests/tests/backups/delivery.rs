@@ -1,81 +1,81 @@
-//! Events are hints: lost, doubled and reordered ones change nothing about what is committed.
+//! Lost, duplicated and reordered events do not change which backups are committed.
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::standin::bus::DeliveryFault;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::{ask, attempts, event, tick};
+use super::{event, invoke_backup, runs, tick};
 
-/// Recognises the event of a backup command that ended well.
+/// Returns whether an event reports that a command succeeded.
 pub(crate) fn succeeded(event: &Value) -> bool {
     event["detail-type"] == "EC2 Command Invocation Status-change Notification"
         && event["detail"]["status"] == "Success"
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_event_is_made_good_by_the_next_tick_or_by_a_sweep() -> Result<()> {
-    let (protected, node) = Protected::one("lost").await?;
-    let bus = protected.world.bus();
+async fn after_a_lost_event_the_next_tick_or_a_sweep_commits_the_backup() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("lost").await?;
+    let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
-    bus.mishap_where(succeeded, Mishap::Drop, 1);
+    bus.inject_where(succeeded, DeliveryFault::Drop, 1);
     bus.tick(at);
-    protected.ended(&node, "backup", 0).await?;
-    protected.quiet().await?;
+    protected.wait_until_ended(&node, "backup", 0).await?;
+    protected.wait_until_idle().await?;
     assert!(protected.backups("lost")?.is_empty());
-    let answer = ask(&protected, event("sweep.json")?).await?;
+    let answer = invoke_backup(&protected, event("sweep.json")?).await?;
     assert_eq!(answer["caught_up"][0]["decision"], "committed", "{answer}");
     assert_eq!(protected.backups("lost")?.len(), 1);
 
-    bus.mishap_where(succeeded, Mishap::Drop, 1);
+    bus.inject_where(succeeded, DeliveryFault::Drop, 1);
     bus.tick(at + Duration::seconds(2));
-    protected.ended(&node, "backup", 1).await?;
-    protected.quiet().await?;
+    protected.wait_until_ended(&node, "backup", 1).await?;
+    protected.wait_until_idle().await?;
     assert_eq!(protected.backups("lost")?.len(), 1);
-    let answer = ask(&protected, tick(at + Duration::seconds(4))?).await?;
+    let answer = invoke_backup(&protected, tick(at + Duration::seconds(4))?).await?;
     assert_eq!(answer["caught_up"][0]["decision"], "committed", "{answer}");
-    protected.committed("lost", 2).await?;
-    assert_eq!(attempts(&protected, "lost")?.len(), 3);
+    protected.wait_for_backup("lost", 2).await?;
+    assert_eq!(runs(&protected, "lost")?.len(), 3);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubled_and_reordered_events_commit_each_backup_once() -> Result<()> {
-    let (protected, node) = Protected::one("doubled").await?;
-    let bus = protected.world.bus();
+async fn duplicated_and_reordered_events_commit_each_backup_once() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("duplicated").await?;
+    let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
-    bus.mishap_where(succeeded, Mishap::Duplicate, 1);
+    bus.inject_where(succeeded, DeliveryFault::Duplicate, 1);
     bus.tick(at);
-    let first = protected.committed("doubled", 0).await?;
-    protected.quiet().await?;
+    let first = protected.wait_for_backup("duplicated", 0).await?;
+    protected.wait_until_idle().await?;
 
-    // The later backup's event comes before the earlier one's.
-    bus.mishap_where(succeeded, Mishap::Hold, 2);
+    // The later backup's event arrives before the earlier backup's event.
+    bus.inject_where(succeeded, DeliveryFault::Hold, 2);
     for number in 1..=2 {
         bus.tick(at + Duration::seconds(2 * i64::from(number)));
         protected
-            .ended(&node, "backup", usize::try_from(number)?)
+            .wait_until_ended(&node, "backup", usize::try_from(number)?)
             .await?;
-        protected.quiet().await?;
+        protected.wait_until_idle().await?;
     }
     bus.release();
-    let last = protected.committed("doubled", 2).await?;
-    protected.quiet().await?;
-    let backups = protected.backups("doubled")?;
+    let last = protected.wait_for_backup("duplicated", 2).await?;
+    protected.wait_until_idle().await?;
+    let backups = protected.backups("duplicated")?;
     assert_eq!(backups.len(), 3);
-    assert_eq!(protected.manifest("doubled", &backups[0])?, first);
+    assert_eq!(protected.manifest("duplicated", &backups[0])?, first);
     assert_eq!(last.index.backup_id, backups[2]);
 
     let commits = |decision: &str| {
-        let lines = protected.lines(0).into_iter();
+        let lines = protected.log_lines(0).into_iter();
         lines
             .filter(|line| line["fields"]["decision"] == decision)
             .count()
     };
     assert_eq!(commits("Commit"), 3);
-    assert!(protected.problems("doubled").is_empty());
+    assert!(protected.error_lines("duplicated").is_empty());
     Ok(())
 }

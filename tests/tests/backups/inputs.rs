@@ -1,10 +1,10 @@
-//! What bad input gets: the functions' environment, and events that are none.
+//! Invalid input: an incomplete environment of a function, and events that no function accepts.
 
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::standin::world::Binaries;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::standin::Binaries;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::env;
@@ -24,24 +24,25 @@ async fn a_function_names_every_missing_variable_at_once_and_does_not_start() ->
             .await
             .with_context(|| format!("start {name}"))?;
         assert!(!output.status.success(), "{name}");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
         for variable in [
             env::BACKUP_DOCUMENT,
             env::RESTORE_DOCUMENT,
             env::AGENT,
             env::METRIC_NAMESPACE,
         ] {
-            assert!(said.contains(variable), "{name}: {said}");
+            assert!(printed.contains(variable), "{name}: {printed}");
         }
-        assert!(!said.contains(env::BUCKET), "{name}: {said}");
+        assert!(!printed.contains(env::BUCKET), "{name}: {printed}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result<()> {
-    let protected = Protected::start().await?;
+async fn the_error_about_an_invalid_event_names_the_field_and_the_event_becomes_a_dead_letter()
+-> Result<()> {
+    let protected = ProtectedGroups::start().await?;
     let mut no_instance = event("terminate.json")?;
     no_instance["detail"]
         .as_object_mut()
@@ -67,20 +68,20 @@ async fn an_unusable_event_names_its_field_and_ends_as_a_dead_letter() -> Result
     ];
     let function = protected.function("backup")?;
     for (event, named) in &cases {
-        let answer = protected.world.invoke(&function, event.clone()).await;
+        let answer = protected.standin.invoke(&function, event.clone()).await;
         let Err(error) = answer else {
-            anyhow::bail!("{event} was taken: {answer:?}");
+            anyhow::bail!("{event} was accepted: {answer:?}");
         };
-        let said = protected.world.logs();
-        let last = said.iter().rev().take(8).map(|line| &line.line);
+        let logs = protected.standin.logs();
+        let last = logs.iter().rev().take(8).map(|line| &line.line);
         let last: Vec<&String> = last.collect();
         assert_eq!(error.error_type, "Event", "{error}: {last:#?}");
         assert!(error.message.contains(named), "{error}");
     }
 
-    let lambda = protected.world.lambda();
+    let lambda = protected.standin.lambda();
     lambda.invoke_async(&function, cases[0].0.clone());
-    let letter = wait_for("a dead letter", PATIENCE, async || {
+    let letter = wait_for("a dead letter", WAIT_LIMIT, async || {
         Ok::<_, String>(lambda.dead_letters().into_iter().next())
     })
     .await?;

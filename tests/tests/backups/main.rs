@@ -1,17 +1,23 @@
-//! Backups, end to end, with the shipped functions and the shipped agent: when one is started, when it is
-//! committed, and when it must not be.
+//! Backups, end to end, with the shipped functions and the shipped agent: when a backup starts, when it is committed or
+//! quarantined, and when it is deleted.
 
-mod admission;
 mod damage;
 mod delivery;
+mod disk_use;
 mod failures;
+mod final_backups;
 mod inputs;
+mod marker;
+mod quarantine;
 mod requests;
+mod retention;
 mod schedule;
+mod texts;
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::protected::Protected;
-use serde_json::Value;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use serde_json::{Value, json};
+use shared::id::BackupId;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -25,31 +31,45 @@ fn event(name: &str) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
-/// Makes the schedule's event as of `time`.
+/// Returns the schedule's event with this time.
 fn tick(time: OffsetDateTime) -> Result<Value> {
     let mut tick = event("schedule-rule.json")?;
     tick["time"] = time.format(&Rfc3339)?.into();
     Ok(tick)
 }
 
-/// Hands an event to the backup function and returns its answer.
-async fn ask(protected: &Protected, event: Value) -> Result<Value> {
+/// Invokes the backup function with an event; returns its answer.
+async fn invoke_backup(protected: &ProtectedGroups, event: Value) -> Result<Value> {
     let function = protected.function("backup")?;
-    Ok(protected.world.invoke(&function, event).await?)
+    Ok(protected.standin.invoke(&function, event).await?)
 }
 
-/// Returns the attempts at backups of an application, committed or not: `<backup id>/<run id>`.
-fn attempts(
-    protected: &Protected,
+/// Sends an operator's request about one backup to the backup function; returns its answer.
+async fn request(
+    protected: &ProtectedGroups,
+    request: &str,
+    application: &str,
+    backup: &BackupId,
+) -> Result<Value> {
+    invoke_backup(
+        protected,
+        json!({"rekindle": request, "application": application, "backup_id": backup}),
+    )
+    .await
+}
+
+/// Returns the runs of all backups of an application, committed or not, as `<backup id>/<run id>`.
+fn runs(
+    protected: &ProtectedGroups,
     application: &str,
 ) -> Result<std::collections::BTreeSet<String>> {
-    let world = &protected.world;
-    let keys = world
+    let standin = &protected.standin;
+    let keys = standin
         .s3()
-        .keys(world.bucket(), &format!("backups/{application}/"))?;
-    let attempt = |key: &String| {
+        .keys(standin.bucket(), &format!("backups/{application}/"))?;
+    let run = |key: &String| {
         let parts: Vec<&str> = key.split('/').skip(3).take(2).collect();
         parts.join("/")
     };
-    Ok(keys.iter().map(attempt).collect())
+    Ok(keys.iter().map(run).collect())
 }

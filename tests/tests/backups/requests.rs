@@ -1,21 +1,21 @@
-//! What an operator asks for by hand.
+//! An operator's requests `backup-now` and `list-backups`.
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use serde_json::json;
 use shared::command::Purpose;
 use shared::layout;
 
-use super::{ask, event};
+use super::{event, invoke_backup};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
-    let (protected, node) = Protected::one("asked").await?;
+async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("asked").await?;
     let mut now = event("backup-now.json")?;
     now["application"] = json!("asked");
     let mut list = event("list-backups.json")?;
     list["application"] = json!("asked");
-    let empty = ask(&protected, list.clone()).await?;
+    let empty = invoke_backup(&protected, list.clone()).await?;
     assert_eq!(
         empty,
         json!({"outcome": "backups", "application": "asked", "backups": []})
@@ -23,7 +23,7 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
 
     let mut committed = Vec::new();
     for before in 0..3 {
-        let answer = ask(&protected, now.clone()).await?;
+        let answer = invoke_backup(&protected, now.clone()).await?;
         assert_eq!(
             (
                 &answer["outcome"],
@@ -32,18 +32,18 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
             ),
             (&json!("requested"), &json!("asked"), &json!(node.id()))
         );
-        let manifest = protected.committed("asked", before).await?;
+        let manifest = protected.wait_for_backup("asked", before).await?;
         assert_eq!(manifest.index.purpose, Purpose::Manual);
         assert_eq!(answer["backup_id"], manifest.index.backup_id.as_str());
         assert_eq!(answer["command_id"], manifest.command_id.as_str());
         committed.push(manifest);
     }
 
-    // One that cannot be read hides none of the others.
+    // A manifest that cannot be read does not hide the other backups.
     let damaged = layout::manifest(&"asked".parse()?, &committed[0].index.backup_id);
-    let world = &protected.world;
-    world.s3().replace(world.bucket(), &damaged, b"{}")?;
-    let listed = ask(&protected, list.clone()).await?;
+    let standin = &protected.standin;
+    standin.s3().replace(standin.bucket(), &damaged, b"{}")?;
+    let listed = invoke_backup(&protected, list.clone()).await?;
     let newest = &committed[2];
     assert_eq!(
         listed["backups"][0],
@@ -64,15 +64,15 @@ async fn an_operator_backs_up_at_once_and_lists_what_there_is() -> Result<()> {
     let problem = listed["backups"][2]["problem"].as_str().unwrap_or_default();
     assert!(problem.contains(&damaged), "{listed}");
     list["limit"] = json!(1);
-    let one = ask(&protected, list).await?;
+    let one = invoke_backup(&protected, list).await?;
     assert_eq!(one["backups"].as_array().map(Vec::len), Some(1), "{one}");
 
-    now["application"] = json!("unheard-of");
-    let refused = ask(&protected, now).await?;
+    now["application"] = json!("unknown");
+    let refused = invoke_backup(&protected, now).await?;
     assert_eq!(refused["outcome"], "refused");
     let message = refused["message"].as_str().unwrap_or_default();
     assert!(
-        message.contains("rekindle:application=unheard-of"),
+        message.contains("rekindle:application=unknown"),
         "{message}"
     );
     Ok(())

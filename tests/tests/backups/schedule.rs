@@ -1,36 +1,36 @@
-//! What a tick of the schedule starts, and what it leaves alone.
+//! Which backups a tick starts, and which groups it skips.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
-use rekindle_tests::standin::fault::Fault;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::registry::{MAIN_DATABASE, block_dumps};
+use rekindle_tests::standin::fault::ApiError;
 use time::{Duration, OffsetDateTime};
 use tokio::try_join;
 
-use super::{ask, attempts, tick};
+use super::{invoke_backup, runs, tick};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_tick_backs_up_every_group_with_one_command_and_its_duplicates_add_nothing()
+async fn one_tick_backs_up_every_group_with_one_command_and_duplicates_of_it_add_no_backup()
 -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let applications = ["first", "second", "third"];
     try_join!(
-        protected.filled(applications[0]),
-        protected.filled(applications[1]),
-        protected.empty(applications[2])
+        protected.create_filled(applications[0]),
+        protected.create_filled(applications[1]),
+        protected.create_empty(applications[2])
     )?;
 
-    protected.world.lambda().duplicate_next(1);
+    protected.standin.lambda().duplicate_next(1);
     let at = OffsetDateTime::now_utc();
-    protected.world.bus().tick(at);
+    protected.standin.bus().tick(at);
     for application in applications {
-        let manifest = protected.committed(application, 0).await?;
+        let manifest = protected.wait_for_backup(application, 0).await?;
         assert_eq!(manifest.index.application.as_str(), application);
     }
-    protected.quiet().await?;
+    protected.wait_until_idle().await?;
 
-    // Delivered once more, long after.
-    let again = ask(&protected, tick(at.replace_nanosecond(0)?)?).await?;
+    // The same tick is delivered again, much later.
+    let again = invoke_backup(&protected, tick(at.replace_nanosecond(0)?)?).await?;
     assert_eq!(
         again["started"].as_array().map(Vec::len),
         Some(0),
@@ -40,44 +40,45 @@ async fn one_tick_backs_up_every_group_with_one_command_and_its_duplicates_add_n
         let reason = skipped["reason"].as_str().unwrap_or_default();
         assert!(reason.contains("already asked for this backup"), "{again}");
     }
-    // And once so late that the next tick is better.
-    let late = ask(&protected, tick(at - Duration::minutes(11))?).await?;
+    // A tick that is too old is skipped, because the next tick will back up.
+    let late = invoke_backup(&protected, tick(at - Duration::minutes(11))?).await?;
     assert_eq!(late["started"].as_array().map(Vec::len), Some(0), "{late}");
     let reason = late["skipped"][0]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("the next one is better"), "{late}");
 
     for application in applications {
         assert_eq!(protected.backups(application)?.len(), 1, "{application}");
-        assert_eq!(attempts(&protected, application)?.len(), 1, "{application}");
+        assert_eq!(runs(&protected, application)?.len(), 1, "{application}");
     }
-    // The duplicate may have been faster than SSM's listing; then the node has answered it like the first.
-    let sent = protected.world.ssm().sent()[&protected.document("backup")?];
+    // If the duplicate arrives before SSM lists the first command, it sends a second one, and the node answers that with the
+    // first report.
+    let sent = protected.standin.ssm().sent()[&protected.document("backup")?];
     assert!((1..=2).contains(&sent), "{sent} commands");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_ssm_refuses_costs_the_others_of_its_batch_nothing() -> Result<()> {
-    let protected = Protected::start().await?;
+async fn if_ssm_rejects_one_instance_the_others_of_its_batch_are_still_backed_up() -> Result<()> {
+    let protected = ProtectedGroups::start().await?;
     let (gone, unregistered, ..) = try_join!(
-        protected.empty("gone"),
-        protected.empty("unregistered"),
-        protected.empty("good"),
-        protected.empty("fine")
+        protected.create_empty("gone"),
+        protected.create_empty("unregistered"),
+        protected.create_empty("good"),
+        protected.create_empty("fine")
     )?;
 
-    // One is terminated behind everybody's back, and SSM still lists its agent as online.
+    // One instance is terminated outside Auto Scaling, and SSM still lists its agent as online.
     gone.discard().await?;
-    protected.world.ssm().deregister(unregistered.id());
+    protected.standin.ssm().deregister(unregistered.id());
     let at = OffsetDateTime::now_utc();
-    let answer = ask(&protected, tick(at)?).await?;
+    let answer = invoke_backup(&protected, tick(at)?).await?;
     assert_eq!(
         answer["started"].as_array().map(Vec::len),
         Some(2),
         "{answer}"
     );
     assert_eq!(answer["failures"], 1, "{answer}");
-    let message = protected.failure("gone", "Refused").await?;
+    let message = protected.wait_for_failure("gone", "Refused").await?;
     assert!(message.contains(gone.id()), "{message}");
     let skipped = &answer["skipped"][0];
     assert_eq!(skipped["group"], "unregistered", "{answer}");
@@ -87,60 +88,60 @@ async fn an_instance_that_ssm_refuses_costs_the_others_of_its_batch_nothing() ->
         "{reason}"
     );
     for application in ["good", "fine"] {
-        protected.committed(application, 0).await?;
+        protected.wait_for_backup(application, 0).await?;
     }
 
-    // A refusal that nobody can be blamed for any more is no reason to leave anybody out.
-    let fault = Fault::new("InvalidInstanceId", "Instances not in a valid state");
-    protected.world.faults().plan("SendCommand", fault, 1);
-    let answer = ask(&protected, tick(at + Duration::seconds(5))?).await?;
+    // SSM rejects a batch once although every instance in it is valid. All of them are still backed up.
+    let fault = ApiError::new("InvalidInstanceId", "Instances not in a valid state");
+    protected.standin.faults().plan("SendCommand", fault, 1);
+    let answer = invoke_backup(&protected, tick(at + Duration::seconds(5))?).await?;
     assert_eq!(
         answer["started"].as_array().map(Vec::len),
         Some(2),
         "{answer}"
     );
     for application in ["good", "fine"] {
-        protected.committed(application, 1).await?;
+        protected.wait_for_backup(application, 1).await?;
     }
     assert!(protected.backups("gone")?.is_empty());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tick_leaves_a_node_alone_while_a_command_executes_there() -> Result<()> {
-    let (protected, node) = Protected::one("busy").await?;
-    let held_up = hold_up_dumps(&node).await?;
+async fn a_tick_skips_a_node_that_executes_a_command() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("busy").await?;
+    let blocker = block_dumps(&node).await?;
     let at = OffsetDateTime::now_utc();
-    let first = ask(&protected, tick(at)?).await?;
+    let first = invoke_backup(&protected, tick(at)?).await?;
     let command = first["started"][0]["command_id"]
         .as_str()
-        .context("nothing was started")?;
-    // SSM does not list a command in its first seconds; the node would answer a second one that it is busy.
-    protected.executing(&node, "backup", 1).await?;
+        .context("no command was started")?;
+    // SSM does not list a command in its first seconds. Until then, a second command would be sent and fail as busy.
+    protected.wait_until_executing(&node, "backup", 1).await?;
 
-    let second = ask(&protected, tick(at + Duration::seconds(2))?).await?;
+    let second = invoke_backup(&protected, tick(at + Duration::seconds(2))?).await?;
     let expected = format!("the command {command} is executing");
     assert_eq!(
         second["skipped"][0]["reason"],
         expected.as_str(),
         "{second}"
     );
-    let lines = protected.lines(0);
-    let said = lines.iter().any(|line| {
+    let lines = protected.log_lines(0);
+    let logged = lines.iter().any(|line| {
         line["fields"]["decision"] == "Skip" && line["fields"]["message"] == expected.as_str()
     });
-    assert!(said, "{lines:#?}");
+    assert!(logged, "{lines:#?}");
 
-    drop(held_up);
-    protected.committed("busy", 0).await?;
-    protected.quiet().await?;
-    assert_eq!(attempts(&protected, "busy")?.len(), 1);
+    drop(blocker);
+    protected.wait_for_backup("busy", 0).await?;
+    protected.wait_until_idle().await?;
+    assert_eq!(runs(&protected, "busy")?.len(), 1);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_restore_left_behind_is_never_backed_up() -> Result<()> {
-    let (protected, node) = Protected::one("left").await?;
+async fn leftover_databases_of_a_restore_are_never_backed_up() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("left").await?;
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     for leftover in ["rekindle__restore_0a1b2c3d_0", "rekindle__old_0a1b2c3d_0"] {
         client

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result};
 use rekindle_tests::chaos::lane::{APPLICATION, Lane};
 use rekindle_tests::chaos::promises::Promise;
-use rekindle_tests::nodes::protected::PATIENCE;
-use rekindle_tests::nodes::spare::Spare;
+use rekindle_tests::fixtures::protected_groups::WAIT_LIMIT;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::standin::autoscaling::Lifecycle;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::standin::s3::S3;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn held(lane: &Lane) {
 }
 
 fn storage(lane: &Lane) -> (&S3, &str) {
-    (lane.protected.world.s3(), lane.protected.world.bucket())
+    (lane.protected.standin.s3(), lane.protected.standin.bucket())
 }
 
 fn newest(lane: &Lane) -> Result<Manifest> {
@@ -90,27 +90,28 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
     held(&lane);
 
     // A manifest is put for a backup whose dump is not whole.
-    let torn = rekindle_tests::nodes::spare::forge(&lane.protected, &genuine, |_, parts| {
-        let dump = parts.get_mut("postgres/1.dump.zst").context("no dump")?;
-        dump.truncate(dump.len() / 2);
-        Ok(())
-    })?;
+    let torn =
+        rekindle_tests::fixtures::tampering::forge(&lane.protected, &genuine, |_, parts| {
+            let dump = parts.get_mut("postgres/1.dump.zst").context("no dump")?;
+            dump.truncate(dump.len() / 2);
+            Ok(())
+        })?;
     let key = put_by_hand(&lane, &torn, 1)?;
     found(&mut lane, Promise::Complete).await?;
     take_back(&mut lane, &key).await?;
 
     // An empty node's marker is forged, it is backed up by hand, and a manifest is put for that.
-    let spare = Spare::boot(&lane.protected, APPLICATION).await?;
-    spare.node.cluster()?.start().await?;
+    let standalone = StandaloneNode::boot(&lane.protected, APPLICATION).await?;
+    standalone.node.cluster()?.start().await?;
     let genuine_marker = lane.node.root().join("var/lib/rekindle/restored.json");
     let mut marker: Value = serde_json::from_slice(&std::fs::read(genuine_marker)?)?;
-    let client = spare.node.cluster()?.connect("postgres").await?;
+    let client = standalone.node.cluster()?.connect("postgres").await?;
     let query = "SELECT system_identifier::text FROM pg_control_system()";
     let identifier: String = client.query_one(query, &[]).await?.get(0);
-    marker["instance_id"] = spare.node.id().into();
+    marker["instance_id"] = standalone.node.id().into();
     marker["system_identifier"] = identifier.into();
-    std::fs::create_dir_all(spare.marker().parent().context("a path")?)?;
-    std::fs::write(spare.marker(), marker.to_string())?;
+    std::fs::create_dir_all(standalone.marker().parent().context("a path")?)?;
+    std::fs::write(standalone.marker(), marker.to_string())?;
     let id = BackupId::at(OffsetDateTime::now_utc());
     let arguments = [
         "backup",
@@ -119,8 +120,8 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
         "--backup-id",
         id.as_str(),
     ];
-    let agent = spare.start(&[&arguments[..], &["--purpose", "scheduled"]].concat())?;
-    let answer = rekindle_tests::nodes::spare::ended(agent).await?;
+    let agent = standalone.start(&[&arguments[..], &["--purpose", "scheduled"]].concat())?;
+    let answer = rekindle_tests::fixtures::standalone::wait_for_exit(agent).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let (s3, bucket) = storage(&lane);
     let indices = s3.keys(bucket, &format!("backups/{APPLICATION}/{}/{id}/", id.day()))?;
@@ -136,7 +137,7 @@ async fn what_is_wrong_with_backups_is_found() -> Result<()> {
     take_back(&mut lane, &key).await?;
 
     // Somebody asks a service that recovery may not need.
-    let address = lane.protected.world.endpoint().replace("http://", "");
+    let address = lane.protected.standin.endpoint().replace("http://", "");
     let mut stream = tokio::net::TcpStream::connect(&address).await?;
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\nauthorization: \
@@ -156,14 +157,14 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
     lane.survey().await?;
     held(&lane);
     let protected = std::sync::Arc::clone(&lane.protected);
-    let world = &protected.world;
-    let (s3, bucket) = (world.s3(), world.bucket());
+    let standin = &protected.standin;
+    let (s3, bucket) = (standin.s3(), standin.bucket());
 
     // An object of the newest backup is changed behind the back, so that an older one is restored.
     let changed = &second.index.databases[1].key;
     let saved = s3.save(bucket, changed)?;
     s3.flip(bucket, changed, saved[0].1.len() as u64 / 2)?;
-    let node = protected.lose(&lane.node).await?;
+    let node = protected.replace_lost(&lane.node).await?;
     lane.look_at_arrival(&node).await?;
     expect(&mut lane, Promise::OneInterval);
     for (path, bytes) in saved {
@@ -189,17 +190,21 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
     lane.record.committed.remove(id);
 
     // A failure about which nobody says a word.
-    lane.expect_loudness(protected.mark(), "something was missing");
+    lane.expect_loudness(protected.log_length(), "something was missing");
     expect(&mut lane, Promise::SameOrLoud);
 
     // Nobody hears of the next launches, and each is abandoned by hand.
-    world.bus().mishap_where(|_| true, Mishap::Drop, usize::MAX);
+    standin
+        .bus()
+        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
     let before = protected.launches(APPLICATION).await?.len();
     let lost = std::sync::Arc::clone(&lane.node);
-    world.kill_instance(lost.id()).await?;
-    world.bus().no_more_mishaps();
-    world.bus().mishap_where(|_| true, Mishap::Drop, usize::MAX);
-    let client = aws_sdk_autoscaling::Client::new(world.aws());
+    standin.kill_instance(lost.id()).await?;
+    standin.bus().clear_faults();
+    standin
+        .bus()
+        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
+    let client = aws_sdk_autoscaling::Client::new(standin.aws());
     let mut not = lost.id().to_owned();
     for launch in 0..5 {
         let hook = if launch == 0 {
@@ -211,13 +216,13 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
             0 => Lifecycle::TerminatingWait,
             _ => Lifecycle::PendingWait,
         };
-        let instance = wait_for("an instance in its hook", PATIENCE, async || {
-            let group = world.group(APPLICATION);
+        let instance = wait_for("an instance in its hook", WAIT_LIMIT, async || {
+            let group = standin.group(APPLICATION);
             let waiting = group
                 .iter()
                 .find(|one| one.state == state && (launch < 2 || one.id != not));
             match waiting {
-                Some(one) if world.node(&one.id).is_ok() => Ok(Some(one.id.clone())),
+                Some(one) if standin.node(&one.id).is_ok() => Ok(Some(one.id.clone())),
                 _ => Err(format!("{group:?}")),
             }
         })
@@ -225,8 +230,8 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
         let result = if launch == 0 { "CONTINUE" } else { "ABANDON" };
         answer(&client, &instance, hook, result).await?;
         if launch > 0 {
-            let gone = wait_for("it to leave", PATIENCE, async || {
-                let group = world.group(APPLICATION);
+            let gone = wait_for("it to leave", WAIT_LIMIT, async || {
+                let group = standin.group(APPLICATION);
                 if let Some(one) = group.iter().find(|one| one.id == instance) {
                     if one.state == Lifecycle::TerminatingWait {
                         answer(&client, &instance, "rekindle-terminate", "CONTINUE")
@@ -245,12 +250,12 @@ async fn what_is_wrong_with_launches_is_found() -> Result<()> {
     expect(&mut lane, Promise::Bounded);
 
     // And one is let into service as it is.
-    let waiting = world
-        .wait_until(APPLICATION, Lifecycle::PendingWait, Some(&not), PATIENCE)
+    let waiting = standin
+        .wait_until(APPLICATION, Lifecycle::PendingWait, Some(&not), WAIT_LIMIT)
         .await?;
     answer(&client, waiting.id(), "rekindle-launch", "CONTINUE").await?;
-    let node = world
-        .wait_until_in_service(APPLICATION, Some(lost.id()), PATIENCE)
+    let node = standin
+        .wait_until_in_service(APPLICATION, Some(lost.id()), WAIT_LIMIT)
         .await?;
     lane.look_at_arrival(&node).await?;
     expect(&mut lane, Promise::Restored);

@@ -1,10 +1,10 @@
-//! The images that the containers are made of: saved once, and loaded only as they were saved.
+//! The container images of the application: saved once, and loaded only if they are undamaged.
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::nodes::containers::Application;
+use rekindle_tests::fixtures::containers::Application;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, fill};
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::engine;
-use rekindle_tests::nodes::protected::{Protected, fill};
-use rekindle_tests::nodes::spare;
 use shared::report::{ExitCode, Report};
 
 use super::{skipped, spare_machine};
@@ -17,18 +17,18 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
         return Ok(());
     }
     let image = engine::image().await?;
-    let protected = Protected::start().await?;
-    let (world, application) = (
-        &protected.world,
-        Application::new(&protected.world, APPLICATION, &image)?,
+    let protected = ProtectedGroups::start().await?;
+    let (standin, application) = (
+        &protected.standin,
+        Application::new(&protected.standin, APPLICATION, &image)?,
     );
-    world.create_group(application.group(world.bucket()))?;
-    let node = protected.in_service(APPLICATION, None).await?;
+    standin.create_group(application.group(standin.bucket()))?;
+    let node = protected.wait_until_in_service(APPLICATION, None).await?;
     fill(&node).await?;
     let first = protected.back_up(APPLICATION).await?;
-    // As a node does that was restored by another way, or has lost its notes: it finds the image, and reads it.
-    let notes = node.root().join("var/lib/rekindle/images");
-    std::fs::remove_dir_all(&notes).with_context(|| format!("remove {}", notes.display()))?;
+    // A node without its records of saved images finds the image in S3 and verifies it.
+    let records = node.root().join("var/lib/rekindle/images");
+    std::fs::remove_dir_all(&records).with_context(|| format!("remove {}", records.display()))?;
     let second = protected.back_up(APPLICATION).await?;
     assert_eq!(second.index.images, first.index.images);
     assert_eq!(second.index.unsaved_images, Vec::<String>::new());
@@ -36,18 +36,18 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
         anyhow::bail!("{:?}", second.index.images);
     };
     assert_eq!(saved.names, [image.as_str()]);
-    let stored = world.s3().keys(world.bucket(), "backups/")?;
+    let stored = standin.s3().keys(standin.bucket(), "backups/")?;
     let stored = stored.iter().filter(|key| key.contains("/images/"));
     assert_eq!(stored.collect::<Vec<_>>(), [&saved.object.key]);
 
-    let holding = spare::holding(&node).await?;
+    let data = standalone::snapshot(&node).await?;
     let machine = spare_machine(&protected, &application).await?;
     let engine = machine.node.engine()?;
     let candidates = [second.candidate()];
     let operation = format!("launch-{}", machine.node.id());
-    // Of what is damaged at rest, S3 still reports size and checksum.
+    // S3 still reports the original size and checksum of an object that is damaged at rest.
     let (key, middle) = (&saved.object.key, saved.object.size / 2);
-    world.s3().flip(world.bucket(), key, middle)?;
+    standin.s3().flip(standin.bucket(), key, middle)?;
     let damaged = machine.restore(&operation, &candidates).await?;
     let Report::Failure(failure) = damaged.report()? else {
         anyhow::bail!("{damaged:?}");
@@ -59,7 +59,7 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     );
     assert_eq!(engine.images().await?, Vec::<String>::new());
 
-    world.s3().flip(world.bucket(), key, middle)?;
+    standin.s3().flip(standin.bucket(), key, middle)?;
     let restored = machine.restore(&operation, &candidates).await?;
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(engine.images().await?, [format!("sha256:{}", saved.id)]);
@@ -71,8 +71,8 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
         &image,
     ];
     assert_eq!(engine.run(&names).await?.trim(), image);
-    let found = spare::holding(&machine.node).await?;
-    ensure!(found.databases == holding.databases, "the databases differ");
-    assert_eq!(found.files, holding.files);
+    let found = standalone::snapshot(&machine.node).await?;
+    ensure!(found.databases == data.databases, "the databases differ");
+    assert_eq!(found.files, data.files);
     Ok(())
 }

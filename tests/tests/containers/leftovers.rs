@@ -1,52 +1,53 @@
-//! An agent that is killed leaves what it ran in the container; the next command ends it.
+//! The processes that a killed agent leaves in a container are ended by the next command.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use rekindle_tests::nodes::containers::{Application, POSTGRES};
+use rekindle_tests::fixtures::containers::{Application, POSTGRES};
+use rekindle_tests::fixtures::processes;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT, fill};
+use rekindle_tests::fixtures::registry;
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::engine;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected, fill};
-use rekindle_tests::nodes::registry;
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::standin::s3::Fault;
+use rekindle_tests::standin::s3::S3Fault;
 use rekindle_tests::wait::wait_for;
 
 use super::{skipped, spare_machine};
 
 const APPLICATION: &str = "killed";
-/// What the container's own environment authenticates the superuser with: nothing on the node's side may ever show it.
+/// The superuser's password in the container's environment. It must not appear anywhere outside the container.
 const SECRET: &str = "in-the-container-alone";
 
-/// What the command line of a client of the engine holds that runs something in a container.
+/// A part of the command line of every `docker exec`.
 const CLIENT: &str = "docker\nexec\n";
 
-/// Describes an application whose server asks every local session for a password.
-fn application(protected: &Protected, image: &str) -> Result<Application> {
-    let mut application = Application::new(&protected.world, APPLICATION, image)?;
+/// Returns an application whose Postgres asks every local session for a password.
+fn application(protected: &ProtectedGroups, image: &str) -> Result<Application> {
+    let mut application = Application::new(&protected.standin, APPLICATION, image)?;
     application.postgres_options =
         format!("--env AUTH_LOCAL=scram-sha-256 --env POSTGRES_PASSWORD={SECRET}");
     application.with_image = true;
     Ok(application)
 }
 
-/// Returns the process ids, within the container, of tools that some agent has started there.
+/// Returns the processes that an agent has started in the container, as paths in its `/proc`.
 async fn tools(node: &Node) -> Result<Vec<String>> {
     let script = "for one in /proc/[0-9]*; do grep -q PGAPPNAME=rekindle $one/environ 2>/dev/null && echo $one; done; :";
     let listed = node.engine()?.exec(POSTGRES, &["sh", "-c", script]).await?;
     Ok(listed.lines().map(str::to_owned).collect())
 }
 
-/// Kills the agent and its clients of the engine, as SSM does at the end of a command's time.
+/// Kills the agent and its `docker exec` clients, as SSM does after a command's timeout.
 async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
-    spare::kill(&spare::processes(node, &["rekindle-node", verb])?)?;
-    spare::kill(&spare::processes(node, &[CLIENT])?)?;
+    processes::kill(&processes::find(node, &["rekindle-node", verb])?)?;
+    processes::kill(&processes::find(node, &[CLIENT])?)?;
     wait_for(
-        "the agent's end",
-        PATIENCE,
-        async || match spare::processes(node, &[CLIENT]) {
+        "the agent to end",
+        WAIT_LIMIT,
+        async || match processes::find(node, &[CLIENT]) {
             Ok(left) if left.is_empty() => Ok(Some(())),
             other => Err(format!("{other:?}")),
         },
@@ -54,14 +55,14 @@ async fn kill_agent(node: &Node, verb: &str) -> Result<()> {
     .await
 }
 
-/// Fails unless nothing is left of an agent: no process, session, database, file, lock or upload.
-async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
+/// Checks that no process, session, database, file, lock or upload of an agent is left.
+async fn assert_nothing_left(protected: &ProtectedGroups, node: &Node) -> Result<()> {
     ensure!(
         tools(node).await?.is_empty(),
-        "tools are left in the container"
+        "processes are left in the container"
     );
     for words in [&[CLIENT][..], &["rekindle-node"]] {
-        let left = spare::processes(node, words)?;
+        let left = processes::find(node, words)?;
         ensure!(left.is_empty(), "{words:?}: {left:?}");
     }
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
@@ -70,14 +71,14 @@ async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
         UNION ALL SELECT gid FROM pg_prepared_xacts";
     let left = client.query(query, &[]).await?;
     ensure!(left.is_empty(), "{left:?}");
-    let beside = spare::holding(node).await?.beside;
-    let strange: Vec<_> = beside
+    let beside = standalone::snapshot(node).await?.beside;
+    let leftover: Vec<_> = beside
         .iter()
         .filter(|path| path.contains("rekindle-"))
         .collect();
     ensure!(
-        strange.iter().all(|path| path.ends_with("/dtr")),
-        "files are left: {strange:?}"
+        leftover.iter().all(|path| path.ends_with("/dtr")),
+        "files are left: {leftover:?}"
     );
     let lock = std::fs::read_to_string(node.root().join("var/lib/rekindle/lock"))?;
     ensure!(lock.is_empty(), "the lock is held by {lock}");
@@ -85,7 +86,7 @@ async fn assert_nothing_left(protected: &Protected, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Lets the building of an index wait for as long as a file is there, as a large one takes its time.
+/// Adds an index whose build waits while the file `/tmp/slow` exists, as the build of a large index takes time.
 async fn add_slow_index(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     let script =
@@ -104,12 +105,12 @@ async fn add_slow_index(node: &Node) -> Result<()> {
         .context("create an index")
 }
 
-/// Waits until a session of the agent waits for a lock: the engine ends what it has only begun to start.
-async fn until_a_dump_waits(node: &Node) -> Result<()> {
+/// Waits until a session of the agent waits for a lock. Docker would end a process that has only started.
+async fn wait_until_a_dump_is_blocked(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect("template1").await?;
     let query = "SELECT query FROM pg_stat_activity
         WHERE application_name LIKE 'rekindle%' AND wait_event_type = 'Lock'";
-    wait_for("a dump to wait for a lock", PATIENCE, async || {
+    wait_for("a dump to wait for a lock", WAIT_LIMIT, async || {
         let found = client.query(query, &[]).await;
         let found = found.map_err(|error| error.to_string())?;
         Ok::<_, String>((!found.is_empty()).then_some(()))
@@ -117,9 +118,9 @@ async fn until_a_dump_waits(node: &Node) -> Result<()> {
     .await
 }
 
-/// Waits until none of these processes is in the container any more.
-async fn until_ended(node: &Node, old: &[String]) -> Result<()> {
-    wait_for("the old tools' end", PATIENCE, async || {
+/// Waits until none of these processes runs in the container.
+async fn wait_until_gone(node: &Node, old: &[String]) -> Result<()> {
+    wait_for("the leftover processes to end", WAIT_LIMIT, async || {
         let now = tools(node).await.map_err(|error| format!("{error:#}"))?;
         let left: Vec<_> = now.iter().filter(|one| old.contains(one)).collect();
         if left.is_empty() {
@@ -131,89 +132,93 @@ async fn until_ended(node: &Node, old: &[String]) -> Result<()> {
     .await
 }
 
-/// Fails where a process of this machine shows the secret in its arguments.
-fn assert_no_argument_tells() -> Result<()> {
+/// Checks that no process of this machine has the secret in its arguments.
+fn assert_no_argument_contains_the_secret() -> Result<()> {
     for entry in std::fs::read_dir("/proc")? {
         let line = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        // The engine was told once, by whoever made the container.
+        // The `docker run` that contained it has ended.
         ensure!(!line.contains(SECRET), "{line}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_agent_left_in_a_container_ends_with_the_next_command() -> Result<()> {
+async fn processes_that_a_killed_agent_left_in_a_container_are_ended_by_the_next_command()
+-> Result<()> {
     if skipped().await? {
         return Ok(());
     }
     let image = engine::image().await?;
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     let application = application(&protected, &image)?;
     protected
-        .world
-        .create_group(application.group(protected.world.bucket()))?;
-    let node = protected.in_service(APPLICATION, None).await?;
+        .standin
+        .create_group(application.group(protected.standin.bucket()))?;
+    let node = protected.wait_until_in_service(APPLICATION, None).await?;
     fill(&node).await?;
     add_slow_index(&node).await?;
 
-    // A dump that waits for a lock outlives its agent.
-    let held_up = registry::hold_up_dumps(&node).await?;
-    protected.world.tick();
-    until_a_dump_waits(&node).await?;
-    assert_no_argument_tells()?;
+    // A dump that waits for a lock survives its agent.
+    let blocker = registry::block_dumps(&node).await?;
+    protected.standin.tick();
+    wait_until_a_dump_is_blocked(&node).await?;
+    assert_no_argument_contains_the_secret()?;
     kill_agent(&node, "backup").await?;
     let old = tools(&node).await?;
     ensure!(
         !old.is_empty(),
-        "the dump ended with its agent: this proves nothing"
+        "the dump ended with its agent, so there is nothing to test"
     );
     let (before, backups) = (protected.invocations(&node, "backup").await?.len(), 0);
-    protected.ended(&node, "backup", before - 1).await?;
-    protected.world.tick();
-    until_ended(&node, &old).await?;
-    drop(held_up);
-    let manifest = protected.committed(APPLICATION, backups).await?;
+    protected
+        .wait_until_ended(&node, "backup", before - 1)
+        .await?;
+    protected.standin.tick();
+    wait_until_gone(&node, &old).await?;
+    drop(blocker);
+    let manifest = protected.wait_for_backup(APPLICATION, backups).await?;
     assert_nothing_left(&protected, &node).await?;
     assert_eq!(manifest.index.unsaved_images, Vec::<String>::new());
 
-    a_restore_is_killed(&protected, &application, &node, &manifest).await?;
-    the_container_is_made_anew(&protected, &application, &node).await?;
+    kill_a_restore(&protected, &application, &node, &manifest).await?;
+    replace_the_container(&protected, &application, &node).await?;
 
-    // Neither what SSM has of the commands nor what lies in the bucket tells the secret.
+    // Neither the output of the commands nor an object in the bucket contains the secret.
     for word in ["backup", "restore"] {
         for one in protected.invocations(&node, word).await? {
-            let said = [one.output, one.errors].concat();
-            ensure!(!said.contains(SECRET), "{said}");
+            let printed = [one.output, one.errors].concat();
+            ensure!(!printed.contains(SECRET), "{printed}");
         }
     }
-    let bucket = protected.world.bucket();
-    for key in protected.world.s3().keys(bucket, "")? {
-        let bytes = protected.world.s3().read(bucket, &key)?;
+    let bucket = protected.standin.bucket();
+    for key in protected.standin.s3().keys(bucket, "")? {
+        let bytes = protected.standin.s3().read(bucket, &key)?;
         ensure!(
             !String::from_utf8_lossy(&bytes).contains(SECRET),
-            "{key} tells it"
+            "{key} contains the secret"
         );
     }
     Ok(())
 }
 
-async fn a_restore_is_killed(
-    protected: &Protected,
+/// Kills a restore during the build of an index; the same command, sent again, ends its processes and restores.
+async fn kill_a_restore(
+    protected: &ProtectedGroups,
     application: &Application,
     node: &Node,
     manifest: &shared::manifest::Manifest,
 ) -> Result<()> {
-    let holding = spare::holding(node).await?;
-    let spare = spare_machine(protected, application).await?;
-    let (node, operation) = (&spare.node, format!("launch-{}", spare.node.id()));
+    let data = standalone::snapshot(node).await?;
+    let standalone = spare_machine(protected, application).await?;
+    let (node, operation) = (&standalone.node, format!("launch-{}", standalone.node.id()));
     node.cluster()?.start().await?;
     let engine = node.engine()?;
     engine.exec(POSTGRES, &["touch", "/tmp/slow"]).await?;
 
     let candidates = [manifest.candidate()];
-    let agent = spare.start_restore(&operation, &candidates)?;
-    wait_for("the index to be built", PATIENCE, async || {
+    let agent = standalone.start_restore(&operation, &candidates)?;
+    wait_for("the index to be built", WAIT_LIMIT, async || {
         let client = node.cluster().map_err(|error| error.to_string())?;
         let client = client.connect("template1").await;
         let client = client.map_err(|error| format!("{error:#}"))?;
@@ -227,18 +232,18 @@ async fn a_restore_is_killed(
     })
     .await?;
     kill_agent(node, "restore").await?;
-    let killed = spare::ended(agent).await?;
+    let killed = standalone::wait_for_exit(agent).await?;
     assert_eq!(killed.code, None, "{killed:?}");
     let old = tools(node).await?;
     ensure!(
         !old.is_empty(),
-        "pg_restore ended with its agent: this proves nothing"
+        "pg_restore ended with its agent, so there is nothing to test"
     );
 
-    let again = spare.start_restore(&operation, &candidates)?;
-    until_ended(node, &old).await?;
+    let again = standalone.start_restore(&operation, &candidates)?;
+    wait_until_gone(node, &old).await?;
     engine.exec(POSTGRES, &["rm", "/tmp/slow"]).await?;
-    let again = spare::ended(again).await?;
+    let again = standalone::wait_for_exit(again).await?;
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(
         again
@@ -246,39 +251,36 @@ async fn a_restore_is_killed(
             .contains("ended what an earlier agent had left running")
     );
     assert!(!again.log.contains(SECRET));
-    let restored = spare::holding(node).await?;
-    ensure!(
-        restored.databases == holding.databases,
-        "the databases differ"
-    );
-    assert_eq!(restored.files, holding.files);
+    let restored = standalone::snapshot(node).await?;
+    ensure!(restored.databases == data.databases, "the databases differ");
+    assert_eq!(restored.files, data.files);
     assert_nothing_left(protected, node).await
 }
 
-/// Makes the container anew upon its volume, without any address: the agent knows it by its name alone.
-async fn the_container_is_made_anew(
-    protected: &Protected,
+/// Replaces the container during a backup. The new one has no network, so the agent can only use its name.
+async fn replace_the_container(
+    protected: &ProtectedGroups,
     application: &Application,
     node: &Node,
 ) -> Result<()> {
     let engine = node.engine()?;
     let reached = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&reached);
-    protected.world.s3().on_request(move |call| {
+    protected.standin.s3().on_request(move |call| {
         let dump = call.operation.ends_with("PutObject") && call.key.ends_with("0.dump.zst");
         let first = dump && !seen.swap(true, Ordering::SeqCst);
-        first.then_some(Fault::Stall(std::time::Duration::from_secs(1)))
+        first.then_some(S3Fault::Stall(std::time::Duration::from_secs(1)))
     });
     let before = protected.invocations(node, "backup").await?.len();
-    protected.world.tick();
-    wait_for("a backup to be in its dump", PATIENCE, async || {
+    protected.standin.tick();
+    wait_for("a backup to upload its dump", WAIT_LIMIT, async || {
         Ok::<_, String>(reached.load(Ordering::SeqCst).then_some(()))
     })
     .await?;
     engine.run(&["rm", "--force", POSTGRES]).await?;
-    let failed = protected.ended(node, "backup", before).await?;
+    let failed = protected.wait_until_ended(node, "backup", before).await?;
     assert_ne!(failed.code, 0, "{failed:?}");
-    protected.world.s3().clear_hook();
+    protected.standin.s3().clear_hook();
 
     let volume = format!("{POSTGRES}:/var/lib/postgresql/data");
     let password = format!("POSTGRES_PASSWORD={SECRET}");
@@ -299,13 +301,17 @@ async fn the_container_is_made_anew(
         "postgres",
     ];
     engine.run(&run).await?;
-    wait_for("Postgres in its new container", PATIENCE, async || {
-        let engine = node.engine().map_err(|error| error.to_string())?;
-        let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
-        asked
-            .map(|_| Some(()))
-            .map_err(|error| format!("{error:#}"))
-    })
+    wait_for(
+        "Postgres to be ready in the new container",
+        WAIT_LIMIT,
+        async || {
+            let engine = node.engine().map_err(|error| error.to_string())?;
+            let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
+            asked
+                .map(|_| Some(()))
+                .map_err(|error| format!("{error:#}"))
+        },
+    )
     .await?;
     protected.back_up(APPLICATION).await.map(|_| ())
 }

@@ -3,129 +3,155 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::spare::{Answer, Holding, Spare};
-use rekindle_tests::standin::s3::Fault;
+use rekindle_tests::fixtures::standalone::AgentOutput;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::standin::s3::S3Fault;
 use shared::layout;
 use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report, RestoreOutcome, SkippedBackup};
 
-use super::{APPLICATION, DUMP, Scene, assert_refused, put_back, save};
+use super::{APPLICATION, DUMP, Scenario, assert_refused, put_back, save};
 
 /// Damages one object of the newer backup.
-type Damage = fn(&Scene) -> Result<()>;
+type Damage = fn(&Scenario) -> Result<()>;
 
-/// Every kind of damage, with a word that the reason must have.
+/// Every kind of damage: its name, a part of the reason for which the backup is skipped, and the damage itself.
 const DAMAGES: [(&str, &str, Damage); 10] = [
-    ("a truncated dump", DUMP, |scene| {
-        let world = &scene.protected.world;
-        let key = scene.key(DUMP);
-        let length = scene.bytes(&key)?.len() as u64;
-        world.s3().truncate(world.bucket(), &key, length / 2)
+    ("a truncated dump", DUMP, |scenario| {
+        let standin = &scenario.protected.standin;
+        let key = scenario.key(DUMP);
+        let length = scenario.bytes(&key)?.len() as u64;
+        standin.s3().truncate(standin.bucket(), &key, length / 2)
     }),
-    ("one flipped byte in a dump", DUMP, Scene::flip_in_dump),
-    ("a replaced dump", DUMP, |scene| {
-        let key = scene.key(DUMP);
-        let mut bytes = scene.bytes(&key)?;
+    ("one flipped byte in a dump", DUMP, Scenario::flip_in_dump),
+    ("a replaced dump", DUMP, |scenario| {
+        let key = scenario.key(DUMP);
+        let mut bytes = scenario.bytes(&key)?;
         let last = bytes.last_mut().context("an empty dump")?;
         *last ^= 1;
-        scene.put(&key, &bytes)
+        scenario.put(&key, &bytes)
     }),
-    ("another database's dump", DUMP, |scene| {
-        let world = &scene.protected.world;
-        let other = scene.key("postgres/1.dump.zst");
-        world.s3().swap(world.bucket(), &scene.key(DUMP), &other)
+    ("another database's dump", DUMP, |scenario| {
+        let standin = &scenario.protected.standin;
+        let other = scenario.key("postgres/1.dump.zst");
+        standin
+            .s3()
+            .swap(standin.bucket(), &scenario.key(DUMP), &other)
     }),
-    ("another backup's dump", DUMP, |scene| {
-        let older = &scene.older.index.databases[0].key;
-        let bytes = scene.bytes(older)?;
-        scene.put(&scene.key(DUMP), &bytes)
+    ("another backup's dump", DUMP, |scenario| {
+        let older = &scenario.older.index.databases[0].key;
+        let bytes = scenario.bytes(older)?;
+        scenario.put(&scenario.key(DUMP), &bytes)
     }),
-    ("an empty dump", DUMP, |scene| {
-        let world = &scene.protected.world;
-        world.s3().truncate(world.bucket(), &scene.key(DUMP), 0)
+    ("an empty dump", DUMP, |scenario| {
+        let standin = &scenario.protected.standin;
+        standin
+            .s3()
+            .truncate(standin.bucket(), &scenario.key(DUMP), 0)
     }),
-    ("no dump", DUMP, |scene| {
-        let world = &scene.protected.world;
-        let removed = async { world.s3().remove(world.bucket(), &scene.key(DUMP)).await };
+    ("no dump", DUMP, |scenario| {
+        let standin = &scenario.protected.standin;
+        let removed = async {
+            standin
+                .s3()
+                .remove(standin.bucket(), &scenario.key(DUMP))
+                .await
+        };
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(removed))
     }),
-    ("a damaged configuration", layout::CONFIGURATION, |scene| {
-        let world = &scene.protected.world;
-        let key = scene.key(layout::CONFIGURATION);
-        world.s3().flip(world.bucket(), &key, 40)
+    (
+        "a damaged configuration",
+        layout::CONFIGURATION,
+        |scenario| {
+            let standin = &scenario.protected.standin;
+            let key = scenario.key(layout::CONFIGURATION);
+            standin.s3().flip(standin.bucket(), &key, 40)
+        },
+    ),
+    ("damaged globals", layout::GLOBALS, |scenario| {
+        let standin = &scenario.protected.standin;
+        let key = scenario.key(layout::GLOBALS);
+        standin.s3().flip(standin.bucket(), &key, 20)
     }),
-    ("damaged globals", layout::GLOBALS, |scene| {
-        let world = &scene.protected.world;
-        let key = scene.key(layout::GLOBALS);
-        world.s3().flip(world.bucket(), &key, 20)
-    }),
-    ("a damaged index", layout::INDEX, |scene| {
-        let key = scene.key(layout::INDEX);
-        let mut bytes = scene.bytes(&key)?;
+    ("a damaged index", layout::INDEX, |scenario| {
+        let key = scenario.key(layout::INDEX);
+        let mut bytes = scenario.bytes(&key)?;
         bytes.push(b' ');
-        scene.put(&key, &bytes)
+        scenario.put(&key, &bytes)
     }),
 ];
 
-/// The state that a backup of the group's node restores to, on a machine with directories of its own.
-fn restored_to(spare: &Holding, backed_up: &Holding) -> bool {
-    spare.databases.iter().all(|(name, rows)| {
-        // What is in no backup is left alone.
+/// Returns whether a standalone node that had data of its own has the data of a backup.
+fn has_data_of(standalone: &DataSnapshot, backed_up: &DataSnapshot) -> bool {
+    standalone.databases.iter().all(|(name, rows)| {
+        // A database that is in no backup is not touched.
         name == "diary" || backed_up.databases.get(name) == Some(rows)
-    }) && spare.databases.len() > backed_up.databases.len()
-        && spare.files == backed_up.files
+    }) && standalone.databases.len() > backed_up.databases.len()
+        && standalone.files == backed_up.files
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_nothing_else_is_touched()
+async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other_data_changes()
 -> Result<()> {
-    let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
-    let both = [scene.newer.candidate(), scene.older.candidate()];
-    let before = spare.holding().await?;
-    // Alone, the damaged backup is refused, and the machine stays exactly as it was.
+    let scenario = Scenario::start().await?;
+    let standalone = StandaloneNode::with_data(&scenario.protected, APPLICATION).await?;
+    let both = [scenario.newer.candidate(), scenario.older.candidate()];
+    let before = standalone.snapshot().await?;
+    // If the damaged backup is the only candidate, the restore is refused and changes nothing.
     for (number, (damage, object, act)) in DAMAGES.iter().enumerate() {
-        let saved = save(&scene)?;
-        act(&scene)?;
-        let answer = spare
+        let saved = save(&scenario)?;
+        act(&scenario)?;
+        let answer = standalone
             .restore(&format!("alone-{number}"), &both[..1])
             .await?;
         assert_refused(&answer, ExitCode::Verification, object, damage)?;
-        assert_eq!(spare.holding().await?, before, "{damage}: {}", answer.log);
+        assert_eq!(
+            standalone.snapshot().await?,
+            before,
+            "{damage}: {}",
+            answer.log
+        );
         put_back(&saved)?;
     }
 
-    // With an older one behind it, that one is restored, and the report says what was passed over and why.
+    // If there is a fallback, it is restored, and the report contains the skipped backup with the reason.
     for (number, (damage, object, act)) in DAMAGES.iter().enumerate() {
-        let saved = save(&scene)?;
-        act(&scene)?;
-        let answer = spare.restore(&format!("both-{number}"), &both).await?;
-        let skipped = assert_restored(&answer, &scene.older, damage)?;
+        let saved = save(&scenario)?;
+        act(&scenario)?;
+        let answer = standalone.restore(&format!("both-{number}"), &both).await?;
+        let skipped = assert_restored(&answer, &scenario.older, damage)?;
         assert_eq!(skipped.len(), 1, "{damage}: {skipped:?}");
         assert_eq!(
-            skipped[0].backup_id, scene.newer.index.backup_id,
+            skipped[0].backup_id, scenario.newer.index.backup_id,
             "{damage}"
         );
         assert!(skipped[0].reason.contains(object), "{damage}: {skipped:?}");
-        let holding = spare.holding().await?;
-        assert!(restored_to(&holding, &scene.then), "{damage}: {holding:?}");
+        let data = standalone.snapshot().await?;
+        assert!(
+            has_data_of(&data, &scenario.older_data),
+            "{damage}: {data:?}"
+        );
         put_back(&saved)?;
-        spare.forget_restore()?;
+        standalone.forget_restore()?;
     }
 
-    // Undamaged, the newest is the one; so it was the damage that kept it from being restored.
-    let answer = spare.restore("undamaged", &both).await?;
-    assert_eq!(assert_restored(&answer, &scene.newer, "none")?, []);
-    assert!(restored_to(&spare.holding().await?, &scene.now));
+    // Without damage, the newest backup is restored: only the damage prevented that.
+    let answer = standalone.restore("undamaged", &both).await?;
+    assert_eq!(assert_restored(&answer, &scenario.newer, "none")?, []);
+    assert!(has_data_of(
+        &standalone.snapshot().await?,
+        &scenario.newer_data
+    ));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_answer_of_s3_is_no_damage_and_costs_no_backup() -> Result<()> {
-    let scene = Scene::set().await?;
-    let spare = Spare::with_data(&scene.protected, APPLICATION).await?;
-    let both = [scene.newer.candidate(), scene.older.candidate()];
-    let s3 = scene.protected.world.s3();
+async fn an_error_answer_of_s3_is_retried_and_not_taken_for_damage() -> Result<()> {
+    let scenario = Scenario::start().await?;
+    let standalone = StandaloneNode::with_data(&scenario.protected, APPLICATION).await?;
+    let both = [scenario.newer.candidate(), scenario.older.candidate()];
+    let s3 = scenario.protected.standin.s3();
     for (number, (operation, object)) in [
         ("GetObject", layout::INDEX),
         ("HeadObject", layout::GLOBALS),
@@ -140,20 +166,31 @@ async fn what_is_no_answer_of_s3_is_no_damage_and_costs_no_backup() -> Result<()
         s3.on_request(move |call| {
             let due = call.operation == operation && call.key.ends_with(object);
             let due = due && !once.swap(true, Ordering::SeqCst);
-            due.then(|| Fault::OkWithError("InternalError".to_owned()))
+            due.then(|| S3Fault::OkWithError("InternalError".to_owned()))
         });
-        let answer = spare.restore(&format!("answer-{number}"), &both).await?;
-        assert_eq!(assert_restored(&answer, &scene.newer, &case)?, [], "{case}");
-        spare.forget_restore()?;
+        let answer = standalone
+            .restore(&format!("answer-{number}"), &both)
+            .await?;
+        assert_eq!(
+            assert_restored(&answer, &scenario.newer, &case)?,
+            [],
+            "{case}"
+        );
+        standalone.forget_restore()?;
     }
     s3.clear_hook();
     Ok(())
 }
 
-fn assert_restored(answer: &Answer, from: &Manifest, case: &str) -> Result<Vec<SkippedBackup>> {
+/// Checks that the agent restored this backup; returns the skipped ones.
+fn assert_restored(
+    answer: &AgentOutput,
+    from: &Manifest,
+    case: &str,
+) -> Result<Vec<SkippedBackup>> {
     assert_eq!(answer.code, Some(0), "{case}: {answer:?}");
     let Report::Restore(report) = answer.report()? else {
-        anyhow::bail!("{case}: no report of a restore: {answer:?}");
+        anyhow::bail!("{case}: the report is not about a restore: {answer:?}");
     };
     match report.outcome {
         RestoreOutcome::Restored {

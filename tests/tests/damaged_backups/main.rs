@@ -1,20 +1,21 @@
-//! A backup that is not what it was is never restored, and never in silence: the next older good one is, or
-//! nothing is and nothing changes.
+//! A damaged backup is never restored. Either the next older good one is restored, and that is reported, or the restore
+//! fails and nothing changes.
 
+mod archives;
 mod damages;
-mod hostile;
+mod preflight;
 mod replacements;
-mod unfit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::AgentOutput;
+use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
-use rekindle_tests::nodes::spare::{Answer, Holding};
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::layout;
@@ -22,101 +23,110 @@ use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report};
 
 const APPLICATION: &str = "damaged";
-/// A backup's first dump.
+/// The first dump of a backup.
 const DUMP: &str = "postgres/0.dump.zst";
 
 /// A group with two backups that differ.
-struct Scene {
-    protected: Protected,
+struct Scenario {
+    protected: ProtectedGroups,
     node: Arc<Node>,
     older: Manifest,
-    /// What the node had when the older backup was taken.
-    then: Holding,
+    /// The data of the node when the older backup was taken.
+    older_data: DataSnapshot,
     newer: Manifest,
-    now: Holding,
+    newer_data: DataSnapshot,
 }
 
-impl Scene {
-    async fn set() -> Result<Self> {
-        let (protected, node) = Protected::one(APPLICATION).await?;
+impl Scenario {
+    async fn start() -> Result<Self> {
+        let (protected, node) = ProtectedGroups::with_filled_group(APPLICATION).await?;
         let older = protected.back_up(APPLICATION).await?;
-        let then = spare::holding(&node).await?;
+        let older_data = standalone::snapshot(&node).await?;
         let main = node.cluster()?.connect(MAIN_DATABASE).await?;
         main.batch_execute("UPDATE registry.tag SET name = 'later ' || name")
             .await?;
         let newer = protected.back_up(APPLICATION).await?;
-        let now = spare::holding(&node).await?;
-        ensure!(then != now, "the two backups are to differ");
+        let newer_data = standalone::snapshot(&node).await?;
+        ensure!(older_data != newer_data, "both backups have the same data");
         Ok(Self {
             protected,
             node,
             older,
-            then,
+            older_data,
             newer,
-            now,
+            newer_data,
         })
     }
 
+    /// Returns the key of a part of the newer backup.
     fn key(&self, name: &str) -> String {
         let index = &self.newer.index;
         layout::object(&index.application, &index.backup_id, &index.run_id, name)
     }
 
+    /// Returns the key of the newer backup's manifest.
     fn manifest_key(&self) -> String {
         layout::manifest(&self.newer.index.application, &self.newer.index.backup_id)
     }
 
     fn bytes(&self, key: &str) -> Result<Vec<u8>> {
-        let world = &self.protected.world;
-        world.s3().read(world.bucket(), key)
+        let standin = &self.protected.standin;
+        standin.s3().read(standin.bucket(), key)
     }
 
     fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let world = &self.protected.world;
-        world.s3().replace(world.bucket(), key, bytes)
+        let standin = &self.protected.standin;
+        standin.s3().replace(standin.bucket(), key, bytes)
     }
 
     /// Inverts one byte in the middle of the newer backup's first dump.
     fn flip_in_dump(&self) -> Result<()> {
         let key = self.key(DUMP);
         let length = self.bytes(&key)?.len() as u64;
-        let world = &self.protected.world;
-        world.s3().flip(world.bucket(), &key, length / 2)
+        let standin = &self.protected.standin;
+        standin.s3().flip(standin.bucket(), &key, length / 2)
     }
 
-    /// Loses the node, and waits for its restored replacement.
+    /// Kills the node and waits until its replacement is in service.
     async fn replace_node(&mut self) -> Result<()> {
-        self.node = self.protected.lose(&self.node).await?;
+        self.node = self.protected.replace_lost(&self.node).await?;
         Ok(())
     }
 
-    /// Returns an ERROR line of the functions about the newer backup on the present node, with its kind.
-    async fn told(&self, message: &str) -> Result<Value> {
+    /// Waits for a log line with this message about the newer backup and the current node; returns its fields.
+    async fn wait_for_line(&self, message: &str) -> Result<Value> {
         let what = format!("the line {message:?}");
         let id = self.newer.index.backup_id.to_string();
-        wait_for(&what, PATIENCE, async || {
-            let lines = self.protected.lines(0);
+        wait_for(&what, WAIT_LIMIT, async || {
+            let lines = self.protected.log_lines(0);
             let found = lines.iter().find(|line| {
                 let fields = &line["fields"];
                 fields["message"] == message
                     && fields["instance_id"] == self.node.id()
                     && fields["backup_id"] == id.as_str()
             });
-            found.map_or_else(|| Err("not told"), |line| Ok(Some(line["fields"].clone())))
+            found.map_or_else(
+                || Err("no such line"),
+                |line| Ok(Some(line["fields"].clone())),
+            )
         })
         .await
     }
 }
 
-/// Everything small in S3, as it lies on the disk: objects and what is recorded of them.
+/// The small files in the directory of S3: objects, and the records of their attributes.
 type Saved = Vec<(PathBuf, Vec<u8>)>;
 
-/// The agent's binary is larger, and nothing of a backup is.
+/// The limit in bytes of a small file: the agent's binary is larger, and no file of a backup is.
 const SMALL: u64 = 1 << 20;
 
-fn save(scene: &Scene) -> Result<Saved> {
+/// Reads all small files of S3.
+fn save(scenario: &Scenario) -> Result<Saved> {
     let mut saved = Vec::new();
-    collect(&scene.protected.world.directory().join("s3"), &mut saved)?;
+    collect(
+        &scenario.protected.standin.directory().join("s3"),
+        &mut saved,
+    )?;
     Ok(saved)
 }
 
@@ -133,6 +143,7 @@ fn collect(directory: &Path, saved: &mut Saved) -> Result<()> {
     Ok(())
 }
 
+/// Writes saved files back.
 fn put_back(saved: &Saved) -> Result<()> {
     for (path, bytes) in saved {
         let parent = path.parent().context("a file has a directory")?;
@@ -142,7 +153,8 @@ fn put_back(saved: &Saved) -> Result<()> {
     Ok(())
 }
 
-fn assert_refused(answer: &Answer, code: ExitCode, word: &str, case: &str) -> Result<()> {
+/// Checks that the agent refused a restore with this exit code, and with `word` in its message.
+fn assert_refused(answer: &AgentOutput, code: ExitCode, word: &str, case: &str) -> Result<()> {
     assert_eq!(answer.code, Some(code.code().into()), "{case}: {answer:?}");
     let Report::Failure(failure) = answer.report()? else {
         anyhow::bail!("{case}: no report of a failure: {answer:?}");

@@ -1,100 +1,130 @@
-//! Damage as a whole group meets it.
+//! Damaged backups in a whole group: its replacements restore a fallback, or none is admitted.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::nodes::spare;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::tampering;
 use serde_json::Value;
 use shared::report::ExitCode;
 
-use super::{APPLICATION, DUMP, Scene, put_back, save};
+use super::{APPLICATION, DUMP, Scenario, put_back, save};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replacement_comes_into_service_with_the_newest_good_backup_or_not_at_all() -> Result<()>
-{
-    let mut scene = Scene::set().await?;
-    let saved = save(&scene)?;
-    let (newer, older) = (
-        scene.newer.index.backup_id.to_string(),
-        scene.older.index.backup_id.to_string(),
-    );
-    let manifest = scene.bytes(&scene.manifest_key())?;
+async fn a_replacement_is_admitted_with_the_newest_good_backup_or_not_at_all() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let saved = save(&scenario)?;
+    let manifest = scenario.bytes(&scenario.manifest_key())?;
+    assert_fallback_after_a_damaged_dump(&mut scenario).await?;
+    put_back(&saved)?;
+    assert_fallback_after_a_damaged_manifest(&mut scenario, &manifest).await?;
+    assert_refused_after_a_newer_schema(&scenario).await?;
+    // The breaker suspended launches after that permanent failure, so an operator has to resume them.
+    assert_refused_without_a_good_backup(&scenario, &manifest).await?;
+    let admitted = scenario.protected.log_lines(0).into_iter().filter(|line| {
+        let message = line["fields"]["message"].as_str().unwrap_or_default();
+        message == "restored, and let into service"
+    });
+    assert_eq!(admitted.count(), 4);
+    Ok(())
+}
 
-    // A dump that is not what it was.
-    scene.flip_in_dump()?;
-    scene.replace_node().await?;
+/// Damages a dump of the newer backup; the next node restores the older one, and both backups are reported.
+async fn assert_fallback_after_a_damaged_dump(scenario: &mut Scenario) -> Result<()> {
+    scenario.flip_in_dump()?;
+    scenario.replace_node().await?;
     assert_eq!(
-        spare::holding(&scene.node).await?.databases,
-        scene.then.databases
+        standalone::snapshot(&scenario.node).await?.databases,
+        scenario.older_data.databases
     );
-    let skipped = scene
-        .told("a newer backup could not be restored, an older one was")
+    let skipped = scenario
+        .wait_for_line("a newer backup could not be restored, an older one was")
         .await?;
     assert_eq!(skipped["kind"], "Verification");
     assert_eq!(skipped["remedy"], ExitCode::Verification.remedy());
     let reason = skipped["reason"].as_str().unwrap_or_default();
     assert!(reason.contains(DUMP), "{skipped}");
-    let restored = scene.protected.lines(0).into_iter().find(|line| {
+    let restored = scenario.protected.log_lines(0).into_iter().find(|line| {
         line["fields"]["message"] == "restored, and let into service"
-            && line["fields"]["instance_id"] == scene.node.id()
+            && line["fields"]["instance_id"] == scenario.node.id()
     });
-    let restored = restored.context("nobody says what was restored")?;
-    assert_eq!(restored["fields"]["backup_id"], older.as_str());
+    let restored = restored.context("no line reports the restored backup")?;
+    assert_eq!(
+        restored["fields"]["backup_id"],
+        scenario.older.index.backup_id.as_str()
+    );
     assert!(restored["fields"]["age_seconds"].is_u64(), "{restored}");
-    put_back(&saved)?;
+    Ok(())
+}
 
-    // A manifest that cannot be read, or that is not this application's.
+/// Replaces the newer backup's manifest by ones that cannot be read, or that belong to another application; each time,
+/// the next node restores the older backup.
+async fn assert_fallback_after_a_damaged_manifest(
+    scenario: &mut Scenario,
+    manifest: &[u8],
+) -> Result<()> {
+    let newer = scenario.newer.index.backup_id.to_string();
     let garbage: [(&str, Vec<u8>); 3] = [
         ("garbage", b"<html>not a manifest</html>".to_vec()),
         ("cut short", manifest[..manifest.len() / 2].to_vec()),
         ("another application's", {
-            let mut json: Value = serde_json::from_slice(&manifest)?;
+            let mut json: Value = serde_json::from_slice(manifest)?;
             json["index"]["application"] = "another".into();
             serde_json::to_vec(&json)?
         }),
     ];
     for (case, bytes) in garbage {
-        scene.put(&scene.manifest_key(), &bytes)?;
-        scene.replace_node().await?;
-        let holding = spare::holding(&scene.node).await?;
-        assert_eq!(holding.databases, scene.then.databases, "{case}");
-        let told = scene
-            .told("a committed backup is not offered to the restore")
+        scenario.put(&scenario.manifest_key(), &bytes)?;
+        scenario.replace_node().await?;
+        let data = standalone::snapshot(&scenario.node).await?;
+        assert_eq!(data.databases, scenario.older_data.databases, "{case}");
+        let line = scenario
+            .wait_for_line("a committed backup is not offered to the restore")
             .await?;
-        assert_eq!(told["kind"], "UnreadableManifest", "{case}");
-        let reason = told["reason"].as_str().unwrap_or_default();
-        assert!(reason.contains(&newer), "{case}: {told}");
+        assert_eq!(line["kind"], "UnreadableManifest", "{case}");
+        let reason = line["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(&newer), "{case}: {line}");
     }
+    Ok(())
+}
 
-    // A newer Rekindle's manifest is good, and only unreadable here: nothing older is put in its place.
-    spare::change_manifest(&scene.protected, &scene.newer, |json| {
+/// Gives the newer backup's manifest a newer schema. Such a backup is good, and only unreadable for this release, so no
+/// older one is restored instead.
+async fn assert_refused_after_a_newer_schema(scenario: &Scenario) -> Result<()> {
+    tampering::change_manifest(&scenario.protected, &scenario.newer, |json| {
         json["schema_version"] = 2.into();
     })?;
-    scene.protected.world.kill_instance(scene.node.id()).await?;
-    scene.protected.failure(APPLICATION, "NewerSchema").await?;
-
-    // No good backup at all. What failed for good is not launched again before the operator says so.
-    scene.put(&scene.manifest_key(), &manifest)?;
-    scene.flip_in_dump()?;
-    let world = &scene.protected.world;
-    let key = &scene.older.index.databases[0].key;
-    world.s3().truncate(world.bucket(), key, 10)?;
-    scene.protected.resume(APPLICATION).await?;
-    scene
+    scenario
         .protected
-        .failure(APPLICATION, "NoUsableBackup")
+        .standin
+        .kill_instance(scenario.node.id())
         .await?;
-    let problems = scene.protected.problems(APPLICATION);
+    scenario
+        .protected
+        .wait_for_failure(APPLICATION, "NewerSchema")
+        .await?;
+    Ok(())
+}
+
+/// Damages both backups; no node is admitted.
+async fn assert_refused_without_a_good_backup(scenario: &Scenario, manifest: &[u8]) -> Result<()> {
+    let newer = scenario.newer.index.backup_id.to_string();
+    let older = scenario.older.index.backup_id.to_string();
+    scenario.put(&scenario.manifest_key(), manifest)?;
+    scenario.flip_in_dump()?;
+    let standin = &scenario.protected.standin;
+    let key = &scenario.older.index.databases[0].key;
+    standin.s3().truncate(standin.bucket(), key, 10)?;
+    scenario.protected.resume(APPLICATION).await?;
+    scenario
+        .protected
+        .wait_for_failure(APPLICATION, "NoUsableBackup")
+        .await?;
+    let problems = scenario.protected.error_lines(APPLICATION);
     let line = problems
         .iter()
         .find(|line| line["fields"]["kind"] == "NoUsableBackup")
-        .context("the line is gone")?;
+        .context("there is no ERROR line")?;
     let reason = line["fields"]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains(&newer) && reason.contains(&older), "{line}");
     assert_eq!(line["fields"]["remedy"], ExitCode::NoUsableBackup.remedy());
-    // Nobody was let into service since the last good restore.
-    let let_in = scene.protected.lines(0).into_iter().filter(|line| {
-        let message = line["fields"]["message"].as_str().unwrap_or_default();
-        message == "restored, and let into service"
-    });
-    assert_eq!(let_in.count(), 4);
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! A node that somebody has taken over answers its commands with whatever it likes. Other applications lose nothing by it, no
-//! manifest is forged by it, and no function fails over it.
+//! A compromised node answers its commands with false reports. No manifest is forged, no other application is affected,
+//! and no function crashes.
 
-mod lies;
+mod answers;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::machine::Node;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::checksum::digests;
@@ -23,18 +23,18 @@ use shared::layout;
 use shared::manifest::{Index, Manifest, ObjectRecord};
 use shared::report::{BackupReport, Report};
 
-use crate::lies::LIES;
+use crate::answers::FALSE_ANSWERS;
 
-const LIAR: &str = "liar";
+const COMPROMISED: &str = "compromised";
 const VICTIM: &str = "victim";
 
-/// Takes a node over: what runs in the agent's place says what is in the file `lie`, once that is there.
-fn take_over(root: &Path) -> Result<()> {
+/// Replaces the agent of a node by a program that waits for the file `answer` and prints it.
+fn compromise(root: &Path) -> Result<()> {
     let programs = root.join("usr/local/bin");
-    let says = "#!/bin/sh\nuntil [ -e \"$REKINDLE_ROOT/lie\" ]; do sleep 0.05; done\ncat \"$REKINDLE_ROOT/lie\"\n";
-    // The document ends with `mv -f <what was fetched> <the agent>` and runs the agent.
-    let puts = "#!/bin/sh\ncp \"$REKINDLE_ROOT/usr/local/bin/liar\" \"$3\"\n";
-    for (name, text) in [("liar", says), ("mv", puts)] {
+    let false_agent = "#!/bin/sh\nuntil [ -e \"$REKINDLE_ROOT/answer\" ]; do sleep 0.05; done\ncat \"$REKINDLE_ROOT/answer\"\n";
+    // The document ends with `mv -f <the downloaded agent> <the agent's path>` and then runs the agent.
+    let false_mv = "#!/bin/sh\ncp \"$REKINDLE_ROOT/usr/local/bin/false-agent\" \"$3\"\n";
+    for (name, text) in [("false-agent", false_agent), ("mv", false_mv)] {
         let path = programs.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
@@ -42,31 +42,31 @@ fn take_over(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says a lie: written aside, so that no half of it is read.
-fn say(root: &Path, lie: &str) -> Result<()> {
-    std::fs::write(root.join("lie.new"), lie)?;
-    std::fs::rename(root.join("lie.new"), root.join("lie")).context("say a lie")
+/// Writes the file `answer` in one step, so that the false agent never prints a part of it.
+fn answer_with(root: &Path, answer: &str) -> Result<()> {
+    std::fs::write(root.join("answer.new"), answer)?;
+    std::fs::rename(root.join("answer.new"), root.join("answer")).context("write the answer")
 }
 
-/// Two applications with a backup each; the node of one is not what it was.
-struct Scene {
-    protected: Protected,
+/// Two applications with one backup each. The node of the first is compromised.
+struct Scenario {
+    protected: ProtectedGroups,
     node: Arc<Node>,
     own: Manifest,
     theirs: Manifest,
 }
 
-/// A lie: what the node says when it is asked for a backup of this id.
-type Lie = fn(&Scene, &BackupId) -> Result<String>;
+/// Returns a false answer to the command for a backup with this id.
+type FalseAnswer = fn(&Scenario, &BackupId) -> Result<String>;
 
-impl Scene {
-    async fn set() -> Result<Self> {
-        let (protected, node) = Protected::one(LIAR).await?;
-        protected.filled(VICTIM).await?;
-        protected.world.tick();
-        let own = protected.committed(LIAR, 0).await?;
-        let theirs = protected.committed(VICTIM, 0).await?;
-        take_over(&node.root())?;
+impl Scenario {
+    async fn start() -> Result<Self> {
+        let (protected, node) = ProtectedGroups::with_filled_group(COMPROMISED).await?;
+        protected.create_filled(VICTIM).await?;
+        protected.standin.tick();
+        let own = protected.wait_for_backup(COMPROMISED, 0).await?;
+        let theirs = protected.wait_for_backup(VICTIM, 0).await?;
+        compromise(&node.root())?;
         Ok(Self {
             protected,
             node,
@@ -75,9 +75,10 @@ impl Scene {
         })
     }
 
+    /// Writes an object; returns its record.
     fn put(&self, key: &str, bytes: &[u8]) -> Result<ObjectRecord> {
-        let world = &self.protected.world;
-        world.s3().replace(world.bucket(), key, bytes)?;
+        let standin = &self.protected.standin;
+        standin.s3().replace(standin.bucket(), key, bytes)?;
         let found = digests(bytes);
         Ok(ObjectRecord {
             key: key.to_owned(),
@@ -88,13 +89,13 @@ impl Scene {
         })
     }
 
-    /// Puts a backup of this id that is good in everything but in what `change` does to its index; returns its report.
+    /// Uploads a backup with this id that is good except for what `change` does to its index; returns its report.
     fn backup(
         &self,
         backup: &BackupId,
         change: impl FnOnce(&mut Index) -> Result<()>,
     ) -> Result<BackupReport> {
-        let world = &self.protected.world;
+        let standin = &self.protected.standin;
         let mut index = self.own.index.clone();
         index.backup_id = backup.clone();
         index.operation_id = backup.as_str().parse()?;
@@ -102,7 +103,7 @@ impl Scene {
         let old = layout::run_prefix(&index.application, &self.own.index.backup_id, &index.run_id);
         let new = layout::run_prefix(&index.application, backup, &index.run_id);
         for record in &mut index.objects {
-            let bytes = world.s3().read(world.bucket(), &record.key)?;
+            let bytes = standin.s3().read(standin.bucket(), &record.key)?;
             *record = self.put(&record.key.replace(&old, &new), &bytes)?;
         }
         for database in &mut index.databases {
@@ -127,18 +128,18 @@ impl Scene {
         })
     }
 
-    /// Reads everything that no lie may change: the victim's objects and state, and every manifest.
-    async fn untouchable(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let world = &self.protected.world;
+    /// Reads everything that no false answer may change: the victim's objects, every manifest, and both state parameters.
+    async fn protected_state(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let standin = &self.protected.standin;
         let mut all = BTreeMap::new();
         for prefix in ["backups/victim/", "manifests/"] {
-            for key in world.s3().keys(world.bucket(), prefix)? {
-                let bytes = world.s3().read(world.bucket(), &key)?;
+            for key in standin.s3().keys(standin.bucket(), prefix)? {
+                let bytes = standin.s3().read(standin.bucket(), &key)?;
                 all.insert(key, bytes);
             }
         }
-        let ssm = aws_sdk_ssm::Client::new(world.aws());
-        for application in [LIAR, VICTIM] {
+        let ssm = aws_sdk_ssm::Client::new(standin.aws());
+        for application in [COMPROMISED, VICTIM] {
             let name = layout::state_parameter(&application.parse()?);
             let found = ssm.get_parameter().name(&name).send().await?;
             let value = found.parameter().and_then(|found| found.value());
@@ -147,131 +148,143 @@ impl Scene {
         Ok(all)
     }
 
-    /// Asks the node for a backup; returns the backup's id.
-    async fn ask(&self) -> Result<BackupId> {
+    /// Sends `backup-now` for the compromised node; returns the id of the backup.
+    async fn request_backup(&self) -> Result<BackupId> {
         let function = self.protected.function("backup")?;
-        let request = json!({"rekindle": "backup-now", "application": LIAR});
-        let answer = self.protected.world.invoke(&function, request).await?;
+        let request = json!({"rekindle": "backup-now", "application": COMPROMISED});
+        let answer = self.protected.standin.invoke(&function, request).await?;
         let backup = answer["backup_id"].as_str();
-        let backup = backup.with_context(|| format!("no backup was asked for: {answer}"))?;
+        let backup = backup.with_context(|| format!("no backup was requested: {answer}"))?;
         Ok(backup.parse()?)
     }
 
-    /// Asks for a backup, lets the node lie, and returns what the function says of it.
-    async fn lied_to(&self, lie: Lie) -> Result<String> {
+    /// Requests a backup and answers it falsely; returns the message of the function's ERROR line.
+    async fn refusal_of(&self, false_answer: FalseAnswer) -> Result<String> {
         let root = self.node.root();
         let (before, commands) = (
-            self.protected.problems(LIAR).len(),
+            self.protected.error_lines(COMPROMISED).len(),
             self.protected
                 .invocations(&self.node, "backup")
                 .await?
                 .len(),
         );
-        let backup = self.ask().await?;
-        say(&root, &lie(self, &backup)?)?;
-        let ended = self.protected.ended(&self.node, "backup", commands).await?;
+        let backup = self.request_backup().await?;
+        answer_with(&root, &false_answer(self, &backup)?)?;
+        let ended = self
+            .protected
+            .wait_until_ended(&self.node, "backup", commands)
+            .await?;
         ensure!(ended.status == "Success", "{ended:?}");
-        let told = wait_for("an ERROR line about it", PATIENCE, async || {
-            let problems = self.protected.problems(LIAR);
+        let refusal = wait_for("an ERROR line about the answer", WAIT_LIMIT, async || {
+            let problems = self.protected.error_lines(COMPROMISED);
             match problems.get(before) {
                 Some(problem) => Ok(Some(problem["fields"].clone())),
                 None => Err(format!("{problems:?}")),
             }
         });
-        let told = told.await?;
-        self.protected.quiet().await?;
-        std::fs::remove_file(root.join("lie"))?;
-        ensure!(told["kind"] == "Contract", "{told}");
-        Ok(told["message"].as_str().unwrap_or_default().to_owned())
+        let refusal = refusal.await?;
+        self.protected.wait_until_idle().await?;
+        std::fs::remove_file(root.join("answer"))?;
+        ensure!(refusal["kind"] == "Contract", "{refusal}");
+        Ok(refusal["message"].as_str().unwrap_or_default().to_owned())
     }
 }
 
+/// Returns the line that an agent prints for a report.
 fn line(report: BackupReport) -> String {
     Report::Backup(report).to_line() + "\n"
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_application_is_touched()
+async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_application_is_affected()
 -> Result<()> {
-    let scene = Scene::set().await?;
-    let before = scene.untouchable().await?;
+    let scenario = Scenario::start().await?;
+    let before = scenario.protected_state().await?;
     assert!(before.len() >= 10, "{:?}", before.keys());
-    for (lie, word, told) in LIES {
-        let message = scene.lied_to(told).await.context(lie)?;
-        assert!(message.contains("is not committed"), "{lie}: {message}");
-        assert!(message.contains(word), "{lie}: {message}");
+    for (name, word, false_answer) in FALSE_ANSWERS {
+        let message = scenario.refusal_of(false_answer).await.context(name)?;
+        assert!(message.contains("is not committed"), "{name}: {message}");
+        assert!(message.contains(word), "{name}: {message}");
         assert!(
-            scene.untouchable().await? == before,
-            "{lie} changed something"
+            scenario.protected_state().await? == before,
+            "{name} changed something"
         );
     }
-    // Nor does what looks for lost events take any of them.
-    scene.protected.world.sweep();
-    scene.protected.quiet().await?;
-    assert!(scene.untouchable().await? == before);
-    let logs = scene.protected.world.logs();
+    // A sweep, which looks for backups whose events were lost, commits none of them either.
+    scenario.protected.standin.sweep();
+    scenario.protected.wait_until_idle().await?;
+    assert!(scenario.protected_state().await? == before);
+    let logs = scenario.protected.standin.logs();
     let panic = logs.iter().find(|line| line.line.contains("panicked"));
     assert!(panic.is_none(), "{panic:?}");
 
-    // It was the lies: the same answer without one is committed, and the node's own agent is still heard.
-    let good = scene.ask().await?;
-    say(&scene.node.root(), &line(scene.backup(&good, |_| Ok(()))?))?;
-    let manifest = scene.protected.committed(LIAR, 1).await?;
+    // The reports were refused because they were false: a true report of the same program is committed, and so is a backup
+    // of the original agent.
+    let good = scenario.request_backup().await?;
+    answer_with(
+        &scenario.node.root(),
+        &line(scenario.backup(&good, |_| Ok(()))?),
+    )?;
+    let manifest = scenario.protected.wait_for_backup(COMPROMISED, 1).await?;
     assert_eq!(manifest.index.backup_id, good);
-    std::fs::remove_file(scene.node.root().join("usr/local/bin/mv"))?;
-    let own = scene.ask().await?;
-    let manifest = scene.protected.committed(LIAR, 2).await?;
+    std::fs::remove_file(scenario.node.root().join("usr/local/bin/mv"))?;
+    let own = scenario.request_backup().await?;
+    let manifest = scenario.protected.wait_for_backup(COMPROMISED, 2).await?;
     assert_eq!(manifest.index.backup_id, own);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_repeats_another_ones_restore_does_not_come_into_service() -> Result<()> {
-    let protected = Protected::start().await?;
-    // Whether the machines that boot are taken over from their first moment, and what they say then.
-    let hostile = Arc::new(AtomicBool::new(false));
-    let lie = protected.world.directory().join("lie");
-    let mut group = protected.description(LIAR)?;
-    let (prepare, flag, said) = (
+async fn a_node_that_repeats_the_restore_report_of_another_node_is_not_admitted() -> Result<()> {
+    let protected = ProtectedGroups::start().await?;
+    // While this flag is set, nodes are compromised from their boot, and answer with the contents of this file.
+    let compromised = Arc::new(AtomicBool::new(false));
+    let file = protected.standin.directory().join("answer");
+    let mut group = protected.describe(COMPROMISED)?;
+    let (prepare, flag, answer) = (
         Arc::clone(&group.user_data),
-        Arc::clone(&hostile),
-        lie.clone(),
+        Arc::clone(&compromised),
+        file.clone(),
     );
     group.user_data = Arc::new(move |node| {
-        let (prepare, flag, said) = (Arc::clone(&prepare), Arc::clone(&flag), said.clone());
+        let (prepare, flag, answer) = (Arc::clone(&prepare), Arc::clone(&flag), answer.clone());
         async move {
             if flag.load(Ordering::SeqCst) {
-                take_over(&node.root())?;
-                say(&node.root(), &std::fs::read_to_string(said)?)?;
+                compromise(&node.root())?;
+                answer_with(&node.root(), &std::fs::read_to_string(answer)?)?;
             }
             prepare(node).await
         }
         .boxed()
     });
-    protected.world.create_group(group)?;
-    let first = protected.in_service(LIAR, None).await?;
-    rekindle_tests::nodes::protected::fill(&first).await?;
-    protected.back_up(LIAR).await?;
-    let then = spare::holding(&first).await?;
+    protected.standin.create_group(group)?;
+    let first = protected.wait_until_in_service(COMPROMISED, None).await?;
+    rekindle_tests::fixtures::protected_groups::fill(&first).await?;
+    protected.back_up(COMPROMISED).await?;
+    let data = standalone::snapshot(&first).await?;
     let genuine = protected.invocations(&first, "restore").await?;
     let genuine = genuine.into_iter().find(|one| one.status == "Success");
-    std::fs::write(&lie, genuine.context("no restore succeeded")?.output)?;
+    std::fs::write(&file, genuine.context("no restore succeeded")?.output)?;
 
-    hostile.store(true, Ordering::SeqCst);
-    protected.world.kill_instance(first.id()).await?;
+    compromised.store(true, Ordering::SeqCst);
+    protected.standin.kill_instance(first.id()).await?;
     let refused = protected
-        .sweeping(protected.failure(LIAR, "Contract"))
+        .with_sweeps(protected.wait_for_failure(COMPROMISED, "Contract"))
         .await?;
     assert!(refused.contains("abandoned"), "{refused}");
-    hostile.store(false, Ordering::SeqCst);
-    let good = protected.in_service(LIAR, Some(&first)).await?;
-    assert_eq!(spare::holding(&good).await?.databases, then.databases);
-    let lines = protected.lines(0);
-    let let_in = lines.iter().filter(|line| {
+    compromised.store(false, Ordering::SeqCst);
+    let good = protected
+        .wait_until_in_service(COMPROMISED, Some(&first))
+        .await?;
+    assert_eq!(standalone::snapshot(&good).await?.databases, data.databases);
+    let lines = protected.log_lines(0);
+    let admitted = lines.iter().filter(|line| {
         let message = line["fields"]["message"].as_str().unwrap_or_default();
         message.ends_with("let into service") && line["fields"]["instance_id"] != first.id()
     });
-    let let_in: Vec<_> = let_in.map(|line| &line["fields"]["instance_id"]).collect();
-    assert_eq!(let_in, [&json!(good.id())]);
+    let admitted: Vec<_> = admitted
+        .map(|line| &line["fields"]["instance_id"])
+        .collect();
+    assert_eq!(admitted, [&json!(good.id())]);
     Ok(())
 }

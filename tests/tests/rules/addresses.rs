@@ -1,13 +1,15 @@
-//! A server in a container is found by the container's name, each time anew.
+//! A Postgres in a container is looked up by the container's name for every backup and restore.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rekindle_tests::fixtures::protected_groups::{
+    ProtectedGroups, WAIT_LIMIT, change_settings, fill,
+};
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::machine::{Node, write_program};
-use rekindle_tests::nodes::protected::{PATIENCE, Protected, change_settings, fill};
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 
@@ -15,9 +17,9 @@ use super::template;
 
 const CONTAINER: &str = "registry_postgres";
 
-/// A `docker` that can do nothing but execute programs in containers that it knows by their names. What it knows of
-/// one is where its server listens at the moment. Their processes are the machine's own, and so are those of other
-/// tests: it ends none, and says that none was left.
+/// A fake `docker` that supports only `exec -i`. For each container name, a file contains the address of its Postgres.
+/// "In the container" is on the test machine, where other tests run too: when the agent asks for leftover processes to be
+/// ended, the fake ends none and reports that none is left.
 const DOCKER: &str = r#"#!/bin/sh -eu
 printf '%s\n' "$(printf '%s' "$*" | tr '\n' ' ')" >> "$REKINDLE_ROOT/run/docker.log"
 [ "$1 $2" = "exec -i" ] || { echo "docker: '$1 $2' is not a docker command" >&2; exit 1; }
@@ -32,7 +34,7 @@ export PGHOST
 exec "$@"
 "#;
 
-/// Puts a node's Postgres into a container.
+/// Changes a node's settings so that its Postgres runs in a (fake) container.
 fn contain(node: &Node) -> Result<()> {
     let cluster = node.cluster()?;
     let (socket, port) = (cluster.socket_directory(), cluster.port());
@@ -41,11 +43,11 @@ fn contain(node: &Node) -> Result<()> {
     let docker = DOCKER.replace("PGHOST=", &format!("PGPORT={port}\nexport PGPORT\nPGHOST="));
     write_program(&node.root().join("usr/local/bin/docker"), &docker)?;
     std::fs::create_dir_all(node.root().join("run/containers"))?;
-    listens_at(node, Some(&socket))
+    set_address(node, Some(&socket))
 }
 
-/// Tells the node's docker where the container's server listens; nowhere, where there is no container.
-fn listens_at(node: &Node, address: Option<&Path>) -> Result<()> {
+/// Sets the address of the container's Postgres; `None` removes the container.
+fn set_address(node: &Node, address: Option<&Path>) -> Result<()> {
     let path = node.root().join("run/containers").join(CONTAINER);
     match address {
         Some(address) => std::fs::write(&path, address.display().to_string()),
@@ -54,7 +56,7 @@ fn listens_at(node: &Node, address: Option<&Path>) -> Result<()> {
     .with_context(|| format!("change {}", path.display()))
 }
 
-/// Restarts the container: its server has another address then.
+/// Restarts the container, which gives its Postgres another address.
 async fn restart(node: &Node, name: &str) -> Result<()> {
     let cluster = node.cluster()?;
     cluster.stop().await?;
@@ -67,15 +69,15 @@ async fn restart(node: &Node, name: &str) -> Result<()> {
     let address_line = format!("unix_socket_directories = '{}'\n", address.display());
     std::fs::write(&settings, text + &address_line)?;
     cluster.start().await?;
-    listens_at(node, Some(&address))
+    set_address(node, Some(&address))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_silence()
--> Result<()> {
-    let protected = Protected::start().await?;
+async fn a_restarted_container_is_still_backed_up_and_a_missing_one_raises_an_alarm() -> Result<()>
+{
+    let protected = ProtectedGroups::start().await?;
     protected.create_changed("moved", contain)?;
-    let node = protected.in_service("moved", None).await?;
+    let node = protected.wait_until_in_service("moved", None).await?;
     fill(&node).await?;
     let first = protected.back_up("moved").await?;
     restart(&node, "elsewhere").await?;
@@ -86,9 +88,9 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
     let second = protected.back_up("moved").await?;
     assert_eq!(second.index.rows(), first.index.rows() + 7);
 
-    // Gone for good: no backup, and the alarm of the template goes off by the filter of the template.
-    listens_at(&node, None)?;
-    let template = template("moved", protected.world.bucket())?;
+    // Without the container there is no backup, and the template's metric filter raises the template's alarm.
+    set_address(&node, None)?;
+    let template = template("moved", protected.standin.bucket())?;
     let filter = &template.resources["BackupFailures"]["Properties"]["MetricTransformations"][0];
     let alarm = &template.resources["BackupFailed"]["Properties"];
     assert_eq!(alarm["Namespace"], filter["MetricNamespace"]);
@@ -104,23 +106,23 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
     let field = filter["MetricValue"]
         .as_str()
         .and_then(|path| path.strip_prefix("$."));
-    let field = field.context("the filter takes no field")?;
+    let field = field.context("the filter reads no field")?;
     let raised = || {
-        let lines = protected.lines(0).into_iter();
+        let lines = protected.log_lines(0).into_iter();
         let lines = lines.filter(|line| line["Application"] == "moved");
         lines.filter_map(|line| line[field].as_f64()).sum::<f64>()
     };
     assert!(raised() < 1.0, "the alarm is raised already");
-    protected.world.tick();
-    let ended = protected.ended(&node, "backup", 2).await?;
+    protected.standin.tick();
+    let ended = protected.wait_until_ended(&node, "backup", 2).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
-    wait_for("the alarm", PATIENCE, async || {
+    wait_for("the alarm", WAIT_LIMIT, async || {
         let threshold = alarm["Threshold"].as_f64().ok_or("no threshold")?;
         Ok::<_, &str>((raised() >= threshold).then_some(()))
     })
     .await?;
     assert_eq!(protected.backups("moved")?.len(), 2);
-    // And should even the failures fall silent, the age does not.
+    // If even the failures are no longer logged, the alarm on the backups' age is still raised.
     let age = &template.resources["BackupTooOld"]["Properties"];
     assert_eq!(
         (&age["MetricName"], &age["TreatMissingData"]),
@@ -134,17 +136,17 @@ async fn a_restarted_container_is_still_backed_up_and_a_lost_one_is_not_lost_in_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_reached_by_its_name_and_never_by_an_address() -> Result<()> {
-    let protected = Protected::start().await?;
+    let protected = ProtectedGroups::start().await?;
     protected.create_changed("named", contain)?;
-    let node = protected.in_service("named", None).await?;
+    let node = protected.wait_until_in_service("named", None).await?;
     fill(&node).await?;
     protected.back_up("named").await?;
-    let held = spare::holding(&node).await?;
-    let next = protected.lose(&node).await?;
-    assert!(spare::holding(&next).await?.databases == held.databases);
+    let data = standalone::snapshot(&node).await?;
+    let next = protected.replace_lost(&node).await?;
+    assert!(standalone::snapshot(&next).await?.databases == data.databases);
     protected.back_up("named").await?;
 
-    // Restore and backup have called docker for everything, and this is all that they have told it.
+    // The log of the fake docker contains every call that the restore and the backup have made.
     let log = std::fs::read_to_string(next.root().join("run/docker.log"))?;
     let socket = next.cluster()?.socket_directory().display().to_string();
     let port = next.cluster()?.port().to_string();
@@ -152,7 +154,7 @@ async fn a_container_is_reached_by_its_name_and_never_by_an_address() -> Result<
         let (container, called) = (format!(" {CONTAINER} "), format!(" {program} "));
         let mut inside = log.lines().filter_map(|line| line.split_once(&container));
         assert!(
-            inside.any(|(_, told)| told.contains(&called)),
+            inside.any(|(_, command)| command.contains(&called)),
             "{program}: {log}"
         );
     }

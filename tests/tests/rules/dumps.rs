@@ -1,32 +1,33 @@
-//! A dump that is not whole is no backup.
+//! A dump that is not complete never becomes a backup.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use rekindle_tests::fixtures::processes;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
 use rekindle_tests::nodes::machine::{Node, write_program};
 use rekindle_tests::nodes::postgres::bin_directory;
-use rekindle_tests::nodes::protected::Protected;
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
 use shared::report::{ExitCode, Report};
 use time::{Duration, OffsetDateTime};
 
-/// Enough for several parts, and more than the agent holds in memory: 64 MiB that cannot be compressed.
+/// Creates 64 MiB that cannot be compressed: several parts of an upload, and more than the agent holds in memory.
 const LARGE: &str = "CREATE TABLE large AS SELECT i, (SELECT string_agg(sha256((i * 1000 + j)::text::bytea), ''::bytea)
     FROM generate_series(1, 512) j) AS bytes FROM generate_series(1, 4096) i";
 
-/// Kills the node's programs whose command line has this word as soon as the first part of a dump arrives at S3.
+/// Kills the node's processes whose command line contains `word` when S3 receives the first part of a dump. The returned
+/// flag is set once that has happened.
 fn kill_at_first_part(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     node: &Arc<Node>,
     word: &'static str,
 ) -> Arc<AtomicBool> {
     let (node, done) = (Arc::clone(node), Arc::new(AtomicBool::new(false)));
     let once = Arc::clone(&done);
-    protected.world.s3().on_request(move |call| {
+    protected.standin.s3().on_request(move |call| {
         if call.operation == "UploadPart" && !once.load(Ordering::SeqCst) {
-            let killed = spare::processes(&node, &[word]).and_then(|found| spare::kill(&found));
+            let killed = processes::find(&node, &[word]).and_then(|found| processes::kill(&found));
             once.store(killed.is_ok(), Ordering::SeqCst);
         }
         None
@@ -36,66 +37,68 @@ fn kill_at_first_part(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
-    let protected = Protected::start().await?;
-    let node = protected.empty("cut").await?;
+    let protected = ProtectedGroups::start().await?;
+    let node = protected.create_empty("cut").await?;
     let client = node.cluster()?.connect(MAIN_DATABASE).await?;
     client.batch_execute(LARGE).await?;
-    let (world, at) = (&protected.world, OffsetDateTime::now_utc());
+    let (standin, at) = (&protected.standin, OffsetDateTime::now_utc());
 
     let killed = kill_at_first_part(&protected, &node, "pg_dump");
-    world.bus().tick(at);
-    let ended = protected.ended(&node, "backup", 0).await?;
+    standin.bus().tick(at);
+    let ended = protected.wait_until_ended(&node, "backup", 0).await?;
     assert!(killed.load(Ordering::SeqCst), "pg_dump was not found");
     let Report::Failure(report) = Report::from_output(&ended.output)? else {
         anyhow::bail!("{ended:?}");
     };
     assert_eq!(report.exit_code, ExitCode::Dump, "{report:?}");
-    let message = protected.failure("cut", ExitCode::Dump.word()).await?;
+    let message = protected
+        .wait_for_failure("cut", ExitCode::Dump.word())
+        .await?;
     assert!(message.contains("pg_dump"), "{message}");
     assert_eq!(protected.open_uploads().await?, 0);
-    world.s3().clear_hook();
+    standin.s3().clear_hook();
 
-    // S3 refuses to make the parts an object.
-    world
+    // S3 refuses to complete the upload.
+    standin
         .s3()
-        .deny("CompleteMultipartUpload", world.bucket(), "backups/cut/");
-    world.bus().tick(at + Duration::seconds(5));
-    let ended = protected.ended(&node, "backup", 1).await?;
+        .deny("CompleteMultipartUpload", standin.bucket(), "backups/cut/");
+    standin.bus().tick(at + Duration::seconds(5));
+    let ended = protected.wait_until_ended(&node, "backup", 1).await?;
     assert_eq!(ended.code, i32::from(ExitCode::Upload.code()), "{ended:?}");
     assert_eq!(protected.open_uploads().await?, 0);
-    world.s3().allow_all();
-    protected.quiet().await?;
+    standin.s3().allow_all();
+    protected.wait_until_idle().await?;
 
-    // The agent itself has no time to tidy up; a lifecycle rule of the bucket does.
+    // A killed agent cannot abort its upload; a lifecycle rule of the bucket does that.
     let killed = kill_at_first_part(&protected, &node, "rekindle-node");
-    world.bus().tick(at + Duration::seconds(10));
-    let ended = protected.ended(&node, "backup", 2).await?;
+    standin.bus().tick(at + Duration::seconds(10));
+    let ended = protected.wait_until_ended(&node, "backup", 2).await?;
     assert!(killed.load(Ordering::SeqCst), "the agent was not found");
     assert_ne!(ended.status, "Success");
-    world.s3().clear_hook();
-    protected.quiet().await?;
-    let problems = protected.problems("cut");
-    let said = problems.iter().any(|line| {
+    standin.s3().clear_hook();
+    protected.wait_until_idle().await?;
+    let problems = protected.error_lines("cut");
+    let logged = problems.iter().any(|line| {
         let message = line["fields"]["message"].as_str();
         message.is_some_and(|message| message.contains("without a report"))
     });
-    assert!(said, "{problems:#?}");
+    assert!(logged, "{problems:#?}");
     assert!(protected.backups("cut")?.is_empty());
 
-    world.bus().tick(at + Duration::seconds(15));
-    let manifest = protected.committed("cut", 0).await?;
+    standin.bus().tick(at + Duration::seconds(15));
+    let manifest = protected.wait_for_backup("cut", 0).await?;
     assert!(manifest.index.bytes() > 64 * 1024 * 1024);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_that_ends_early_is_no_backup_even_if_pg_dump_calls_it_good() -> Result<()> {
-    let (protected, node) = Protected::one("early").await?;
+async fn a_truncated_dump_is_no_backup_even_if_pg_dump_exits_with_0() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("early").await?;
     let genuine = bin_directory()?.join("pg_dump");
     let genuine = genuine.display();
     let program = node.root().join("usr/local/bin/pg_dump");
     let at = OffsetDateTime::now_utc();
-    // Half of one, and nothing at all; the exit status is 0 in both cases.
+    // A truncated dump, then an empty one; `pg_dump` exits with 0 both times.
     for (number, bytes) in [2_000, 0].into_iter().enumerate() {
         let script = format!(
             "#!/bin/sh\n[ \"$1\" != --version ] || exec {genuine} \"$@\"\n\
@@ -103,15 +106,15 @@ async fn a_dump_that_ends_early_is_no_backup_even_if_pg_dump_calls_it_good() -> 
         );
         write_program(&program, &script)?;
         let tick = at + Duration::seconds(5) * i32::try_from(number)?;
-        protected.world.bus().tick(tick);
-        let ended = protected.ended(&node, "backup", number).await?;
+        protected.standin.bus().tick(tick);
+        let ended = protected.wait_until_ended(&node, "backup", number).await?;
         assert_eq!(ended.status, "Failed", "{bytes} bytes: {ended:?}");
-        protected.quiet().await?;
+        protected.wait_until_idle().await?;
         assert!(protected.backups("early")?.is_empty(), "{bytes} bytes");
         assert_eq!(protected.open_uploads().await?, 0, "{bytes} bytes");
     }
     std::fs::remove_file(&program)?;
-    protected.world.bus().tick(at + Duration::seconds(15));
-    protected.committed("early", 0).await?;
+    protected.standin.bus().tick(at + Duration::seconds(15));
+    protected.wait_for_backup("early", 0).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A node that somebody has taken over cannot take the backups away.
+//! A compromised node cannot delete or overwrite backups.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use aws_sdk_s3::types::{
     LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectIdentifier,
     VersioningConfiguration,
 };
-use rekindle_tests::nodes::protected::Protected;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use serde_json::Value;
 use shared::{budget, layout};
 
 use super::template;
 
-/// Checks that S3 refused a request.
-fn assert_refused<T, E: ProvideErrorMetadata>(answer: Result<T, E>, word: &str, what: &str) {
+/// Checks that S3 refused a request with this error code.
+fn assert_refused<T, E: ProvideErrorMetadata>(answer: Result<T, E>, expected: &str, what: &str) {
     let code = answer.err().map(|error| error.code().map(str::to_owned));
-    assert_eq!(code, Some(Some(word.to_owned())), "{what}");
+    assert_eq!(code, Some(Some(expected.to_owned())), "{what}");
 }
 
-/// Tries everything that would take an object away, as the node.
+/// Tries, as the node, to delete and to overwrite an object; checks that S3 refuses each request.
 async fn attack(node: &Client, bucket: &str, key: &str, version: &str) {
     const DENIED: &str = "AccessDenied";
     let delete = node.delete_object().bucket(bucket).key(key);
@@ -34,29 +34,31 @@ async fn attack(node: &Client, bucket: &str, key: &str, version: &str) {
         put.body(ByteStream::from_static(b"nothing"))
     };
     assert_refused(put().send().await, DENIED, key);
-    // What a node may create at all, it may create once.
-    let word = if key.starts_with("backups/modest/") {
+    // Below its own prefix, a node may create an object, but only once.
+    let expected = if key.starts_with("backups/modest/") {
         "PreconditionFailed"
     } else {
         DENIED
     };
-    assert_refused(put().if_none_match("*").send().await, word, key);
+    assert_refused(put().if_none_match("*").send().await, expected, key);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
-    let protected = Protected::start().await?;
-    let (world, bucket) = (&protected.world, protected.world.bucket());
-    let (node, _neighbour) =
-        tokio::try_join!(protected.filled("modest"), protected.empty("neighbour"))?;
-    world.tick();
-    protected.committed("modest", 0).await?;
-    protected.committed("neighbour", 0).await?;
-    // What tells of a commit is stored behind its manifest.
-    protected.quiet().await?;
+    let protected = ProtectedGroups::start().await?;
+    let (standin, bucket) = (&protected.standin, protected.standin.bucket());
+    let (node, _neighbour) = tokio::try_join!(
+        protected.create_filled("modest"),
+        protected.create_empty("neighbour")
+    )?;
+    standin.tick();
+    protected.wait_for_backup("modest", 0).await?;
+    protected.wait_for_backup("neighbour", 0).await?;
+    // The commit marker is written after the manifest.
+    protected.wait_until_idle().await?;
     let objects = || -> Result<BTreeMap<String, Vec<u8>>> {
-        let keys = world.s3().keys(bucket, "")?.into_iter();
-        keys.map(|key| Ok((key.clone(), world.s3().read(bucket, &key)?)))
+        let keys = standin.s3().keys(bucket, "")?.into_iter();
+        keys.map(|key| Ok((key.clone(), standin.s3().read(bucket, &key)?)))
             .collect()
     };
     let before = objects()?;
@@ -69,10 +71,10 @@ async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
         assert!(before.keys().any(|key| key.starts_with(prefix)), "{prefix}");
     }
 
-    let (node, owner) = (Client::new(&node.aws()), Client::new(world.aws()));
+    let (node, owner) = (Client::new(&node.aws()), Client::new(standin.aws()));
     for key in before.keys() {
         let head = owner.head_object().bucket(bucket).key(key).send().await?;
-        let version = head.version_id().context("a version")?;
+        let version = head.version_id().context("the object has no version")?;
         attack(&node, bucket, key, version).await;
     }
     let everything: Result<Vec<ObjectIdentifier>, _> = before
@@ -114,13 +116,13 @@ async fn a_node_can_delete_nothing_and_overwrite_nothing() -> Result<()> {
     assert_refused(gone, "AccessDenied", "DeleteBucket");
     assert!(objects()? == before, "an object has changed");
 
-    // With the same role, its backups go on.
+    // With the same role, the node is still backed up.
     protected.back_up("modest").await?;
     Ok(())
 }
 
 #[test]
-fn the_template_lets_a_node_delete_nothing_and_nobody_delete_a_version() -> Result<()> {
+fn the_template_allows_a_node_to_delete_nothing_and_nobody_to_delete_a_version() -> Result<()> {
     let template = template("modest", "backups")?;
     let mut seen = 0;
     for (name, resource) in &template.resources {
@@ -129,7 +131,7 @@ fn the_template_lets_a_node_delete_nothing_and_nobody_delete_a_version() -> Resu
             let statements = policy["PolicyDocument"]["Statement"].as_array();
             for statement in statements.context("a policy without statements")? {
                 let text = statement.to_string();
-                // The backup function takes old backups away; what it takes stays as a noncurrent version.
+                // For retention, the backup function may delete objects; they remain as noncurrent versions.
                 let by_function = name == "BackupRole" && statement["Action"] == "s3:DeleteObject";
                 let deletes = (text.contains("s3:Delete") && !by_function) || text.contains("s3:*");
                 let widens = text.contains("s3:PutBucket") || text.contains("s3:PutLifecycle");
@@ -138,20 +140,22 @@ fn the_template_lets_a_node_delete_nothing_and_nobody_delete_a_version() -> Resu
             }
         }
     }
-    assert!(seen > 20, "only {seen} statements were looked at");
+    assert!(seen > 20, "only {seen} statements were checked");
 
     let bucket = &template.resources["BackupBucket"];
     assert_eq!(bucket["DeletionPolicy"], "Retain");
     let properties = &bucket["Properties"];
     assert_eq!(properties["VersioningConfiguration"]["Status"], "Enabled");
     let rules = properties["LifecycleConfiguration"]["Rules"].as_array();
-    // Of what tells of commits, nothing is restored; it stays for as long as it is read.
-    let rules = rules.context("a lifecycle")?;
+    // Commit markers may expire, because no restore needs them, but not before the last tick that reads them.
+    let rules = rules.context("the bucket has no lifecycle rules")?;
     let (of_commits, others): (Vec<&Value>, Vec<&Value>) = rules
         .iter()
         .partition(|rule| rule["BackupState"] == layout::COMMITS);
     let days = of_commits.first().map(|rule| &rule["ExpirationInDays"]);
-    let days = days.and_then(Value::as_u64).context("commits expire")?;
+    let days = days
+        .and_then(Value::as_u64)
+        .context("commit markers do not expire")?;
     assert!(days * 86_400 > u64::from(budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE));
     for rule in others {
         for expiry in ["Expiration", "ExpirationInDays", "ExpirationDate"] {

@@ -1,78 +1,48 @@
-//! A node serves what its application's newest backup holds, or it does not serve.
+//! A node is in service with the data of its application's newest backup, or not at all.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use rekindle_tests::nodes::protected::{PATIENCE, Protected};
-use rekindle_tests::nodes::registry::MAIN_DATABASE;
-use rekindle_tests::nodes::spare;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use rekindle_tests::fixtures::registry::MAIN_DATABASE;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::autoscaling::Lifecycle;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::wait::wait_for;
 use shared::layout;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_newest_backup()
--> Result<()> {
-    let (protected, lost) = Protected::one("gated").await?;
-    let (world, bus) = (&protected.world, protected.world.bus());
-    let manifest = protected.back_up("gated").await?;
-    let held = spare::holding(&lost).await?;
-    // What tells of a commit is stored behind its manifest.
-    protected.quiet().await?;
-    let objects = world.s3().keys(world.bucket(), "")?;
-    // One byte of the only backup is not what it was, so every restore fails.
-    let dump = &manifest.index.databases[0];
-    let middle = world.s3().read(world.bucket(), &dump.key)?.len() as u64 / 2;
-    world.s3().flip(world.bucket(), &dump.key, middle)?;
-
-    // The worst case first: nobody hears of the failure, and somebody lets the instance into service by hand.
-    let failed = |event: &serde_json::Value| event["detail"]["status"] == "Failed";
-    bus.mishap_where(failed, Mishap::Drop, 1);
-    world.kill_instance(lost.id()).await?;
-    let empty = world
-        .wait_until("gated", Lifecycle::PendingWait, Some(lost.id()), PATIENCE)
-        .await?;
-    let ended = protected.ended(&empty, "restore", 0).await?;
-    assert_eq!(ended.status, "Failed", "{ended:?}");
-    aws_sdk_autoscaling::Client::new(world.aws())
+/// Completes the launch hook of an instance with CONTINUE, as an operator could.
+async fn admit_by_hand(protected: &ProtectedGroups, node: &Node) -> Result<()> {
+    aws_sdk_autoscaling::Client::new(protected.standin.aws())
         .complete_lifecycle_action()
-        .auto_scaling_group_name("gated")
+        .auto_scaling_group_name(node.group())
         .lifecycle_hook_name("rekindle-launch")
-        .instance_id(empty.id())
+        .instance_id(node.id())
         .lifecycle_action_result("CONTINUE")
         .send()
         .await?;
-    world
-        .wait_until_in_service("gated", Some(lost.id()), PATIENCE)
-        .await?;
-    empty.cluster()?.start().await?;
-    let holding = spare::holding(&empty).await?;
-    assert!(
-        holding
-            .databases
-            .values()
-            .all(std::collections::BTreeMap::is_empty)
-    );
-    world.tick();
-    let refused = protected.ended(&empty, "backup", 0).await?;
-    assert_eq!(refused.status, "Failed", "{refused:?}");
-    protected.quiet().await?;
-    assert_eq!(world.s3().keys(world.bucket(), "")?, objects);
+    Ok(())
+}
 
-    // And when the failures are heard of, no instance gets that far, however often the schedule fires.
-    let before = protected.launches("gated").await?.len();
-    world.kill_instance(empty.id()).await?;
+/// Fires a tick for each instance that waits in its launch hook, until two launches after the first `before` ones are
+/// abandoned. Checks that none of them succeeds. Returns the ids of the instances that waited.
+async fn tick_until_two_launches_are_abandoned(
+    protected: &ProtectedGroups,
+    group: &str,
+    before: usize,
+) -> Result<BTreeSet<String>> {
+    let standin = &protected.standin;
     let mut ticked = BTreeSet::new();
-    let given_up = wait_for("two launches to be given up", PATIENCE, async || {
-        let waiting = world.group("gated").into_iter();
+    let abandoned = wait_for("two abandoned launches", WAIT_LIMIT, async || {
+        let waiting = standin.group(group).into_iter();
         let waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
         for instance in waiting {
             if ticked.insert(instance.id) {
-                world.tick();
+                standin.tick();
             }
         }
-        let launches = protected.launches("gated").await;
+        let launches = protected.launches(group).await;
         let launches = launches.map_err(|error| format!("{error:#}"))?;
         let since = launches.get(before..).unwrap_or_default();
         assert!(
@@ -86,52 +56,107 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
             Err(format!("{since:?}"))
         }
     });
-    protected.sweeping(given_up).await?;
-    assert!(ticked.len() >= 2, "{ticked:?}");
-    assert_eq!(world.s3().keys(world.bucket(), "")?, objects);
+    protected.with_sweeps(abandoned).await?;
+    Ok(ticked)
+}
 
-    // The backup was the newest all the time, and is restored as soon as it can be.
-    world.s3().flip(world.bucket(), &dump.key, middle)?;
-    let node = protected.in_service("gated", Some(&empty)).await?;
-    assert!(spare::holding(&node).await?.databases == held.databases);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_newest_backup()
+-> Result<()> {
+    let (protected, lost) = ProtectedGroups::with_filled_group("gated").await?;
+    let (standin, bus) = (&protected.standin, protected.standin.bus());
+    let manifest = protected.back_up("gated").await?;
+    let data = standalone::snapshot(&lost).await?;
+    // The commit marker is written after the manifest.
+    protected.wait_until_idle().await?;
+    let objects = standin.s3().keys(standin.bucket(), "")?;
+    // One byte of the only backup is damaged, so every restore fails.
+    let dump = &manifest.index.databases[0];
+    let middle = standin.s3().read(standin.bucket(), &dump.key)?.len() as u64 / 2;
+    standin.s3().flip(standin.bucket(), &dump.key, middle)?;
+
+    // The worst case: the event about the failure is lost, and somebody admits the instance by hand.
+    let failed = |event: &serde_json::Value| event["detail"]["status"] == "Failed";
+    bus.inject_where(failed, DeliveryFault::Drop, 1);
+    standin.kill_instance(lost.id()).await?;
+    let empty = standin
+        .wait_until("gated", Lifecycle::PendingWait, Some(lost.id()), WAIT_LIMIT)
+        .await?;
+    let ended = protected.wait_until_ended(&empty, "restore", 0).await?;
+    assert_eq!(ended.status, "Failed", "{ended:?}");
+    admit_by_hand(&protected, &empty).await?;
+    standin
+        .wait_until_in_service("gated", Some(lost.id()), WAIT_LIMIT)
+        .await?;
+    empty.cluster()?.start().await?;
+    let holding = standalone::snapshot(&empty).await?;
+    assert!(
+        holding
+            .databases
+            .values()
+            .all(std::collections::BTreeMap::is_empty)
+    );
+    standin.tick();
+    let refused = protected.wait_until_ended(&empty, "backup", 0).await?;
+    assert_eq!(refused.status, "Failed", "{refused:?}");
+    protected.wait_until_idle().await?;
+    assert_eq!(standin.s3().keys(standin.bucket(), "")?, objects);
+
+    // If the failure is reported, no instance is admitted, however often the schedule fires.
+    let before = protected.launches("gated").await?.len();
+    standin.kill_instance(empty.id()).await?;
+    let ticked = tick_until_two_launches_are_abandoned(&protected, "gated", before).await?;
+    assert!(ticked.len() >= 2, "{ticked:?}");
+    assert_eq!(standin.s3().keys(standin.bucket(), "")?, objects);
+
+    // The backup has remained the newest, and is restored once it is repaired.
+    standin.s3().flip(standin.bucket(), &dump.key, middle)?;
+    let node = protected
+        .wait_until_in_service("gated", Some(&empty))
+        .await?;
+    assert!(standalone::snapshot(&node).await?.databases == data.databases);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_application_without_a_backup_it_should_have_is_never_started_empty() -> Result<()> {
-    let protected = Protected::start().await?;
-    let world = &protected.world;
-    // The application had backups, and somebody removed them all.
-    let ssm = aws_sdk_ssm::Client::new(world.aws());
+async fn an_application_whose_backups_are_gone_is_never_started_empty() -> Result<()> {
+    let protected = ProtectedGroups::start().await?;
+    let standin = &protected.standin;
+    // The application had backups, and somebody deleted all of them.
+    let ssm = aws_sdk_ssm::Client::new(standin.aws());
     ssm.put_parameter()
         .name("/rekindle/removed")
         .value(r#"{"first_backup":"20261123T021500.000Z"}"#)
         .r#type(aws_sdk_ssm::types::ParameterType::String)
         .send()
         .await?;
-    world.create_group(protected.description("removed")?)?;
-    protected.failure("removed", "BackupsGone").await?;
+    standin.create_group(protected.describe("removed")?)?;
+    protected.wait_for_failure("removed", "BackupsGone").await?;
 
-    world
+    standin
         .s3()
-        .deny("ListObjectsV2", world.bucket(), "manifests/denied/");
-    world.create_group(protected.description("denied")?)?;
-    protected.failure("denied", "BackupsUnknown").await?;
-    let problems = protected.problems("denied");
+        .deny("ListObjectsV2", standin.bucket(), "manifests/denied/");
+    standin.create_group(protected.describe("denied")?)?;
+    protected
+        .wait_for_failure("denied", "BackupsUnknown")
+        .await?;
+    let problems = protected.error_lines("denied");
     let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("AccessDenied"), "{problems:?}");
 
-    let bucket = world.directory().join("s3").join(world.bucket());
-    std::fs::rename(&bucket, world.directory().join("elsewhere"))?;
-    world.create_group(protected.description("nowhere")?)?;
-    protected.failure("nowhere", "BackupsUnknown").await?;
-    let problems = protected.problems("nowhere");
+    let bucket = standin.directory().join("s3").join(standin.bucket());
+    std::fs::rename(&bucket, standin.directory().join("elsewhere"))?;
+    standin.create_group(protected.describe("nowhere")?)?;
+    protected
+        .wait_for_failure("nowhere", "BackupsUnknown")
+        .await?;
+    let problems = protected.error_lines("nowhere");
     let reason = problems[0]["fields"]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("NoSuchBucket"), "{problems:?}");
 
     for application in ["removed", "denied", "nowhere"] {
-        // The function told of the answer; the group acts on it in its own time.
-        wait_for("the launch to be cancelled", PATIENCE, async || {
+        // The function logs its answer before Auto Scaling acts on it.
+        wait_for("the launch to be cancelled", WAIT_LIMIT, async || {
             let launches = protected.launches(application).await;
             let launches = launches.map_err(|error| format!("{error:#}"))?;
             let successful = launches.iter().any(|status| status == "Successful");
@@ -142,7 +167,7 @@ async fn a_application_without_a_backup_it_should_have_is_never_started_empty() 
                 .ok_or_else(|| format!("{launches:?}"))
         })
         .await?;
-        let problems = protected.problems(application);
+        let problems = protected.error_lines(application);
         let abandoned = "abandoned the launch; the group launches nothing for now";
         assert_eq!(problems[0]["fields"]["message"], abandoned);
         let remedy = problems[0]["fields"]["remedy"].as_str();
@@ -152,20 +177,20 @@ async fn a_application_without_a_backup_it_should_have_is_never_started_empty() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_backup_is_the_one_taken_last_whatever_was_uploaded_last() -> Result<()> {
-    let (protected, node) = Protected::one("order").await?;
+async fn the_newest_backup_is_the_one_taken_last_not_the_one_uploaded_last() -> Result<()> {
+    let (protected, node) = ProtectedGroups::with_filled_group("order").await?;
     let older = protected.back_up("order").await?;
     let main = node.cluster()?.connect(MAIN_DATABASE).await?;
     main.batch_execute("DELETE FROM registry.tag WHERE id % 2 = 0")
         .await?;
     protected.back_up("order").await?;
-    let newest = spare::holding(&node).await?;
+    let newest = standalone::snapshot(&node).await?;
 
-    // As after a copy of the bucket, the older one has the later times.
-    let (s3, bucket) = (protected.world.s3(), protected.world.bucket());
+    // As after a copy of the bucket, the older backup has the later modification time.
+    let (s3, bucket) = (protected.standin.s3(), protected.standin.bucket());
     let manifest = layout::manifest(&older.index.application, &older.index.backup_id);
     s3.replace(bucket, &manifest, &s3.read(bucket, &manifest)?)?;
-    let listed = aws_sdk_s3::Client::new(protected.world.aws())
+    let listed = aws_sdk_s3::Client::new(protected.standin.aws())
         .list_objects_v2()
         .bucket(bucket)
         .prefix("manifests/order/")
@@ -177,7 +202,7 @@ async fn the_newest_backup_is_the_one_taken_last_whatever_was_uploaded_last() ->
     });
     assert_eq!(last.and_then(|one| one.key()), Some(&*manifest));
 
-    let next = protected.lose(&node).await?;
-    assert!(spare::holding(&next).await?.databases == newest.databases);
+    let next = protected.replace_lost(&node).await?;
+    assert!(standalone::snapshot(&next).await?.databases == newest.databases);
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A simulated instance: a root directory, its processes, its metadata service, and an SSM agent that runs
-//! scripts on it. Losing power kills every process of the node; being terminated erases its disk too.
+//! A simulated instance: a root directory, its processes, its metadata service, and an SSM agent that runs scripts on
+//! it. A loss of power kills every process of the node. A termination also erases its disk.
 
 mod processes;
 mod script;
@@ -20,18 +20,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::nodes::engine;
 use crate::nodes::engine::Engine;
+use crate::nodes::imds::{Imds, TargetState};
 use crate::nodes::postgres;
 use crate::nodes::postgres::Cluster;
-use crate::standin::imds::{Imds, TargetState};
+pub use crate::nodes::write_program;
 pub use script::{Script, ScriptEnd};
 
-/// How many commands an agent runs at a time.
+/// How many commands an SSM agent runs at a time.
 const WORKERS: usize = 5;
 
-/// What every node of a stand-in shares.
+/// The settings that the machines of an application share.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// The directory that holds the nodes' directories.
+pub struct MachineSettings {
+    /// The directory that contains the machines' directories.
     pub directory: PathBuf,
     /// The stand-in's `http://127.0.0.1:<port>`.
     pub endpoint: String,
@@ -39,12 +40,12 @@ pub struct Surroundings {
     pub region: String,
     /// How long a reboot takes.
     pub reboot: Duration,
-    /// The credentials that the node's instance role hands out.
+    /// The access key and the secret key of the node's instance role.
     pub credentials: (String, String),
 }
 
-impl Surroundings {
-    /// Returns an SDK configuration for the stand-in, with these credentials.
+impl MachineSettings {
+    /// Returns an SDK configuration for the stand-in with the credentials of the node's role.
     pub fn aws(&self) -> SdkConfig {
         let (access_key, secret_key) = &self.credentials;
         let credentials = Credentials::new(access_key, secret_key, None, None, "stand-in");
@@ -62,7 +63,7 @@ impl Surroundings {
 pub struct Node {
     id: String,
     group: String,
-    surroundings: Surroundings,
+    settings: MachineSettings,
     s3: aws_sdk_s3::Client,
     directory: PathBuf,
     imds: Imds,
@@ -83,20 +84,20 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    /// Makes the directory of a new instance of `group` and starts its metadata service. Its agent does not run yet.
+    /// Creates the directory of a new instance of `group` and starts its metadata service. Its SSM agent does not run yet.
     pub async fn boot(
         id: &str,
         group: &str,
-        surroundings: &Surroundings,
+        settings: &MachineSettings,
         target_state: TargetState,
     ) -> Result<Arc<Self>> {
-        let directory = surroundings.directory.join(id);
+        let directory = settings.directory.join(id);
         let node = Self {
-            imds: Imds::start(id, &surroundings.region, target_state).await?,
+            imds: Imds::start(id, &settings.region, target_state).await?,
             id: id.to_owned(),
             group: group.to_owned(),
-            surroundings: surroundings.clone(),
-            s3: aws_sdk_s3::Client::new(&surroundings.aws()),
+            settings: settings.clone(),
+            s3: aws_sdk_s3::Client::new(&settings.aws()),
             directory,
             workers: Arc::new(Semaphore::new(WORKERS)),
             cluster: OnceLock::new(),
@@ -109,11 +110,11 @@ impl Node {
             let path = node.root().join(part);
             std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
-        // Postgres runs as a user of its own and has to get through to its directory.
+        // Postgres runs as a user of its own and needs access to its directory.
         for path in [&node.directory, &node.root()] {
             let open = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(path, open)
-                .with_context(|| format!("open {}", path.display()))?;
+                .with_context(|| format!("set the permissions of {}", path.display()))?;
         }
         node.install_cloud_init()?;
         Ok(Arc::new(node))
@@ -129,7 +130,7 @@ impl Node {
         &self.group
     }
 
-    /// Returns the directory that is `/` to the node.
+    /// Returns the directory that the node's programs use as `/`.
     pub fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
@@ -139,90 +140,90 @@ impl Node {
         self.imds.endpoint()
     }
 
-    /// Gives the node its Postgres; the first one stays.
+    /// Sets the node's Postgres. Only the first call has an effect.
     pub(crate) fn attach(&self, cluster: Cluster) {
         self.cluster.get_or_init(|| cluster);
     }
 
-    /// Returns the node's Postgres, once user data has made it.
+    /// Returns the node's Postgres. An error before user data has created it.
     pub fn cluster(&self) -> Result<&Cluster> {
         let cluster = self.cluster.get();
         cluster.with_context(|| format!("{} has no Postgres yet", self.id))
     }
 
-    /// Gives the node a Docker Engine of its own, without images.
+    /// Starts a Docker Engine for the node, without images.
     pub async fn start_engine(&self) -> Result<&Engine> {
         let engine = Engine::start(&self.directory.join("engine"), &self.root(), &self.id).await?;
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    /// Returns the node's Docker Engine.
+    /// Returns the node's Docker Engine. An error if it has none.
     pub fn engine(&self) -> Result<&Engine> {
         let engine = self.engine.get();
         engine.with_context(|| format!("{} has no Docker Engine", self.id))
     }
 
-    /// Tells whether the agent runs: only then are commands taken and results reported.
+    /// Returns whether the SSM agent runs: only then it accepts commands and reports results.
     pub fn agent_runs(&self) -> bool {
         self.agent.load(Ordering::SeqCst) && self.has_power()
     }
 
-    /// Starts the agent.
+    /// Starts the SSM agent.
     pub fn start_agent(&self) {
         self.agent.store(true, Ordering::SeqCst);
     }
 
-    /// Stops the agent and leaves everything else running, its script too.
+    /// Stops the SSM agent. Everything else keeps running, its scripts included.
     pub fn stop_agent(&self) {
         self.agent.store(false, Ordering::SeqCst);
     }
 
-    /// Tells whether the machine is on.
+    /// Returns whether the machine has power.
     pub fn has_power(&self) -> bool {
         self.power.load(Ordering::SeqCst)
     }
 
-    /// Tells whether the instance was terminated.
+    /// Returns whether the instance was terminated.
     pub fn is_discarded(&self) -> bool {
         self.discarded.load(Ordering::SeqCst)
     }
 
-    /// Takes the power away: every process of the node dies at once; the disk stays.
+    /// Cuts the power: every process of the node is killed, and the disk stays.
     pub async fn kill(&self) -> Result<()> {
         self.power.store(false, Ordering::SeqCst);
         processes::kill_all(&self.root()).await
     }
 
-    /// Terminates the instance: power and disk are gone.
+    /// Terminates the instance: cuts the power and erases the disk.
     pub async fn discard(&self) -> Result<()> {
         self.discarded.store(true, Ordering::SeqCst);
         self.kill().await?;
         self.erase()
     }
 
-    /// Kills what runs, where nothing can be awaited.
-    pub(crate) fn pull_the_plug(&self) {
+    /// Cuts the power where nothing can be awaited.
+    pub(crate) fn kill_now(&self) {
         self.power.store(false, Ordering::SeqCst);
         self.discarded.store(true, Ordering::SeqCst);
-        let ended = processes::end_all(&self.root()).and_then(|()| self.let_go());
-        if let Err(error) = ended {
+        let cleaned = processes::kill_all_blocking(&self.root()).and_then(|()| self.clean_up());
+        if let Err(error) = cleaned {
             tracing::warn!(instance = self.id, "clean up: {error:#}");
         }
     }
 
-    /// Lets go of what the kernel keeps for the dead: its server's shared memory, and what its engine has mounted.
-    fn let_go(&self) -> Result<()> {
+    /// Frees what the kernel keeps after the processes ended: the server's shared memory, and the engine's mounts.
+    fn clean_up(&self) -> Result<()> {
         if let Some(cluster) = self.cluster.get() {
             cluster.free_shared_memory();
         }
         match self.engine.get() {
-            Some(_) => engine::let_go(&self.directory, &self.id),
+            Some(_) => engine::clean_up(&self.directory, &self.id),
             None => Ok(()),
         }
     }
 
     fn erase(&self) -> Result<()> {
-        self.let_go()?;
+        self.clean_up()?;
         match std::fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("erase {}", self.directory.display()))
@@ -231,28 +232,28 @@ impl Node {
         }
     }
 
-    /// Stops every process where it is, or lets all go on.
+    /// Pauses or resumes every process of the node.
     pub fn pause(&self, paused: bool) -> Result<()> {
         let signal = if paused { Signal::STOP } else { Signal::CONT };
         processes::signal_all(&self.root(), signal).map(|_| ())
     }
 
-    /// Kills every process and brings the agent back after a while.
+    /// Kills every process, and starts the SSM agent again after the time of a reboot.
     pub(crate) async fn reboot(&self) {
         self.stop_agent();
         if let Err(error) = processes::kill_all(&self.root()).await {
             tracing::error!(instance = self.id, "reboot: {error:#}");
         }
-        tokio::time::sleep(self.surroundings.reboot).await;
+        tokio::time::sleep(self.settings.reboot).await;
         self.start_agent();
     }
 
-    /// Takes one of the agent's workers, where one is free.
+    /// Takes one of the SSM agent's workers, or returns `None` if none is free.
     pub(crate) fn worker(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.workers).try_acquire_owned().ok()
     }
 
-    /// Fetches an object to an absolute path of the node; a path that ends in `/` is a directory.
+    /// Downloads an object to an absolute path of the node. A path that ends with `/` is a directory.
     pub(crate) async fn download(&self, bucket: &str, key: &str, destination: &str) -> Result<()> {
         let mut path = self.root().join(destination.trim_start_matches('/'));
         if destination.ends_with('/') {
@@ -270,7 +271,7 @@ impl Node {
                 .await
                 .with_context(|| format!("create {}", parent.display()))?;
         }
-        // Replaced as a whole, since a program that is running cannot be written to.
+        // A program that is running cannot be written to, but it can be replaced.
         let partial = path.with_extension("partial");
         tokio::fs::write(&partial, bytes.into_bytes())
             .await
@@ -282,7 +283,7 @@ impl Node {
 
     /// Returns an SDK configuration with the credentials of the node's role.
     pub fn aws(&self) -> SdkConfig {
-        self.surroundings.aws()
+        self.settings.aws()
     }
 
     /// Returns the whole environment of the node's processes.
@@ -294,19 +295,19 @@ impl Node {
             own.display(),
             tools.display()
         );
-        let (access_key, secret_key) = self.surroundings.credentials.clone();
+        let (access_key, secret_key) = self.settings.credentials.clone();
         let variables = [
             ("PATH", path),
             ("HOME", "/root".to_owned()),
             ("LANG", "C.UTF-8".to_owned()),
             ("REKINDLE_ROOT", self.root().display().to_string()),
-            ("AWS_ENDPOINT_URL", self.surroundings.endpoint.clone()),
+            ("AWS_ENDPOINT_URL", self.settings.endpoint.clone()),
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.imds.endpoint()),
-            ("AWS_REGION", self.surroundings.region.clone()),
+            ("AWS_REGION", self.settings.region.clone()),
             ("AWS_ACCESS_KEY_ID", access_key),
             ("AWS_SECRET_ACCESS_KEY", secret_key),
             ("AWS_SSM_INSTANCE_ID", self.id.clone()),
-            ("AWS_SSM_REGION_NAME", self.surroundings.region.clone()),
+            ("AWS_SSM_REGION_NAME", self.settings.region.clone()),
         ];
         let engine = self.engine.get();
         let variables = variables
@@ -317,7 +318,7 @@ impl Node {
             .collect())
     }
 
-    /// Runs a script as the agent does and waits for its end.
+    /// Runs a script as the SSM agent does and waits for its end.
     pub async fn run(&self, script: &Script) -> Result<ScriptEnd> {
         ensure!(self.has_power(), "{} has no power", self.id);
         let mut environment = self.environment()?;
@@ -330,14 +331,14 @@ impl Node {
         script::run(script, &directory, &self.root(), environment).await
     }
 
-    /// Puts a `cloud-init` in front of the path, which tells when the user data is done.
+    /// Writes the node's `cloud-init`, whose `status --wait` returns when the user data is done.
     fn install_cloud_init(&self) -> Result<()> {
         let program = "#!/bin/sh\n\
             # The node's cloud-init: `cloud-init status --wait` returns once the user data is done.\n\
             until [ -e \"$REKINDLE_ROOT/var/lib/cloud/instance/boot-finished\" ]; do sleep 0.05; done\n\
             echo 'status: done'\n";
         write_program(&self.root().join("usr/local/bin/cloud-init"), program)?;
-        // Its folder is there from the beginning, so that whoever comes early knows that there is something to wait for.
+        // The folder exists from the beginning, so that an early caller can see that there is something to wait for.
         let cloud = self.root().join("var/lib/cloud");
         let own = Path::new("instances").join(&self.id);
         std::fs::create_dir_all(cloud.join(&own))
@@ -345,7 +346,7 @@ impl Node {
             .with_context(|| format!("prepare {}", cloud.display()))
     }
 
-    /// Notes that the user data is done.
+    /// Records that the user data is done.
     pub fn finish_boot(&self) -> Result<()> {
         let path = self.root().join("var/lib/cloud/instance/boot-finished");
         if let Some(parent) = path.parent() {
@@ -358,23 +359,17 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.pull_the_plug();
+        self.kill_now();
         if let Err(error) = self.erase() {
             tracing::warn!(instance = self.id, "clean up: {error:#}");
         }
     }
 }
 
-/// Kills what works for this root, and waits until it is gone: it would go on writing into a directory that is erased.
-pub(crate) fn end_processes(root: &Path) -> Result<()> {
-    processes::end_all(root)
-}
-
-/// Writes an executable file.
-pub fn write_program(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("make {} executable", path.display()))
+/// Kills all processes of this root and waits for their end: otherwise they could write into a directory that is being
+/// erased.
+pub(crate) fn kill_processes(root: &Path) -> Result<()> {
+    processes::kill_all_blocking(root)
 }
 
 #[cfg(test)]

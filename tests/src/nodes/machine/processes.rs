@@ -1,5 +1,5 @@
-//! Finds every process of a node: by its environment, its working directory, its program or, in a container, its
-//! control group. Postgres and daemons leave the script's process group, so that alone would not do.
+//! Finds and signals every process of a node: by its environment, its working directory, its program or, in a
+//! container, its control group. Postgres and daemons leave the script's process group, so the group is not enough.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -10,24 +10,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::nodes::engine::control_group;
 
-/// How long killed processes may take to go.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long killed processes may take to end.
+const LIMIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Kills every process of the node, and those they start meanwhile, until there is none.
+/// Kills every process of the node, and those that they start meanwhile, until there is none.
 pub(super) async fn kill_all(root: &Path) -> Result<()> {
     let root = root.to_owned();
-    let killing = tokio::task::spawn_blocking(move || end_all(&root));
+    let killing = tokio::task::spawn_blocking(move || kill_all_blocking(&root));
     killing.await.context("kill a node's processes")?
 }
 
-/// The same where nothing can be awaited.
+/// Does the same as [`kill_all`] where nothing can be awaited.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it waits for a condition, with a deadline, between two looks at it"
+    reason = "it sleeps between two checks of a condition, up to a deadline"
 )]
-pub(super) fn end_all(root: &Path) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+pub(super) fn kill_all_blocking(root: &Path) -> Result<()> {
+    let end = Instant::now() + LIMIT;
     loop {
         let left = signal_all(root, Signal::KILL)?;
         if left == 0 {
@@ -35,14 +35,14 @@ pub(super) fn end_all(root: &Path) -> Result<()> {
         }
         ensure!(
             Instant::now() < end,
-            "{left} processes below {} outlive SIGKILL",
+            "{left} processes below {} still run after SIGKILL",
             root.display()
         );
         std::thread::sleep(POLL);
     }
 }
 
-/// Sends a signal to every process of the node; returns how many there were.
+/// Sends a signal to every process of the node. Returns the number of processes.
 pub(super) fn signal_all(root: &Path, signal: Signal) -> Result<usize> {
     let mut count = 0;
     for entry in std::fs::read_dir("/proc").context("list processes")? {
@@ -55,7 +55,7 @@ pub(super) fn signal_all(root: &Path, signal: Signal) -> Result<usize> {
         };
         if belongs(number, root) {
             count += 1;
-            // One that went away in between needs no signal.
+            // A process that ended meanwhile needs no signal.
             if let Err(error) = kill_process(pid, signal)
                 && error != rustix::io::Errno::SRCH
             {
@@ -66,6 +66,7 @@ pub(super) fn signal_all(root: &Path, signal: Signal) -> Result<usize> {
     Ok(count)
 }
 
+/// Returns whether a process belongs to the node with this root.
 fn belongs(number: i32, root: &Path) -> bool {
     if u32::try_from(number).is_ok_and(|number| number == std::process::id()) {
         return false;
@@ -96,7 +97,7 @@ fn belongs(number: i32, root: &Path) -> bool {
     below("cwd") || below("exe") || marked() || contained()
 }
 
-/// A dead process that nobody has waited for yet is no process any more.
+/// Returns whether a process is dead and only waits to be reaped.
 fn is_zombie(process: &Path) -> bool {
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());

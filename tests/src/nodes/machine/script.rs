@@ -1,5 +1,5 @@
-//! Runs a script the way the SSM agent does: a file, `sh -c <file>`, a process group of its own, SIGKILL to the
-//! whole group at the end of its time.
+//! Runs a script as the SSM agent does: `sh -c <file>` in a process group of its own, and SIGKILL to the whole group
+//! after the timeout.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,16 +13,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-/// A script and its bounds.
+/// A script and its limits.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// The id of the command that it belongs to.
     pub command: String,
     /// The step's name.
     pub step: String,
-    /// The text; its first line may name an interpreter.
+    /// The text. Its first line may name an interpreter.
     pub text: String,
-    /// How long it may take.
+    /// How long it may run.
     pub limit: Duration,
     /// Becomes true when the command is cancelled.
     pub cancel: watch::Receiver<bool>,
@@ -31,16 +31,17 @@ pub struct Script {
 /// How a script ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptEnd {
-    /// Its exit code; 137 where it was killed.
+    /// Its exit code; 137 if it was killed.
     pub code: i32,
-    /// Whether it was killed at the end of its time.
+    /// Whether it was killed after the timeout.
     pub timed_out: bool,
-    /// What it said.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained of.
+    /// Its standard error.
     pub stderr: String,
 }
 
+/// Runs a script in `directory` and waits for its end.
 pub(super) async fn run(
     script: &Script,
     directory: &Path,
@@ -51,7 +52,7 @@ pub(super) async fn run(
     std::fs::create_dir_all(directory).with_context(context)?;
     let program = directory.join("_script.sh");
     super::write_program(&program, &script.text)?;
-    // Files rather than pipes, as in the agent: a daemon that keeps a pipe open would keep the script alive.
+    // Files instead of pipes, as in the agent: a daemon that keeps a pipe open would keep the script alive.
     let (stdout, stderr) = (directory.join("stdout"), directory.join("stderr"));
     let mut child = Command::new("sh")
         .arg("-c")
@@ -73,11 +74,11 @@ pub(super) async fn run(
         stdout: read(&stdout),
         stderr: read(&stderr),
     };
-    // A node that was terminated meanwhile has no disk to tidy.
+    // The disk is gone if the node was terminated meanwhile.
     if let Err(error) = std::fs::remove_dir_all(directory.parent().unwrap_or(directory))
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::debug!(%error, directory = %directory.display(), "tidy up");
+        tracing::debug!(%error, directory = %directory.display(), "remove the script's directory");
     }
     Ok(end)
 }
@@ -87,6 +88,7 @@ fn read(path: &PathBuf) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Returns the exit code, and whether the script was killed after the timeout.
 async fn wait(child: &mut Child, script: &Script) -> Result<(i32, bool)> {
     let group = child
         .id()
@@ -95,7 +97,7 @@ async fn wait(child: &mut Child, script: &Script) -> Result<(i32, bool)> {
     let mut cancel = script.cancel.clone();
     let cancelled = async move {
         if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
-            // The command is forgotten, so nobody can cancel it any more.
+            // The command no longer exists, so nobody can cancel it.
             std::future::pending::<()>().await;
         }
     };

@@ -1,4 +1,4 @@
-//! What a machine does to what runs on it.
+//! The life of the processes on a machine.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::wait::wait_for;
 
 async fn node(directory: &Path) -> Arc<Node> {
-    let surroundings = Surroundings {
+    let settings = MachineSettings {
         directory: directory.to_owned(),
         endpoint: "http://127.0.0.1:1".to_owned(),
         region: "eu-central-1".to_owned(),
@@ -16,7 +16,7 @@ async fn node(directory: &Path) -> Arc<Node> {
         credentials: ("key".to_owned(), "secret".to_owned()),
     };
     let target: TargetState = Arc::new(|| None);
-    Node::boot("i-0123456789abcdef0", "demo", &surroundings, target)
+    Node::boot("i-0123456789abcdef0", "demo", &settings, target)
         .await
         .unwrap()
 }
@@ -36,7 +36,7 @@ fn script(text: &str, limit: Duration) -> (Script, watch::Sender<bool>) {
 const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn a_daemon_outlives_its_script_but_not_the_power() {
+async fn a_daemon_outlives_its_script_but_not_a_loss_of_power() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
     let daemon = "cd /; setsid sleep 300 </dev/null >/dev/null 2>&1 & echo $!";
@@ -47,17 +47,17 @@ async fn a_daemon_outlives_its_script_but_not_the_power() {
     node.kill().await.unwrap();
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z"), "{stat}");
-    assert!(node.root().exists(), "a power loss leaves the disk");
+    assert!(node.root().exists(), "the disk survives a loss of power");
     assert!(
         node.run(&script).await.is_err(),
-        "nothing runs without power"
+        "no script runs without power"
     );
     node.discard().await.unwrap();
     assert!(!node.root().exists());
 }
 
 #[tokio::test]
-async fn a_script_is_killed_with_its_children_at_the_end_of_its_time() {
+async fn a_script_and_its_children_are_killed_after_the_timeout() {
     let directory = tempfile::tempdir().unwrap();
     let node = node(directory.path()).await;
     let text = "#!/bin/bash\nset -o pipefail\necho head\nsleep 300 | cat";

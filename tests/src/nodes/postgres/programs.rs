@@ -1,4 +1,4 @@
-//! Where the server's programs are, and how they are run: as the user `postgres` where the tests are root.
+//! Finds the server's programs and runs them: as the user `postgres` if the tests run as root.
 
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::Command;
 
-/// Returns where the newest installed server's programs are.
+/// Returns the directory with the programs of the newest installed server. An error if there is no server.
 pub fn bin_directory() -> Result<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
@@ -37,7 +37,7 @@ pub fn bin_directory() -> Result<PathBuf> {
         .context("there is no PostgreSQL server on this machine; install the package `postgresql`")
 }
 
-/// Finds a port that is free, and stays so while the server is down: the kernel takes those of outgoing connections
+/// Returns a free port that stays free while the server is down: the kernel takes the ports of outgoing connections
 /// from above this range.
 pub fn free_port() -> Result<u16> {
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
@@ -51,10 +51,11 @@ pub fn free_port() -> Result<u16> {
     bail!("no port of {PORTS:?} is free on 127.0.0.1")
 }
 
-pub(super) fn is_root() -> bool {
+fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Returns a command line that runs the program as the user `postgres`.
 pub(super) fn as_postgres(program: &Path, arguments: &[&str]) -> Vec<String> {
     let mut command: Vec<String> = Vec::new();
     if is_root() {
@@ -71,8 +72,8 @@ pub(super) fn as_postgres(program: &Path, arguments: &[&str]) -> Vec<String> {
     command
 }
 
-/// Gives a directory to the user that the server runs as.
-pub(super) fn give_to_postgres(path: &Path) -> Result<()> {
+/// Makes the user that the server runs as the owner of a directory.
+pub(super) fn chown_to_postgres(path: &Path) -> Result<()> {
     if !is_root() {
         return Ok(());
     }
@@ -83,19 +84,20 @@ pub(super) fn give_to_postgres(path: &Path) -> Result<()> {
     for user in fields {
         if let ["postgres", _, uid, gid, ..] = user.as_slice() {
             return chown(path, Some(uid.parse()?), Some(gid.parse()?))
-                .context("give the cluster to postgres");
+                .context("make postgres the owner of the cluster");
         }
     }
     bail!("there is no user `postgres`; install the package `postgresql`")
 }
 
+/// Runs a command line. An error contains its standard error if it fails.
 pub(super) async fn run(command: &[String]) -> Result<()> {
     let [program, arguments @ ..] = command else {
         bail!("there is no program to run");
     };
     let output = Command::new(program)
         .args(arguments)
-        // The server must not hold on to a directory that its user may not read.
+        // The server's user may not be allowed to read the current directory.
         .current_dir("/")
         .stdin(Stdio::null())
         .output()
@@ -111,10 +113,10 @@ pub(super) async fn run(command: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Quotes words for a shell.
-pub(super) fn quoted(words: &[String]) -> String {
-    let words = words
+/// Quotes arguments for a shell.
+pub(super) fn quoted(arguments: &[String]) -> String {
+    let arguments = arguments
         .iter()
-        .map(|word| format!("'{}'", word.replace('\'', r"'\''")));
-    words.collect::<Vec<_>>().join(" ")
+        .map(|one| format!("'{}'", one.replace('\'', r"'\''")));
+    arguments.collect::<Vec<_>>().join(" ")
 }

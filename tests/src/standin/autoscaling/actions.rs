@@ -1,57 +1,60 @@
-//! What changes a group: answers to hooks, terminations, health, suspensions, sizes.
+//! Operations that change a group: answers to hooks, terminations, health, suspensions and sizes.
 
 use super::model::{Group, Hook, HookResult, Lifecycle, Member, PROCESSES, Tag, Transition, Wait};
 use super::query::Query;
 use super::xml::Xml;
 use super::{AutoScaling, GroupSpec, describe, lifecycle};
+use crate::lock::lock;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
-/// Runs `act` on the group that the request names.
+/// Calls `act` with the group that the request names.
 pub(super) fn with_group<T>(
     auto_scaling: &AutoScaling,
     query: &Query,
-    act: impl FnOnce(&mut Group) -> Answer<T>,
-) -> Answer<T> {
+    act: impl FnOnce(&mut Group) -> ApiResult<T>,
+) -> ApiResult<T> {
     let name = query.required("AutoScalingGroupName")?;
     let mut groups = lock(&auto_scaling.groups);
     let group = groups.get_mut(name).ok_or_else(|| {
-        Fault::validation(format!(
+        ApiError::validation(format!(
             "AutoScalingGroup name not found - AutoScalingGroup {name} not found"
         ))
     })?;
     act(group)
 }
 
-pub(super) fn complete(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `CompleteLifecycleAction`.
+pub(super) fn complete(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let result = HookResult::parse(query.required("LifecycleActionResult")?)?;
     with_wait(auto_scaling, query, |wait, _| {
-        let words = match result {
+        let message = match result {
             HookResult::Continue => "Lifecycle Action Completed with CONTINUE Result",
             HookResult::Abandon => "Lifecycle Action Completed with ABANDON Result",
         };
-        wait.result = Some((result, words));
+        wait.result = Some((result, message));
     })
 }
 
-pub(super) fn heartbeat(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `RecordLifecycleActionHeartbeat`.
+pub(super) fn heartbeat(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     with_wait(auto_scaling, query, |wait, auto_scaling| {
         let seconds = f64::from(wait.hook.heartbeat_timeout);
         wait.deadline = auto_scaling.pace.clock.after(auto_scaling.now(), seconds);
     })
 }
 
-/// Finds the open wait by hook and by token or instance.
+/// Calls `act` with the open wait of the request's hook and token or instance.
 fn with_wait(
     auto_scaling: &AutoScaling,
     query: &Query,
     act: impl FnOnce(&mut Wait, &AutoScaling),
-) -> Answer<Xml> {
+) -> ApiResult<Xml> {
     let hook = query.required("LifecycleHookName")?;
     let token = query.text("LifecycleActionToken");
     let instance = query.text("InstanceId");
     if token.is_some_and(|token| token.len() != 36) {
-        return Err(Fault::validation(
+        return Err(ApiError::validation(
             "1 validation error detected: Value at 'lifecycleActionToken' failed to satisfy constraint: \
              Member must have length equal to 36",
         ));
@@ -60,14 +63,14 @@ fn with_wait(
         (Some(token), _) => format!("No active Lifecycle Action found with token {token}"),
         (None, Some(id)) => format!("No active Lifecycle Action found with instance ID {id}"),
         (None, None) => {
-            return Err(Fault::validation(
+            return Err(ApiError::validation(
                 "Either LifecycleActionToken or InstanceId has to be given",
             ));
         }
     };
     with_group(auto_scaling, query, |group| {
         if !group.hooks.iter().any(|known| known.name == hook) {
-            return Err(Fault::validation(format!(
+            return Err(ApiError::validation(format!(
                 "No Lifecycle Hook found with name {hook} for AutoScalingGroup {}",
                 group.name
             )));
@@ -80,40 +83,41 @@ fn with_wait(
                 let named = token.is_none_or(|token| wait.token == token);
                 named && wait.hook.name == hook && wait.result.is_none()
             });
-        let wait = found.ok_or_else(|| Fault::validation(missing))?;
+        let wait = found.ok_or_else(|| ApiError::validation(missing))?;
         act(wait, auto_scaling);
         Ok(Xml::default())
     })
 }
 
-/// Runs `act` on the instance that the request names, and its group.
+/// Calls `act` with the instance that the request names and its group.
 fn with_member<T>(
     auto_scaling: &AutoScaling,
     query: &Query,
-    act: impl FnOnce(&mut Group, &mut Member) -> Answer<T>,
-) -> Answer<T> {
+    act: impl FnOnce(&mut Group, &mut Member) -> ApiResult<T>,
+) -> ApiResult<T> {
     let id = query.required("InstanceId")?;
     let mut groups = lock(&auto_scaling.groups);
     for group in groups.values_mut() {
         let Some(position) = group.members.iter().position(|member| member.id == id) else {
             continue;
         };
-        // Taken out, so that the group can be changed beside it; put back where it was.
+        // Removed during the call, so that both can be changed, and inserted again at the same position.
         let mut member = group.members.remove(position);
         let answer = act(group, &mut member);
         group.members.insert(position, member);
         return answer;
     }
-    Err(Fault::validation(format!(
+    Err(ApiError::validation(format!(
         "Instance Id not found - No managed instance found for instance ID: {id}"
     )))
 }
 
-pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `TerminateInstanceInAutoScalingGroup`.
+pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let decrement = query
         .flag("ShouldDecrementDesiredCapacity")?
         .ok_or_else(|| {
-            Fault::validation(
+            ApiError::validation(
                 "1 validation error detected: Value at 'shouldDecrementDesiredCapacity' failed to satisfy \
                  constraint: Member must not be null",
             )
@@ -128,7 +132,7 @@ pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml
             state if state.counts() => {
                 if decrement {
                     if group.desired <= group.min {
-                        return Err(Fault::validation(format!(
+                        return Err(ApiError::validation(format!(
                             "Currently, desiredSize equals minSize ({}). Terminating instance without \
                              replacement will violate group's min size constraint. Either set \
                              shouldDecrementDesiredCapacity flag to false or lower group's min size.",
@@ -144,7 +148,7 @@ pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml
                 );
                 lifecycle::terminate(group, member, &cause, &auto_scaling.pace, now);
             }
-            // Already on its way: AWS answers with the activity that is under way.
+            // It terminates already: AWS returns the running activity.
             _ => {}
         }
         let id = member.activity.clone();
@@ -154,12 +158,13 @@ pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml
     })
 }
 
-pub(super) fn set_health(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `SetInstanceHealth`.
+pub(super) fn set_health(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let healthy = match query.required("HealthStatus")? {
         "Healthy" => true,
         "Unhealthy" => false,
         _ => {
-            return Err(Fault::validation(
+            return Err(ApiError::validation(
                 "Valid instance health states are: [Healthy, Unhealthy].",
             ));
         }
@@ -170,13 +175,14 @@ pub(super) fn set_health(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xm
     })
 }
 
-fn processes(query: &Query) -> Answer<Vec<String>> {
+/// Returns the processes that the request names, or all if it names none.
+fn processes(query: &Query) -> ApiResult<Vec<String>> {
     let named = query.list("ScalingProcesses");
     if let Some(unknown) = named
         .iter()
         .find(|name| !PROCESSES.contains(&name.as_str()))
     {
-        return Err(Fault::validation(format!(
+        return Err(ApiError::validation(format!(
             "Invalid process name: {unknown}. Valid names are: [{}]",
             PROCESSES.join(", ")
         )));
@@ -187,7 +193,8 @@ fn processes(query: &Query) -> Answer<Vec<String>> {
     Ok(named)
 }
 
-pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `SuspendProcesses`.
+pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let processes = processes(query)?;
     let now = auto_scaling.now();
     with_group(auto_scaling, query, |group| {
@@ -198,7 +205,8 @@ pub(super) fn suspend(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> 
     })
 }
 
-pub(super) fn resume(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `ResumeProcesses`.
+pub(super) fn resume(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let processes = processes(query)?;
     with_group(auto_scaling, query, |group| {
         group.suspended.retain(|name, _| !processes.contains(name));
@@ -206,7 +214,8 @@ pub(super) fn resume(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
     })
 }
 
-pub(super) fn set_desired(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `SetDesiredCapacity`.
+pub(super) fn set_desired(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     query.required("DesiredCapacity")?;
     let desired = query.number("DesiredCapacity")?.unwrap_or_default();
     with_group(auto_scaling, query, |group| {
@@ -218,17 +227,18 @@ pub(super) fn set_desired(auto_scaling: &AutoScaling, query: &Query) -> Answer<X
             group.desired = desired;
             return Ok(Xml::default());
         };
-        Err(Fault::validation(format!(
+        Err(ApiError::validation(format!(
             "New SetDesiredCapacity value {desired} is {side} value {limit} for the AutoScalingGroup."
         )))
     })
 }
 
-pub(super) fn put_hook(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `PutLifecycleHook`.
+pub(super) fn put_hook(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let name = query.required("LifecycleHookName")?.to_owned();
     let timeout = query.number("HeartbeatTimeout")?;
     if timeout.is_some_and(|timeout| !(30..=7200).contains(&timeout)) {
-        return Err(Fault::validation(
+        return Err(ApiError::validation(
             "HeartbeatTimeout has to be between 30 and 7200 seconds",
         ));
     }
@@ -245,7 +255,7 @@ pub(super) fn put_hook(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml>
         let known = group.hooks.iter().find(|hook| hook.name == name).cloned();
         let transition = transition.or(known.as_ref().map(|hook| hook.transition));
         let transition = transition.ok_or_else(|| {
-            Fault::validation("LifecycleTransition has to be given for a new lifecycle hook")
+            ApiError::validation("LifecycleTransition has to be given for a new lifecycle hook")
         })?;
         let timeout = timeout.and_then(|timeout| u32::try_from(timeout).ok());
         let hook = Hook {
@@ -265,7 +275,8 @@ pub(super) fn put_hook(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml>
     })
 }
 
-fn tags_of(query: &Query) -> Answer<Vec<(Option<String>, Tag)>> {
+/// Returns the request's tags, each with the group that it names.
+fn tags_of(query: &Query) -> ApiResult<Vec<(Option<String>, Tag)>> {
     let tags = query.structures("Tags");
     let tags = tags.iter().map(|tag| {
         let group = tag.text("ResourceId").map(str::to_owned);
@@ -279,15 +290,16 @@ fn tags_of(query: &Query) -> Answer<Vec<(Option<String>, Tag)>> {
     tags.collect()
 }
 
-pub(super) fn create_group(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
-    let size = |name: &str| -> Answer<usize> {
+/// Answers `CreateAutoScalingGroup`.
+pub(super) fn create_group(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
+    let size = |name: &str| -> ApiResult<usize> {
         query.required(name)?;
         Ok(query.number(name)?.unwrap_or_default())
     };
     let (min, max) = (size("MinSize")?, size("MaxSize")?);
     let desired = query.number("DesiredCapacity")?.unwrap_or(min);
     if !(min <= desired && desired <= max) {
-        return Err(Fault::validation(
+        return Err(ApiError::validation(
             "Desired capacity has to be between the specified min size and max size",
         ));
     }
@@ -319,11 +331,12 @@ pub(super) fn create_group(auto_scaling: &AutoScaling, query: &Query) -> Answer<
     Ok(Xml::default())
 }
 
-pub(super) fn delete_group(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `DeleteAutoScalingGroup`.
+pub(super) fn delete_group(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let force = query.flag("ForceDelete")?.unwrap_or_default();
     with_group(auto_scaling, query, |group| {
         if !force && !group.members.is_empty() {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "ResourceInUse",
                 "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance \
                  request(s) still in the group.",
@@ -341,12 +354,13 @@ pub(super) fn delete_group(auto_scaling: &AutoScaling, query: &Query) -> Answer<
     })
 }
 
-pub(super) fn tag(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `CreateOrUpdateTags`.
+pub(super) fn tag(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let mut groups = lock(&auto_scaling.groups);
     for (name, tag) in tags_of(query)? {
         let name = name.unwrap_or_default();
         let group = groups.get_mut(&name).ok_or_else(|| {
-            Fault::validation(format!(
+            ApiError::validation(format!(
                 "AutoScalingGroup name not found - AutoScalingGroup {name} not found"
             ))
         })?;

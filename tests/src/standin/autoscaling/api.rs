@@ -1,22 +1,27 @@
-//! The Query API: which action does what.
+//! The Query API: calls the function for each action.
 
 use super::query::Query;
 use super::xml::{self, Xml};
 use super::{AutoScaling, actions, describe};
-use crate::standin::fault::{Answer, Fault, PlannedFaults};
+use crate::standin::fault::{ApiError, ApiResult, PlannedFaults};
 
-/// Answers one Query request with XML; an error is for [`super::error_response`].
-pub fn answer(auto_scaling: &AutoScaling, planned: &PlannedFaults, body: &[u8]) -> Answer<String> {
+/// Answers one Query request with XML. [`super::error_response`] turns an error into XML.
+pub fn answer(
+    auto_scaling: &AutoScaling,
+    planned: &PlannedFaults,
+    body: &[u8],
+) -> ApiResult<String> {
     let query = Query::parse(body);
     let action = query
         .text("Action")
-        .ok_or_else(|| Fault::new("MissingAction", "The request names no Action."))?;
+        .ok_or_else(|| ApiError::new("MissingAction", "The request names no Action."))?;
     planned.take(action)?;
     let result = act(auto_scaling, action, &query)?;
     Ok(xml::response(action, xml::NAMESPACE, &result))
 }
 
-fn act(auto_scaling: &AutoScaling, action: &str, query: &Query) -> Answer<Xml> {
+/// Runs one action.
+fn act(auto_scaling: &AutoScaling, action: &str, query: &Query) -> ApiResult<Xml> {
     match action {
         "DescribeAutoScalingGroups" => describe::groups(auto_scaling, query),
         "DescribeAutoScalingInstances" => describe::instances(auto_scaling, query),
@@ -34,9 +39,9 @@ fn act(auto_scaling: &AutoScaling, action: &str, query: &Query) -> Answer<Xml> {
         "DeleteAutoScalingGroup" => actions::delete_group(auto_scaling, query),
         "PutLifecycleHook" => actions::put_hook(auto_scaling, query),
         "CreateOrUpdateTags" => actions::tag(auto_scaling, query),
-        other => Err(Fault::new(
+        other => Err(ApiError::new(
             "InvalidAction",
-            format!("Could not find operation {other} for version 2011-01-01 in this stand-in"),
+            format!("Could not find operation {other} for version 2011-01-01 in the stand-in"),
         )),
     }
 }

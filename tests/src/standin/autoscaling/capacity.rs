@@ -1,4 +1,4 @@
-//! A group's size: replacing what is unhealthy, launching what is missing, ending what is too many.
+//! Keeps a group at its size: replaces unhealthy instances, launches missing ones and terminates surplus ones.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::lifecycle::{self, Effect, Pace};
 use super::model::{Activity, Group, Lifecycle, Member};
 use crate::standin::clock;
 
-/// Moves every member of a group on and keeps the group at its size.
+/// Advances every instance of a group and keeps the group at its size. Returns what must happen outside.
 pub(super) fn advance(group: &mut Group, pace: &Pace, now: OffsetDateTime) -> Vec<Effect> {
     let mut effects = Vec::new();
     let mut members = std::mem::take(&mut group.members);
@@ -22,7 +22,7 @@ pub(super) fn advance(group: &mut Group, pace: &Pace, now: OffsetDateTime) -> Ve
     effects
 }
 
-/// Writes a new activity into the group's history and returns its id.
+/// Adds a new activity to the group's history and returns its id.
 pub(super) fn record(
     group: &mut Group,
     instance: &str,
@@ -45,6 +45,7 @@ pub(super) fn record(
     id
 }
 
+/// Marks an instance without power as unhealthy, when a health check is due.
 fn check_health(group: &Group, member: &mut Member, pace: &Pace, now: OffsetDateTime) {
     if group.is_suspended("HealthCheck") {
         return;
@@ -60,6 +61,7 @@ fn check_health(group: &Group, member: &mut Member, pace: &Pace, now: OffsetDate
     }
 }
 
+/// Terminates an unhealthy instance.
 fn replace_unhealthy(group: &mut Group, member: &mut Member, pace: &Pace, now: OffsetDateTime) {
     let held = ["ReplaceUnhealthy", "Terminate"]
         .into_iter()
@@ -75,11 +77,13 @@ fn replace_unhealthy(group: &mut Group, member: &mut Member, pace: &Pace, now: O
     lifecycle::terminate(group, member, &cause, pace, now);
 }
 
+/// Returns the number of instances that count towards the desired capacity.
 fn counted(group: &Group) -> usize {
     let members = group.members.iter();
     members.filter(|member| member.state.counts()).count()
 }
 
+/// Terminates the oldest surplus instances.
 fn shrink(group: &mut Group, pace: &Pace, now: OffsetDateTime) {
     let surplus = counted(group).saturating_sub(group.desired);
     if surplus == 0 || group.is_suspended("Terminate") {
@@ -98,6 +102,7 @@ fn shrink(group: &mut Group, pace: &Pace, now: OffsetDateTime) {
     group.members = members;
 }
 
+/// Launches missing instances, unless launches are suspended or delayed after a failure.
 fn grow(group: &mut Group, pace: &Pace, now: OffsetDateTime, effects: &mut Vec<Effect>) {
     if group.is_suspended("Launch") || group.back_off.is_some_and(|until| until > now) {
         return;

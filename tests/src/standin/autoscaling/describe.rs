@@ -1,13 +1,15 @@
-//! What Auto Scaling answers when it is asked how things are.
+//! Operations that describe groups, instances, hooks, activities and tags.
 
 use super::model::{Activity, Group, Hook, Member, Tag};
 use super::query::Query;
 use super::xml::Xml;
 use super::{AutoScaling, actions};
+use crate::lock::lock;
 use crate::standin::clock::{milliseconds, whole_seconds};
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
-pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `DescribeAutoScalingGroups`.
+pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let names = query.list("AutoScalingGroupNames");
     let filters = query.structures("Filters");
     let mut found = Vec::new();
@@ -23,8 +25,8 @@ pub(super) fn groups(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
         .optional("NextToken", next))
 }
 
-/// All filters have to hold, and each holds if one of its values does.
-fn passes(group: &Group, filters: &[Query]) -> Answer<bool> {
+/// Returns whether all filters match. A filter matches if one of its values does.
+fn passes(group: &Group, filters: &[Query]) -> ApiResult<bool> {
     for filter in filters {
         let name = filter.required("Name")?;
         let values = filter.list("Values");
@@ -34,7 +36,7 @@ fn passes(group: &Group, filters: &[Query]) -> Answer<bool> {
             None if name == "tag-key" => tags.any(|tag| values.contains(&tag.key)),
             None if name == "tag-value" => tags.any(|tag| values.contains(&tag.value)),
             None => {
-                return Err(Fault::validation(format!(
+                return Err(ApiError::validation(format!(
                     "Invalid filter name {name}: use tag-key, tag-value or tag:<key>"
                 )));
             }
@@ -46,10 +48,11 @@ fn passes(group: &Group, filters: &[Query]) -> Answer<bool> {
     Ok(true)
 }
 
-pub(super) fn instances(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `DescribeAutoScalingInstances`.
+pub(super) fn instances(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let ids = query.list("InstanceIds");
     if ids.len() > 50 {
-        return Err(Fault::validation(
+        return Err(ApiError::validation(
             "The number of instance ids that may be passed in is limited to 50",
         ));
     }
@@ -68,7 +71,8 @@ pub(super) fn instances(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml
         .optional("NextToken", next))
 }
 
-pub(super) fn hooks(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `DescribeLifecycleHooks`.
+pub(super) fn hooks(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let names = query.list("LifecycleHookNames");
     actions::with_group(auto_scaling, query, |group| {
         let mut hooks = group.hooks.clone();
@@ -77,7 +81,8 @@ pub(super) fn hooks(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
     })
 }
 
-pub(super) fn activities(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `DescribeScalingActivities`.
+pub(super) fn activities(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let ids = query.list("ActivityIds");
     let named = query.text("AutoScalingGroupName");
     if named.is_some() {
@@ -99,7 +104,8 @@ pub(super) fn activities(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xm
         .optional("NextToken", next))
 }
 
-pub(super) fn tags(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
+/// Answers `DescribeTags`.
+pub(super) fn tags(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<Xml> {
     let filters = query.structures("Filters");
     let mut found = Vec::new();
     for group in lock(&auto_scaling.groups).values() {
@@ -113,7 +119,7 @@ pub(super) fn tags(auto_scaling: &AutoScaling, query: &Query) -> Answer<Xml> {
                     "value" => values.contains(&tag.value),
                     "propagate-at-launch" => values.contains(&tag.propagate.to_string()),
                     other => {
-                        return Err(Fault::validation(format!(
+                        return Err(ApiError::validation(format!(
                             "Invalid filter name {other}: use auto-scaling-group, key, value or \
                              propagate-at-launch"
                         )));
@@ -147,7 +153,7 @@ fn group_xml(group: &Group) -> Xml {
         .text("DesiredCapacity", group.desired)
         .text("DefaultCooldown", 300)
         .list("AvailabilityZones", &[group.zone.as_str()], |zone| {
-            Xml::default().words(zone)
+            Xml::default().bare_text(zone)
         })
         .text("HealthCheckType", "EC2")
         .text("HealthCheckGracePeriod", 0)
@@ -201,6 +207,7 @@ fn hook_xml(hook: &Hook, group: &str) -> Xml {
         .text("DefaultResult", hook.default_result.as_str())
 }
 
+/// Returns an activity as XML.
 pub(super) fn activity_xml(activity: &Activity, group: &Group) -> Xml {
     let details = format!(
         r#"{{"Subnet ID":"subnet-0123456789abcdef0","Availability Zone":"{}"}}"#,

@@ -1,23 +1,14 @@
-//! The events that Auto Scaling sends, in AWS's shapes.
+//! The events that Auto Scaling sends, in AWS's format.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{ACCOUNT, Activity, Group, Hook, Transition};
+use super::ACCOUNT;
+use super::model::{Activity, Group, Hook, Transition};
 use crate::standin::clock;
 
-/// Whether lifecycle events carry `Origin` and `Destination`: AWS's newer ones do, older ones do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ends {
-    /// As AWS sends them today.
-    #[default]
-    Named,
-    /// As AWS sent them before warm pools.
-    Absent,
-}
-
-/// Wraps `detail` the way EventBridge does.
+/// Returns an event with this `detail`, in EventBridge's format.
 pub fn envelope(
     source: &str,
     detail_type: &str,
@@ -38,13 +29,13 @@ pub fn envelope(
     })
 }
 
+/// Returns the event that starts a lifecycle action.
 pub(super) fn lifecycle_action(
     group: &Group,
     instance: &str,
     hook: &Hook,
     token: &str,
     region: &str,
-    ends: Ends,
 ) -> Value {
     let mut detail = json!({
         "LifecycleActionToken": token,
@@ -68,10 +59,8 @@ pub(super) fn lifecycle_action(
             "EC2",
         ),
     };
-    if ends == Ends::Named {
-        detail["Origin"] = json!(origin);
-        detail["Destination"] = json!(destination);
-    }
+    detail["Origin"] = json!(origin);
+    detail["Destination"] = json!(destination);
     envelope(
         "aws.autoscaling",
         detail_type,
@@ -81,6 +70,7 @@ pub(super) fn lifecycle_action(
     )
 }
 
+/// Returns the event about the end of an activity.
 pub(super) fn activity(
     group: &Group,
     activity: &Activity,
@@ -90,7 +80,7 @@ pub(super) fn activity(
 ) -> Value {
     let failed = activity.status == "Failed" || activity.status == "Cancelled";
     let detail = json!({
-        // AWS reports a successful activity as in progress, and so does its double.
+        // AWS reports a successful activity as in progress.
         "StatusCode": if failed { "Failed" } else { "InProgress" },
         "Description": activity.description,
         "AutoScalingGroupName": group.name,

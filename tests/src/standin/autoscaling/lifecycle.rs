@@ -1,26 +1,26 @@
-//! The life of one instance: what moves it from state to state, by itself or by an answered hook.
+//! The lifecycle of one instance: its transitions after a time or after answers to hooks.
 //!
-//! Pure: `now` is an argument, and what has to happen outside comes back as [`Effect`]s.
+//! It does no I/O: `now` is an argument, and what must happen outside is returned as [`Effect`]s.
 
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::events::{self, Ends};
+use super::events;
 use super::model::{Group, HookResult, Lifecycle, Member, Transition, Wait};
 use crate::standin::clock::Clock;
 
-/// What a step of a group asks of the world outside.
+/// What must happen outside of Auto Scaling after a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Start a machine for this instance of this group.
+    /// Start a machine for an instance of a group.
     Boot {
         /// The group.
         group: String,
         /// The instance.
         instance: String,
     },
-    /// Take the machine's power and disk away.
+    /// Cut the machine's power and erase its disk.
     Discard {
         /// The instance.
         instance: String,
@@ -29,31 +29,29 @@ pub enum Effect {
     Emit(Value),
 }
 
-/// How long Auto Scaling's own steps take, in AWS's seconds.
+/// The times of Auto Scaling's own steps, in seconds of AWS's time.
 #[derive(Debug, Clone)]
 pub struct Pace {
     /// From the launch until the machine runs.
     pub boot: f64,
-    /// From an answered hook to the next state.
+    /// From the answer to a hook until the next state.
     pub proceed: f64,
     /// The load balancer's deregistration delay.
     pub drain: f64,
     /// Between two health checks.
     pub health_check: f64,
-    /// The wait after the first abandoned launch; it doubles with each further one.
+    /// The wait after the first abandoned launch. It doubles with each further one.
     pub back_off: f64,
     /// The longest of these waits.
-    pub most_back_off: f64,
-    /// The shape of lifecycle events.
-    pub ends: Ends,
-    /// Where all this happens.
+    pub max_back_off: f64,
+    /// The region.
     pub region: String,
-    /// How fast time runs.
+    /// The speed of time.
     pub clock: Clock,
 }
 
 impl Pace {
-    /// Returns AWS's usual pace.
+    /// Returns the times of AWS.
     pub fn new(region: &str, clock: Clock) -> Self {
         Self {
             boot: 20.0,
@@ -61,15 +59,14 @@ impl Pace {
             drain: 30.0,
             health_check: 15.0,
             back_off: 15.0,
-            most_back_off: 300.0,
-            ends: Ends::Named,
+            max_back_off: 300.0,
             region: region.to_owned(),
             clock,
         }
     }
 }
 
-/// Moves one member on, as far as it goes at `now`; `false` once it has left the group.
+/// Advances an instance by the step that is due at `now`. Returns `false` if it has left the group.
 pub(super) fn step(
     group: &mut Group,
     member: &mut Member,
@@ -84,7 +81,7 @@ pub(super) fn step(
                 proceed(member, Lifecycle::PendingProceed, pace, now);
             }
         }
-        Lifecycle::PendingWait => match settle(member, now) {
+        Lifecycle::PendingWait => match hook_result(member, now) {
             Some((HookResult::Continue, _)) => {
                 group.failed_launches = 0;
                 progress(group, member, "InProgress", 60);
@@ -106,7 +103,7 @@ pub(super) fn step(
                 proceed(member, Lifecycle::TerminatingProceed, pace, now);
             }
         }
-        Lifecycle::TerminatingWait => match settle(member, now) {
+        Lifecycle::TerminatingWait => match hook_result(member, now) {
             Some((HookResult::Abandon, _)) if group.retain_on_abandon => {
                 member.state = Lifecycle::TerminatingRetained;
                 member.due = None;
@@ -134,7 +131,7 @@ pub(super) fn step(
     true
 }
 
-/// Starts to terminate a member, whatever it was doing, and writes the activity down.
+/// Starts to terminate an instance in any state, and records the activity.
 pub(super) fn terminate(
     group: &mut Group,
     member: &mut Member,
@@ -142,7 +139,7 @@ pub(super) fn terminate(
     pace: &Pace,
     now: OffsetDateTime,
 ) {
-    // A launch that is cut short is over, but it was not the hook that failed.
+    // The launch is cancelled, but its hook did not fail.
     if let Some(activity) = group.activity(&member.activity)
         && activity.ended.is_none()
     {
@@ -153,12 +150,13 @@ pub(super) fn terminate(
     member.activity = super::capacity::record(group, &member.id, &description, cause, now);
     member.state = Lifecycle::Terminating;
     member.waits.clear();
-    // Only what served is registered with a load balancer, and has connections to drain.
+    // Only an instance that was in service has connections of a load balancer to drain.
     let drain = if member.served { pace.drain } else { 0.0 };
     member.due = Some(pace.clock.after(now, drain));
 }
 
-/// Puts the member into the wait state of this transition and sends each hook's event; `false` without hooks.
+/// Moves the instance to the wait state of a transition and sends the event of each hook. Returns `false` if there are
+/// no hooks.
 fn enter_hooks(
     group: &mut Group,
     member: &mut Member,
@@ -186,7 +184,6 @@ fn enter_hooks(
             &hook,
             &token,
             &pace.region,
-            pace.ends,
         )));
         member.waits.push(Wait {
             token,
@@ -199,8 +196,8 @@ fn enter_hooks(
     true
 }
 
-/// Returns the transition's result and the words for it, once every hook is answered or one abandoned it.
-fn settle(member: &mut Member, now: OffsetDateTime) -> Option<(HookResult, String)> {
+/// Returns the result of the hooks and its reason, or `None` if a hook is not answered yet. One ABANDON decides at once.
+fn hook_result(member: &mut Member, now: OffsetDateTime) -> Option<(HookResult, String)> {
     for wait in &mut member.waits {
         let expired = wait.deadline.min(wait.global_deadline) <= now;
         if wait.result.is_none() && expired {
@@ -208,16 +205,16 @@ fn settle(member: &mut Member, now: OffsetDateTime) -> Option<(HookResult, Strin
         }
     }
     let mut results = member.waits.iter().filter_map(|wait| {
-        let (result, why) = wait.result?;
-        Some((wait, result, why))
+        let (result, reason) = wait.result?;
+        Some((wait, result, reason))
     });
     let abandoned = results.find(|(_, result, _)| *result == HookResult::Abandon);
-    let settled = match abandoned {
-        Some((wait, result, why)) => Some((
+    let result = match abandoned {
+        Some((wait, result, reason)) => Some((
             result,
             format!(
                 "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token {} was \
-                 abandoned: {why}",
+                 abandoned: {reason}",
                 wait.token
             ),
         )),
@@ -226,12 +223,13 @@ fn settle(member: &mut Member, now: OffsetDateTime) -> Option<(HookResult, Strin
         }
         None => None,
     };
-    if settled.is_some() {
+    if result.is_some() {
         member.waits.clear();
     }
-    settled
+    result
 }
 
+/// Cancels a launch, starts to terminate the instance, and delays the next launch.
 fn abandon_launch(
     group: &mut Group,
     member: &mut Member,
@@ -241,7 +239,7 @@ fn abandon_launch(
     effects: &mut Vec<Effect>,
 ) {
     let exponent = i32::try_from(group.failed_launches.min(20)).unwrap_or(20);
-    let wait = (pace.back_off * 2f64.powi(exponent)).min(pace.most_back_off);
+    let wait = (pace.back_off * 2f64.powi(exponent)).min(pace.max_back_off);
     group.failed_launches += 1;
     group.back_off = Some(pace.clock.after(now, wait));
     if let Some(activity) = group.activity(&member.activity) {
@@ -255,11 +253,13 @@ fn abandon_launch(
     terminate(group, member, &cause, pace, now);
 }
 
+/// Moves an instance to a state that ends by itself.
 fn proceed(member: &mut Member, state: Lifecycle, pace: &Pace, now: OffsetDateTime) {
     member.state = state;
     member.due = Some(pace.clock.after(now, pace.proceed));
 }
 
+/// Updates the running activity.
 fn progress(group: &mut Group, member: &Member, status: &'static str, percent: u8) {
     if let Some(activity) = group.activity(&member.activity) {
         activity.status = status;
@@ -267,6 +267,7 @@ fn progress(group: &mut Group, member: &Member, status: &'static str, percent: u
     }
 }
 
+/// Ends the running activity and sends its event.
 fn finish(
     group: &mut Group,
     member: &Member,

@@ -1,7 +1,6 @@
-//! Auto Scaling: groups whose instances live through the real lifecycle, hooks, heartbeats and replacements.
+//! Auto Scaling: groups whose instances have the real lifecycle, with hooks, heartbeats and replacements.
 //!
-//! [`capacity`] and [`lifecycle`] decide, [`api`] speaks the Query protocol, and this module holds the state
-//! that both share.
+//! [`capacity`] and [`lifecycle`] decide, [`api`] implements the Query protocol, and this module has the state.
 
 mod actions;
 mod api;
@@ -20,70 +19,72 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use crate::nodes::imds::ACCOUNT;
 pub use api::answer;
-pub use events::{Ends, envelope};
+pub use events::envelope;
 pub use lifecycle::{Effect, Pace};
-pub use model::{ACCOUNT, Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
+pub use model::{Group, Hook, HookResult, Lifecycle, PROCESSES, Tag, Transition};
 pub use xml::{Xml, error_response, response};
 
+use crate::lock::lock;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 use model::ByName;
 
-/// The groups of one region.
+/// Auto Scaling in one region.
 #[derive(Debug)]
 pub struct AutoScaling {
     groups: Mutex<ByName>,
-    /// The time of the last advance: what happens in between happens then.
-    moment: Mutex<Option<OffsetDateTime>>,
+    /// The time of the last [`AutoScaling::advance`]: calls in between use it.
+    last_advance: Mutex<Option<OffsetDateTime>>,
     pace: Pace,
 }
 
-/// What a group is made from.
+/// The description of a group.
 #[derive(Debug, Clone)]
 pub struct GroupSpec {
     /// Its name.
     pub name: String,
-    /// The fewest instances.
+    /// The minimum size.
     pub min: usize,
-    /// The most.
+    /// The maximum size.
     pub max: usize,
-    /// How many there should be.
+    /// The desired capacity.
     pub desired: usize,
     /// Its tags.
     pub tags: Vec<Tag>,
-    /// Its hooks, there before the first instance.
+    /// Its hooks. They apply to the first instance.
     pub hooks: Vec<Hook>,
-    /// Whether an instance whose terminate hook is abandoned is kept.
+    /// Whether an instance is kept if its terminate hook is abandoned.
     pub retain_on_abandon: bool,
 }
 
-/// One instance of a group, as seen from outside.
+/// An instance of a group, as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceView {
-    /// The instance.
+    /// The instance id.
     pub id: String,
-    /// Where it is in its life.
+    /// Its lifecycle state.
     pub state: Lifecycle,
-    /// What health checks say.
+    /// The result of its last health check.
     pub healthy: bool,
 }
 
 impl AutoScaling {
-    /// Starts with no groups.
+    /// Creates Auto Scaling without groups.
     pub fn new(pace: Pace) -> Self {
         Self {
             groups: Mutex::default(),
-            moment: Mutex::default(),
+            last_advance: Mutex::default(),
             pace,
         }
     }
 
-    /// Creates a group; its first instances launch with the next [`AutoScaling::advance`].
-    pub fn create(&self, spec: GroupSpec) -> Answer<()> {
+    /// Creates a group. Its first instances launch at the next [`AutoScaling::advance`].
+    pub fn create(&self, spec: GroupSpec) -> ApiResult<()> {
         let mut groups = lock(&self.groups);
         if groups.contains_key(&spec.name) {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "AlreadyExists",
                 format!(
                     "AutoScalingGroup by this name already exists - A group with the name {} already exists",
@@ -119,9 +120,9 @@ impl AutoScaling {
         Ok(())
     }
 
-    /// Moves everything on to `now` and returns what the world outside has to do.
+    /// Advances all groups to `now`. Returns what must happen outside.
     pub fn advance(&self, now: OffsetDateTime) -> Vec<Effect> {
-        *lock(&self.moment) = Some(now);
+        *lock(&self.last_advance) = Some(now);
         let mut groups = lock(&self.groups);
         let effects = groups
             .values_mut()
@@ -132,10 +133,10 @@ impl AutoScaling {
     }
 
     fn now(&self) -> OffsetDateTime {
-        lock(&self.moment).unwrap_or_else(clock::now)
+        lock(&self.last_advance).unwrap_or_else(clock::now)
     }
 
-    /// Notes that a machine lost its power; the next health check finds it.
+    /// Records that a machine lost its power. The next health check detects it.
     pub fn lost_power(&self, instance: &str) {
         let mut groups = lock(&self.groups);
         if let Some((_, member)) = member_mut(&mut groups, instance) {
@@ -143,7 +144,7 @@ impl AutoScaling {
         }
     }
 
-    /// Lets the time of every hook that holds this instance be over.
+    /// Expires every hook that holds this instance.
     pub fn expire_hooks(&self, instance: &str) {
         let mut groups = lock(&self.groups);
         if let Some((_, member)) = member_mut(&mut groups, instance) {
@@ -153,8 +154,8 @@ impl AutoScaling {
         }
     }
 
-    /// Lets everything that a group ever did have happened so much earlier.
-    pub fn age(&self, group: &str, by: Duration) {
+    /// Moves all activities of a group into the past.
+    pub fn backdate(&self, group: &str, by: Duration) {
         let mut groups = lock(&self.groups);
         for activity in groups
             .get_mut(group)
@@ -166,7 +167,7 @@ impl AutoScaling {
         }
     }
 
-    /// Returns the instances of a group, the oldest first; empty where there is no such group.
+    /// Returns the instances of a group, oldest first. Empty if there is no such group.
     pub fn instances(&self, group: &str) -> Vec<InstanceView> {
         let groups = lock(&self.groups);
         let members = groups.get(group).map(|group| group.members.iter());
@@ -181,13 +182,13 @@ impl AutoScaling {
             .collect()
     }
 
-    /// Returns the tags that an instance got from its group.
+    /// Returns the tags of an instance's group.
     pub fn instance_tags(&self, instance: &str) -> Vec<Tag> {
         let mut groups = lock(&self.groups);
         member_mut(&mut groups, instance).map_or_else(Vec::new, |(tags, _)| tags)
     }
 
-    /// Returns what IMDS says about where an instance is going; none once it left its group.
+    /// Returns the target lifecycle state of an instance, as IMDS shows it, or `None` if it is in no group.
     pub fn target_state(&self, instance: &str) -> Option<&'static str> {
         let mut groups = lock(&self.groups);
         let (_, member) = member_mut(&mut groups, instance)?;
@@ -199,6 +200,7 @@ impl AutoScaling {
     }
 }
 
+/// Returns an instance and the tags of its group.
 fn member_mut<'a>(
     groups: &'a mut ByName,
     instance: &str,

@@ -1,16 +1,13 @@
-//! What Auto Scaling knows: groups, their members, hooks and activities.
+//! The data of Auto Scaling: groups and their instances, hooks and activities.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use time::OffsetDateTime;
 
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
-/// The account that everything belongs to.
-pub const ACCOUNT: &str = "123456789012";
-
-/// What Auto Scaling does by itself and an operator may suspend.
+/// The processes of Auto Scaling that an operator can suspend.
 pub const PROCESSES: [&str; 9] = [
     "AddToLoadBalancer",
     "AlarmNotification",
@@ -35,14 +32,14 @@ pub struct Group {
     pub(crate) created: OffsetDateTime,
     pub(crate) tags: Vec<Tag>,
     pub(crate) hooks: Vec<Hook>,
-    /// The processes that are suspended, and since when.
+    /// The suspended processes, with the time of the suspension.
     pub(crate) suspended: BTreeMap<String, OffsetDateTime>,
     pub(crate) retain_on_abandon: bool,
     pub(crate) members: Vec<Member>,
     pub(crate) activities: Vec<Activity>,
-    /// Launches in a row whose hook was abandoned.
+    /// The number of consecutive launches whose hook was abandoned.
     pub(crate) failed_launches: u32,
-    /// No launch before this moment.
+    /// There is no launch before this time.
     pub(crate) back_off: Option<OffsetDateTime>,
     pub(crate) deleting: bool,
 }
@@ -58,7 +55,7 @@ pub struct Tag {
     pub propagate: bool,
 }
 
-/// The two transitions that a hook may hold up.
+/// The two transitions that a hook can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
     /// `autoscaling:EC2_INSTANCE_LAUNCHING`.
@@ -77,12 +74,12 @@ impl Transition {
     }
 
     /// Reads AWS's name.
-    pub fn parse(text: &str) -> Answer<Self> {
+    pub fn parse(text: &str) -> ApiResult<Self> {
         [Self::Launching, Self::Terminating]
             .into_iter()
             .find(|transition| transition.as_str() == text)
             .ok_or_else(|| {
-                Fault::validation(format!(
+                ApiError::validation(format!(
                     "Invalid LifecycleTransition: {text}. Valid values are: \
                      [autoscaling:EC2_INSTANCE_LAUNCHING, autoscaling:EC2_INSTANCE_TERMINATING]"
                 ))
@@ -90,17 +87,17 @@ impl Transition {
     }
 }
 
-/// How a hook is answered.
+/// The answer to a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookResult {
-    /// Go on.
+    /// The transition continues.
     Continue,
-    /// Give the instance up.
+    /// The instance is abandoned.
     Abandon,
 }
 
 impl HookResult {
-    /// Returns AWS's word.
+    /// Returns AWS's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Continue => "CONTINUE",
@@ -108,13 +105,13 @@ impl HookResult {
         }
     }
 
-    /// Reads AWS's word.
-    pub fn parse(text: &str) -> Answer<Self> {
+    /// Reads AWS's name.
+    pub fn parse(text: &str) -> ApiResult<Self> {
         [Self::Continue, Self::Abandon]
             .into_iter()
             .find(|result| result.as_str() == text)
             .ok_or_else(|| {
-                Fault::validation(format!(
+                ApiError::validation(format!(
                     "Invalid Lifecycle Action Result {text}: use CONTINUE or ABANDON"
                 ))
             })
@@ -126,24 +123,24 @@ impl HookResult {
 pub struct Hook {
     /// Its name, unique in the group.
     pub name: String,
-    /// Which transition it holds up.
+    /// The transition that it holds.
     pub transition: Transition,
-    /// AWS's seconds until the default result; a heartbeat starts them anew.
+    /// The time until the default result, in seconds of AWS's time. A heartbeat restarts it.
     pub heartbeat_timeout: u32,
-    /// The result when nobody answers; AWS's default is ABANDON.
+    /// The result if nobody answers. AWS's default is ABANDON.
     pub default_result: HookResult,
-    /// Text that the events carry.
+    /// Text for the events.
     pub metadata: Option<String>,
 }
 
 impl Hook {
-    /// AWS's seconds after which heartbeats no longer help.
+    /// Returns the time after which heartbeats have no effect, in seconds of AWS's time.
     pub fn global_timeout(&self) -> u32 {
         self.heartbeat_timeout.saturating_mul(100).min(172_800)
     }
 }
 
-/// Where a member is in its life.
+/// The lifecycle state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifecycle {
     /// EC2 is starting it.
@@ -152,7 +149,7 @@ pub enum Lifecycle {
     PendingWait,
     /// The launch hooks are answered.
     PendingProceed,
-    /// It serves.
+    /// It is in service.
     InService,
     /// The load balancer drains it.
     Terminating,
@@ -160,12 +157,12 @@ pub enum Lifecycle {
     TerminatingWait,
     /// The terminate hooks are answered.
     TerminatingProceed,
-    /// A terminate hook was abandoned, and the group keeps such instances.
+    /// A terminate hook was abandoned, and the group retains such instances.
     TerminatingRetained,
 }
 
 impl Lifecycle {
-    /// Tells whether the member counts towards the desired capacity.
+    /// Returns whether the instance counts towards the desired capacity.
     pub fn counts(self) -> bool {
         matches!(
             self,
@@ -189,13 +186,14 @@ impl fmt::Display for Lifecycle {
     }
 }
 
-/// One hook that holds a member.
+/// One hook that holds an instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Wait {
     pub(crate) hook: Hook,
     pub(crate) token: String,
     pub(crate) deadline: OffsetDateTime,
     pub(crate) global_deadline: OffsetDateTime,
+    /// The result and its reason, or `None` if there is none yet.
     pub(crate) result: Option<(HookResult, &'static str)>,
 }
 
@@ -205,13 +203,15 @@ pub(crate) struct Member {
     pub(crate) id: String,
     pub(crate) state: Lifecycle,
     pub(crate) healthy: bool,
-    /// Whether the machine has power: a health check finds a dead one.
+    /// Whether the machine has power. A health check detects a machine without power.
     pub(crate) running: bool,
-    /// When the present state ends by itself, where it does.
+    /// When the state ends by itself, or `None` if it does not.
     pub(crate) due: Option<OffsetDateTime>,
     pub(crate) health_check_at: Option<OffsetDateTime>,
     pub(crate) waits: Vec<Wait>,
+    /// Whether it was ever in service.
     pub(crate) served: bool,
+    /// The id of its running or last activity.
     pub(crate) activity: String,
 }
 
@@ -235,6 +235,7 @@ impl Group {
         self.suspended.contains_key(process)
     }
 
+    /// Returns the hooks of a transition.
     pub(crate) fn hooks_of(&self, transition: Transition) -> Vec<Hook> {
         let hooks = self.hooks.iter();
         hooks
@@ -243,6 +244,7 @@ impl Group {
             .collect()
     }
 
+    /// Returns the activity with this id, or `None` if there is none.
     pub(crate) fn activity(&mut self, id: &str) -> Option<&mut Activity> {
         self.activities
             .iter_mut()

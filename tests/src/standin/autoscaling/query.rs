@@ -1,8 +1,8 @@
-//! Reads the parameters of a Query request: `Name=value`, and lists as `Name.member.1=value`.
+//! The parameters of a Query request: `Name=value`, and lists as `Name.member.1=value`.
 
 use std::collections::BTreeMap;
 
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// A Query request.
 #[derive(Debug, Clone)]
@@ -19,43 +19,43 @@ impl Query {
         }
     }
 
-    /// Returns a parameter that is there and not empty.
+    /// Returns a parameter, or `None` if it is missing or empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let value = self.parameters.get(name).map(String::as_str);
         value.filter(|value| !value.is_empty())
     }
 
-    /// Returns a parameter that has to be there.
-    pub(super) fn required(&self, name: &str) -> Answer<&str> {
+    /// Returns a required parameter.
+    pub(super) fn required(&self, name: &str) -> ApiResult<&str> {
         self.text(name).ok_or_else(|| {
             let field = format!("{}{}", name[..1].to_lowercase(), &name[1..]);
-            Fault::validation(format!(
+            ApiError::validation(format!(
                 "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must \
                  not be null"
             ))
         })
     }
 
-    /// Returns a number, where it is there.
-    pub(super) fn number(&self, name: &str) -> Answer<Option<usize>> {
+    /// Returns a number, or `None` if it is missing.
+    pub(super) fn number(&self, name: &str) -> ApiResult<Option<usize>> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_| {
-            Fault::new(
+            ApiError::new(
                 "MalformedInput",
                 format!("{name} {text:?} is not a whole number"),
             )
         })
     }
 
-    /// Returns a flag, where it is there.
-    pub(super) fn flag(&self, name: &str) -> Answer<Option<bool>> {
+    /// Returns a flag, or `None` if it is missing.
+    pub(super) fn flag(&self, name: &str) -> ApiResult<Option<bool>> {
         match self.text(name) {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(text) => Err(Fault::new(
+            Some(text) => Err(ApiError::new(
                 "MalformedInput",
                 format!("{name} {text:?} is neither true nor false"),
             )),
@@ -68,7 +68,7 @@ impl Query {
         (1..).map_while(at).map(str::to_owned).collect()
     }
 
-    /// Returns the structures of a list, each a request of its own.
+    /// Returns the structures of a list, each as a query.
     pub(super) fn structures(&self, name: &str) -> Vec<Query> {
         let at = |number: usize| {
             let prefix = format!("{name}.member.{number}.");
@@ -84,11 +84,16 @@ impl Query {
         (1..).map_while(at).collect()
     }
 
-    /// Cuts a page out of `all`: at most `MaxRecords`, from where `NextToken` says. Returns the next token too.
-    pub(super) fn page<T>(&self, all: Vec<T>, default: usize) -> Answer<(Vec<T>, Option<String>)> {
+    /// Returns the page of `all` that `NextToken` asks for, with at most `MaxRecords` items, and the next token. The last
+    /// page has no next token.
+    pub(super) fn page<T>(
+        &self,
+        all: Vec<T>,
+        default: usize,
+    ) -> ApiResult<(Vec<T>, Option<String>)> {
         let size = self.number("MaxRecords")?.unwrap_or(default);
         if !(1..=100).contains(&size) {
-            return Err(Fault::validation(format!(
+            return Err(ApiError::validation(format!(
                 "MaxRecords {size} is not between 1 and 100"
             )));
         }
@@ -99,7 +104,7 @@ impl Query {
                 .and_then(|start| start.parse::<usize>().ok())
                 .filter(|start| *start < all.len())
                 .ok_or_else(|| {
-                    Fault::new("InvalidNextToken", "The NextToken value is not valid.")
+                    ApiError::new("InvalidNextToken", "The NextToken value is not valid.")
                 })?,
         };
         let end = (start + size).min(all.len());
@@ -125,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_join_up_to_the_whole() {
+    fn all_pages_together_have_all_items() {
         let query = |text: &str| Query::parse(text.as_bytes());
         let all: Vec<u32> = (0..5).collect();
         let (first, next) = query("MaxRecords=3").page(all.clone(), 50).unwrap();
@@ -134,7 +139,7 @@ mod tests {
         let (second, next) = rest.page(all.clone(), 50).unwrap();
         assert_eq!([first, second].concat(), all);
         assert_eq!(next, None);
-        let fault = query("NextToken=page-5").page(all, 50).unwrap_err();
-        assert_eq!(fault.code, "InvalidNextToken");
+        let error = query("NextToken=page-5").page(all, 50).unwrap_err();
+        assert_eq!(error.code, "InvalidNextToken");
     }
 }

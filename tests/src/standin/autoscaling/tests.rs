@@ -1,4 +1,4 @@
-//! The lifecycle, driven by a clock that only the test moves.
+//! The lifecycle, with a time that only the test advances.
 
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
@@ -7,15 +7,16 @@ use super::query::Query;
 use super::*;
 use crate::standin::clock::Clock;
 
-struct Story {
+/// A group, its time, and what it has sent and discarded.
+struct Scenario {
     auto_scaling: AutoScaling,
     now: OffsetDateTime,
     events: Vec<Value>,
     discarded: Vec<String>,
 }
 
-impl Story {
-    /// A group of one with both hooks, of ten minutes each; a terminate hook that nobody answers continues.
+impl Scenario {
+    /// Creates a group of one instance with both hooks, of ten minutes each. An unanswered terminate hook continues.
     fn new(retain_on_abandon: bool) -> Self {
         let hook = |name: &str, transition, default_result| Hook {
             name: name.to_owned(),
@@ -47,7 +48,7 @@ impl Story {
         }
     }
 
-    /// Lets so many seconds pass, one by one.
+    /// Advances the time second by second.
     fn pass(&mut self, seconds: u32) {
         for _ in 0..seconds {
             self.now += Duration::SECOND;
@@ -61,7 +62,7 @@ impl Story {
         }
     }
 
-    /// The states, the oldest instance first.
+    /// Returns the states, oldest instance first.
     fn states(&self) -> Vec<String> {
         let instances = self.auto_scaling.instances("demo").into_iter();
         instances.map(|one| one.state.to_string()).collect()
@@ -71,27 +72,28 @@ impl Story {
         self.auto_scaling.instances("demo")[number].id.clone()
     }
 
-    fn call(&self, action: &str, parameters: &str) -> Answer<String> {
+    fn call(&self, action: &str, parameters: &str) -> ApiResult<String> {
         let body = format!("Action={action}&{parameters}");
         let planned = crate::standin::fault::PlannedFaults::default();
         answer(&self.auto_scaling, &planned, body.as_bytes())
     }
 
-    fn complete(&self, hook: &str, instance: &str, result: &str) -> Answer<String> {
+    fn complete(&self, hook: &str, instance: &str, result: &str) -> ApiResult<String> {
         let parameters = format!(
             "AutoScalingGroupName=demo&LifecycleHookName={hook}&InstanceId={instance}&LifecycleActionResult={result}"
         );
         self.call("CompleteLifecycleAction", &parameters)
     }
 
+    /// Returns a group whose instance is in service, and the instance.
     fn serving() -> (Self, String) {
-        let mut story = Self::new(false);
-        story.pass(30);
-        let id = story.instance(0);
-        story.complete("launch", &id, "CONTINUE").unwrap();
-        story.pass(10);
-        assert_eq!(story.states(), ["InService"]);
-        (story, id)
+        let mut scenario = Self::new(false);
+        scenario.pass(30);
+        let id = scenario.instance(0);
+        scenario.complete("launch", &id, "CONTINUE").unwrap();
+        scenario.pass(10);
+        assert_eq!(scenario.states(), ["InService"]);
+        (scenario, id)
     }
 
     fn terminate(&self, instance: &str) {
@@ -111,13 +113,13 @@ impl Story {
 
 #[test]
 fn a_launch_waits_in_its_hook_until_it_is_answered() {
-    let mut story = Story::new(false);
-    story.pass(1);
-    assert_eq!(story.states(), ["Pending"]);
-    story.pass(29);
-    assert_eq!(story.states(), ["Pending:Wait"]);
-    let id = story.instance(0);
-    let event = &story.events[0];
+    let mut scenario = Scenario::new(false);
+    scenario.pass(1);
+    assert_eq!(scenario.states(), ["Pending"]);
+    scenario.pass(29);
+    assert_eq!(scenario.states(), ["Pending:Wait"]);
+    let id = scenario.instance(0);
+    let event = &scenario.events[0];
     assert_eq!(event["detail-type"], "EC2 Instance-launch Lifecycle Action");
     assert_eq!(event["detail"]["EC2InstanceId"], id.as_str());
     assert_eq!(
@@ -128,147 +130,147 @@ fn a_launch_waits_in_its_hook_until_it_is_answered() {
         36
     );
     assert_eq!(event["detail"]["Origin"], "EC2");
-    assert_eq!(story.activities()[0].0, "MidLifecycleAction");
-    story.complete("launch", &id, "CONTINUE").unwrap();
-    story.pass(1);
-    assert_eq!(story.states(), ["Pending:Proceed"]);
-    story.pass(5);
-    assert_eq!(story.states(), ["InService"]);
-    assert_eq!(story.activities()[0].0, "Successful");
+    assert_eq!(scenario.activities()[0].0, "MidLifecycleAction");
+    scenario.complete("launch", &id, "CONTINUE").unwrap();
+    scenario.pass(1);
+    assert_eq!(scenario.states(), ["Pending:Proceed"]);
+    scenario.pass(5);
+    assert_eq!(scenario.states(), ["InService"]);
+    assert_eq!(scenario.activities()[0].0, "Successful");
 }
 
 #[test]
-fn a_second_answer_finds_no_active_action() {
-    let (story, id) = Story::serving();
-    let fault = story.complete("launch", &id, "CONTINUE").unwrap_err();
+fn a_second_answer_to_a_hook_is_refused() {
+    let (scenario, id) = Scenario::serving();
+    let error = scenario.complete("launch", &id, "CONTINUE").unwrap_err();
     assert_eq!(
-        (fault.status, fault.code.as_str()),
+        (error.status, error.code.as_str()),
         (400, "ValidationError")
     );
     assert_eq!(
-        fault.message,
+        error.message,
         format!("No active Lifecycle Action found with instance ID {id}")
     );
 }
 
 #[test]
 fn an_abandoned_launch_is_replaced_after_a_back_off() {
-    let mut story = Story::new(false);
-    story.pass(30);
-    let first = story.instance(0);
-    story.complete("launch", &first, "ABANDON").unwrap();
-    story.pass(1);
-    assert_eq!(story.states(), ["Terminating"]);
-    story.pass(20);
-    assert_eq!(story.states(), ["Terminating:Wait", "Pending"]);
-    let (status, description) = &story.activities()[0];
+    let mut scenario = Scenario::new(false);
+    scenario.pass(30);
+    let first = scenario.instance(0);
+    scenario.complete("launch", &first, "ABANDON").unwrap();
+    scenario.pass(1);
+    assert_eq!(scenario.states(), ["Terminating"]);
+    scenario.pass(20);
+    assert_eq!(scenario.states(), ["Terminating:Wait", "Pending"]);
+    let (status, description) = &scenario.activities()[0];
     assert_eq!(*status, "Cancelled");
     assert!(description.contains("ABANDON Result"), "{description}");
-    story.complete("end", &first, "CONTINUE").unwrap();
-    story.pass(10);
-    assert_eq!(story.discarded, [first]);
-    assert_eq!(story.states().len(), 1);
+    scenario.complete("end", &first, "CONTINUE").unwrap();
+    scenario.pass(10);
+    assert_eq!(scenario.discarded, [first]);
+    assert_eq!(scenario.states().len(), 1);
 }
 
 #[test]
-fn an_unanswered_launch_is_abandoned_and_a_heartbeat_puts_that_off() {
-    let mut story = Story::new(false);
-    story.pass(30);
-    let id = story.instance(0);
-    story.pass(500);
+fn an_unanswered_launch_is_abandoned_and_a_heartbeat_delays_that() {
+    let mut scenario = Scenario::new(false);
+    scenario.pass(30);
+    let id = scenario.instance(0);
+    scenario.pass(500);
     let parameters = format!("AutoScalingGroupName=demo&LifecycleHookName=launch&InstanceId={id}");
-    story
+    scenario
         .call("RecordLifecycleActionHeartbeat", &parameters)
         .unwrap();
-    story.pass(590);
-    assert_eq!(story.states(), ["Pending:Wait"]);
-    story.pass(20);
-    assert!(!story.states().contains(&"Pending:Wait".to_owned()));
-    let (status, description) = &story.activities()[0];
+    scenario.pass(590);
+    assert_eq!(scenario.states(), ["Pending:Wait"]);
+    scenario.pass(20);
+    assert!(!scenario.states().contains(&"Pending:Wait".to_owned()));
+    let (status, description) = &scenario.activities()[0];
     assert_eq!(*status, "Cancelled");
     assert!(description.contains("Heartbeat Timeout"), "{description}");
 }
 
 #[test]
 fn a_termination_drains_then_waits_while_its_replacement_launches() {
-    let (mut story, first) = Story::serving();
-    story.terminate(&first);
-    story.pass(2);
-    assert_eq!(story.states(), ["Terminating", "Pending"]);
-    story.pass(30);
-    assert_eq!(story.states(), ["Terminating:Wait", "Pending:Wait"]);
-    let last = story.events.iter().rev();
+    let (mut scenario, first) = Scenario::serving();
+    scenario.terminate(&first);
+    scenario.pass(2);
+    assert_eq!(scenario.states(), ["Terminating", "Pending"]);
+    scenario.pass(30);
+    assert_eq!(scenario.states(), ["Terminating:Wait", "Pending:Wait"]);
+    let last = scenario.events.iter().rev();
     let mut ends =
         last.filter(|event| event["detail-type"] == "EC2 Instance-terminate Lifecycle Action");
     assert_eq!(
         ends.next().unwrap()["detail"]["EC2InstanceId"],
         first.as_str()
     );
-    story.pass(610);
-    assert_eq!(story.discarded, [first]);
+    scenario.pass(610);
+    assert_eq!(scenario.discarded, [first]);
 }
 
 #[test]
-fn a_dead_instance_is_found_and_replaced() {
-    let (mut story, first) = Story::serving();
-    story.auto_scaling.lost_power(&first);
-    story.pass(16);
-    assert_eq!(story.states(), ["Terminating", "Pending"]);
+fn an_instance_without_power_is_detected_and_replaced() {
+    let (mut scenario, first) = Scenario::serving();
+    scenario.auto_scaling.lost_power(&first);
+    scenario.pass(16);
+    assert_eq!(scenario.states(), ["Terminating", "Pending"]);
 }
 
 #[test]
-fn suspended_processes_hold_the_group_still() {
-    let (mut story, first) = Story::serving();
+fn a_group_with_suspended_launches_does_not_launch() {
+    let (mut scenario, first) = Scenario::serving();
     let launch = "AutoScalingGroupName=demo&ScalingProcesses.member.1=Launch";
-    story.call("SuspendProcesses", launch).unwrap();
-    story.terminate(&first);
-    story.pass(60);
-    assert_eq!(story.states(), ["Terminating:Wait"]);
-    story.call("ResumeProcesses", launch).unwrap();
-    story.pass(1);
-    assert_eq!(story.states(), ["Terminating:Wait", "Pending"]);
-    let fault = story
+    scenario.call("SuspendProcesses", launch).unwrap();
+    scenario.terminate(&first);
+    scenario.pass(60);
+    assert_eq!(scenario.states(), ["Terminating:Wait"]);
+    scenario.call("ResumeProcesses", launch).unwrap();
+    scenario.pass(1);
+    assert_eq!(scenario.states(), ["Terminating:Wait", "Pending"]);
+    let error = scenario
         .call(
             "SuspendProcesses",
             "AutoScalingGroupName=demo&ScalingProcesses.member.1=Lunch",
         )
         .unwrap_err();
-    assert!(fault.message.contains("Lunch"), "{}", fault.message);
+    assert!(error.message.contains("Lunch"), "{}", error.message);
 }
 
 #[test]
-fn an_abandoned_termination_keeps_the_instance_where_the_group_says_so() {
-    let mut story = Story::new(true);
-    story.pass(30);
-    let first = story.instance(0);
-    story.complete("launch", &first, "CONTINUE").unwrap();
-    story.pass(10);
-    story.terminate(&first);
-    story.pass(40);
-    story.complete("end", &first, "ABANDON").unwrap();
-    story.pass(60);
-    assert_eq!(story.states()[0], "Terminating:Retained");
-    assert!(story.discarded.is_empty());
-    story.terminate(&first);
-    story.pass(2);
-    assert_eq!(story.discarded, [first]);
+fn an_abandoned_termination_keeps_the_instance_if_the_group_retains_it() {
+    let mut scenario = Scenario::new(true);
+    scenario.pass(30);
+    let first = scenario.instance(0);
+    scenario.complete("launch", &first, "CONTINUE").unwrap();
+    scenario.pass(10);
+    scenario.terminate(&first);
+    scenario.pass(40);
+    scenario.complete("end", &first, "ABANDON").unwrap();
+    scenario.pass(60);
+    assert_eq!(scenario.states()[0], "Terminating:Retained");
+    assert!(scenario.discarded.is_empty());
+    scenario.terminate(&first);
+    scenario.pass(2);
+    assert_eq!(scenario.discarded, [first]);
 }
 
 #[test]
-fn repeated_abandons_launch_ever_more_slowly() {
-    let mut story = Story::new(false);
+fn the_wait_between_launches_grows_with_each_abandoned_one() {
+    let mut scenario = Scenario::new(false);
     let mut launches = Vec::new();
     for _ in 0..3 {
-        story.pass(1);
-        while !story.states().contains(&"Pending:Wait".to_owned()) {
-            story.pass(1);
+        scenario.pass(1);
+        while !scenario.states().contains(&"Pending:Wait".to_owned()) {
+            scenario.pass(1);
         }
-        launches.push(story.now);
-        let instances = story.auto_scaling.instances("demo");
+        launches.push(scenario.now);
+        let instances = scenario.auto_scaling.instances("demo");
         let waiting = instances
             .iter()
             .find(|one| one.state == Lifecycle::PendingWait);
-        story
+        scenario
             .complete("launch", &waiting.unwrap().id, "ABANDON")
             .unwrap();
     }
@@ -277,9 +279,9 @@ fn repeated_abandons_launch_ever_more_slowly() {
 
 #[test]
 fn groups_are_found_by_tag_and_by_name() {
-    let story = Story::new(false);
+    let scenario = Scenario::new(false);
     let tag = "Tags.member.1.ResourceId=demo&Tags.member.1.Key=rekindle:application&Tags.member.1.Value=a%26b";
-    story.call("CreateOrUpdateTags", tag).unwrap();
+    scenario.call("CreateOrUpdateTags", tag).unwrap();
     for (filter, found) in [
         (
             "Filters.member.1.Name=tag-key&Filters.member.1.Values.member.1=rekindle:application",
@@ -295,21 +297,21 @@ fn groups_are_found_by_tag_and_by_name() {
         ),
         ("AutoScalingGroupNames.member.1=other", false),
     ] {
-        let answer = story.call("DescribeAutoScalingGroups", filter).unwrap();
+        let answer = scenario.call("DescribeAutoScalingGroups", filter).unwrap();
         assert_eq!(
             answer.contains("<AutoScalingGroupName>demo<"),
             found,
             "{filter}"
         );
     }
-    let answer = story.call("DescribeAutoScalingGroups", "").unwrap();
+    let answer = scenario.call("DescribeAutoScalingGroups", "").unwrap();
     assert!(answer.contains("<Value>a&amp;b</Value>"), "{answer}");
 }
 
 #[test]
 fn an_unknown_action_is_named() {
-    let story = Story::new(false);
-    let fault = story.call("AttachInstances", "").unwrap_err();
-    assert_eq!(fault.code, "InvalidAction");
+    let scenario = Scenario::new(false);
+    let error = scenario.call("AttachInstances", "").unwrap_err();
+    assert_eq!(error.code, "InvalidAction");
     assert!(Query::parse(b"Action=").text("Action").is_none());
 }

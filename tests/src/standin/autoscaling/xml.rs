@@ -1,9 +1,9 @@
-//! Writes the XML answers of the Query protocol.
+//! The XML answers of the Query protocol.
 
 use quick_xml::escape::escape;
 use uuid::Uuid;
 
-use crate::standin::fault::Fault;
+use crate::standin::fault::ApiError;
 
 /// The XML namespace of Auto Scaling's answers.
 pub(super) const NAMESPACE: &str = "http://autoscaling.amazonaws.com/doc/2011-01-01/";
@@ -13,7 +13,7 @@ pub(super) const NAMESPACE: &str = "http://autoscaling.amazonaws.com/doc/2011-01
 pub struct Xml(String);
 
 impl Xml {
-    /// Adds an element with text in it.
+    /// Adds an element with text.
     #[must_use]
     #[expect(
         clippy::needless_pass_by_value,
@@ -26,19 +26,19 @@ impl Xml {
         self
     }
 
-    /// Adds bare text: an item of a list of strings.
+    /// Adds text without an element, for an item of a list of strings.
     #[must_use]
-    pub fn words(mut self, text: &str) -> Self {
+    pub fn bare_text(mut self, text: &str) -> Self {
         self.0.push_str(&escape(text));
         self
     }
 
-    /// Tells whether nothing was added yet.
+    /// Returns whether it has no content.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds an element with text in it, where there is some.
+    /// Adds an element with text, or nothing for `None`.
     #[must_use]
     pub fn optional(self, name: &str, value: Option<impl ToString>) -> Self {
         match value {
@@ -47,7 +47,7 @@ impl Xml {
         }
     }
 
-    /// Adds an element around others.
+    /// Adds an element with other elements in it.
     #[must_use]
     pub fn element(mut self, name: &str, inner: &Xml) -> Self {
         for part in ["<", name, ">", &inner.0, "</", name, ">"] {
@@ -56,7 +56,7 @@ impl Xml {
         self
     }
 
-    /// Adds a list, each item a `member`.
+    /// Adds a list with each item in an element `member`.
     #[must_use]
     pub fn list<T>(self, name: &str, items: &[T], item: impl Fn(&T) -> Xml) -> Self {
         let members = items.iter().fold(Xml::default(), |members, one| {
@@ -66,7 +66,7 @@ impl Xml {
     }
 }
 
-/// Wraps the result of `action` as a whole answer.
+/// Returns the whole answer of an action with this result.
 pub fn response(action: &str, namespace: &str, result: &Xml) -> String {
     format!(
         "<{action}Response xmlns=\"{namespace}\"><{action}Result>{}</{action}Result><ResponseMetadata>\
@@ -76,19 +76,19 @@ pub fn response(action: &str, namespace: &str, result: &Xml) -> String {
     )
 }
 
-/// Writes an error answer.
-pub fn error_response(fault: &Fault) -> String {
-    let side = if fault.status < 500 {
+/// Returns an error answer.
+pub fn error_response(error: &ApiError) -> String {
+    let side = if error.status < 500 {
         "Sender"
     } else {
         "Receiver"
     };
-    let error = Xml::default()
+    let inner = Xml::default()
         .text("Type", side)
-        .text("Code", &fault.code)
-        .text("Message", &fault.message);
+        .text("Code", &error.code)
+        .text("Message", &error.message);
     let body = Xml::default()
-        .element("Error", &error)
+        .element("Error", &inner)
         .text("RequestId", Uuid::new_v4());
     format!(
         "<ErrorResponse xmlns=\"{NAMESPACE}\">{}</ErrorResponse>",

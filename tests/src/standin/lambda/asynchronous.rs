@@ -1,4 +1,4 @@
-//! Asynchronous invocation: up to two more attempts after one and two minutes, then the dead letters.
+//! Asynchronous invocation: up to two retries, after one and two minutes, and then the dead letters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{DeadLetter, Inner, environment, locked, request_id};
+use super::{DeadLetter, Inner, environment, request_id};
+use crate::lock::lock;
 
-/// The wait before each further attempt, in AWS' time; the last one repeats.
+/// The waits before the retries, in AWS's time. The last one repeats.
 const WAITS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
-/// Takes an event, once or twice as the test has asked for, and sees to it in the background.
+/// Accepts an event and delivers it in the background: twice if the test asked for a duplicate.
 pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
     let once_less = |left: u32| left.checked_sub(1);
     let duplicates = lambda
@@ -25,13 +26,13 @@ pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
         let (function, payload, id) = (function.to_owned(), Arc::clone(&payload), id.clone());
         tokio::spawn(async move {
             let dead = deliver(&lambda, &function, &payload, &id).await;
-            locked(&lambda.dead_letters).extend(dead);
+            lock(&lambda.dead_letters).extend(dead);
             lambda.pending.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
 
-/// Tries until the function succeeds; returns the event where it is given up.
+/// Invokes the function until it succeeds. Returns a dead letter if it fails too often or the event is too old.
 async fn deliver(
     lambda: &Arc<Inner>,
     function: &str,
@@ -49,7 +50,7 @@ async fn deliver(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // A retry has the request id of the first attempt.
+        // A retry has the same request id as the first attempt.
         let attempt = Arc::clone(lambda).invoke(function, payload.clone(), id.to_owned());
         let error = attempt.await.err()?;
         let wait = WAITS[usize::min(attempts, WAITS.len()) - 1].div_f64(scale);

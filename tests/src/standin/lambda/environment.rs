@@ -1,4 +1,4 @@
-//! One execution environment: a process of the real binary, and what the Runtime API needs to know of it.
+//! One execution environment: a process of the real binary, and its state in the Runtime API.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,18 +6,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::{Function, FunctionError, Inner, locked};
+use super::{Function, FunctionError, Inner};
+use crate::lock::lock;
+use crate::nodes::imds::ACCOUNT;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 
-/// How long Lambda waits for a new process to ask for its first event.
+/// How long a new process may take until it asks for its first event.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
 
 type Reply = oneshot::Sender<Result<Value, FunctionError>>;
 
-/// One event on its way to the process.
+/// One event for the process.
 pub(super) struct Job {
     pub(super) id: String,
     pub(super) payload: Value,
@@ -25,6 +27,7 @@ pub(super) struct Job {
     pub(super) reply: Reply,
 }
 
+/// One process of a function.
 pub(super) struct Environment {
     pub(super) id: String,
     pub(super) function: String,
@@ -33,11 +36,11 @@ pub(super) struct Environment {
     process: Option<u32>,
     jobs: mpsc::Sender<Job>,
     queue: tokio::sync::Mutex<mpsc::Receiver<Job>>,
-    /// The request that the process works on, and where its answer goes.
+    /// The id of the request that the process works on, and the channel for its answer.
     current: Mutex<Option<(String, Reply)>>,
     init_error: Mutex<Option<FunctionError>>,
     ready: watch::Sender<bool>,
-    /// How the process ended, once it has.
+    /// The exit status of the process, or `None` while it runs.
     ended: watch::Sender<Option<String>>,
     killed: AtomicBool,
     timed_out: AtomicBool,
@@ -45,52 +48,16 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Starts a process, with the environment that Lambda gives it.
+    /// Starts a process with the environment variables that Lambda sets.
     pub(super) fn spawn(
         lambda: &Arc<Inner>,
         function: &Function,
     ) -> Result<Arc<Self>, FunctionError> {
         if lambda.closed() {
-            return Err(failure("StandInFailed", "the stand-in has ended"));
+            return Err(failure("StandInFailed", "the stand-in was shut down"));
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let settings = &lambda.settings;
-        let mut command = Command::new(&function.binary);
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LANG", "en_US.UTF-8")
-            .env("TZ", ":UTC")
-            .env(
-                "AWS_LAMBDA_RUNTIME_API",
-                format!("http://{}/{id}", lambda.address),
-            )
-            .env("AWS_LAMBDA_FUNCTION_NAME", &function.name)
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env(
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-                function.memory_mb.to_string(),
-            )
-            .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
-            .env(
-                "AWS_LAMBDA_LOG_GROUP_NAME",
-                format!("/aws/lambda/{}", function.name),
-            )
-            .env("AWS_LAMBDA_LOG_STREAM_NAME", &id)
-            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
-            .env("AWS_LAMBDA_LOG_LEVEL", &settings.log_level)
-            .env("AWS_REGION", &settings.region)
-            .env("AWS_DEFAULT_REGION", &settings.region)
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            .env("AWS_SESSION_TOKEN", "stand-in")
-            .env("_HANDLER", "bootstrap")
-            .envs(&function.environment)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| {
+        let mut child = command(lambda, function, &id).spawn().map_err(|error| {
             failure(
                 "Runtime.InvalidEntrypoint",
                 &format!("{}: {error}", function.binary.display()),
@@ -105,8 +72,8 @@ impl Environment {
         let (jobs, queue) = mpsc::channel(1);
         let environment = Arc::new(Self {
             arn: format!(
-                "arn:aws:lambda:{}:123456789012:function:{}",
-                settings.region, function.name
+                "arn:aws:lambda:{}:{ACCOUNT}:function:{}",
+                lambda.settings.region, function.name
             ),
             function: function.name.clone(),
             id: id.clone(),
@@ -122,27 +89,29 @@ impl Environment {
             timed_out: AtomicBool::new(false),
             kill: Notify::new(),
         });
-        locked(&lambda.environments).insert(id, Arc::clone(&environment));
-        let supervised = Arc::clone(&environment);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = supervised.kill.notified() => {
-                    if let Err(error) = child.start_kill() {
-                        tracing::debug!(%error, "the process had ended already");
-                    }
-                }
-                _ = child.wait() => {}
-            }
-            let status = match child.wait().await {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            supervised.ended.send_replace(Some(status));
-        });
+        lock(&lambda.environments).insert(id, Arc::clone(&environment));
+        tokio::spawn(Arc::clone(&environment).supervise(child));
         Ok(environment)
     }
 
-    /// Gives the process an event and waits for its answer, its end, or the deadline.
+    /// Waits until the process ends, and kills it when it is to be killed.
+    async fn supervise(self: Arc<Self>, mut child: Child) {
+        tokio::select! {
+            () = self.kill.notified() => {
+                if let Err(error) = child.start_kill() {
+                    tracing::debug!(%error, "the process had ended already");
+                }
+            }
+            _ = child.wait() => {}
+        }
+        let status = match child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.ended.send_replace(Some(status));
+    }
+
+    /// Sends an event to the process and waits for its answer, its end, or the timeout.
     pub(super) async fn invoke(
         &self,
         payload: Value,
@@ -184,6 +153,7 @@ impl Environment {
         })
     }
 
+    /// Waits until the process asks for its first event. An error if it ends or takes too long.
     async fn initialised(&self) -> Result<(), FunctionError> {
         let mut ready = self.ready.subscribe();
         let mut ended = self.ended.subscribe();
@@ -197,62 +167,100 @@ impl Environment {
             () = tokio::time::sleep(INIT_LIMIT) => failure("Sandbox.Timedout", "the initialisation took too long"),
         };
         self.kill();
-        // What the process itself said about its start is better than how it ended.
-        Err(locked(&self.init_error).take().unwrap_or(early))
+        // The process's own report is more precise than its exit status.
+        Err(lock(&self.init_error).take().unwrap_or(early))
     }
 
-    /// Waits for the next event, as the process asks for it; none once there will be no more.
-    /// The second value is how long the start took, at the first question.
+    /// Waits for the next event. The event is `None` if there will be no more. At the first call, the second value is the
+    /// time since the start of the process.
     pub(super) async fn next(&self) -> (Option<Job>, Option<Duration>) {
         let first = !self.ready.send_replace(true);
         let start = first.then(|| self.started.elapsed());
         (self.queue.lock().await.recv().await, start)
     }
 
-    /// Remembers which request the process works on.
+    /// Records the request that the process works on.
     pub(super) fn working_on(&self, id: String, reply: Reply) {
-        *locked(&self.current) = Some((id, reply));
+        *lock(&self.current) = Some((id, reply));
     }
 
-    /// Passes the process' answer on; false where it does not work on this request.
+    /// Passes the answer of the process on. Returns `false` if it does not work on this request.
     pub(super) fn answer(&self, id: &str, result: Result<Value, FunctionError>) -> bool {
-        let mut current = locked(&self.current);
+        let mut current = lock(&self.current);
         let working = current.as_ref().is_some_and(|(known, _)| known == id);
         if !working {
             return false;
         }
-        // Nobody may be waiting any more.
+        // The receiver may be gone after a timeout.
         current
             .take()
             .is_some_and(|(_, reply)| reply.send(result).is_ok())
     }
 
+    /// Records the error that the process reported about its start.
     pub(super) fn failed_to_start(&self, error: FunctionError) {
-        *locked(&self.init_error) = Some(error);
+        *lock(&self.init_error) = Some(error);
     }
 
-    /// Whether the process has ended, or is about to.
+    /// Returns whether the process has ended or was killed.
     pub(super) fn ended(&self) -> bool {
         self.killed.load(Ordering::SeqCst) || self.ended.borrow().is_some()
     }
 
+    /// Kills the process.
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.kill.notify_one();
     }
 
-    /// Ends the process because an invocation's time is over.
+    /// Kills the process as Lambda does after the function's timeout.
     pub(super) fn time_out(&self) {
         self.timed_out.store(true, Ordering::SeqCst);
         self.kill();
     }
 
-    /// Returns the process id; none once it has ended.
+    /// Returns the process id, or `None` if the process has ended.
     pub(super) fn process(&self) -> Option<u32> {
         self.process.filter(|_| !self.ended())
     }
 }
 
+/// Returns the command that starts a function's process with Lambda's environment variables.
+fn command(lambda: &Inner, function: &Function, id: &str) -> Command {
+    let settings = &lambda.settings;
+    let api = format!("http://{}/{id}", lambda.address);
+    let memory = function.memory_mb.to_string();
+    let log_group = format!("/aws/lambda/{}", function.name);
+    let mut command = Command::new(&function.binary);
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("LANG", "en_US.UTF-8")
+        .env("TZ", ":UTC")
+        .env("AWS_LAMBDA_RUNTIME_API", api)
+        .env("AWS_LAMBDA_FUNCTION_NAME", &function.name)
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory)
+        .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        .env("AWS_LAMBDA_LOG_GROUP_NAME", log_group)
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", id)
+        .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
+        .env("AWS_LAMBDA_LOG_LEVEL", &settings.log_level)
+        .env("AWS_REGION", &settings.region)
+        .env("AWS_DEFAULT_REGION", &settings.region)
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("AWS_SESSION_TOKEN", "stand-in")
+        .env("_HANDLER", "bootstrap")
+        .envs(&function.environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Returns an error of the stand-in itself.
 pub(super) fn failure(error_type: &str, message: &str) -> FunctionError {
     FunctionError {
         error_type: error_type.to_owned(),

@@ -1,7 +1,10 @@
-//! A stand-in for AWS Lambda: it runs the real `bootstrap` binaries and speaks the Lambda Runtime API to them.
+//! A stand-in for AWS Lambda: it runs the real `bootstrap` binaries and implements the Lambda Runtime API for them.
 //!
-//! Synchronous invocations return the result; asynchronous ones are retried as Lambda does. Everything runs in the
-//! processes of this machine, and all of them are killed when the last clone of [`Lambda`] is dropped.
+//! Synchronous invocations return the result. Asynchronous ones are retried as in Lambda. The functions are processes on
+//! this machine, and they are killed when the last clone of [`Lambda`] is dropped.
+//!
+//! A test can inject faults: [`Lambda::duplicate_next`] delivers events twice, [`Lambda::time_out`] ends an invocation as
+//! Lambda does after the function's timeout, and a test can kill the [`Lambda::processes`] at any point.
 
 mod asynchronous;
 mod environment;
@@ -12,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,52 +27,53 @@ use tokio::task::AbortHandle;
 use environment::Environment;
 use logs::Logs;
 
-use crate::standin::http;
+use crate::http;
+use crate::lock::lock;
 
-pub use logs::LogLine;
+pub use logs::{LogLine, MetricLine, OutputLine};
 
 /// One function to run.
 #[derive(Debug, Clone)]
 pub struct Function {
-    /// The name that it is invoked by.
+    /// The function's name.
     pub name: String,
-    /// The real `bootstrap`.
+    /// The path of the real `bootstrap`.
     pub binary: PathBuf,
-    /// Its variables, besides those that Lambda sets itself and over which these win: `AWS_ENDPOINT_URL` belongs here.
+    /// Its environment variables. They override those that Lambda sets itself. `AWS_ENDPOINT_URL` belongs here.
     pub environment: BTreeMap<String, String>,
-    /// How long one invocation may take; never scaled.
+    /// The timeout of one invocation, in real time.
     pub timeout: Duration,
-    /// Only told to the function; not enforced.
+    /// The function's memory in MB. The function can read it, but it is not enforced.
     pub memory_mb: u32,
-    /// How many processes there may be at once.
+    /// The most processes at a time.
     pub concurrency: usize,
-    /// How often a failed asynchronous invocation is tried again.
+    /// The number of retries of a failed asynchronous invocation.
     pub retries: u32,
-    /// How old an asynchronous event may become, in AWS' time.
+    /// The largest age of an asynchronous event, in AWS's time.
     pub max_event_age: Duration,
 }
 
-/// What holds for all functions.
+/// The settings of all functions.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The AWS region.
     pub region: String,
-    /// By how much Lambda's own waits (between asynchronous attempts, and an event's age) are shortened.
+    /// The factor by which Lambda's own waits are shortened: those between retries, and the age of events.
     pub time_scale: f64,
-    /// The file to which every line of every function is appended as well.
+    /// A file to which the output of all functions is appended as well.
     pub echo: Option<PathBuf>,
     /// `AWS_LAMBDA_LOG_LEVEL`, such as `INFO`.
     pub log_level: String,
-    /// The port of the endpoint on 127.0.0.1; 0 for any that is free.
+    /// The port of the endpoint on 127.0.0.1; 0 for any free port.
     pub port: u16,
 }
 
-/// Why an invocation failed, as the function or Lambda itself says it.
+/// The error of an invocation, from the function or from Lambda itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
-    /// A stable word.
+    /// The error type, such as `Sandbox.Timedout`.
     pub error_type: String,
-    /// What went wrong.
+    /// The error message.
     pub message: String,
 }
 
@@ -81,16 +85,16 @@ impl std::fmt::Display for FunctionError {
 
 impl std::error::Error for FunctionError {}
 
-/// An asynchronous event that was given up.
+/// An asynchronous event that Lambda stopped to deliver.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The function's name.
     pub function: String,
     /// The event.
     pub payload: Value,
-    /// The last attempt's error.
+    /// The error of the last attempt.
     pub error: FunctionError,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
 }
 
@@ -105,7 +109,7 @@ struct Inner {
     settings: Settings,
     address: SocketAddr,
     functions: BTreeMap<String, Hosted>,
-    /// Every process, by the id under which it speaks to the Runtime API.
+    /// Every process, by its id in the URLs of the Runtime API.
     environments: Mutex<HashMap<String, Arc<Environment>>>,
     logs: Logs,
     dead_letters: Mutex<Vec<DeadLetter>>,
@@ -115,13 +119,14 @@ struct Inner {
     closed: AtomicBool,
 }
 
+/// A function, and its processes that wait for an event.
 struct Hosted {
     function: Function,
     slots: Semaphore,
     idle: Mutex<Vec<Arc<Environment>>>,
 }
 
-/// Ends the server and every process when the last clone goes, whatever still runs in the background.
+/// Ends the server and every process when the last clone is dropped, even if background tasks still run.
 struct Life {
     inner: Arc<Inner>,
     server: AbortHandle,
@@ -135,7 +140,7 @@ impl Drop for Life {
 }
 
 impl Lambda {
-    /// Starts to serve. A function's process is spawned at its first invocation.
+    /// Starts the endpoint. The first invocation of a function starts its process.
     pub async fn start(settings: Settings, functions: Vec<Function>) -> Result<Self> {
         let mut hosted = BTreeMap::new();
         for function in functions {
@@ -186,48 +191,48 @@ impl Lambda {
             .await
     }
 
-    /// Hands an event over as EventBridge does: it is retried up to the function's limits, in the background.
+    /// Accepts an event as from EventBridge. It is delivered in the background and retried up to the function's limits.
     pub fn invoke_async(&self, function: &str, payload: Value) {
         asynchronous::accept(&self.inner, function, payload);
     }
 
-    /// Delivers each of the next asynchronous events twice, which Lambda may do at any time.
+    /// Delivers each of the next `count` asynchronous events twice, as Lambda may do at any time.
     pub fn duplicate_next(&self, count: u32) {
         self.inner.duplicates.fetch_add(count, Ordering::SeqCst);
     }
 
-    /// Returns how many asynchronous events are running or wait for another attempt.
+    /// Returns the number of asynchronous events that are being handled or wait for a retry.
     pub fn pending(&self) -> usize {
         self.inner.pending.load(Ordering::SeqCst)
     }
 
-    /// Returns every line that any function has written.
-    pub fn logs(&self) -> Vec<LogLine> {
+    /// Returns all output lines of all functions.
+    pub fn logs(&self) -> Vec<OutputLine> {
         self.inner.logs.lines()
     }
 
-    /// Returns the asynchronous events that were given up.
+    /// Returns the asynchronous events that Lambda stopped to deliver.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        locked(&self.inner.dead_letters).clone()
+        lock(&self.inner.dead_letters).clone()
     }
 
-    /// Returns how long each process took from its start to its first question for an event, by function.
+    /// Returns the time of each process from its start until it asked for its first event, with its function's name.
     pub fn cold_starts(&self) -> Vec<(String, Duration)> {
-        locked(&self.inner.cold_starts).clone()
+        lock(&self.inner.cold_starts).clone()
     }
 
     /// Returns the process ids of a function's running processes.
     pub fn processes(&self, function: &str) -> Vec<u32> {
-        let environments = locked(&self.inner.environments);
+        let environments = lock(&self.inner.environments);
         let of_function = environments.values().filter(|one| one.function == function);
         of_function
             .filter_map(|environment| environment.process())
             .collect()
     }
 
-    /// Ends whatever a function works on as Lambda does where its time is over, however long it has run.
+    /// Ends all running invocations of a function now, as Lambda does after the function's timeout.
     pub fn time_out(&self, function: &str) {
-        let environments = locked(&self.inner.environments);
+        let environments = lock(&self.inner.environments);
         for environment in environments.values() {
             if environment.function == function {
                 environment.time_out();
@@ -249,7 +254,7 @@ impl Inner {
         id: String,
     ) -> Result<Value, FunctionError> {
         let function = function.to_owned();
-        // In a task of its own, so that a caller that goes away leaves no process in an unknown state.
+        // In a task of its own, so that the process has a known state even if the caller is cancelled.
         let invocation = tokio::spawn(async move { self.run(&function, payload, &id).await });
         match invocation.await {
             Ok(result) => result,
@@ -269,7 +274,7 @@ impl Inner {
         };
         let _slot = hosted.slots.acquire().await;
         let idle = loop {
-            match locked(&hosted.idle).pop() {
+            match lock(&hosted.idle).pop() {
                 Some(environment) if !environment.ended() => break Some(environment),
                 Some(_) => {}
                 None => break None,
@@ -283,21 +288,21 @@ impl Inner {
             .invoke(payload, id, hosted.function.timeout)
             .await;
         if environment.ended() {
-            locked(&self.environments).remove(&environment.id);
+            lock(&self.environments).remove(&environment.id);
         } else {
-            locked(&hosted.idle).push(environment);
+            lock(&hosted.idle).push(environment);
         }
         result
     }
 
-    /// Whether the stand-in is gone, and only what ran in the background still holds on to it.
+    /// Returns whether the last [`Lambda`] was dropped and only background tasks still use this.
     fn closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 
     fn shut_down(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        for (_, environment) in locked(&self.environments).drain() {
+        for (_, environment) in lock(&self.environments).drain() {
             environment.kill();
         }
     }
@@ -305,8 +310,4 @@ impl Inner {
 
 fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The HTTP interface: the Runtime API for the processes, and the Invoke API for everybody else.
+//! The HTTP interface: the Runtime API for the processes, and the Invoke API for clients.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -12,13 +12,14 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::environment::{Environment, failure};
-use super::{FunctionError, Inner, asynchronous, locked, request_id};
+use super::{FunctionError, Inner, asynchronous, request_id};
+use crate::lock::lock;
 
-/// The largest payload that Lambda takes, in bytes.
+/// The largest payload that Lambda accepts, in bytes.
 const PAYLOAD_LIMIT: usize = 6 << 20;
 
 type Shared = State<Arc<Inner>>;
-type Answer = Response<Body>;
+type Reply = Response<Body>;
 
 pub(super) fn routes(lambda: Arc<Inner>) -> Router {
     const INVOCATION: &str = "/{environment}/2018-06-01/runtime/invocation";
@@ -36,16 +37,16 @@ pub(super) fn routes(lambda: Arc<Inner>) -> Router {
 }
 
 fn environment(lambda: &Inner, id: &str) -> Option<Arc<Environment>> {
-    locked(&lambda.environments).get(id).cloned()
+    lock(&lambda.environments).get(id).cloned()
 }
 
-async fn next(State(lambda): Shared, Path(id): Path<String>) -> Answer {
+async fn next(State(lambda): Shared, Path(id): Path<String>) -> Reply {
     let Some(environment) = environment(&lambda, &id) else {
         return StatusCode::FORBIDDEN.into_response();
     };
     let (job, start) = environment.next().await;
     if let Some(start) = start {
-        locked(&lambda.cold_starts).push((environment.function.clone(), start));
+        lock(&lambda.cold_starts).push((environment.function.clone(), start));
     }
     let Some(job) = job else {
         return StatusCode::GONE.into_response();
@@ -72,7 +73,7 @@ async fn response(
     State(lambda): Shared,
     Path((environment, id)): Path<(String, String)>,
     body: Bytes,
-) -> Answer {
+) -> Reply {
     let result = match serde_json::from_slice(&body) {
         Ok(value) => Ok(value),
         Err(error) => Err(failure("Runtime.InvalidResponse", &error.to_string())),
@@ -84,7 +85,7 @@ async fn error(
     State(lambda): Shared,
     Path((environment, id)): Path<(String, String)>,
     body: Bytes,
-) -> Answer {
+) -> Reply {
     answered(&lambda, &environment, &id, Err(reported(&body)))
 }
 
@@ -93,7 +94,7 @@ fn answered(
     environment_id: &str,
     id: &str,
     result: Result<Value, FunctionError>,
-) -> Answer {
+) -> Reply {
     let known = environment(lambda, environment_id);
     if known.is_some_and(|environment| environment.answer(id, result)) {
         return (StatusCode::ACCEPTED, r#"{"status":"OK"}"#).into_response();
@@ -102,14 +103,14 @@ fn answered(
     (StatusCode::BAD_REQUEST, body.to_string()).into_response()
 }
 
-async fn init_error(State(lambda): Shared, Path(id): Path<String>, body: Bytes) -> Answer {
+async fn init_error(State(lambda): Shared, Path(id): Path<String>, body: Bytes) -> Reply {
     if let Some(environment) = environment(&lambda, &id) {
         environment.failed_to_start(reported(&body));
     }
     (StatusCode::ACCEPTED, r#"{"status":"OK"}"#).into_response()
 }
 
-/// Reads what a function says about its failure.
+/// Reads the error that a function reports.
 fn reported(body: &[u8]) -> FunctionError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| body[name].as_str().unwrap_or("Unknown").to_owned();
@@ -124,12 +125,15 @@ async fn invoke(
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
-    // An ARN does as well.
+) -> Reply {
+    // A client may name the function by its ARN.
     let name = name.rsplit(':').next().unwrap_or_default();
     if !lambda.functions.contains_key(name) {
         let known: Vec<&str> = lambda.functions.keys().map(String::as_str).collect();
-        let message = format!("Function not found: {name}; there are {}", known.join(", "));
+        let message = format!(
+            "Function not found: {name}; the functions are {}",
+            known.join(", ")
+        );
         return refused(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
     }
     let payload = if body.is_empty() {
@@ -178,7 +182,7 @@ async fn invoke(
     }
 }
 
-fn refused(status: StatusCode, code: &str, message: &str) -> Answer {
+fn refused(status: StatusCode, code: &str, message: &str) -> Reply {
     let body = json!({"Type": "User", "Message": message});
     (status, [("x-amzn-errortype", code)], body.to_string()).into_response()
 }

@@ -1,4 +1,4 @@
-//! One request as policies, counters and faults see it, and the answers that replace the real one.
+//! One request as policies, counters and faults see it, and the faults that can replace its answer.
 
 use std::time::Duration;
 
@@ -10,46 +10,57 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-/// The most that is read of an answer in order to change it.
-const MOST_TEXT: usize = 1 << 20;
+/// The largest answer that is read in order to change it, in bytes.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// By how much a request's time may differ from S3's.
-const MOST_SKEW: time::Duration = time::Duration::minutes(15);
+/// The largest difference between a request's time and S3's.
+const MAX_CLOCK_SKEW: time::Duration = time::Duration::minutes(15);
 
 const SIGNED_AT: &[BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
 
-/// One request: which operation of S3's API on which object.
+/// One request: an operation of S3's API on an object.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// S3's own name, such as `PutObject`; the HTTP method where it is none that is known here.
+    /// The operation's name in S3's API, such as `PutObject`, or the HTTP method for operations that the stand-in lacks.
     pub operation: String,
     /// The bucket; empty for `ListBuckets`.
     pub bucket: String,
-    /// The key; for `ListObjectsV2` and its like, the prefix that is listed.
+    /// The key, or the prefix for operations that list objects.
     pub key: String,
     /// The query, still encoded.
     pub query: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The access key that the request is signed with.
+    /// The access key that signed the request, or `None` if it is not signed.
     pub access_key: Option<String>,
 }
 
-/// What happens instead of the request.
+/// A fault of S3: what happens instead of a normal answer.
+///
+/// A test injects faults with [`S3::on_request`](super::S3::on_request), which sees each [`Call`] and returns the fault
+/// for it, if any. To damage an object at rest instead, see the functions of [`S3`](super::S3) such as
+/// [`truncate`](super::S3::truncate), [`flip`](super::S3::flip) and [`swap`](super::S3::swap).
+///
+/// ```no_run
+/// # use rekindle_tests::standin::{StandIn, s3::S3Fault};
+/// # fn inject(standin: &StandIn) {
+/// standin.s3().on_request(|call| (call.operation == "UploadPart").then_some(S3Fault::Reset));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
-pub enum Fault {
-    /// An error answer with this status and code, such as 503 and `SlowDown`; nothing is done.
+pub enum S3Fault {
+    /// S3 answers with this status and error code, such as 503 and `SlowDown`, and does nothing.
     Error(StatusCode, String),
-    /// A 200 whose body is an error with this code; nothing is done.
+    /// S3 answers with status 200 and an error with this code in the body, and does nothing.
     OkWithError(String),
-    /// The request is served only after this time.
+    /// S3 handles the request after this time.
     Stall(Duration),
-    /// The connection breaks within the answer; nothing is done.
+    /// The connection breaks within the answer, and S3 does nothing.
     Reset,
-    /// The request is served, but the connection breaks within the answer.
+    /// S3 handles the request, but the connection breaks within the answer.
     LoseReply,
-    /// The request is served, but the answer names another `ETag`, where it names one.
+    /// S3 handles the request, but the answer contains a wrong `ETag`, if it contains one.
     WrongETag,
 }
 
@@ -108,16 +119,16 @@ impl Call {
         }
     }
 
-    /// Whether the request was signed by a clock that S3 does not put up with.
+    /// Returns whether the signature's time differs too much from `now`: S3 refuses such a request.
     pub(super) fn is_skewed(&self, now: OffsetDateTime) -> bool {
         let signed_at = self.headers.get("x-amz-date");
         let signed_at = signed_at.and_then(|value| value.to_str().ok());
         signed_at
             .and_then(|text| PrimitiveDateTime::parse(text, SIGNED_AT).ok())
-            .is_some_and(|at| (at.assume_utc() - now).abs() > MOST_SKEW)
+            .is_some_and(|at| (at.assume_utc() - now).abs() > MAX_CLOCK_SKEW)
     }
 
-    /// Whether the request would create an object, replacing whatever has its key.
+    /// Returns whether the request could replace an existing object.
     pub(super) fn may_overwrite(&self) -> bool {
         let creates = ["PutObject", "CopyObject", "CompleteMultipartUpload"];
         creates.contains(&self.operation.as_str())
@@ -132,8 +143,9 @@ fn access_key(headers: &HeaderMap) -> Option<String> {
     Some(credential.split('/').next()?.to_owned())
 }
 
+/// Decodes a percent-encoded path.
 fn decoded(text: &str) -> String {
-    // A path's plus sign is itself, while a form's is a space.
+    // In a form a plus sign means a space; in a path it does not.
     let form = format!("k={}", text.replace('+', "%2B"));
     let decoded = url::form_urlencoded::parse(form.as_bytes()).next();
     decoded
@@ -141,7 +153,7 @@ fn decoded(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Names another `ETag` than that of the object or the part.
+/// Replaces the `ETag` of an answer by a wrong one.
 pub(super) async fn with_wrong_etag(response: Response<Body>) -> Response<Body> {
     const WRONG: &str = "\"00000000000000000000000000000000\"";
     let (mut parts, body) = response.into_parts();
@@ -149,8 +161,8 @@ pub(super) async fn with_wrong_etag(response: Response<Body>) -> Response<Body> 
         parts.headers.insert(ETAG, HeaderValue::from_static(WRONG));
         return Response::from_parts(parts, body);
     }
-    // `CompleteMultipartUpload` names it in its answer's text, which is short.
-    let Ok(bytes) = axum::body::to_bytes(body, MOST_TEXT).await else {
+    // `CompleteMultipartUpload` has it in the body, which is short.
+    let Ok(bytes) = axum::body::to_bytes(body, MAX_ANSWER_BYTES).await else {
         return broken_response();
     };
     let text = String::from_utf8_lossy(&bytes);
@@ -165,7 +177,7 @@ pub(super) async fn with_wrong_etag(response: Response<Body>) -> Response<Body> 
     Response::from_parts(parts, Body::from(changed))
 }
 
-/// Builds S3's error answer.
+/// Returns S3's error answer.
 pub(super) fn error_response(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
@@ -179,7 +191,7 @@ pub(super) fn error_response(status: StatusCode, code: &str, message: &str) -> R
     response
 }
 
-/// Builds an answer whose body breaks off, which makes the server close the connection.
+/// Returns an answer whose body breaks off, so that the server closes the connection.
 pub(super) fn broken_response() -> Response<Body> {
     let broken = futures_util::stream::once(async {
         Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
@@ -205,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_named_as_in_the_api() {
+    fn requests_have_the_operation_names_of_the_api() {
         let cases = [
             ("GET", "/", "ListBuckets", "", ""),
             (

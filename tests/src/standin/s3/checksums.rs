@@ -1,4 +1,4 @@
-//! S3's checksums: what was sent, what was computed, and whether the two agree.
+//! S3's checksums: reads the sent ones, computes them, and compares the two.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use s3s::dto::{Checksum, ChecksumAlgorithm};
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use serde::{Deserialize, Serialize};
 
-/// The checksums of an object, a part or a request, in Base64, by lower-case algorithm.
+/// The checksums of an object, a part or a request, in Base64.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checksums {
     pub(super) crc32: Option<String>,
@@ -17,7 +17,7 @@ pub(super) struct Checksums {
     pub(super) sha256: Option<String>,
 }
 
-/// Reads the five checksum members that so many of S3's inputs share.
+/// Reads the five checksum members that many of S3's inputs have.
 macro_rules! checksums_of {
     ($input:expr) => {
         $crate::standin::s3::checksums::Checksums {
@@ -31,7 +31,7 @@ macro_rules! checksums_of {
 }
 pub(super) use checksums_of;
 
-/// The checksum algorithms by the names that S3 gives them.
+/// The checksum algorithms, by S3's names.
 pub(super) const ALGORITHMS: [&str; 5] = [
     ChecksumAlgorithm::CRC32,
     ChecksumAlgorithm::CRC32C,
@@ -41,11 +41,12 @@ pub(super) const ALGORITHMS: [&str; 5] = [
 ];
 
 impl Checksums {
+    /// Returns the checksums that a hasher has computed.
     pub(super) fn computed(checksum: &Checksum) -> Self {
         checksums_of!(checksum)
     }
 
-    /// Returns the checksum of an algorithm.
+    /// Returns the checksum of an algorithm, or `None` if it is missing.
     pub(super) fn of(&self, algorithm: &str) -> Option<&String> {
         match algorithm {
             ChecksumAlgorithm::CRC32 => self.crc32.as_ref(),
@@ -57,7 +58,7 @@ impl Checksums {
         }
     }
 
-    /// Holds only the checksum of this algorithm.
+    /// Returns checksums with one algorithm only.
     pub(super) fn only(algorithm: &str, value: Option<String>) -> Self {
         let mut checksums = Self::default();
         match algorithm {
@@ -77,7 +78,7 @@ impl Checksums {
         ALGORITHMS.into_iter().filter(present).collect()
     }
 
-    /// Adds what came after an aws-chunked body. Complete only once the body was read to its end.
+    /// Adds the checksums that followed an aws-chunked body. The body must have been read to its end.
     pub(super) fn add_trailers(&mut self, trailers: Option<&TrailingHeaders>) -> S3Result<()> {
         let Some(trailers) = trailers.and_then(TrailingHeaders::take) else {
             return Ok(());
@@ -97,7 +98,7 @@ impl Checksums {
         Ok(())
     }
 
-    /// Refuses with `BadDigest` where a checksum was sent that the bytes do not have.
+    /// Returns `BadDigest` if a sent checksum differs from the computed one.
     pub(super) fn verify(&self, computed: &Self) -> S3Result<()> {
         for algorithm in self.algorithms() {
             if self.of(algorithm) != computed.of(algorithm) {
@@ -111,7 +112,7 @@ impl Checksums {
     }
 }
 
-/// Builds a hasher of all these algorithms.
+/// Returns a hasher for these algorithms.
 pub(super) fn hasher(algorithms: &[&str]) -> ChecksumHasher {
     let wanted = |name: &str| algorithms.contains(&name);
     ChecksumHasher {
@@ -123,7 +124,8 @@ pub(super) fn hasher(algorithms: &[&str]) -> ChecksumHasher {
     }
 }
 
-/// Computes the checksum of a multipart object's part checksums, with the number of parts at its end.
+/// Returns the checksum of a multipart object's part checksums, with the number of parts at its end. Returns `None` if a
+/// part lacks this checksum.
 pub(super) fn composite(algorithm: &str, parts: &[Checksums]) -> S3Result<Option<String>> {
     let mut hasher = hasher(&[algorithm]);
     for part in parts {

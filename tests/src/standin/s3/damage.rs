@@ -1,4 +1,6 @@
-//! Looking at objects, and damaging them, behind S3's back.
+//! Reads, damages and replaces objects on disk, without a request to S3.
+//!
+//! For faults of requests, see [`S3Fault`](super::S3Fault).
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -14,14 +16,14 @@ use super::objects::{DEFAULT_ALGORITHM, FULL_OBJECT};
 use super::store::{Attributes, Record, hex};
 
 impl S3 {
-    /// Lists the keys below a prefix, in order.
+    /// Returns the keys below a prefix, in order.
     pub fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
         let below = self.store.below(bucket, prefix);
         let below = below.map_err(|error| anyhow!("{error}"))?;
         Ok(below.into_iter().map(|record| record.key).collect())
     }
 
-    /// Returns the file that holds an object's bytes; an error where there is no such object.
+    /// Returns the path of the file with an object's bytes. An error if there is no such object.
     pub fn path(&self, bucket: &str, key: &str) -> Result<PathBuf> {
         self.record(bucket, key)?;
         self.store
@@ -35,7 +37,7 @@ impl S3 {
         std::fs::read(&path).with_context(|| format!("read {}", path.display()))
     }
 
-    /// Returns the files that hold an object, its bytes and what is recorded of it, with what is in them.
+    /// Returns the two files of an object, its bytes and its record, with their contents.
     pub fn save(&self, bucket: &str, key: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let paths = [self.path(bucket, key)?, self.store.record_path(bucket, key)];
         let read = |path: PathBuf| {
@@ -46,7 +48,7 @@ impl S3 {
         paths.into_iter().map(read).collect()
     }
 
-    /// Cuts an object off at a length in bytes, at rest: HEAD still reports the old size and checksum.
+    /// Truncates an object at rest to a length in bytes. HEAD still reports the old size and checksum.
     pub fn truncate(&self, bucket: &str, key: &str, length: u64) -> Result<()> {
         let file = OpenOptions::new()
             .write(true)
@@ -54,7 +56,7 @@ impl S3 {
         file.set_len(length).context("truncate the object")
     }
 
-    /// Inverts one byte of an object, at rest: HEAD still reports the old checksum.
+    /// Inverts one byte of an object at rest. HEAD still reports the old checksum.
     pub fn flip(&self, bucket: &str, key: &str, at: u64) -> Result<()> {
         let file = OpenOptions::new()
             .read(true)
@@ -67,16 +69,16 @@ impl S3 {
             .with_context(|| format!("write byte {at} of {key}"))
     }
 
-    /// Exchanges the bytes of two objects, at rest: HEAD still reports the old sizes and checksums.
+    /// Exchanges the bytes of two objects at rest. HEAD still reports the old sizes and checksums.
     pub fn swap(&self, bucket: &str, a: &str, b: &str) -> Result<()> {
         let (path_a, path_b) = (self.path(bucket, a)?, self.path(bucket, b)?);
-        let aside = self.store.staging_path();
-        std::fs::rename(&path_a, &aside)?;
+        let temporary = self.store.staging_path();
+        std::fs::rename(&path_a, &temporary)?;
         std::fs::rename(&path_b, &path_a)?;
-        std::fs::rename(&aside, &path_b).context("swap the objects")
+        std::fs::rename(&temporary, &path_b).context("swap the objects")
     }
 
-    /// Creates or replaces an object, as somebody who may would: HEAD reports the new version and checksum.
+    /// Creates or replaces an object, as a client with the permission would. HEAD reports the new version and checksum.
     pub fn replace(&self, bucket: &str, key: &str, bytes: &[u8]) -> Result<()> {
         ensure!(
             self.store.root().join(bucket).is_dir(),
@@ -105,7 +107,7 @@ impl S3 {
         written.map_err(|error| anyhow!("{error}"))
     }
 
-    /// Removes an object, as somebody who may would.
+    /// Removes an object, as a client with the permission would.
     pub async fn remove(&self, bucket: &str, key: &str) -> Result<()> {
         self.record(bucket, key)?;
         let removed = self.store.remove(bucket, key).await;

@@ -1,26 +1,28 @@
-//! Listing objects: which keys there are, in S3's order, page by page.
+//! Lists objects in the order of their keys, page by page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use s3s::dto::{CommonPrefix, ETag, ListObjectsV2Input, ListObjectsV2Output, Object};
 use s3s::{S3Result, s3_error};
 
 use super::store::{Record, Store};
+use crate::lock::lock;
 
-/// As many keys and prefixes are on a page at the most, whatever is asked for.
-const MOST: i32 = 1000;
+/// The most keys and prefixes on a page.
+const MAX_KEYS: i32 = 1000;
 
-/// The keys of each bucket under which there ever was an object. Whether there is one, its record tells.
+/// The keys of each bucket, deleted ones included: an object exists only if it has a record.
 ///
-/// To walk the directory for each listing would take longer than all the rest, once a thousand applications are in it.
+/// The index exists because a walk through the directory for each listing takes too long with the objects of a thousand
+/// applications.
 #[derive(Default)]
 pub(super) struct Keys(Mutex<BTreeMap<String, BTreeSet<String>>>);
 
 impl Keys {
-    /// Reads the keys of all objects that a directory of records names.
+    /// Reads the keys of all objects from a directory of records.
     pub(super) fn of_records(records: &Path) -> std::io::Result<Self> {
         let keys = Self::default();
         for bucket in std::fs::read_dir(records)? {
@@ -43,7 +45,7 @@ impl Keys {
             .insert(key.to_owned());
     }
 
-    /// Returns the first key with a prefix from a bound on.
+    /// Returns the first key with a prefix at or after a bound, or `None` if there is none.
     fn first(&self, bucket: &str, from: &Bound<String>, prefix: &str) -> Option<String> {
         let buckets = self.buckets();
         let from = from.as_ref().map(String::as_str);
@@ -54,7 +56,7 @@ impl Keys {
     }
 
     fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -76,8 +78,8 @@ impl Store {
         let bucket = input.bucket.as_str();
         let prefix = input.prefix.as_deref().unwrap_or_default();
         let delimiter = input.delimiter.as_deref().filter(|it| !it.is_empty());
-        let most = input.max_keys.unwrap_or(MOST).min(MOST);
-        let Ok(most) = usize::try_from(most) else {
+        let limit = input.max_keys.unwrap_or(MAX_KEYS).min(MAX_KEYS);
+        let Ok(limit) = usize::try_from(limit) else {
             return Err(s3_error!(InvalidArgument, "max-keys is negative"));
         };
         let marker = input
@@ -99,10 +101,10 @@ impl Store {
                 let at = key[prefix.len()..].find(delimiter)?;
                 Some(key[..prefix.len() + at + delimiter.len()].to_owned())
             });
-            // A page may end with a folder, and the next one begins behind all that is in it.
+            // If the last page ended with this folder, this page starts after all of its keys.
             let named_before = folder.as_ref().is_some_and(|folder| marker >= Some(folder));
-            if !named_before && contents.len() + common_prefixes.len() >= most {
-                is_truncated = most > 0;
+            if !named_before && contents.len() + common_prefixes.len() >= limit {
+                is_truncated = limit > 0;
                 break;
             }
             if let Some(folder) = folder {
@@ -122,7 +124,7 @@ impl Store {
         let count = contents.len() + common_prefixes.len();
         Ok(ListObjectsV2Output {
             key_count: i32::try_from(count).ok(),
-            max_keys: i32::try_from(most).ok(),
+            max_keys: i32::try_from(limit).ok(),
             is_truncated: Some(is_truncated),
             contents: (!contents.is_empty()).then_some(contents),
             common_prefixes: (!common_prefixes.is_empty()).then_some(common_prefixes),
@@ -137,6 +139,7 @@ impl Store {
     }
 }
 
+/// Returns an object's entry in a listing.
 fn listed(record: Record) -> Object {
     let algorithms = record.checksums.algorithms().into_iter();
     Object {

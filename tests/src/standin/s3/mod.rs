@@ -1,8 +1,11 @@
-//! A stand-in for Amazon S3: one process, one directory, and only what backups need of it.
+//! A stand-in for Amazon S3 in one directory, with the operations that backups need.
 //!
-//! It is a test double. Of each object one version is stored: versions have ids, but replaced and deleted ones are
-//! gone, and a delete leaves no marker. There is no lifecycle, no tagging and no object lock. What it does, it does
-//! as S3 does: checksums, conditional writes, multipart uploads, and the errors of all these.
+//! It behaves as S3 does in checksums, conditional writes, multipart uploads and their errors. It stores one version of
+//! each object: versions have ids, but replaced and deleted versions are gone, and a deletion leaves no delete marker. It
+//! has no lifecycle rules, no tags and no object lock.
+//!
+//! A test injects faults with [`S3::on_request`] and [`S3Fault`], denies requests with [`S3::deny`], and damages objects
+//! at rest with [`S3::truncate`], [`S3::flip`] and [`S3::swap`].
 
 mod call;
 mod checksums;
@@ -16,27 +19,28 @@ mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result, anyhow};
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
-pub use call::{Call, Fault};
+use crate::lock::lock;
+pub use call::{Call, S3Fault};
 use call::{broken_response, error_response, with_wrong_etag};
 pub use permissions::Permissions;
 use service::{OneSecret, Service, SignedOnly};
 use store::Store;
 
-/// The access key of somebody who may do everything; so may whoever signs with one that nobody has restricted.
+/// An access key without restrictions. So is every key that [`S3::restrict`] was not called for.
 pub const ACCESS_KEY: &str = "AKIASTANDIN";
-/// The one secret key.
+/// The secret key of all access keys.
 pub const SECRET_KEY: &str = "stand-in";
 
-type Hook = Arc<dyn Fn(&Call) -> Option<Fault> + Send + Sync>;
+type Hook = Arc<dyn Fn(&Call) -> Option<S3Fault> + Send + Sync>;
 
-/// The stand-in. Clones serve the same directory.
+/// The stand-in. Clones use the same directory.
 #[derive(Clone)]
 pub struct S3 {
     store: Arc<Store>,
@@ -44,7 +48,7 @@ pub struct S3 {
     control: Arc<Mutex<Control>>,
 }
 
-/// What a test has asked for.
+/// The faults and restrictions that a test has set, and the counters.
 #[derive(Default)]
 struct Control {
     no_overwrite: BTreeSet<String>,
@@ -74,7 +78,7 @@ impl Denial {
 }
 
 impl S3 {
-    /// Serves the buckets in a directory, which is created where there is none.
+    /// Serves the buckets in a directory. The directory is created if it is missing.
     pub fn new(root: &Path) -> Result<Self> {
         let store = Store::new(root).with_context(|| format!("prepare {}", root.display()))?;
         let files = s3s_fs::FileSystem::new(root)
@@ -95,7 +99,7 @@ impl S3 {
         })
     }
 
-    /// Serves one path-style request.
+    /// Answers one path-style request.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let call = Call::of(&request);
         let mut response = self.answer(&call, request).await;
@@ -107,61 +111,62 @@ impl S3 {
     }
 
     async fn answer(&self, call: &Call, request: Request<Body>) -> Response<Body> {
-        match self.decide(call) {
+        match self.fault_for(call) {
             None => {
                 let response = self.serve(request).await;
                 self.hide_absence(call, response)
             }
-            Some(Fault::Error(status, code)) => {
-                error_response(status, &code, "as the test asked for")
+            Some(S3Fault::Error(status, code)) => {
+                error_response(status, &code, "injected by the test")
             }
-            Some(Fault::OkWithError(code)) => {
-                error_response(StatusCode::OK, &code, "as the test asked for")
+            Some(S3Fault::OkWithError(code)) => {
+                error_response(StatusCode::OK, &code, "injected by the test")
             }
-            Some(Fault::Stall(duration)) => {
+            Some(S3Fault::Stall(duration)) => {
                 tokio::time::sleep(duration).await;
                 self.serve(request).await
             }
-            Some(Fault::Reset) => broken_response(),
-            Some(Fault::WrongETag) => with_wrong_etag(self.serve(request).await).await,
-            Some(Fault::LoseReply) => {
+            Some(S3Fault::Reset) => broken_response(),
+            Some(S3Fault::WrongETag) => with_wrong_etag(self.serve(request).await).await,
+            Some(S3Fault::LoseReply) => {
                 let response = self.serve(request).await;
-                tracing::debug!(status = %response.status(), "the answer is lost, as the test asked for");
+                tracing::debug!(status = %response.status(), "the answer is dropped: injected by the test");
                 broken_response()
             }
         }
     }
 
-    /// Counts the request, and applies policies, then faults.
-    fn decide(&self, call: &Call) -> Option<Fault> {
+    /// Counts the request. Returns the error that a policy answers it with, or else the fault that a test injects, or
+    /// `None`.
+    fn fault_for(&self, call: &Call) -> Option<S3Fault> {
         if call.is_skewed(crate::standin::clock::now()) {
             let code = "RequestTimeTooSkewed".to_owned();
-            return Some(Fault::Error(StatusCode::FORBIDDEN, code));
+            return Some(S3Fault::Error(StatusCode::FORBIDDEN, code));
         }
         let hook = {
             let mut control = self.control();
             *control.counts.entry(call.operation.clone()).or_default() += 1;
             let overwrites = control.no_overwrite.contains(&call.bucket) && call.may_overwrite();
             let denied = control.denied.iter().any(|denial| denial.covers(call));
-            // Of a bucket that is not there, S3 says so to everybody.
+            // S3 reports a missing bucket to everybody.
             let permitted = !self.has_bucket(&call.bucket)
                 || control
                     .permissions_of(call)
                     .is_none_or(|permissions| permissions.allow(call));
             if overwrites || denied || !permitted {
-                return Some(Fault::Error(
+                return Some(S3Fault::Error(
                     StatusCode::FORBIDDEN,
                     "AccessDenied".to_owned(),
                 ));
             }
             control.hook.clone()
         };
-        // Called without the lock, since it may well ask this stand-in for something.
+        // Called without the lock, because the hook may call the stand-in.
         hook.and_then(|hook| hook(call))
     }
 
-    /// Denies whoever may not list to learn that an object is not there. Of a version that is not there AWS documents
-    /// nothing.
+    /// Turns `NotFound` into `AccessDenied` for callers without the permission to list the bucket, as S3 does. AWS does not
+    /// document what happens for a missing version.
     fn hide_absence(&self, call: &Call, response: Response<Body>) -> Response<Body> {
         let reads = ["GetObject", "HeadObject"].contains(&call.operation.as_str());
         let exists = matches!(self.store.record(&call.bucket, &call.key), Ok(Some(_)));
@@ -171,7 +176,7 @@ impl S3 {
         }
         let control = self.control();
         match control.permissions_of(call) {
-            Some(permissions) if !permissions.tell_of_absence(&call.bucket) => {
+            Some(permissions) if !permissions.allow_absence(&call.bucket) => {
                 error_response(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied")
             }
             _ => response,
@@ -193,18 +198,18 @@ impl S3 {
         }
     }
 
-    /// Creates a bucket; fine where it exists.
+    /// Creates a bucket. Succeeds if it exists already.
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
         let path = self.store.root().join(bucket);
         std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))
     }
 
-    /// Refuses from now on to create objects in this bucket without `If-None-Match: *`, as a bucket policy would.
+    /// Denies writes without `If-None-Match: *` in this bucket, as the template's bucket policy does.
     pub fn deny_overwrite(&self, bucket: &str) {
         self.control().no_overwrite.insert(bucket.to_owned());
     }
 
-    /// Refuses an operation, or all of them where it is `*`, below a prefix of keys.
+    /// Denies an operation below a prefix of keys. The operation `*` means all operations.
     pub fn deny(&self, operation: &str, bucket: &str, prefix: &str) {
         self.control().denied.push(Denial {
             operation: operation.to_owned(),
@@ -213,33 +218,35 @@ impl S3 {
         });
     }
 
-    /// Restricts whoever signs with this access key to what a role may do.
+    /// Restricts requests that this access key signs to the permissions of a role.
     pub fn restrict(&self, access_key: &str, permissions: Permissions) {
         let known = &mut self.control().permissions;
         known.insert(access_key.to_owned(), permissions);
     }
 
-    /// Takes back every [`Self::deny`].
+    /// Removes all denials by [`Self::deny`].
     pub fn allow_all(&self) {
         self.control().denied.clear();
     }
 
-    /// Asks this hook before each request, whether something else should happen.
-    pub fn on_request(&self, hook: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) {
+    /// Calls this hook before each permitted request. If it returns a fault, the fault replaces the answer.
+    ///
+    /// There is one hook: a new one replaces the old one.
+    pub fn on_request(&self, hook: impl Fn(&Call) -> Option<S3Fault> + Send + Sync + 'static) {
         self.control().hook = Some(Arc::new(hook));
     }
 
-    /// Lets every request be served again.
+    /// Removes the hook, so that requests are answered normally.
     pub fn clear_hook(&self) {
         self.control().hook = None;
     }
 
-    /// Returns how many requests there were of each operation, refused ones included.
+    /// Returns the number of requests by operation, refused ones included.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.control().counts.clone()
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.control)
     }
 }

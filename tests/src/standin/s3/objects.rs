@@ -13,12 +13,12 @@ use tokio_util::io::ReaderStream;
 use super::checksums::{ALGORITHMS, Checksums, checksums_of, hasher};
 use super::store::{Attributes, Conditions, NewObject, Record, Staged, Store, hex, internal};
 
-/// What S3 computes where the client names no checksum.
+/// The checksum algorithm that S3 uses if the client names none.
 pub(super) const DEFAULT_ALGORITHM: &str = "CRC64NVME";
-/// The checksum is that of all bytes, in however many parts they came.
+/// The checksum type of a checksum over all bytes of an object.
 pub(super) const FULL_OBJECT: &str = "FULL_OBJECT";
 
-/// Says what GET and HEAD alike say of an object. Their types share nothing but the fields' names.
+/// Fills the fields that the answers of GET and HEAD have in common. Their types have no common trait.
 macro_rules! described {
     ($output:ident, $record:ident, $checksums:ident) => {
         $output {
@@ -45,7 +45,7 @@ macro_rules! described {
 }
 
 impl Store {
-    /// Receives a body and verifies whatever checksums came with it, in headers or in its trailer.
+    /// Receives a body and verifies the checksums in the headers and in the trailer.
     pub(super) async fn receive<T>(
         &self,
         request: &S3Request<T>,
@@ -75,6 +75,7 @@ impl Store {
         Ok((staged, computed))
     }
 
+    /// Answers `PutObject`.
     pub(super) async fn put(
         &self,
         mut request: S3Request<PutObjectInput>,
@@ -116,6 +117,7 @@ impl Store {
         })
     }
 
+    /// Answers `CopyObject`.
     pub(super) async fn copy(
         &self,
         request: S3Request<CopyObjectInput>,
@@ -156,6 +158,7 @@ impl Store {
         })
     }
 
+    /// Answers `GetObject`.
     pub(super) async fn get(&self, input: &GetObjectInput) -> S3Result<GetObjectOutput> {
         let record = self.existing(&input.bucket, &input.key, input.version_id.as_deref())?;
         let path = self.object_path(&input.bucket, &input.key)?;
@@ -169,7 +172,7 @@ impl Store {
             .await
             .map_err(internal)?;
         let body = ReaderStream::with_capacity(file.take(end - start), 1 << 17);
-        // S3 tells the checksum only on request, and not for a part of the object.
+        // S3 returns the checksum only on request, and only with the whole object.
         let whole = input.range.is_none();
         let checksums = shown(&record, input.checksum_mode.is_some() && whole);
         Ok(GetObjectOutput {
@@ -180,6 +183,7 @@ impl Store {
         })
     }
 
+    /// Answers `HeadObject`.
     pub(super) fn head(&self, input: &HeadObjectInput) -> S3Result<HeadObjectOutput> {
         let record = self.existing(&input.bucket, &input.key, input.version_id.as_deref())?;
         let checksums = shown(&record, input.checksum_mode.is_some());
@@ -190,7 +194,7 @@ impl Store {
     }
 }
 
-/// Returns the algorithms whose checksums will only come after the body.
+/// Returns the algorithms whose checksums follow after the body.
 fn announced<T>(request: &S3Request<T>) -> Vec<&'static str> {
     let trailers = request.headers.get("x-amz-trailer");
     let trailers = trailers
@@ -234,6 +238,7 @@ fn checked(range: &Range, length: u64) -> S3Result<(u64, u64)> {
     Ok((range.start, range.end))
 }
 
+/// Returns a number of bytes as S3's types have it.
 pub(super) fn signed(bytes: u64) -> S3Result<i64> {
     i64::try_from(bytes).map_err(internal)
 }

@@ -1,4 +1,4 @@
-//! What a role may do with buckets, decided as IAM does from the statements of its own policies.
+//! Decides which S3 requests a role allows, as IAM does, from the role's inline policies.
 
 use anyhow::{Context as _, Result};
 use regex::{Regex, RegexBuilder};
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::Call;
 
-/// The one key of a condition that requests for S3 are asked for here.
+/// The only condition key that is supported.
 const PREFIX: &str = "s3:prefix";
 
-/// A role's permissions, as far as S3 is concerned.
+/// The S3 permissions of a role.
 #[derive(Debug, Clone)]
 pub struct Permissions(Vec<Statement>);
 
@@ -21,7 +21,7 @@ struct Statement {
     conditions: Vec<Condition>,
 }
 
-/// A condition on the prefix that is listed.
+/// A condition on the prefix of a listing.
 #[derive(Debug, Clone)]
 struct Condition {
     if_exists: bool,
@@ -29,10 +29,10 @@ struct Condition {
 }
 
 impl Permissions {
-    /// Reads a role of a template. The managed policies that it may have besides say nothing of S3.
+    /// Reads a role of a template. Managed policies are ignored: the template uses none with S3 permissions.
     pub fn of_role(role: &Value) -> Result<Self> {
         let policies = role["Properties"]["Policies"].as_array();
-        let policies = policies.context("a role without policies of its own")?;
+        let policies = policies.context("the role has no inline policies")?;
         let statements = policies
             .iter()
             .flat_map(|policy| listed(&policy["PolicyDocument"]["Statement"]))
@@ -43,7 +43,7 @@ impl Permissions {
         read.collect::<Result<_>>().map(Self)
     }
 
-    /// Tells whether the role may make this request.
+    /// Returns whether the role allows this request.
     pub(super) fn allow(&self, call: &Call) -> bool {
         let bucket = format!("arn:aws:s3:::{}", call.bucket);
         let object = format!("{bucket}/{}", call.key);
@@ -53,7 +53,7 @@ impl Permissions {
             "ListMultipartUploads" => ("s3:ListBucketMultipartUploads", bucket),
             "ListObjectVersions" => ("s3:ListBucketVersions", bucket),
             "GetBucketLocation" => ("s3:GetBucketLocation", bucket),
-            // Every setting of a bucket is put or deleted at the bucket's own address.
+            // Requests for a bucket's settings use the same method and address, so they count as these two.
             "CreateBucket" => ("s3:CreateBucket", bucket),
             "DeleteBucket" => ("s3:DeleteBucket", bucket),
             "ListBuckets" => ("s3:ListAllMyBuckets", "*".to_owned()),
@@ -61,7 +61,7 @@ impl Permissions {
             "GetObject" | "HeadObject" => ("s3:GetObject", object),
             "DeleteObject" if versioned => ("s3:DeleteObjectVersion", object),
             "DeleteObject" => ("s3:DeleteObject", object),
-            // Its keys are in its body, and S3 answers for each of them: see `allow_deletion`.
+            // The keys are in the body and are checked one by one: see `allow_deletion`.
             "DeleteObjects" => return true,
             "AbortMultipartUpload" => ("s3:AbortMultipartUpload", object),
             "ListParts" => ("s3:ListMultipartUploadParts", object),
@@ -71,14 +71,14 @@ impl Permissions {
             | "UploadPart"
             | "UploadPartCopy"
             | "CompleteMultipartUpload" => ("s3:PutObject", object),
-            // What has no name here has no permission either.
+            // The stand-in does not support this operation, so no role allows it.
             _ => return false,
         };
         let prefix = call.query.contains("prefix=").then_some(&*call.key);
         self.decide(action, &resource, prefix)
     }
 
-    /// Tells whether the role may delete an object, or a version of it, that it names in the body of `DeleteObjects`.
+    /// Returns whether the role allows `DeleteObjects` to delete an object, or one of its versions.
     pub(super) fn allow_deletion(&self, bucket: &str, key: &str, versioned: bool) -> bool {
         let action = if versioned {
             "s3:DeleteObjectVersion"
@@ -88,8 +88,8 @@ impl Permissions {
         self.decide(action, &format!("arn:aws:s3:::{bucket}/{key}"), None)
     }
 
-    /// Tells whether the role learns that an object is not there: others than those who may list are denied.
-    pub(super) fn tell_of_absence(&self, bucket: &str) -> bool {
+    /// Returns whether S3 reports a missing object to the role. Without the permission to list, it answers `AccessDenied`.
+    pub(super) fn allow_absence(&self, bucket: &str) -> bool {
         self.decide("s3:ListBucket", &format!("arn:aws:s3:::{bucket}"), None)
     }
 
@@ -117,7 +117,10 @@ impl Statement {
             let plain = operator.strip_suffix("IfExists");
             let known = plain.unwrap_or(operator) == "StringLike";
             for (key, values) in keys.as_object().into_iter().flatten() {
-                anyhow::ensure!(known && key == PREFIX, "{operator} of {key} is not known");
+                anyhow::ensure!(
+                    known && key == PREFIX,
+                    "the condition {operator} of {key} is not supported"
+                );
                 conditions.push(Condition {
                     if_exists: plain.is_some(),
                     values: patterns(values)?,
@@ -133,13 +136,14 @@ impl Statement {
     }
 }
 
+/// Returns whether a statement names an S3 action.
 fn concerns_s3(statement: &Value) -> bool {
     let actions = listed(&statement["Action"]);
     let mut actions = actions.into_iter().filter_map(Value::as_str);
     actions.any(|action| action.starts_with("s3:") || action.starts_with('*'))
 }
 
-/// Returns what a policy may write as a list or as its only element.
+/// Returns the elements of a policy's field, which may be a list or a single element.
 fn listed(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(list) => list.iter().collect(),
@@ -147,9 +151,9 @@ fn listed(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// Reads a text with IAM's two wildcards.
+/// Returns a regular expression for a text with IAM's wildcards `*` and `?`.
 fn pattern(text: &Value) -> Result<Regex> {
-    let text = text.as_str().context("a pattern is a text")?;
+    let text = text.as_str().context("a pattern must be a string")?;
     let escaped = regex::escape(text).replace(r"\*", ".*").replace(r"\?", ".");
     let mut builder = RegexBuilder::new(&format!("^{escaped}$"));
     let read = builder.dot_matches_new_line(true).build();
@@ -182,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_allowed_and_not_denied_may_be_done() {
+    fn a_request_needs_an_allow_and_no_deny() {
         let permissions = permissions();
         let cases = [
             ("GET", "/b/own/x", true),
@@ -206,11 +210,11 @@ mod tests {
             let call = Call::of(&request.body(Body::empty()).unwrap());
             assert_eq!(permissions.allow(&call), expected, "{method} {uri}");
         }
-        assert!(!permissions.tell_of_absence("b"));
+        assert!(!permissions.allow_absence("b"));
     }
 
     #[test]
-    fn each_object_of_a_deletion_is_decided_by_itself() {
+    fn each_object_of_a_deletion_needs_a_permission() {
         let permissions = permissions();
         assert!(permissions.allow_deletion("b", "old/x", false));
         assert!(!permissions.allow_deletion("b", "old/x", true));
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_is_not_known_is_an_error() {
+    fn an_unsupported_condition_is_an_error() {
         let statement = json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*",
             "Condition": {"StringEquals": {"s3:x-amz-acl": "private"}}});
         let policy = json!({"PolicyDocument": {"Statement": [statement]}});

@@ -1,6 +1,7 @@
-//! The wire protocol: s3s reads and writes it, s3s-fs keeps the buckets, the store does the rest.
+//! The operations of S3's API. s3s reads and writes the wire protocol, s3s-fs manages buckets, and the store does the
+//! rest.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -21,6 +22,7 @@ use s3s_fs::FileSystem;
 use super::permissions::Permissions;
 use super::store::Store;
 use super::{Control, SECRET_KEY};
+use crate::lock::lock;
 
 /// The S3 implementation that s3s serves.
 pub(super) struct Service {
@@ -29,7 +31,7 @@ pub(super) struct Service {
     pub(super) control: Arc<Mutex<Control>>,
 }
 
-/// Takes every access key, as long as requests are signed with the one secret key.
+/// Accepts every access key with the one secret key.
 pub(super) struct OneSecret;
 
 #[async_trait::async_trait]
@@ -39,7 +41,8 @@ impl S3Auth for OneSecret {
     }
 }
 
-/// Who may do what was decided before the request came here, but for the objects that `DeleteObjects` names.
+/// Refuses unsigned requests. Permissions are checked before a request gets here, except for the objects in the body of
+/// `DeleteObjects`.
 pub(super) struct SignedOnly;
 
 #[async_trait::async_trait]
@@ -52,11 +55,12 @@ impl S3Access for SignedOnly {
     }
 }
 
-type Answer<T> = S3Result<S3Response<T>>;
+type ServiceResult<T> = S3Result<S3Response<T>>;
 
 impl Service {
+    /// Returns the permissions of an access key, or `None` if it has no restrictions.
     fn permissions_of(&self, access_key: &str) -> Option<Permissions> {
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = lock(&self.control);
         control.permissions.get(access_key).cloned()
     }
 }
@@ -66,32 +70,35 @@ impl S3 for Service {
     async fn create_bucket(
         &self,
         request: S3Request<CreateBucketInput>,
-    ) -> Answer<CreateBucketOutput> {
+    ) -> ServiceResult<CreateBucketOutput> {
         self.files.create_bucket(request).await
     }
 
-    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
+    async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> ServiceResult<HeadBucketOutput> {
         self.files.head_bucket(request).await
     }
 
     async fn list_buckets(
         &self,
         request: S3Request<ListBucketsInput>,
-    ) -> Answer<ListBucketsOutput> {
+    ) -> ServiceResult<ListBucketsOutput> {
         self.files.list_buckets(request).await
     }
 
     async fn get_bucket_location(
         &self,
         request: S3Request<GetBucketLocationInput>,
-    ) -> Answer<GetBucketLocationOutput> {
+    ) -> ServiceResult<GetBucketLocationOutput> {
         self.files.get_bucket_location(request).await
     }
 
     async fn list_objects(
         &self,
         request: S3Request<ListObjectsInput>,
-    ) -> Answer<ListObjectsOutput> {
+    ) -> ServiceResult<ListObjectsOutput> {
         let answer = self.list_objects_v2(request.map_input(Into::into)).await?;
         Ok(answer.map_output(|page| ListObjectsOutput {
             contents: page.contents,
@@ -109,31 +116,43 @@ impl S3 for Service {
     async fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
-    ) -> Answer<ListObjectsV2Output> {
-        let _unchanged = self.store.hold().await;
+    ) -> ServiceResult<ListObjectsV2Output> {
+        let _unchanged = self.store.block_changes().await;
         self.store.list(request.input).map(S3Response::new)
     }
 
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+    async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> ServiceResult<PutObjectOutput> {
         self.store.put(request).await.map(S3Response::new)
     }
 
-    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
+    async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> ServiceResult<CopyObjectOutput> {
         self.store.copy(request).await.map(S3Response::new)
     }
 
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> ServiceResult<GetObjectOutput> {
         self.store.get(&request.input).await.map(S3Response::new)
     }
 
-    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> ServiceResult<HeadObjectOutput> {
         self.store.head(&request.input).map(S3Response::new)
     }
 
     async fn delete_object(
         &self,
         request: S3Request<DeleteObjectInput>,
-    ) -> Answer<DeleteObjectOutput> {
+    ) -> ServiceResult<DeleteObjectOutput> {
         let input = request.input;
         self.store.remove(&input.bucket, &input.key).await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
@@ -142,7 +161,7 @@ impl S3 for Service {
     async fn delete_objects(
         &self,
         request: S3Request<DeleteObjectsInput>,
-    ) -> Answer<DeleteObjectsOutput> {
+    ) -> ServiceResult<DeleteObjectsOutput> {
         let signer = request.credentials.as_ref().map(|one| &*one.access_key);
         let permissions = signer.and_then(|access_key| self.permissions_of(access_key));
         let input = request.input;
@@ -177,7 +196,7 @@ impl S3 for Service {
     async fn create_multipart_upload(
         &self,
         request: S3Request<CreateMultipartUploadInput>,
-    ) -> Answer<CreateMultipartUploadOutput> {
+    ) -> ServiceResult<CreateMultipartUploadOutput> {
         let input = request.input;
         let (bucket, key) = (input.bucket.clone(), input.key.clone());
         let checksum_algorithm = input.checksum_algorithm.clone();
@@ -192,11 +211,17 @@ impl S3 for Service {
         }))
     }
 
-    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+    async fn upload_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> ServiceResult<UploadPartOutput> {
         self.store.put_part(request).await.map(S3Response::new)
     }
 
-    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
+    async fn list_parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> ServiceResult<ListPartsOutput> {
         self.store
             .list_upload_parts(request.input)
             .map(S3Response::new)
@@ -205,7 +230,7 @@ impl S3 for Service {
     async fn list_multipart_uploads(
         &self,
         request: S3Request<ListMultipartUploadsInput>,
-    ) -> Answer<ListMultipartUploadsOutput> {
+    ) -> ServiceResult<ListMultipartUploadsOutput> {
         let prefix = request.input.prefix.unwrap_or_default();
         let uploads = self.store.list_uploads(&request.input.bucket, &prefix)?;
         Ok(S3Response::new(uploads))
@@ -214,7 +239,7 @@ impl S3 for Service {
     async fn complete_multipart_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
-    ) -> Answer<CompleteMultipartUploadOutput> {
+    ) -> ServiceResult<CompleteMultipartUploadOutput> {
         self.store
             .complete(request.input)
             .await
@@ -224,7 +249,7 @@ impl S3 for Service {
     async fn abort_multipart_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
-    ) -> Answer<AbortMultipartUploadOutput> {
+    ) -> ServiceResult<AbortMultipartUploadOutput> {
         let input = request.input;
         self.store
             .abort(&input.bucket, &input.key, &input.upload_id)

@@ -1,6 +1,6 @@
-//! Objects on disk: the bytes below `<root>/<bucket>/<key>`, and a JSON record each.
+//! Objects on disk: the bytes in `<root>/<bucket>/<key>`, and a JSON record for each object.
 //!
-//! An object exists if and only if its record does. Bytes are staged and checked before either is touched.
+//! An object exists if and only if its record exists. Bytes are staged and checked before a file or record is changed.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -22,13 +22,13 @@ use super::listing::Keys;
 
 const BUFFER: usize = 1 << 20;
 
-/// What is known of an object besides its bytes.
+/// The properties of an object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) key: String,
     pub(super) version_id: String,
     pub(super) e_tag: String,
-    /// Bytes, as they were when the object was created.
+    /// The number of bytes when the object was created.
     pub(super) size: u64,
     pub(super) created: SystemTime,
     pub(super) checksums: Checksums,
@@ -37,7 +37,7 @@ pub(super) struct Record {
     pub(super) attributes: Attributes,
 }
 
-/// What the creator said about the object.
+/// The attributes that the creator of the object gave it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Attributes {
     pub(super) content_type: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Attributes {
     pub(super) metadata: Option<BTreeMap<String, String>>,
 }
 
-/// Bytes that were received and hashed, but belong to no object yet.
+/// Bytes that were received and hashed, and belong to no object yet.
 pub(super) struct Staged {
     pub(super) path: PathBuf,
     pub(super) size: u64,
@@ -53,7 +53,7 @@ pub(super) struct Staged {
     pub(super) checksum: Checksum,
 }
 
-/// An object about to be.
+/// An object that is to be created.
 pub(super) struct NewObject<'a> {
     pub(super) bucket: &'a str,
     pub(super) key: &'a str,
@@ -63,14 +63,14 @@ pub(super) struct NewObject<'a> {
     pub(super) attributes: Attributes,
 }
 
-/// The conditions under which an object may be created.
+/// The conditions of a write.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Conditions<'a> {
     pub(super) if_none_match: Option<&'a ETagCondition>,
     pub(super) if_match: Option<&'a ETagCondition>,
 }
 
-/// The directory of all buckets. One process serves it: its locks are in memory.
+/// The directory of all buckets. Only one process may use it, because its locks are in memory.
 pub(super) struct Store {
     root: PathBuf,
     pub(super) keys: Keys,
@@ -93,6 +93,7 @@ impl Store {
         &self.root
     }
 
+    /// Returns `NoSuchBucket` if the bucket does not exist.
     pub(super) fn check_bucket(&self, bucket: &str) -> S3Result<()> {
         if self.root.join(bucket).is_dir() {
             return Ok(());
@@ -103,24 +104,26 @@ impl Store {
         ))
     }
 
-    /// Returns where an object's bytes are. Keys that a file system cannot hold are refused.
+    /// Returns the path of an object's bytes. An error for keys that cannot be paths of files.
     pub(super) fn object_path(&self, bucket: &str, key: &str) -> S3Result<PathBuf> {
-        let unfit = |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > 255;
-        if key.split('/').any(unfit) || key.contains('\0') {
+        let impossible =
+            |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > 255;
+        if key.split('/').any(impossible) || key.contains('\0') {
             return Err(s3_error!(
                 NotImplemented,
-                "the stand-in keeps objects as files, and this key is no path of a file"
+                "the stand-in stores objects as files, and this key cannot be the path of a file"
             ));
         }
         Ok(self.root.join(bucket).join(key))
     }
 
+    /// Returns the path of an object's record.
     pub(super) fn record_path(&self, bucket: &str, key: &str) -> PathBuf {
         let name = hex(&Sha256::digest(key));
         self.root.join(".records").join(bucket).join(name)
     }
 
-    /// Returns an object's record; none where there is no such object.
+    /// Returns an object's record, or `None` if there is no such object.
     pub(super) fn record(&self, bucket: &str, key: &str) -> S3Result<Option<Record>> {
         match std::fs::read(self.record_path(bucket, key)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(internal),
@@ -129,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Returns the record of an object, and of this version where one is asked for.
+    /// Returns the record of an object. S3's error if the object, or the version that is asked for, does not exist.
     pub(super) fn existing(
         &self,
         bucket: &str,
@@ -146,12 +149,13 @@ impl Store {
         }
     }
 
-    /// Keeps objects from coming and going: what is listed meanwhile can be read at once, as in S3.
-    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Blocks the creation and deletion of objects while the guard exists. So an object that is in a listing can be read,
+    /// as in S3.
+    pub(super) async fn block_changes(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.creating.lock().await
     }
 
-    /// Receives bytes into a file of their own, hashed by MD5 and whatever else is asked for.
+    /// Receives bytes into a staged file, and hashes them with MD5 and `hasher`.
     pub(super) async fn stage(
         &self,
         mut body: StreamingBlob,
@@ -187,13 +191,14 @@ impl Store {
         })
     }
 
+    /// Returns a new path for a staged file.
     pub(super) fn staging_path(&self) -> PathBuf {
         self.root
             .join(".staged")
             .join(uuid::Uuid::new_v4().to_string())
     }
 
-    /// Makes an object of staged bytes, or removes them where a condition does not hold.
+    /// Makes an object of a staged file. The file is removed if a condition does not hold.
     pub(super) async fn create(
         &self,
         path: &Path,
@@ -214,7 +219,7 @@ impl Store {
         conditions: Conditions<'_>,
     ) -> S3Result<Record> {
         let NewObject { bucket, key, .. } = object;
-        let _one_at_a_time = self.hold().await;
+        let _one_at_a_time = self.block_changes().await;
         self.check_conditions(bucket, key, conditions)?;
         let target = self.object_path(bucket, key)?;
         if let Some(parent) = target.parent() {
@@ -235,7 +240,7 @@ impl Store {
         Ok(record)
     }
 
-    /// Checks `If-None-Match: *` and `If-Match`, as S3 does when it creates an object.
+    /// Checks `If-None-Match: *` and `If-Match`, as S3 does before a write.
     pub(super) fn check_conditions(
         &self,
         bucket: &str,
@@ -270,10 +275,11 @@ impl Store {
         }
     }
 
+    /// Writes an object's record.
     pub(super) fn write_record(&self, bucket: &str, record: &Record) -> S3Result<()> {
         let path = self.record_path(bucket, &record.key);
         std::fs::create_dir_all(self.root.join(".records").join(bucket)).map_err(internal)?;
-        // Renamed into place, so that no reader ever sees half a record.
+        // Renamed into place, so that no reader sees half a record.
         let staged = self.staging_path();
         std::fs::write(&staged, serde_json::to_vec(record).map_err(internal)?).map_err(internal)?;
         std::fs::rename(staged, path).map_err(internal)?;
@@ -281,10 +287,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes an object; fine where there is none.
+    /// Removes an object. Succeeds if there is none.
     pub(super) async fn remove(&self, bucket: &str, key: &str) -> S3Result<()> {
         self.check_bucket(bucket)?;
-        let _one_at_a_time = self.hold().await;
+        let _one_at_a_time = self.block_changes().await;
         for path in [
             self.record_path(bucket, key),
             self.object_path(bucket, key)?,
@@ -302,11 +308,12 @@ fn no_such_version() -> S3Error {
     s3_error!(NoSuchVersion, "The specified version does not exist.")
 }
 
-/// Wraps a failure of the stand-in itself.
+/// Returns S3's internal error for a failure of the stand-in itself.
 pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> S3Error {
     S3Error::internal_error(error)
 }
 
+/// Returns bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -1,21 +1,27 @@
-//! The JSON 1.1 API: which operation does what.
+//! The JSON 1.1 API: calls the function for each operation.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{Ssm, inventory, list, request, send};
-use crate::standin::fault::{Answer, Fault, PlannedFaults, lock};
+use crate::lock::lock;
+use crate::standin::fault::{ApiError, ApiResult, PlannedFaults};
 
-/// Answers one request; `target` is the header `X-Amz-Target`, such as `AmazonSSM.SendCommand`.
-pub fn answer(ssm: &Arc<Ssm>, planned: &PlannedFaults, target: &str, body: &[u8]) -> Answer<Value> {
+/// Answers one request. `target` is the header `X-Amz-Target`, such as `AmazonSSM.SendCommand`.
+pub fn answer(
+    ssm: &Arc<Ssm>,
+    planned: &PlannedFaults,
+    target: &str,
+    body: &[u8],
+) -> ApiResult<Value> {
     let operation = target.strip_prefix("AmazonSSM.").unwrap_or_default();
     planned.take(operation)?;
     let request: Value = if body.is_empty() {
         json!({})
     } else {
         serde_json::from_slice(body)
-            .map_err(|error| Fault::new("SerializationException", error.to_string()))?
+            .map_err(|error| ApiError::new("SerializationException", error.to_string()))?
     };
     match operation {
         "SendCommand" => send::command(ssm, &request),
@@ -31,12 +37,12 @@ pub fn answer(ssm: &Arc<Ssm>, planned: &PlannedFaults, target: &str, body: &[u8]
             .parameters
             .by_path(&request, &ssm.pace.region),
         _ => Err(request::validation(format!(
-            "The operation {target:?} is not one of this stand-in's"
+            "The stand-in has no operation {target:?}"
         ))),
     }
 }
 
-/// Writes an error answer.
-pub fn error_response(fault: &Fault) -> Value {
-    json!({"__type": fault.code, "message": fault.message})
+/// Returns the body of an error answer.
+pub fn error_response(error: &ApiError) -> Value {
+    json!({"__type": error.code, "message": error.message})
 }

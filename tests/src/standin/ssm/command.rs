@@ -1,4 +1,4 @@
-//! What SSM remembers of a command: its invocations, and the steps of each.
+//! Commands as SSM stores them: their invocations, and the steps of each invocation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio::sync::watch;
 use super::document::Document;
 use crate::standin::clock::milliseconds;
 
-/// The parameters of a command, as SSM carries them.
+/// The parameters of a command, by name.
 pub type Parameters = BTreeMap<String, Vec<String>>;
 
-/// Where an invocation, a step or a whole command is.
+/// The status of a step, an invocation or a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Not delivered yet.
     Pending,
-    /// Running, as far as SSM knows.
+    /// Delivered, and not ended as far as SSM knows.
     InProgress,
     /// Ended with exit code 0.
     Success,
@@ -26,18 +26,18 @@ pub enum Status {
     Failed,
     /// Ended by `CancelCommand`.
     Cancelled,
-    /// `CancelCommand` was asked and the node has not answered.
+    /// `CancelCommand` was called, and the node has not reported yet.
     Cancelling,
-    /// Not delivered in time, or never heard of again.
+    /// Not delivered in time, or delivered to a node that never reported.
     DeliveryTimedOut,
-    /// Killed by the agent at the end of `timeoutSeconds`.
+    /// Killed by the agent after `timeoutSeconds`.
     ExecutionTimedOut,
-    /// Not delivered, since the command had more errors than `MaxErrors`.
+    /// Not delivered because the command had more errors than `MaxErrors`.
     Terminated,
 }
 
 impl Status {
-    /// Returns the word of `StatusDetails`.
+    /// Returns the value of `StatusDetails`.
     pub fn details(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -52,7 +52,7 @@ impl Status {
         }
     }
 
-    /// Returns the word of `Status`, which knows fewer.
+    /// Returns the value of `Status`, which has fewer values than `StatusDetails`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeliveryTimedOut | Self::ExecutionTimedOut => "TimedOut",
@@ -61,7 +61,7 @@ impl Status {
         }
     }
 
-    /// Tells whether nothing more will happen.
+    /// Returns whether the status can no longer change.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Pending | Self::InProgress | Self::Cancelling)
     }
@@ -85,11 +85,11 @@ pub(super) struct Invocation {
     pub(super) instance: String,
     pub(super) status: Status,
     pub(super) steps: Vec<Step>,
-    /// Until when the agent has to have taken it.
+    /// The time by which the agent must accept it.
     pub(super) deliver_by: OffsetDateTime,
-    /// After which SSM gives up on an agent that fell silent.
+    /// The time after which SSM stops waiting for a silent agent.
     pub(super) end_by: OffsetDateTime,
-    /// Tells the node that the command is cancelled.
+    /// Becomes true when the command is cancelled.
     pub(super) cancel: watch::Sender<bool>,
 }
 
@@ -110,7 +110,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Returns the status of the whole.
+    /// Returns the status of the whole command.
     pub(super) fn status(&self) -> Status {
         let all = || self.invocations.iter().map(|invocation| invocation.status);
         if all().all(|status| status == Status::Pending) {
@@ -134,6 +134,7 @@ impl Command {
         .unwrap_or(Status::Success)
     }
 
+    /// Returns the number of invocations whose status `counts` selects.
     pub(super) fn count(&self, counts: impl Fn(Status) -> bool) -> usize {
         let invocations = self.invocations.iter();
         invocations
@@ -141,7 +142,7 @@ impl Command {
             .count()
     }
 
-    /// Returns the failures so far, as `MaxErrors` counts them.
+    /// Returns the number of failed invocations, as `MaxErrors` counts them.
     pub(super) fn errors(&self) -> usize {
         self.count(|status| status.is_final() && status != Status::Success)
     }
@@ -155,12 +156,13 @@ impl Command {
         }
     }
 
+    /// Returns the invocation on an instance, or `None` if there is none.
     pub(super) fn invocation(&mut self, instance: &str) -> Option<&mut Invocation> {
         let mut invocations = self.invocations.iter_mut();
         invocations.find(|invocation| invocation.instance == instance)
     }
 
-    /// Writes the command as the API answers it.
+    /// Returns the command as the API shows it.
     pub(super) fn json(&self) -> Value {
         let instances: Vec<&String> = self.invocations.iter().map(|one| &one.instance).collect();
         let status = self.status();
@@ -214,7 +216,7 @@ impl Command {
     }
 }
 
-/// Writes a time as JSON 1.1 does: seconds since 1970, with a fraction.
+/// Returns a time as JSON 1.1 has it: seconds since 1970, with a fraction.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a double holds milliseconds since 1970 exactly"

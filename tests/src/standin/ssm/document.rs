@@ -1,4 +1,4 @@
-//! SSM documents of schema 2.2: what their parameters allow, and what their steps say once these are filled in.
+//! SSM documents of schema 2.2: checks parameters and fills them into the steps.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::command::Parameters;
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
-/// What Go's regular expressions, with which the agent checks again, repeat at the most.
-const MOST_REPETITIONS: u32 = 1000;
-/// SSM's limit for a document.
-const MOST_BYTES: usize = 65_536;
+/// The most repetitions in a regular expression of Go. The agent, a Go program, checks the patterns again.
+const MAX_REPETITIONS: u32 = 1000;
+/// SSM's limit for the size of a document.
+const MAX_BYTES: usize = 65_536;
 
-/// A document that can be sent.
+/// A document.
 #[derive(Debug)]
 pub struct Document {
     pub(super) name: String,
@@ -70,17 +70,17 @@ struct StepContent {
 }
 
 impl Document {
-    /// Reads a document; an error says what SSM or its agent would refuse.
+    /// Reads a document. The error names the part that SSM or its agent would refuse.
     pub fn parse(name: &str, content: &Value) -> Result<Self> {
-        let whose = || format!("the SSM document {name}");
+        let document = || format!("the SSM document {name}");
         ensure!(
-            content.to_string().len() <= MOST_BYTES,
+            content.to_string().len() <= MAX_BYTES,
             "the SSM document {name} is larger than 64 KB"
         );
-        let content: Content = serde_json::from_value(content.clone()).with_context(whose)?;
+        let content: Content = serde_json::from_value(content.clone()).with_context(document)?;
         ensure!(
             content.schema_version == "2.2",
-            "the SSM document {name} has schemaVersion {}; only 2.2 is run here",
+            "the SSM document {name} has schemaVersion {}; the stand-in supports only 2.2",
             content.schema_version
         );
         let mut parameters = BTreeMap::new();
@@ -93,13 +93,13 @@ impl Document {
         Ok(Self {
             name: name.to_owned(),
             parameters,
-            steps: steps.collect::<Result<_>>().with_context(whose)?,
+            steps: steps.collect::<Result<_>>().with_context(document)?,
         })
     }
 
-    /// Checks a command's parameters as `SendCommand` does and fills defaults in.
-    pub(super) fn check(&self, given: &Parameters) -> Answer<Parameters> {
-        let invalid = |message: String| Fault::new("InvalidParameters", message);
+    /// Checks a command's parameters as `SendCommand` does. Returns them with the defaults added.
+    pub(super) fn check(&self, given: &Parameters) -> ApiResult<Parameters> {
+        let invalid = |message: String| ApiError::new("InvalidParameters", message);
         if let Some(name) = given
             .keys()
             .find(|name| !self.parameters.contains_key(*name))
@@ -123,7 +123,7 @@ impl Document {
         Ok(values)
     }
 
-    /// Returns the seconds that the steps' own limits add up to: until then SSM waits for a silent agent.
+    /// Returns the sum of the steps' timeouts in seconds: SSM waits this long for a silent agent.
     pub(super) fn execution_timeout(&self, parameters: &Parameters) -> f64 {
         let steps = self.steps.iter();
         steps
@@ -172,29 +172,30 @@ impl Parameter {
     }
 }
 
-/// Compiles a pattern, if the agent's Go could compile it too.
+/// Compiles a pattern. An error if the agent's Go could not compile it.
 fn allowed_pattern(pattern: &str) -> Result<Regex> {
     let context = || format!("allowedPattern {pattern:?}");
     let hir = regex_syntax::parse(pattern).with_context(context)?;
-    let most = most_repetitions(&hir);
-    if most > MOST_REPETITIONS {
+    let repetitions = max_repetitions(&hir);
+    if repetitions > MAX_REPETITIONS {
         bail!(
-            "allowedPattern {pattern:?} repeats {most} times; the agent's regular expressions allow \
-             {MOST_REPETITIONS}, inner repetitions multiplied by outer ones"
+            "allowedPattern {pattern:?} repeats {repetitions} times; the agent's regular expressions allow \
+             {MAX_REPETITIONS}, inner repetitions multiplied by outer ones"
         );
     }
     Regex::new(pattern).with_context(context)
 }
 
-fn most_repetitions(hir: &Hir) -> u32 {
+/// Returns the product of nested repetitions, at its largest.
+fn max_repetitions(hir: &Hir) -> u32 {
     match hir.kind() {
         HirKind::Repetition(repetition) => {
             let own = repetition.max.unwrap_or(repetition.min).max(1);
-            own.saturating_mul(most_repetitions(&repetition.sub))
+            own.saturating_mul(max_repetitions(&repetition.sub))
         }
-        HirKind::Capture(capture) => most_repetitions(&capture.sub),
+        HirKind::Capture(capture) => max_repetitions(&capture.sub),
         HirKind::Concat(parts) | HirKind::Alternation(parts) => {
-            parts.iter().map(most_repetitions).max().unwrap_or(1)
+            parts.iter().map(max_repetitions).max().unwrap_or(1)
         }
         HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => 1,
     }
@@ -205,7 +206,7 @@ impl StepSpec {
         let supported = ["aws:runShellScript", "aws:downloadContent"];
         ensure!(
             supported.contains(&content.action.as_str()),
-            "step {}: the action {} is not run here",
+            "step {}: the stand-in does not support the action {}",
             content.name,
             content.action
         );
@@ -222,7 +223,7 @@ impl StepSpec {
         })
     }
 
-    /// Returns the inputs with every `{{ parameter }}` replaced by its text, as SSM replaces it: unquoted.
+    /// Returns the inputs with every `{{ parameter }}` replaced by its value, without quotes, as SSM does.
     pub(super) fn filled(&self, parameters: &Parameters) -> Map<String, Value> {
         let inputs = self.inputs.iter();
         inputs
@@ -257,7 +258,7 @@ fn fill(text: &str, parameters: &Parameters) -> String {
         out.push_str(before);
         match parameters.get(name.trim()) {
             Some(values) => out.push_str(&values.join("\n")),
-            // Not a parameter: SSM leaves it as it is.
+            // SSM does not change text that is not a parameter.
             None => {
                 for part in ["{{", name, "}}"] {
                     out.push_str(part);
@@ -270,7 +271,7 @@ fn fill(text: &str, parameters: &Parameters) -> String {
     out
 }
 
-/// Reads `timeoutSeconds` as the agent does: what is not between 5 and 172,800 becomes 3,600 without a word.
+/// Returns `timeoutSeconds` as the agent reads it: values that are not between 5 and 172,800 silently become 3,600.
 pub(super) fn timeout_seconds(inputs: &Map<String, Value>) -> u32 {
     let value = inputs.get("timeoutSeconds");
     let number = match value {
@@ -291,9 +292,9 @@ mod tests {
             "parameters": {
                 "Word": {"type": "String", "allowedPattern": "^[a-z]{1,8}$"},
                 "Seconds": {"type": "String", "default": "7"}},
-            "mainSteps": [{"action": "aws:runShellScript", "name": "say",
+            "mainSteps": [{"action": "aws:runShellScript", "name": "print",
                 "inputs": {"timeoutSeconds": "{{Seconds}}", "runCommand": ["echo {{ Word }}-{{Word}} {{ x }}"]}}]});
-        Document::parse("say", &content).unwrap()
+        Document::parse("print", &content).unwrap()
     }
 
     fn parameters(pairs: &[(&str, &str)]) -> Parameters {
@@ -320,9 +321,9 @@ mod tests {
             (parameters(&[("Word", "$(reboot)")]), "Word"),
             (parameters(&[("Word", "a"), ("Wort", "a")]), "Wort"),
         ] {
-            let fault = document.check(&given).unwrap_err();
-            assert_eq!(fault.code, "InvalidParameters");
-            assert!(fault.message.contains(named), "{}", fault.message);
+            let error = document.check(&given).unwrap_err();
+            assert_eq!(error.code, "InvalidParameters");
+            assert!(error.message.contains(named), "{}", error.message);
         }
     }
 
@@ -331,7 +332,7 @@ mod tests {
         for pattern in ["^[a-z]{1,1024}$", "^([a-z]{1,501}){0,2}$"] {
             let content = json!({"schemaVersion": "2.2", "mainSteps": [],
                 "parameters": {"Word": {"type": "String", "allowedPattern": pattern}}});
-            let error = format!("{:#}", Document::parse("say", &content).unwrap_err());
+            let error = format!("{:#}", Document::parse("print", &content).unwrap_err());
             assert!(error.contains("the agent's regular expressions"), "{error}");
         }
     }

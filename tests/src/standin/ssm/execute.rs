@@ -1,4 +1,4 @@
-//! What an SSM agent does with a command: takes it, runs its steps one after the other, reports.
+//! The SSM agent: accepts a command, runs its steps one after the other, and reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::Ssm;
 use super::command::{Parameters, Status};
 use super::document::{StepSpec, timeout_seconds};
+use crate::lock::lock;
 use crate::nodes::machine::{Node, Script, ScriptEnd};
 use crate::standin::clock;
-use crate::standin::fault::lock;
 
-/// How often an agent looks whether it may start.
+/// How often an agent checks whether it may start a command.
 const POLL: Duration = Duration::from_millis(20);
-/// Asks for a reboot, after which the agent runs the step again.
+/// The exit code that asks for a reboot. After it, the agent runs the step again.
 const REBOOT: i32 = 194;
-/// What a killed script exits with; SSM calls it a timeout.
+/// The exit code of a killed script. SSM reports it as a timeout.
 const KILLED: i32 = 137;
 
-/// How a step ended.
+/// The result of a step.
 struct StepEnd {
     status: Status,
     code: i32,
@@ -29,17 +29,29 @@ struct StepEnd {
     stderr: String,
 }
 
-/// Waits until the node's agent takes the command, runs it there and reports.
+impl StepEnd {
+    /// Returns the result of a step that the agent could not run.
+    fn failed(error: &anyhow::Error) -> Self {
+        Self {
+            status: Status::Failed,
+            code: 1,
+            stdout: String::new(),
+            stderr: format!("{error:#}"),
+        }
+    }
+}
+
+/// Waits until the node's agent accepts the command, runs it on the node, and reports the result.
 pub(super) async fn deliver(ssm: Arc<Ssm>, command: String, node: Arc<Node>) {
-    let Some(taken) = take(&ssm, &command, &node).await else {
+    let Some(accepted) = accept(&ssm, &command, &node).await else {
         return;
     };
-    let Taken {
+    let Accepted {
         steps,
         parameters,
         cancel,
         ..
-    } = &taken;
+    } = &accepted;
     let mut worst = Status::Success;
     for (number, step) in steps.iter().enumerate() {
         if !step.for_linux {
@@ -56,13 +68,13 @@ pub(super) async fn deliver(ssm: Arc<Ssm>, command: String, node: Arc<Node>) {
         if status != Status::Success {
             worst = status;
         }
-        // As in the agent: only a failure ends the document, a timeout does not.
+        // As in the real agent, only a failure ends the document; a timeout does not.
         let exits = inputs.get("onFailure").and_then(Value::as_str) == Some("exit");
         if status == Status::Cancelled || (status == Status::Failed && exits) {
             break;
         }
     }
-    // An agent that is stopped reports once it is back.
+    // A stopped agent reports when it runs again.
     while !node.agent_runs() {
         if !node.has_power() || is_over(&ssm, &command, &node) {
             return;
@@ -74,18 +86,18 @@ pub(super) async fn deliver(ssm: Arc<Ssm>, command: String, node: Arc<Node>) {
     }
 }
 
-/// A command in the hands of an agent.
-struct Taken {
+/// A command that an agent has accepted.
+struct Accepted {
     steps: Vec<StepSpec>,
     parameters: Parameters,
     cancel: watch::Receiver<bool>,
-    /// Given back when the command is over.
+    /// Released when the command has ended.
     _worker: OwnedSemaphorePermit,
 }
 
-/// Takes the command off SSM's hands as soon as the agent runs and has a worker free. A node that lost its power has
-/// none that ever will; what becomes of the command is SSM's to say.
-async fn take(ssm: &Ssm, id: &str, node: &Node) -> Option<Taken> {
+/// Waits until the agent runs and has a free worker, and accepts the command. Returns `None` if the command has ended
+/// before, or if the node loses its power: SSM then handles the command.
+async fn accept(ssm: &Ssm, id: &str, node: &Node) -> Option<Accepted> {
     while node.has_power() {
         let worker = node.worker();
         {
@@ -109,7 +121,7 @@ async fn take(ssm: &Ssm, id: &str, node: &Node) -> Option<Taken> {
                     && let Some(worker) = worker
                 {
                     ssm.set_status(command, node.id(), Status::InProgress);
-                    return Some(Taken {
+                    return Some(Accepted {
                         steps: command.document.steps.clone(),
                         parameters: command.parameters.clone(),
                         cancel,
@@ -123,6 +135,7 @@ async fn take(ssm: &Ssm, id: &str, node: &Node) -> Option<Taken> {
     None
 }
 
+/// Returns whether the command's invocation on the node has a final status.
 fn is_over(ssm: &Ssm, id: &str, node: &Node) -> bool {
     let mut state = lock(&ssm.state);
     let command = state.commands.get_mut(id);
@@ -130,6 +143,7 @@ fn is_over(ssm: &Ssm, id: &str, node: &Node) -> bool {
     invocation.is_none_or(|invocation| invocation.status.is_final())
 }
 
+/// Records the start of a step.
 fn begin(ssm: &Ssm, id: &str, node: &Node, number: usize) {
     let mut state = lock(&ssm.state);
     let command = state.commands.get_mut(id);
@@ -142,6 +156,7 @@ fn begin(ssm: &Ssm, id: &str, node: &Node, number: usize) {
     }
 }
 
+/// Records the result of a step.
 fn report(ssm: &Ssm, id: &str, node: &Node, number: usize, end: StepEnd) {
     let mut state = lock(&ssm.state);
     let command = state.commands.get_mut(id);
@@ -157,6 +172,7 @@ fn report(ssm: &Ssm, id: &str, node: &Node, number: usize, end: StepEnd) {
     }
 }
 
+/// Runs a step on the node, again after each reboot that it asks for.
 async fn run(
     ssm: &Ssm,
     command: &str,
@@ -173,12 +189,7 @@ async fn run(
                 stdout: "Content downloaded".to_owned(),
                 stderr: String::new(),
             },
-            Err(error) => StepEnd {
-                status: Status::Failed,
-                code: 1,
-                stdout: String::new(),
-                stderr: format!("{error:#}"),
-            },
+            Err(error) => StepEnd::failed(&error),
         };
     }
     let lines = inputs.get("runCommand").and_then(Value::as_array);
@@ -197,14 +208,7 @@ async fn run(
     loop {
         let end = match node.run(&script).await {
             Ok(end) => end,
-            Err(error) => {
-                return StepEnd {
-                    status: Status::Failed,
-                    code: 1,
-                    stdout: String::new(),
-                    stderr: format!("{error:#}"),
-                };
-            }
+            Err(error) => return StepEnd::failed(&error),
         };
         if end.code == REBOOT && node.has_power() {
             node.reboot().await;
@@ -230,7 +234,7 @@ fn step_end(end: ScriptEnd, cancelled: bool) -> StepEnd {
     }
 }
 
-/// Fetches one S3 object, named by its regional URL, to a path below the node's root.
+/// Downloads an S3 object, given by its regional URL, to a path below the node's root.
 async fn download(node: &Node, inputs: &Map<String, Value>) -> Result<()> {
     let source = inputs.get("sourceInfo");
     let source: Value = match source {

@@ -1,14 +1,16 @@
-//! `DescribeInstanceInformation`: the agents that have registered, and when they were last heard of.
+//! `DescribeInstanceInformation`: the registered agents and the times of their last pings.
 
 use serde_json::{Value, json};
 
 use super::command::seconds;
 use super::request::{page, texts, validation, whole};
 use super::{Agent, Ssm};
+use crate::lock::lock;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
-pub(super) fn describe(ssm: &Ssm, request: &Value) -> Answer<Value> {
+/// Answers `DescribeInstanceInformation`.
+pub(super) fn describe(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 5..=50, 10)?;
     let mut filters: Vec<(String, Vec<String>)> = Vec::new();
     for (list, key, values) in [
@@ -41,7 +43,7 @@ pub(super) fn describe(ssm: &Ssm, request: &Value) -> Answer<Value> {
                         .iter()
                         .any(|tag| tag.key == name && is(&tag.value)),
                     None => {
-                        return Err(Fault::new(
+                        return Err(ApiError::new(
                             "InvalidFilterKey",
                             format!("The filter key {key:?} isn't valid."),
                         ));

@@ -1,4 +1,4 @@
-//! How commands are: `ListCommands`, `ListCommandInvocations`, `GetCommandInvocation`.
+//! The status of commands: `ListCommands`, `ListCommandInvocations`, `GetCommandInvocation`.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -7,15 +7,16 @@ use time::format_description::well_known::Rfc3339;
 use super::Ssm;
 use super::command::{Command, Invocation, Status, Step, seconds};
 use super::request::{page, text, validation, whole};
+use crate::lock::lock;
 use crate::standin::clock;
 use crate::standin::clock::milliseconds;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
-/// What `GetCommandInvocation` shows of standard output and standard error, in characters.
+/// The most characters of standard output and of standard error in `GetCommandInvocation`.
 const OUTPUT: (usize, usize) = (24_000, 8_000);
-/// What a listing shows of both together.
+/// The most characters of both together in a listing.
 const LISTED_OUTPUT: usize = 2_500;
-/// What both listings can be filtered by.
+/// The filter keys of both listings.
 const FILTERS: &[&str] = &[
     "InvokedAfter",
     "InvokedBefore",
@@ -24,7 +25,8 @@ const FILTERS: &[&str] = &[
     "DocumentName",
 ];
 
-pub(super) fn commands(ssm: &Ssm, request: &Value) -> Answer<Value> {
+/// Answers `ListCommands`.
+pub(super) fn commands(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let filters = filters(request, FILTERS)?;
     let wanted = |command: &&Command| passes(command, command.status(), &filters);
@@ -33,7 +35,8 @@ pub(super) fn commands(ssm: &Ssm, request: &Value) -> Answer<Value> {
     Ok(json!({"Commands": commands, "NextToken": next}))
 }
 
-pub(super) fn invocations(ssm: &Ssm, request: &Value) -> Answer<Value> {
+/// Answers `ListCommandInvocations`.
+pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let details = request["Details"].as_bool().unwrap_or_default();
     let instance = request["InstanceId"].as_str();
@@ -59,16 +62,16 @@ pub(super) fn invocations(ssm: &Ssm, request: &Value) -> Answer<Value> {
     Ok(json!({"CommandInvocations": invocations, "NextToken": next}))
 }
 
-/// Maps the commands that the request's ids name, the newest first; those just sent are not to be seen yet.
+/// Returns what `map` makes of the commands that the request selects, newest first. New commands are hidden for a while.
 fn named(
     ssm: &Ssm,
     request: &Value,
     wanted: impl Fn(&&Command) -> bool,
     map: impl Fn(&Command, OffsetDateTime) -> Value,
-) -> Answer<Vec<Value>> {
+) -> ApiResult<Vec<Value>> {
     let id = request["CommandId"].as_str();
     if id.is_some_and(|id| id.len() != 36) {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "InvalidCommandId",
             "A command id has 36 characters.",
         ));
@@ -91,14 +94,14 @@ fn named(
     Ok(found.into_iter().map(|command| map(command, now)).collect())
 }
 
-/// Reads `Filters`, each `{"key": …, "value": …}`.
-fn filters(request: &Value, known: &[&str]) -> Answer<Vec<(String, String)>> {
+/// Returns the keys and values of the request's `Filters`. An error for a key that is not in `known`.
+fn filters(request: &Value, known: &[&str]) -> ApiResult<Vec<(String, String)>> {
     let filters = request["Filters"].as_array();
     let mut read = Vec::new();
     for filter in filters.into_iter().flatten() {
         let key = filter["key"].as_str().unwrap_or_default();
         if !known.contains(&key) {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "InvalidFilterKey",
                 format!("The filter key {key:?} isn't valid."),
             ));
@@ -114,6 +117,7 @@ fn filters(request: &Value, known: &[&str]) -> Answer<Vec<(String, String)>> {
     Ok(read)
 }
 
+/// Returns whether all filters match.
 fn passes(command: &Command, status: Status, filters: &[(String, String)]) -> bool {
     filters.iter().all(|(key, value)| {
         let time = OffsetDateTime::parse(value, &Rfc3339);
@@ -128,6 +132,7 @@ fn passes(command: &Command, status: Status, filters: &[(String, String)]) -> bo
     })
 }
 
+/// Returns an invocation as `ListCommandInvocations` shows it.
 fn listed(command: &Command, invocation: &Invocation, details: bool) -> Value {
     let status = invocation.status;
     let plugins = invocation.steps.iter().map(|step| {
@@ -166,17 +171,18 @@ fn listed(command: &Command, invocation: &Invocation, details: bool) -> Value {
     })
 }
 
-pub(super) fn invocation(ssm: &Ssm, request: &Value) -> Answer<Value> {
+/// Answers `GetCommandInvocation`.
+pub(super) fn invocation(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let id = text(request, "CommandId")?;
     let instance = text(request, "InstanceId")?;
     if id.len() != 36 {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "InvalidCommandId",
             "A command id has 36 characters.",
         ));
     }
     let absent = || {
-        Fault::new(
+        ApiError::new(
             "InvocationDoesNotExist",
             "The command ID and managed node ID you specified didn't match any invocations.",
         )
@@ -196,7 +202,7 @@ pub(super) fn invocation(ssm: &Ssm, request: &Value) -> Answer<Value> {
         None => None,
     };
     let step = step.ok_or_else(|| {
-        Fault::new(
+        ApiError::new(
             "InvalidPluginName",
             "The plugin name isn't valid: name one of the document's steps.",
         )
@@ -204,8 +210,9 @@ pub(super) fn invocation(ssm: &Ssm, request: &Value) -> Answer<Value> {
     Ok(shown(command, invocation, step))
 }
 
+/// Returns a step as `GetCommandInvocation` shows it.
 fn shown(command: &Command, invocation: &Invocation, step: &Step) -> Value {
-    // A step that never ran has the invocation's end; and nothing is shown before a step is over.
+    // A step that never ran shows the invocation's final status. Output is shown only when a step has ended.
     let status = match (step.status, invocation.status) {
         (step, whole) if step.is_final() || !whole.is_final() => step,
         (_, whole) => whole,
@@ -240,7 +247,7 @@ fn shown(command: &Command, invocation: &Invocation, step: &Step) -> Value {
     })
 }
 
-/// Returns the first characters of a text: SSM keeps the head.
-fn head(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+/// Returns the first characters of a text: SSM cuts off the rest.
+fn head(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
 }

@@ -1,6 +1,9 @@
 //! SSM: Run Command on simulated nodes, the inventory of agents, and the Parameter Store.
 //!
-//! [`send`] takes commands, [`execute`] runs them on nodes, [`list`] answers how they are.
+//! [`send`] accepts commands, [`execute`] runs them on nodes, and [`list`] returns their status.
+//!
+//! A test can make an operation fail with [`PlannedFaults`](super::fault::PlannedFaults), hide new commands for longer
+//! with [`Pace::hidden`], and let agents count as lost sooner with [`Pace::stale`].
 
 mod api;
 mod command;
@@ -22,16 +25,16 @@ pub use api::{answer, error_response};
 pub use command::{Parameters, Status};
 pub use document::Document;
 
+use crate::lock::lock;
 use crate::nodes::machine::Node;
 use crate::standin::autoscaling::{ACCOUNT, Tag, envelope};
 use crate::standin::bus::Bus;
 use crate::standin::clock;
 use crate::standin::clock::Clock;
-use crate::standin::fault::lock;
 use command::Command;
 use parameters::ParameterStore;
 
-/// SSM of one region.
+/// SSM in one region.
 #[derive(Debug)]
 pub struct Ssm {
     pace: Pace,
@@ -40,23 +43,24 @@ pub struct Ssm {
     state: Mutex<State>,
 }
 
-/// How fast SSM is, in AWS's seconds.
+/// The times of SSM's own steps, in seconds of AWS's time.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// How long a new command stays unknown to `GetCommandInvocation` and the listings.
+    /// How long `GetCommandInvocation` and the listings do not return a new command.
     pub hidden: f64,
-    /// After how long without a ping an agent counts as `ConnectionLost`.
+    /// How long after its last ping an agent counts as `ConnectionLost`.
     pub stale: f64,
-    /// By how much the agent's own `timeoutSeconds` is shortened: what a node does takes real time.
+    /// The factor by which the documents' `timeoutSeconds` is shortened. It is a clock of its own, because the work of a
+    /// node takes real time.
     pub execution: Clock,
-    /// Where all this happens.
+    /// The region.
     pub region: String,
-    /// How fast time runs.
+    /// The speed of time.
     pub clock: Clock,
 }
 
 impl Pace {
-    /// Returns AWS's usual pace.
+    /// Returns the times of AWS.
     pub fn new(region: &str, clock: Clock) -> Self {
         Self {
             hidden: 2.0,
@@ -85,7 +89,7 @@ struct Agent {
 }
 
 impl Ssm {
-    /// Starts with these documents, no agents, no commands and no parameters.
+    /// Creates SSM with these documents and without agents, commands and parameters.
     pub fn new(pace: Pace, documents: Vec<Document>, bus: Arc<Bus>) -> Self {
         let documents = documents.into_iter();
         Self {
@@ -98,7 +102,7 @@ impl Ssm {
         }
     }
 
-    /// Registers a node's agent: from now on commands can be sent to it.
+    /// Registers a node's agent, so that commands can be sent to it.
     pub fn register(&self, node: Arc<Node>, tags: Vec<Tag>) {
         let now = clock::now();
         let agent = Agent {
@@ -111,12 +115,12 @@ impl Ssm {
         lock(&self.state).agents.insert(id, agent);
     }
 
-    /// Forgets a terminated instance's agent.
+    /// Removes the agent of a terminated instance.
     pub fn deregister(&self, instance: &str) {
         lock(&self.state).agents.remove(instance);
     }
 
-    /// Notes pings and gives up on commands whose time is over.
+    /// Records pings, and times out commands that were not delivered or whose agent is silent.
     pub fn advance(&self, now: OffsetDateTime) {
         let mut state = lock(&self.state);
         let State {
@@ -150,19 +154,19 @@ impl Ssm {
         }
     }
 
-    /// Tells whether a command is to be delivered to an instance or executes there, listed already or not.
+    /// Returns whether an instance has a command that has not ended, even if SSM does not list it yet.
     pub fn is_busy(&self, instance: &str) -> bool {
         let state = lock(&self.state);
         let mut invocations = state.commands.values().flat_map(|one| &one.invocations);
         invocations.any(|one| one.instance == instance && !one.status.is_final())
     }
 
-    /// Tells whether an instance's agent has registered.
-    pub fn knows(&self, instance: &str) -> bool {
+    /// Returns whether an instance's agent has registered.
+    pub fn has_agent(&self, instance: &str) -> bool {
         lock(&self.state).agents.contains_key(instance)
     }
 
-    /// Tells how many commands were sent so far, by document: what a test counts.
+    /// Returns the number of commands that were sent so far, by document.
     pub fn sent(&self) -> BTreeMap<String, usize> {
         let mut sent = BTreeMap::new();
         for command in lock(&self.state).commands.values() {
@@ -171,7 +175,7 @@ impl Ssm {
         sent
     }
 
-    /// Sets an invocation's status and sends both events that follow from it.
+    /// Sets an invocation's status and sends the events for the invocation and, if its status changes, for the command.
     fn set_status(&self, command: &mut Command, instance: &str, status: Status) {
         let before = command.status();
         let Some(invocation) = command.invocation(instance) else {

@@ -1,4 +1,4 @@
-//! SSM's Parameter Store, as far as anybody here uses it.
+//! SSM's Parameter Store, with the operations that Rekindle uses.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::command::seconds;
 use super::request::{page, text, whole};
 use crate::standin::autoscaling::ACCOUNT;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
 /// The parameters of one region.
 #[derive(Debug, Default)]
@@ -26,13 +26,14 @@ struct Parameter {
 }
 
 impl ParameterStore {
-    pub(super) fn put(&mut self, request: &Value) -> Answer<Value> {
+    /// Answers `PutParameter`.
+    pub(super) fn put(&mut self, request: &Value) -> ApiResult<Value> {
         let name = text(request, "Name")?;
         let value = text(request, "Value")?;
         let overwrite = request["Overwrite"].as_bool().unwrap_or_default();
         let known = self.parameters.get(name);
         if known.is_some() && !overwrite {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "ParameterAlreadyExists",
                 "The parameter already exists. To overwrite this value, set the overwrite option in the \
                  request to true.",
@@ -51,20 +52,23 @@ impl ParameterStore {
         Ok(json!({"Version": version, "Tier": "Standard"}))
     }
 
-    pub(super) fn get(&self, request: &Value, region: &str) -> Answer<Value> {
+    /// Answers `GetParameter`.
+    pub(super) fn get(&self, request: &Value, region: &str) -> ApiResult<Value> {
         let name = text(request, "Name")?;
         let parameter = self.parameters.get(name);
         let parameter = parameter.ok_or_else(|| not_found(name))?;
         Ok(json!({"Parameter": parameter.json(name, region)}))
     }
 
-    pub(super) fn delete(&mut self, request: &Value) -> Answer<Value> {
+    /// Answers `DeleteParameter`.
+    pub(super) fn delete(&mut self, request: &Value) -> ApiResult<Value> {
         let name = text(request, "Name")?;
         let removed = self.parameters.remove(name);
         removed.map(|_| json!({})).ok_or_else(|| not_found(name))
     }
 
-    pub(super) fn by_path(&self, request: &Value, region: &str) -> Answer<Value> {
+    /// Answers `GetParametersByPath`.
+    pub(super) fn by_path(&self, request: &Value, region: &str) -> ApiResult<Value> {
         let path = text(request, "Path")?.trim_end_matches('/');
         let recursive = request["Recursive"].as_bool().unwrap_or_default();
         let size = whole(request, "MaxResults", 1..=10, 10)?;
@@ -96,6 +100,6 @@ impl Parameter {
     }
 }
 
-fn not_found(name: &str) -> Fault {
-    Fault::new("ParameterNotFound", format!("Parameter {name} not found."))
+fn not_found(name: &str) -> ApiError {
+    ApiError::new("ParameterNotFound", format!("Parameter {name} not found."))
 }

@@ -1,13 +1,13 @@
-//! Reads what JSON 1.1 requests have in common: fields that have to be there, limits, pages.
+//! Reads the common parts of JSON 1.1 requests: required fields, limits and pages.
 
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use crate::standin::fault::{Answer, Fault};
+use crate::standin::fault::{ApiError, ApiResult};
 
-/// Returns a text that has to be there.
-pub(super) fn text<'a>(request: &'a Value, field: &str) -> Answer<&'a str> {
+/// Returns a required string.
+pub(super) fn text<'a>(request: &'a Value, field: &str) -> ApiResult<&'a str> {
     let value = request[field].as_str().filter(|text| !text.is_empty());
     value.ok_or_else(|| {
         let name = format!("{}{}", field[..1].to_lowercase(), &field[1..]);
@@ -18,13 +18,13 @@ pub(super) fn text<'a>(request: &'a Value, field: &str) -> Answer<&'a str> {
     })
 }
 
-/// Returns a number within its bounds, or the default where it is not there.
+/// Returns a number within its bounds, or the default if it is missing.
 pub(super) fn whole(
     request: &Value,
     field: &str,
     bounds: RangeInclusive<u64>,
     default: u64,
-) -> Answer<usize> {
+) -> ApiResult<usize> {
     let number = match &request[field] {
         Value::Null => Some(default),
         value => value.as_u64().filter(|number| bounds.contains(number)),
@@ -40,7 +40,7 @@ pub(super) fn whole(
     })
 }
 
-/// Returns the texts of a list; empty where it is not there.
+/// Returns the strings of a list, or an empty list if it is missing.
 pub(super) fn texts(request: &Value, field: &str) -> Vec<String> {
     let items = request[field].as_array();
     let items = items.into_iter().flatten();
@@ -49,23 +49,24 @@ pub(super) fn texts(request: &Value, field: &str) -> Vec<String> {
         .collect()
 }
 
-/// Cuts the page out of `all` that `NextToken` asks for; the next token is none on the last one.
+/// Returns the page of `all` that `NextToken` asks for, and the next token. The last page has no next token.
 pub(super) fn page(
     all: Vec<Value>,
     size: usize,
     request: &Value,
-) -> Answer<(Vec<Value>, Option<String>)> {
+) -> ApiResult<(Vec<Value>, Option<String>)> {
     let start = match request["NextToken"].as_str() {
         None | Some("") => 0,
         Some(token) => token
             .strip_prefix("page-")
             .and_then(|start| start.parse::<usize>().ok())
-            .ok_or_else(|| Fault::new("InvalidNextToken", "The specified token isn't valid."))?,
+            .ok_or_else(|| ApiError::new("InvalidNextToken", "The specified token isn't valid."))?,
     };
     let next = (start + size < all.len()).then(|| format!("page-{}", start + size));
     Ok((all.into_iter().skip(start).take(size).collect(), next))
 }
 
-pub(super) fn validation(message: impl Into<String>) -> Fault {
-    Fault::new("ValidationException", message)
+/// Returns SSM's error for an invalid request.
+pub(super) fn validation(message: impl Into<String>) -> ApiError {
+    ApiError::new("ValidationException", message)
 }

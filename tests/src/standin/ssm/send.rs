@@ -4,33 +4,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::command::{Command, Invocation, Parameters, Status, Step};
+use super::document::Document;
 use super::request::{text, texts, validation, whole};
-use super::{Ssm, command_id, execute};
+use super::{Ssm, State, command_id, execute};
+use crate::lock::lock;
+use crate::nodes::machine::Node;
 use crate::standin::autoscaling::ACCOUNT;
 use crate::standin::clock;
-use crate::standin::fault::{Answer, Fault, lock};
+use crate::standin::fault::{ApiError, ApiResult};
 
-/// The most instances of one command.
-const MOST_INSTANCES: usize = 50;
+/// The most instances of a command.
+const MAX_INSTANCES: usize = 50;
 
-pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
-    let name = text(request, "DocumentName")?;
-    let document = ssm.documents.get(name).cloned().ok_or_else(|| {
-        Fault::new(
-            "InvalidDocument",
-            format!("Document with name {name} does not exist."),
-        )
-    })?;
-    let version = request["DocumentVersion"].as_str().unwrap_or("$DEFAULT");
-    if !["$DEFAULT", "$LATEST", "1"].contains(&version) {
-        return Err(Fault::new(
-            "InvalidDocumentVersion",
-            format!("The document version {version} isn't valid or doesn't exist."),
-        ));
-    }
+/// Answers `SendCommand`: stores the command and delivers it in the background.
+pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> ApiResult<Value> {
+    let document = document(ssm, request)?;
     let instances = instances(request)?;
     let timeout_seconds = whole(request, "TimeoutSeconds", 30..=2_592_000, 3600)?;
     let timeout_seconds = u32::try_from(timeout_seconds).unwrap_or(u32::MAX);
@@ -41,61 +33,27 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
     let parameters = match &request["Parameters"] {
         Value::Null => Parameters::new(),
         given => serde_json::from_value(given.clone()).map_err(|error| {
-            Fault::new("SerializationException", format!("Parameters: {error}"))
+            ApiError::new("SerializationException", format!("Parameters: {error}"))
         })?,
     };
     let parameters = document.check(&parameters)?;
 
     let now = clock::now();
     let clock = ssm.pace.clock;
-    let delivery = f64::from(timeout_seconds);
-    let deliver_by = clock.after(now, delivery);
+    let deliver_by = clock.after(now, f64::from(timeout_seconds));
     let end_by = clock.after(deliver_by, document.execution_timeout(&parameters));
     let mut state = lock(&ssm.state);
-    let mut invocations = Vec::new();
-    let mut nodes = Vec::new();
-    let mut invalid = Vec::new();
-    for instance in instances {
-        // A terminated or unregistered instance refuses the command for all others too.
-        match state.agents.get(&instance) {
-            Some(agent) if !agent.node.is_discarded() => {
-                nodes.push(Arc::clone(&agent.node));
-                let steps = document.steps.iter().map(|step| Step {
-                    name: step.name.clone(),
-                    status: Status::Pending,
-                    code: -1,
-                    stdout: String::new(),
-                    stderr: String::new(),
-                    started: None,
-                    ended: None,
-                });
-                invocations.push(Invocation {
-                    steps: steps.collect(),
-                    instance,
-                    status: Status::Pending,
-                    deliver_by,
-                    end_by,
-                    cancel: watch::Sender::new(false),
-                });
-            }
-            _ => invalid.push(instance),
-        }
-    }
-    if !invalid.is_empty() {
-        return Err(Fault::new(
-            "InvalidInstanceId",
-            format!(
-                "Instances [[{}]] not in a valid state for account {ACCOUNT}",
-                invalid.join(", ")
-            ),
-        ));
-    }
+    let nodes = nodes(&state, &instances)?;
+    let invocations = nodes
+        .iter()
+        .map(|node| invocation(&document, node, deliver_by, end_by));
     let limit = |field: &str, default: &str| {
         let given = request[field].as_str();
         given.unwrap_or(default).to_owned()
     };
     let command = Command {
         id: command_id(),
+        invocations: invocations.collect(),
         document,
         parameters,
         comment: comment.to_owned(),
@@ -105,7 +63,6 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
         timeout_seconds,
         max_concurrency: limit("MaxConcurrency", "50"),
         max_errors: limit("MaxErrors", "0"),
-        invocations,
     };
     let answer = json!({"Command": command.json()});
     for node in nodes {
@@ -115,22 +72,90 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> Answer<Value> {
     Ok(answer)
 }
 
-fn instances(request: &Value) -> Answer<Vec<String>> {
+/// Returns the document that the request names.
+fn document(ssm: &Ssm, request: &Value) -> ApiResult<Arc<Document>> {
+    let name = text(request, "DocumentName")?;
+    let document = ssm.documents.get(name).cloned().ok_or_else(|| {
+        ApiError::new(
+            "InvalidDocument",
+            format!("Document with name {name} does not exist."),
+        )
+    })?;
+    let version = request["DocumentVersion"].as_str().unwrap_or("$DEFAULT");
+    if ["$DEFAULT", "$LATEST", "1"].contains(&version) {
+        return Ok(document);
+    }
+    Err(ApiError::new(
+        "InvalidDocumentVersion",
+        format!("The document version {version} isn't valid or doesn't exist."),
+    ))
+}
+
+/// Returns the nodes of these instances. One terminated or unregistered instance makes SSM refuse the whole command.
+fn nodes(state: &State, instances: &[String]) -> ApiResult<Vec<Arc<Node>>> {
+    let mut nodes = Vec::new();
+    let mut invalid = Vec::new();
+    for instance in instances {
+        match state.agents.get(instance) {
+            Some(agent) if !agent.node.is_discarded() => nodes.push(Arc::clone(&agent.node)),
+            _ => invalid.push(instance.as_str()),
+        }
+    }
+    if invalid.is_empty() {
+        return Ok(nodes);
+    }
+    Err(ApiError::new(
+        "InvalidInstanceId",
+        format!(
+            "Instances [[{}]] not in a valid state for account {ACCOUNT}",
+            invalid.join(", ")
+        ),
+    ))
+}
+
+/// Returns the invocation of a new command on a node.
+fn invocation(
+    document: &Document,
+    node: &Node,
+    deliver_by: OffsetDateTime,
+    end_by: OffsetDateTime,
+) -> Invocation {
+    let steps = document.steps.iter().map(|step| Step {
+        name: step.name.clone(),
+        status: Status::Pending,
+        code: -1,
+        stdout: String::new(),
+        stderr: String::new(),
+        started: None,
+        ended: None,
+    });
+    Invocation {
+        steps: steps.collect(),
+        instance: node.id().to_owned(),
+        status: Status::Pending,
+        deliver_by,
+        end_by,
+        cancel: watch::Sender::new(false),
+    }
+}
+
+/// Returns the instances that the request names.
+fn instances(request: &Value) -> ApiResult<Vec<String>> {
     let instances = texts(request, "InstanceIds");
     if instances.is_empty() {
         return Err(validation(
-            "InstanceIds is empty; this stand-in resolves no Targets",
+            "InstanceIds is empty; the stand-in does not support Targets",
         ));
     }
-    if instances.len() > MOST_INSTANCES {
+    if instances.len() > MAX_INSTANCES {
         return Err(validation(format!(
             "1 validation error detected: Value at 'instanceIds' failed to satisfy constraint: Member must \
-             have length less than or equal to {MOST_INSTANCES}"
+             have length less than or equal to {MAX_INSTANCES}"
         )));
     }
     let mut seen = BTreeSet::new();
     if let Some(twice) = instances.iter().find(|id| !seen.insert(*id)) {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             "DuplicateInstanceId",
             format!("You can't specify an instance ID in more than one association: {twice}"),
         ));
@@ -138,12 +163,13 @@ fn instances(request: &Value) -> Answer<Vec<String>> {
     Ok(instances)
 }
 
-pub(super) fn cancel(ssm: &Ssm, request: &Value) -> Answer<Value> {
+/// Answers `CancelCommand`.
+pub(super) fn cancel(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let id = text(request, "CommandId")?;
     let instances = texts(request, "InstanceIds");
     let mut state = lock(&ssm.state);
     let command = state.commands.get_mut(id).ok_or_else(|| {
-        Fault::new(
+        ApiError::new(
             "InvalidCommandId",
             format!("The command {id} is not known."),
         )

@@ -1,7 +1,7 @@
-//! What the stand-in deploys, read from the very template that is deployed to AWS.
+//! Reads the template that is deployed to AWS, so that the stand-in deploys the same.
 //!
-//! Only functions, the rules that invoke them, SSM documents and lifecycle hooks are read. Everything else may be in
-//! the template as well: it is resolved as far as these need it.
+//! It reads functions, the rules that invoke them, SSM documents and lifecycle hooks. Other resources are resolved as far
+//! as these refer to them.
 
 mod resolve;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use resolve::Resolver;
 
-/// The types of the resources that are read here.
+/// The types of the resources that are read.
 const READ: [&str; 4] = [FUNCTION, DOCUMENT, GROUP, HOOK];
 const FUNCTION: &str = "AWS::Serverless::Function";
 const DOCUMENT: &str = "AWS::SSM::Document";
@@ -24,7 +24,7 @@ const HOOK: &str = "AWS::AutoScaling::LifecycleHook";
 /// The parts of a template that the stand-in runs.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The functions that are built from this workspace.
+    /// The functions with a binary of this workspace.
     pub functions: Vec<FunctionSpec>,
     /// The SSM documents.
     pub documents: Vec<DocumentSpec>,
@@ -37,38 +37,38 @@ pub struct Template {
 /// One Lambda function.
 #[derive(Debug, Clone)]
 pub struct FunctionSpec {
-    /// Its name in the template.
+    /// Its logical id in the template.
     pub logical_id: String,
-    /// Its `FunctionName`, or the logical id where it has none.
+    /// Its `FunctionName`, or the logical id if it has none.
     pub name: String,
-    /// The workspace's binary.
+    /// The name of its binary.
     pub binary: String,
-    /// Its variables, those of `Globals` included.
+    /// Its environment variables, those of `Globals` included.
     pub environment: BTreeMap<String, String>,
-    /// How long one invocation may take.
+    /// The timeout of one invocation.
     pub timeout: Duration,
     /// Memory in MB.
     pub memory_mb: u32,
-    /// Its role, by the logical id; none where SAM makes one.
+    /// The logical id of its role, or `None` if SAM creates the role.
     pub role: Option<String>,
-    /// What invokes it.
+    /// The rules that invoke it.
     pub rules: Vec<Rule>,
-    /// How often a failed asynchronous invocation is tried again.
+    /// The number of retries of a failed asynchronous invocation.
     pub retries: u32,
-    /// How old an asynchronous event may become.
+    /// The largest age of an asynchronous event.
     pub max_event_age: Duration,
 }
 
-/// What invokes a function.
+/// A rule that invokes a function.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
-    /// Events that match this pattern.
+    /// It is invoked with events that match this pattern.
     Pattern(Value),
-    /// The clock.
+    /// It is invoked at an interval.
     Schedule {
         /// The time between two invocations.
         every: Duration,
-        /// The payload; the scheduled event itself where there is none.
+        /// The payload, or `None` for the scheduled event itself.
         input: Option<Value>,
     },
 }
@@ -76,11 +76,11 @@ pub enum Rule {
 /// One SSM document.
 #[derive(Debug, Clone)]
 pub struct DocumentSpec {
-    /// Its name in the template.
+    /// Its logical id in the template.
     pub logical_id: String,
-    /// Its `Name`, or the logical id where it has none.
+    /// Its `Name`, or the logical id if it has none.
     pub name: String,
-    /// What it consists of, with every intrinsic function resolved.
+    /// Its content, with every intrinsic function resolved.
     pub content: Value,
 }
 
@@ -91,21 +91,21 @@ pub struct HookSpec {
     pub name: String,
     /// `autoscaling:EC2_INSTANCE_LAUNCHING` or `autoscaling:EC2_INSTANCE_TERMINATING`.
     pub transition: String,
-    /// The time until it expires without a heartbeat.
+    /// The time after which it expires without a heartbeat.
     pub heartbeat: Duration,
-    /// `CONTINUE` or `ABANDON`, when it expires.
+    /// The result when it expires: `CONTINUE` or `ABANDON`.
     pub default_result: String,
 }
 
 impl Template {
-    /// Reads a template file with these parameters; those not given have their defaults.
+    /// Reads a template file with these parameters, and with the defaults of the others.
     pub fn load(path: &Path, parameters: &BTreeMap<String, String>) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         Self::parse(&text, parameters).with_context(|| format!("in {}", path.display()))
     }
 
-    /// Reads a template's text with these parameters; those not given have their defaults.
+    /// Reads a template with these parameters, and with the defaults of the others.
     pub fn parse(text: &str, parameters: &BTreeMap<String, String>) -> Result<Self> {
         let resolver = Resolver::new(text, parameters)?;
         let resources = resolver.resources()?;
@@ -124,6 +124,7 @@ impl Template {
         Ok(template)
     }
 
+    /// Adds a resource, if it has one of the types that are read.
     fn read(&mut self, logical_id: &str, resource: &Value, globals: &Value) -> Result<()> {
         let properties = &resource["Properties"];
         match text(&resource["Type"]).as_deref() {
@@ -150,14 +151,14 @@ impl Template {
         Ok(())
     }
 
-    /// Finds a function by its logical id.
+    /// Returns the function with this logical id, or `None` if there is none.
     pub fn function(&self, logical_id: &str) -> Option<&FunctionSpec> {
         self.functions
             .iter()
             .find(|function| function.logical_id == logical_id)
     }
 
-    /// Finds a document by its logical id.
+    /// Returns the document with this logical id, or `None` if there is none.
     pub fn document(&self, logical_id: &str) -> Option<&DocumentSpec> {
         self.documents
             .iter()
@@ -165,6 +166,7 @@ impl Template {
     }
 }
 
+/// Reads a function.
 fn function(
     logical_id: &str,
     binary: &str,
@@ -180,7 +182,7 @@ fn function(
         [globals, properties].map(|level| level["Environment"]["Variables"].as_object())
     {
         for (name, value) in variables.into_iter().flatten() {
-            let value = text(value).with_context(|| format!("{name} is no text: {value}"))?;
+            let value = text(value).with_context(|| format!("{name} is not a string: {value}"))?;
             environment.insert(name.clone(), value);
         }
     }
@@ -194,7 +196,7 @@ fn function(
         name: text(&properties["FunctionName"]).unwrap_or_else(|| logical_id.to_owned()),
         binary: binary.to_owned(),
         environment,
-        // Lambda's own defaults.
+        // Lambda's defaults.
         timeout: Duration::from_secs(number(&property("Timeout"))?.unwrap_or(3)),
         memory_mb: u32::try_from(number(&property("MemorySize"))?.unwrap_or(128))?,
         role: text(&property("Role")).and_then(|role| role.strip_suffix(".Arn").map(str::to_owned)),
@@ -206,7 +208,7 @@ fn function(
     })
 }
 
-/// Reads one of a function's events; none where it is switched off or is no event of EventBridge.
+/// Reads one of a function's events. Returns `None` if it is disabled or does not come from EventBridge.
 fn rule(event: &Value) -> Result<Option<Rule>> {
     let properties = &event["Properties"];
     let off = properties["State"] == "DISABLED"
@@ -230,14 +232,14 @@ fn rule(event: &Value) -> Result<Option<Rule>> {
     }))
 }
 
-/// Reads `rate(15 minutes)`.
+/// Reads a rate, such as `rate(15 minutes)`.
 fn rate(expression: &str) -> Result<Duration> {
     let inner = expression
         .strip_prefix("rate(")
         .and_then(|rest| rest.strip_suffix(')'));
-    let words: Vec<&str> = inner.unwrap_or_default().split_whitespace().collect();
-    let [count, unit] = words.as_slice() else {
-        bail!("the stand-in knows schedules such as rate(15 minutes), not {expression}");
+    let parts: Vec<&str> = inner.unwrap_or_default().split_whitespace().collect();
+    let [count, unit] = parts.as_slice() else {
+        bail!("the stand-in supports only schedules such as rate(15 minutes), not {expression}");
     };
     let count: u64 = count.parse().with_context(|| format!("in {expression}"))?;
     let seconds = match *unit {
@@ -249,6 +251,7 @@ fn rate(expression: &str) -> Result<Duration> {
     Ok(Duration::from_secs(count * seconds))
 }
 
+/// Reads a lifecycle hook.
 fn hook(properties: &Value) -> Result<HookSpec> {
     let required = |name: &str| {
         text(&properties[name]).with_context(|| format!("a lifecycle hook has no {name}"))
@@ -256,18 +259,18 @@ fn hook(properties: &Value) -> Result<HookSpec> {
     Ok(HookSpec {
         name: required("LifecycleHookName")?,
         transition: required("LifecycleTransition")?,
-        // Auto Scaling's own defaults.
+        // Auto Scaling's defaults.
         heartbeat: Duration::from_secs(number(&properties["HeartbeatTimeout"])?.unwrap_or(3600)),
         default_result: text(&properties["DefaultResult"]).unwrap_or_else(|| "ABANDON".to_owned()),
     })
 }
 
-/// Reads a scalar as `CloudFormation` does, for which numbers and booleans are texts as well.
+/// Returns a scalar as a string, as `CloudFormation` does, or `None` for other values.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     }
 }
@@ -275,7 +278,7 @@ fn text(value: &Value) -> Option<String> {
 fn number(value: &Value) -> Result<Option<u64>> {
     let number = text(value).map(|text| {
         text.parse()
-            .with_context(|| format!("{text:?} is no number"))
+            .with_context(|| format!("{text:?} is not a number"))
     });
     number.transpose()
 }

@@ -1,4 +1,4 @@
-//! `CloudFormation`'s intrinsic functions, as far as a template can be resolved before it is deployed.
+//! Resolves `CloudFormation`'s intrinsic functions, as far as that is possible before a deployment.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::{READ, empty, text};
 
-/// A template whose short forms (`!Ref`) have become long ones (`{"Ref": …}`), and the values of its parameters.
+/// A template with long forms (`{"Ref": …}`) instead of short ones (`!Ref`), and the values of its parameters.
 pub(super) struct Resolver {
     template: Value,
     parameters: BTreeMap<String, Value>,
 }
 
-/// The properties that are a resource's physical name, which is what a `Ref` returns.
+/// The properties with a resource's physical name, which `Ref` returns.
 const NAMES: [&str; 5] = [
     "Name",
     "BucketName",
@@ -26,6 +26,7 @@ const REGION: &str = "eu-central-1";
 const ACCOUNT: &str = "123456789012";
 
 impl Resolver {
+    /// Reads a template with these parameters, and with the defaults of the others.
     pub(super) fn new(template: &str, given: &BTreeMap<String, String>) -> Result<Self> {
         let yaml: yaml_serde::Value = yaml_serde::from_str(template).context("read the YAML")?;
         let template = plain(yaml)?;
@@ -35,7 +36,7 @@ impl Resolver {
                 .get(name)
                 .cloned()
                 .or_else(|| text(&declared["Default"]));
-            // A parameter that nothing asks for needs no value.
+            // A parameter without a value is an error only if something refers to it.
             let Some(value) = value else { continue };
             let kind = text(&declared["Type"]).unwrap_or_default();
             let list = kind == "CommaDelimitedList" || kind.starts_with("List<");
@@ -50,7 +51,7 @@ impl Resolver {
             parameters.insert(name.clone(), value);
         }
         for (name, value) in given {
-            // A pseudo parameter may be given too, but a parameter must be declared.
+            // Pseudo parameters are not declared in the template.
             let declared =
                 template["Parameters"].get(name).is_some() || parameters.contains_key(name);
             ensure!(declared, "the template has no parameter {name}");
@@ -66,8 +67,8 @@ impl Resolver {
         })
     }
 
-    /// Returns every resource whose condition holds, resolved. One that the stand-in does not read may need what only
-    /// a deployment knows: such a resource is left out.
+    /// Returns every resource whose condition holds, resolved. Resources that the stand-in does not read are left out if
+    /// they cannot be resolved before a deployment.
     pub(super) fn resources(&self) -> Result<BTreeMap<String, Value>> {
         let mut resources = BTreeMap::new();
         for (name, resource) in self.template["Resources"].as_object().into_iter().flatten() {
@@ -90,7 +91,7 @@ impl Resolver {
         Ok(resources)
     }
 
-    /// Returns what all functions have in common.
+    /// Returns the common properties of all functions.
     pub(super) fn globals(&self) -> Result<Value> {
         let globals = self
             .resolve(&self.template["Globals"]["Function"])
@@ -98,7 +99,7 @@ impl Resolver {
         Ok(globals.unwrap_or_else(empty))
     }
 
-    /// Resolves a value; none where it is `AWS::NoValue`.
+    /// Resolves a value. Returns `None` if it is `AWS::NoValue`.
     fn resolve(&self, value: &Value) -> Result<Option<Value>> {
         match value {
             Value::Object(fields) => self.resolve_object(fields),
@@ -131,6 +132,7 @@ impl Resolver {
         Ok(Some(Value::Object(resolved)))
     }
 
+    /// Resolves a call of an intrinsic function.
     fn call(&self, function: &str, argument: &Value) -> Result<Option<Value>> {
         let list = argument.as_array().map(Vec::as_slice).unwrap_or_default();
         let value = match (function, list) {
@@ -146,58 +148,31 @@ impl Resolver {
                 };
                 return self.resolve(chosen);
             }
-            ("Fn::Sub", []) => {
-                self.substitute(argument.as_str().context("Fn::Sub takes a text")?, &empty())?
-            }
+            ("Fn::Sub", []) => self.substitute(
+                argument.as_str().context("Fn::Sub takes a string")?,
+                &empty(),
+            )?,
             ("Fn::Sub", [template, variables]) => {
+                let template = template.as_str().context("Fn::Sub takes a string")?;
                 let variables = self.resolve(variables)?.unwrap_or_else(empty);
-                self.substitute(
-                    template.as_str().context("Fn::Sub takes a text")?,
-                    &variables,
-                )?
+                self.substitute(template, &variables)?
             }
             ("Fn::GetAtt", [resource, attribute]) => {
                 Self::attribute(&self.text(resource)?, &self.text(attribute)?)
             }
             ("Fn::GetAtt", []) => {
-                let dotted = argument
-                    .as_str()
-                    .context("Fn::GetAtt takes a resource and an attribute")?;
-                let (resource, attribute) = dotted
-                    .split_once('.')
-                    .context("Fn::GetAtt takes an attribute")?;
+                let dotted = argument.as_str().and_then(|text| text.split_once('.'));
+                let (resource, attribute) =
+                    dotted.context("Fn::GetAtt takes a resource and an attribute")?;
                 Self::attribute(resource, attribute)
             }
-            ("Fn::Join", [separator, parts]) => {
-                let parts = self.list(parts)?;
-                let parts = parts
-                    .iter()
-                    .map(|part| self.text(part))
-                    .collect::<Result<Vec<_>>>()?;
-                Value::from(parts.join(&self.text(separator)?))
-            }
+            ("Fn::Join", [separator, parts]) => self.join(separator, parts)?,
             ("Fn::Split", [separator, whole]) => {
-                let whole = self.text(whole)?;
-                whole
-                    .split(&self.text(separator)?)
-                    .map(Value::from)
-                    .collect()
+                let (separator, whole) = (self.text(separator)?, self.text(whole)?);
+                whole.split(&separator).map(Value::from).collect()
             }
-            ("Fn::Select", [index, choices]) => {
-                let index: usize = self.text(index)?.parse()?;
-                let choices = self.list(choices)?;
-                choices
-                    .get(index)
-                    .cloned()
-                    .with_context(|| format!("there is no element {index}"))?
-            }
-            ("Fn::FindInMap", [map, first, second, ..]) => {
-                let (map, first, second) = (self.text(map)?, self.text(first)?, self.text(second)?);
-                let found = self.template["Mappings"][&map][&first].get(&second);
-                found
-                    .cloned()
-                    .with_context(|| format!("{map} has no {first}, {second}"))?
-            }
+            ("Fn::Select", [index, choices]) => self.select(index, choices)?,
+            ("Fn::FindInMap", [map, first, second, ..]) => self.find_in_map(map, first, second)?,
             ("Fn::Base64", _) => {
                 use base64::Engine as _;
                 Value::from(base64::engine::general_purpose::STANDARD.encode(self.text(argument)?))
@@ -206,12 +181,39 @@ impl Resolver {
                 .map(|zone| format!("{REGION}{zone}"))
                 .into_iter()
                 .collect(),
-            // Only a deployment knows its value, and nothing that the stand-in runs needs it.
+            // Only a deployment knows the value, and nothing that the stand-in reads needs it.
             _ => json!(format!("{function} {argument}")),
         };
         Ok(Some(value))
     }
 
+    fn join(&self, separator: &Value, parts: &Value) -> Result<Value> {
+        let parts = self.list(parts)?;
+        let parts = parts
+            .iter()
+            .map(|part| self.text(part))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Value::from(parts.join(&self.text(separator)?)))
+    }
+
+    fn select(&self, index: &Value, choices: &Value) -> Result<Value> {
+        let index: usize = self.text(index)?.parse()?;
+        let choices = self.list(choices)?;
+        choices
+            .get(index)
+            .cloned()
+            .with_context(|| format!("there is no element {index}"))
+    }
+
+    fn find_in_map(&self, map: &Value, first: &Value, second: &Value) -> Result<Value> {
+        let (map, first, second) = (self.text(map)?, self.text(first)?, self.text(second)?);
+        let found = self.template["Mappings"][&map][&first].get(&second);
+        found
+            .cloned()
+            .with_context(|| format!("{map} has no {first}, {second}"))
+    }
+
+    /// Resolves `Ref`: a parameter's value or a resource's physical name.
     fn reference(&self, name: &str) -> Result<Option<Value>> {
         if name == "AWS::NoValue" {
             return Ok(None);
@@ -225,11 +227,11 @@ impl Resolver {
         if self.template["Parameters"].get(name).is_some() {
             bail!("the parameter {name} has no default: give it a value");
         }
-        // SAM makes resources of its own, such as <function>Role.
+        // SAM creates additional resources, such as <function>Role.
         Ok(Some(Value::from(name)))
     }
 
-    /// Returns the name that a resource is given, or its logical id.
+    /// Returns a resource's physical name, or its logical id if the template gives it no name.
     fn physical_name(&self, logical_id: &str, resource: &Value) -> Result<Value> {
         for property in NAMES {
             if let Some(name) = resource["Properties"].get(property)
@@ -241,7 +243,7 @@ impl Resolver {
         Ok(Value::from(logical_id))
     }
 
-    /// Stands an attribute in, that only a deployment would know.
+    /// Returns a placeholder for an attribute: only a deployment knows its value.
     fn attribute(resource: &str, attribute: &str) -> Value {
         Value::from(format!("{resource}.{attribute}"))
     }
@@ -269,13 +271,13 @@ impl Resolver {
 
     fn text(&self, value: &Value) -> Result<String> {
         let resolved = self.resolve(value)?.unwrap_or_default();
-        text(&resolved).with_context(|| format!("{value} is no text"))
+        text(&resolved).with_context(|| format!("{value} is not a string"))
     }
 
     fn list(&self, value: &Value) -> Result<Vec<Value>> {
         match self.resolve(value)? {
             Some(Value::Array(list)) => Ok(list),
-            other => bail!("{value} is no list, but {other:?}"),
+            other => bail!("{value} is not a list but {other:?}"),
         }
     }
 
@@ -290,7 +292,7 @@ impl Resolver {
         let mut entries = condition.as_object().into_iter().flatten();
         let (name, argument) = entries
             .next()
-            .with_context(|| format!("{condition} is no condition"))?;
+            .with_context(|| format!("{condition} is not a condition"))?;
         let list = argument.as_array().map(Vec::as_slice).unwrap_or_default();
         let all = || {
             list.iter()
@@ -311,7 +313,7 @@ impl Resolver {
             ("Condition", _) => {
                 self.condition(argument.as_str().context("Condition takes a name")?)
             }
-            _ => bail!("{condition} is no condition that is known here"),
+            _ => bail!("{condition} is not a condition that the stand-in supports"),
         }
     }
 }
@@ -332,7 +334,7 @@ fn pseudo_parameters() -> BTreeMap<String, Value> {
     .into()
 }
 
-/// Turns YAML into JSON, and `!Ref x` into `{"Ref": "x"}`.
+/// Turns YAML into JSON, and short forms such as `!Ref x` into long ones such as `{"Ref": "x"}`.
 fn plain(value: yaml_serde::Value) -> Result<Value> {
     Ok(match value {
         yaml_serde::Value::Tagged(tagged) => {
@@ -348,7 +350,7 @@ fn plain(value: yaml_serde::Value) -> Result<Value> {
         yaml_serde::Value::Mapping(mapping) => {
             let mut fields = Map::new();
             for (key, value) in mapping {
-                let key = text(&plain(key)?).context("a key is no text")?;
+                let key = text(&plain(key)?).context("a key is not a string")?;
                 fields.insert(key, plain(value)?);
             }
             Value::Object(fields)

@@ -1,3 +1,5 @@
+//! Templates are read as AWS deploys them.
+
 use super::*;
 
 const TEMPLATE: &str = r#"
@@ -86,7 +88,7 @@ fn functions_are_read_with_globals_and_resolved() {
 }
 
 #[test]
-fn conditions_decide() {
+fn a_condition_decides_about_values_and_resources() {
     let given = parameters(&[("Bucket", "b"), ("Zone", "z"), ("Minutes", "16")]);
     let template = Template::parse(TEMPLATE, &given).unwrap();
     assert_eq!(template.function("Work").unwrap().environment["ZONE"], "z");
@@ -116,7 +118,7 @@ fn documents_and_hooks_are_read() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_or_unknown_parameter_is_named() {
     let error = Template::parse(TEMPLATE, &BTreeMap::new()).unwrap_err();
     assert!(
         format!("{error:#}").contains("the parameter Bucket has no default"),

@@ -1,0 +1,117 @@
+//! Texts without the values that change with every run, so that a snapshot can contain the whole text.
+
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+/// The JSON numbers that change with every run or with the machine, by their key.
+const NUMBERS: [&str; 14] = [
+    "BackupBytes",
+    "BackupSeconds",
+    "RestoreSeconds",
+    "RestoredAge",
+    "Timestamp",
+    "age_seconds",
+    "bytes",
+    "database_bytes",
+    "index_size",
+    "peak_memory_kib",
+    "seconds",
+    "server",
+    "size",
+    "swap_seconds",
+];
+
+/// The JSON texts that change with every run or with the machine, by their key.
+const TEXTS: [&str; 6] = [
+    "agent_version",
+    "application_version",
+    "pg_dump",
+    "run_id",
+    "system_identifier",
+    "version_id",
+];
+
+/// The parts of a text that change with every run: a name, and what they look like.
+static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
+    let patterns = [
+        ("sha256", r"\b[0-9a-f]{64}\b"),
+        ("crc64", r"\b[A-Za-z0-9+/]{11}="),
+        (
+            "command",
+            r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
+        ),
+        ("backup", r"\b\d{8}T\d{6}\.\d{3}Z\b"),
+        ("time", r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),
+        ("day", r"\b\d{4}[-/]\d\d[-/]\d\d\b"),
+        ("instance", r"\bi-[0-9a-f]{17}\b"),
+        ("run", r"(?:\b)[0-9a-f]{8}(?:\b)"),
+    ];
+    let compiled = patterns.map(|(name, pattern)| Regex::new(pattern).map(|regex| (name, regex)));
+    // The patterns are constants; a test compiles all of them.
+    compiled.into_iter().flatten().collect()
+});
+
+/// Replaces ids, times, hashes and checksums in a text by their names in brackets.
+pub fn redacted(text: &str) -> String {
+    PATTERNS
+        .iter()
+        .fold(text.to_owned(), |text, (name, regex)| {
+            let named = |_: &Captures<'_>| format!("[{name}]");
+            regex.replace_all(&text, named).into_owned()
+        })
+}
+
+/// Returns JSON over several lines, with [`redacted`] texts and without numbers that change.
+pub fn redacted_json(value: &Value) -> String {
+    let mut value = value.clone();
+    redact(&mut value);
+    // A `Value` can always be written.
+    serde_json::to_string_pretty(&value).unwrap_or_default()
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = redacted(text),
+        Value::Array(values) => values.iter_mut().for_each(redact),
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                let is_number = field.is_number() && NUMBERS.contains(&key.as_str());
+                let is_text = !field.is_null() && TEXTS.contains(&key.as_str());
+                if is_number || is_text {
+                    *field = Value::String(format!("[{key}]"));
+                } else {
+                    redact(field);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ids_times_and_hashes_are_replaced_by_their_names() {
+        assert_eq!(PATTERNS.len(), 8);
+        let text = "backups/registry/2026-11-30/20261130T021500.000Z/0a1b2c3d/index.json of i-0123456789abcdef0";
+        let expected = "backups/registry/[day]/[backup]/[run]/index.json of [instance]";
+        assert_eq!(redacted(text), expected);
+    }
+
+    #[test]
+    fn numbers_that_change_are_replaced_in_json() {
+        let json = json!({"rows": 300, "seconds": 1.25, "objects": [{"size": 17}]});
+        let expected =
+            json!({"rows": 300, "seconds": "[seconds]", "objects": [{"size": "[size]"}]});
+        assert_eq!(
+            serde_json::from_str::<Value>(&redacted_json(&json)).unwrap(),
+            expected
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! The tables of the documents match the programs: exit codes, kinds of failures and settings; the shipped settings and
+//! events are accepted.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::standin::Binaries;
+use serde_json::Value;
+use shared::report::ExitCode;
+
+use super::{project, quoted, read, sources};
+
+/// Runs `rekindle-node check` with this settings file; returns the exit status and the output.
+fn check(settings: &str) -> Result<(Option<i32>, String)> {
+    let root = tempfile::tempdir()?;
+    let directory = root.path().join("etc/rekindle");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("node.toml"), settings)?;
+    let output = Command::new(Binaries::find()?.agent)
+        .arg("check")
+        .env_clear()
+        .env("REKINDLE_ROOT", root.path())
+        .output()
+        .context("run rekindle-node check")?;
+    let text = String::from_utf8(output.stdout).context("the agent's output")?;
+    Ok((output.status.code(), text))
+}
+
+/// Returns the cells of the first Markdown table after `marker`, row by row, without its head.
+fn table(text: &str, marker: &str) -> Result<Vec<Vec<String>>> {
+    let (_, rest) = text
+        .split_once(marker)
+        .with_context(|| format!("the page has no {marker}"))?;
+    let lines = rest
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    let rows = lines.skip(2).map(|line| {
+        let cells = line.trim_matches('|').split(" | ");
+        cells.map(|cell| cell.trim().to_owned()).collect()
+    });
+    Ok(rows.collect())
+}
+
+#[test]
+fn errors_md_lists_every_exit_code_with_its_remedy() -> Result<()> {
+    let listed = table(&read("docs/errors.md")?, "<!-- EXIT CODES -->")?;
+    let expected: Vec<Vec<String>> = ExitCode::ALL
+        .iter()
+        .map(|code| {
+            let permanent = if code.permanent() { "yes" } else { "no" };
+            vec![
+                code.code().to_string(),
+                format!("`{}`", code.word()),
+                permanent.to_owned(),
+                code.remedy().to_owned(),
+            ]
+        })
+        .collect();
+    assert_eq!(listed, expected);
+    Ok(())
+}
+
+/// The second table contains the kinds of `Error::kind`, of the reasons to abandon a launch, and those that a function
+/// counts by name. The words of the exit codes are in the first table.
+#[test]
+fn errors_md_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
+    let listed: BTreeSet<String> = table(&read("docs/errors.md")?, "<!-- ERROR TYPES -->")?
+        .iter()
+        .flat_map(|row| quoted(&row[0]))
+        .collect();
+    let mut known = BTreeSet::new();
+    let mut collect = |pattern: &str, text: &str| -> Result<()> {
+        let words = regex::Regex::new(pattern)?;
+        known.extend(words.captures_iter(text).map(|found| found[1].to_owned()));
+        Ok(())
+    };
+    for source in sources(&project().join("functions"))? {
+        // Tests in their own file may be declared anywhere; tests in the same file are at its end.
+        let text = std::fs::read_to_string(&source)?.replace("#[cfg(test)]\nmod tests;", "");
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        collect(r#"\bkind = "([A-Z][A-Za-z]+)""#, shipped)?;
+        collect(r#"\bconst [A-Z_]+: &str = "([A-Z][A-Za-z]+)";"#, shipped)?;
+        collect(r#"\b(?:report|failed)\([^;"]*"([A-Z][A-Za-z]+)""#, shipped)?;
+    }
+    for path in [
+        "shared/src/error.rs",
+        "shared/src/aws/status.rs",
+        "functions/backup/src/decide/guard.rs",
+        "functions/restore/src/reason.rs",
+    ] {
+        let text = read(path)?;
+        let (_, body) = text
+            .split_once("fn kind(")
+            .context("there is no fn kind(")?;
+        let (body, _) = body
+            .split_once("\n    }\n")
+            .context("fn kind( has no end")?;
+        collect(r#"=> "([A-Z][A-Za-z]+)""#, body)?;
+    }
+    ensure!(known.len() > 15, "only {known:?} were found in the sources");
+    assert_eq!(listed, known);
+    Ok(())
+}
+
+/// For an unknown key, the agent prints the keys that it accepts.
+#[test]
+fn settings_md_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
+    let unknown = "nonsense = 1\n[configuration]\nnonsense = 1\n[postgres]\nnonsense = 1\n[images]\nnonsense = 1\n[commands]\nnonsense = 1\n";
+    let (code, output) = check(unknown)?;
+    assert_eq!(code, Some(ExitCode::Settings.code().into()));
+    let mut accepted = BTreeSet::new();
+    for line in output.lines() {
+        let Some((place, keys)) = line.split_once(": the keys there are ") else {
+            continue;
+        };
+        let section = place.rsplit_once(" in ").map(|(_, section)| section);
+        for key in keys.trim_end_matches('.').split(", ") {
+            match section {
+                Some(section) => accepted.insert(format!("{section} {key}")),
+                None if ["configuration", "postgres", "images", "commands"].contains(&key) => {
+                    continue;
+                }
+                None => accepted.insert(key.to_owned()),
+            };
+        }
+    }
+    assert!(accepted.len() > 15, "{output}");
+    let rows = table(&read("docs/settings.md")?, "<!-- SETTINGS -->")?;
+    let mut listed = BTreeSet::new();
+    for row in &rows {
+        let mut section = String::new();
+        for word in quoted(&row[0]) {
+            // `[postgres] host`, `port`: the section applies to the rest of the cell.
+            let key = match word.split_once("] ") {
+                Some((table, key)) => {
+                    section = format!("{table}] ");
+                    key
+                }
+                None => &word,
+            };
+            listed.insert(format!("{section}{key}"));
+        }
+    }
+    assert_eq!(listed, accepted);
+    Ok(())
+}
+
+#[test]
+fn the_shipped_settings_are_valid() -> Result<()> {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(project().join("settings"))? {
+        let path = entry?.path();
+        let (code, output) = check(&std::fs::read_to_string(&path)?)?;
+        assert_eq!(code, Some(0), "{}: {output}", path.display());
+        assert!(output.contains("application: "), "{output}");
+        seen += 1;
+    }
+    assert!(seen >= 2, "only {seen} settings files were checked");
+    Ok(())
+}
+
+#[test]
+fn all_problems_of_a_settings_file_are_reported_at_once_with_their_lines() -> Result<()> {
+    let text = r#"application = "No Application"
+bucket = "B"
+stall_limit_seconds = "soon"
+[configuration]
+paths = ["relative", "/etc/app", "/etc/app/inside"]
+[postgres]
+container = "db"
+port = 5432
+tablespaces = "perhaps"
+[commands]
+start = "docker start db"
+colour = "red"
+"#;
+    let (code, output) = check(text)?;
+    assert_eq!(code, Some(ExitCode::Settings.code().into()), "{output}");
+    for (line, word) in [
+        (1, "application"),
+        (2, "bucket"),
+        (3, "stall_limit_seconds"),
+        (5, "relative"),
+        (5, "/etc/app/inside"),
+        (8, "container and a host or port"),
+        (9, "tablespaces"),
+        (11, "start"),
+        (12, "colour"),
+    ] {
+        let line = format!("line {line}: ");
+        let problems = output.split(&line).skip(1);
+        let mut problems = problems.filter_map(|rest| rest.split("line ").next());
+        assert!(
+            problems.any(|problem| problem.contains(word)),
+            "no problem {line}…{word}… is reported: {output}"
+        );
+    }
+    Ok(())
+}
+
+/// Each file of `events/` is accepted by the function that it belongs to; without groups, the answer may be a refusal.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_functions_accept_every_shipped_event() -> Result<()> {
+    let protected = ProtectedGroups::start().await?;
+    let (backup, restore) = (
+        protected.function("backup")?,
+        protected.function("restore")?,
+    );
+    let mut seen = 0;
+    for entry in std::fs::read_dir(project().join("events"))? {
+        let path = entry?.path();
+        let name = path.display().to_string();
+        let mut event: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let stem = stem.with_context(|| name.clone())?;
+        let of_command = event.get("detail").is_some();
+        let to_restore = stem.starts_with("launch")
+            || (stem.starts_with("restore-") && of_command)
+            || stem == "resume";
+        // The names of the SSM documents depend on the deployment.
+        if let Some(document) = event.pointer_mut("/detail/document-name") {
+            let word = if to_restore { "restore" } else { "backup" };
+            *document = Value::String(protected.document(word)?);
+        }
+        let functions = match stem {
+            "sweep" => vec![&backup, &restore],
+            _ if to_restore => vec![&restore],
+            _ => vec![&backup],
+        };
+        for function in functions {
+            let answer = protected.standin.invoke(function, event.clone()).await;
+            if let Err(error) = answer {
+                assert_ne!(error.error_type, "Event", "{name}: {error}");
+                // There is no group to back up. The function understands the event and refuses it.
+                assert_eq!(error.error_type, "Refused", "{name}: {error}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 18, "only {seen} events were checked");
+
+    let unknown = protected
+        .standin
+        .invoke(&backup, serde_json::json!({"rekindle": "dance"}))
+        .await;
+    assert_eq!(
+        unknown.map_err(|error| error.error_type),
+        Err("Event".to_owned())
+    );
+    Ok(())
+}

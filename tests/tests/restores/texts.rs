@@ -1,0 +1,62 @@
+//! The texts of a restore that a person or another program reads: reports, the marker and metrics.
+
+use anyhow::{Context as _, Result};
+use insta::assert_snapshot;
+use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::redaction::redacted_json;
+use serde_json::Value;
+
+use super::backed_up;
+
+const APPLICATION: &str = "texts";
+
+/// Returns the JSON of the report of a node's first restore command.
+async fn report(protected: &ProtectedGroups, node: &Node) -> Result<Value> {
+    let ended = protected.wait_until_ended(node, "restore", 0).await?;
+    let line = ended
+        .output
+        .lines()
+        .last()
+        .context("the agent printed nothing")?;
+    let json = line.find('{').context("the line contains no JSON")?;
+    Ok(serde_json::from_str(&line[json..])?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<()> {
+    let (protected, first, ..) = backed_up(APPLICATION).await?;
+    assert_snapshot!(redacted_json(&report(&protected, &first).await?), @"");
+
+    let next = protected.replace_lost(&first).await?;
+    assert_snapshot!(redacted_json(&report(&protected, &next).await?), @"");
+
+    let marker = next.root().join("var/lib/rekindle/restored.json");
+    let marker: Value = serde_json::from_slice(&std::fs::read(marker)?)?;
+    assert_snapshot!(redacted_json(&marker), @"");
+
+    let mut lines = protected.standin.logs().into_iter();
+    let metrics = lines.find_map(|line| {
+        let metrics = line.metrics?;
+        metrics.value("RestoreSeconds").and(Some(metrics.raw))
+    });
+    assert_snapshot!(redacted_json(&metrics.context("no metrics of a restore")?), @"");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_without_a_good_backup_has_this_report() -> Result<()> {
+    let (protected, lost, manifest, _) = backed_up(APPLICATION).await?;
+    let standin = &protected.standin;
+    let key = &manifest.index.databases[0].key;
+    standin.s3().truncate(standin.bucket(), key, 10)?;
+    standin.kill_instance(lost.id()).await?;
+    protected
+        .wait_for_failure(APPLICATION, "Verification")
+        .await?;
+    let group = standin.nodes().into_iter();
+    let mut others = group.filter(|node| node.id() != lost.id());
+    let node = others.next().context("no instance was launched")?;
+    assert_snapshot!(redacted_json(&report(&protected, &node).await?), @"");
+    Ok(())
+}
