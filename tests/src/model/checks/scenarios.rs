@@ -1,45 +1,58 @@
-//! What the model begins with, and how much may go wrong from there: each a question of its own.
+//! The scenarios: the initial states, each with the faults that may happen from there on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Protocol;
-use super::names::OLD;
-use super::world::{
-    Agent, BackupNumber, Data, Left, Manifest, Node, Purpose, Run, Standing, Tripped, World,
+use crate::model::protocol::Protocol;
+use crate::model::world::names::OLD;
+use crate::model::world::{
+    Agent, BackupNumber, Budget, Data, Lifecycle, Manifest, Node, Purpose, Run, TripAge, World,
 };
 
-/// A beginning with its name.
+/// An initial state with its name.
 #[derive(Debug, Clone)]
-pub struct Configuration {
-    /// What it is about.
+pub struct Scenario {
+    /// Its name.
     pub name: &'static str,
-    /// The protocol from there on.
+    /// The protocol from the initial state on.
     pub protocol: Protocol,
 }
 
-/// Returns the beginnings. With each further size more may go wrong in each.
-pub fn all(size: u8) -> Vec<Configuration> {
-    let mut all = of_nodes(size);
-    all.extend(of_failures(size));
-    all.extend(of_mistakes(size));
-    all
+/// Returns every scenario. Each larger size permits more faults in each.
+pub fn all(size: u8) -> Vec<Scenario> {
+    [
+        replacements(size),
+        crashes(size),
+        damaged_backups(size),
+        failures(size),
+        mistakes(size),
+        operators(size),
+    ]
+    .concat()
 }
 
-/// Returns those in which nodes come and go.
-fn of_nodes(size: u8) -> Vec<Configuration> {
-    let one = Left {
+/// Returns the budget that most scenarios share.
+fn one_launch(size: u8) -> Budget {
+    Budget {
         launches: 1,
         commands: 2 + size,
-        ..Left::default()
-    };
-    // How many invocations are under way at once is what costs most.
-    let calls = |few: usize| few + usize::from(size.min(1));
+        ..Budget::default()
+    }
+}
+
+/// Returns how many invocations may run at once: this number has the largest effect on the number of states.
+fn invocations(few: usize, size: u8) -> usize {
+    few + usize::from(size.min(1))
+}
+
+/// Returns the scenarios in which nodes are launched and replaced.
+fn replacements(size: u8) -> Vec<Scenario> {
+    let one = one_launch(size);
     vec![
-        configuration(
+        scenario(
             "a new application",
-            calls(1),
-            nothing(Left {
+            invocations(1, size),
+            new_group(Budget {
                 launches: 2,
                 ticks: 1,
                 commands: 3 + size,
@@ -48,12 +61,12 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
                 ..one
             }),
         ),
-        configuration(
+        scenario(
             "a planned replacement",
             2,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     ticks: 1,
                     terminations: 1,
                     commands: 4 + size,
@@ -62,12 +75,12 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+        scenario(
             "two planned replacements",
             2,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     launches: 2,
                     terminations: 2,
                     commands: 4 + size,
@@ -75,12 +88,19 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+    ]
+}
+
+/// Returns the scenarios in which machines and agents die, or are slow.
+fn crashes(size: u8) -> Vec<Scenario> {
+    let one = one_launch(size);
+    vec![
+        scenario(
             "a sudden death",
             1,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     launches: 2,
                     ticks: 1,
                     deaths: 2,
@@ -90,12 +110,12 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+        scenario(
             "a killed agent",
-            calls(1),
-            serving(
+            invocations(1, size),
+            in_service(
                 1,
-                Left {
+                Budget {
                     ticks: 1,
                     terminations: 1,
                     kills: 1,
@@ -105,12 +125,12 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+        scenario(
             "everything is slow",
             1,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     ticks: 1,
                     terminations: 1,
                     delays: 1 + size,
@@ -122,22 +142,16 @@ fn of_nodes(size: u8) -> Vec<Configuration> {
     ]
 }
 
-/// Returns those in which backups, restores and launches fail.
-fn of_failures(size: u8) -> Vec<Configuration> {
-    let one = Left {
-        launches: 1,
-        commands: 2 + size,
-        ..Left::default()
-    };
-    // How many invocations are under way at once is what costs most.
-    let calls = |few: usize| few + usize::from(size.min(1));
+/// Returns the scenarios with damaged backups, and with an outage of the functions.
+fn damaged_backups(size: u8) -> Vec<Scenario> {
+    let one = one_launch(size);
     vec![
-        configuration(
+        scenario(
             "damaged backups",
             1,
-            serving(
+            in_service(
                 2,
-                Left {
+                Budget {
                     launches: 2,
                     ticks: 1,
                     terminations: 1,
@@ -147,24 +161,24 @@ fn of_failures(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+        scenario(
             "nothing but damaged backups",
-            calls(1),
-            serving(
+            invocations(1, size),
+            in_service(
                 2,
-                Left {
+                Budget {
                     deaths: 1,
                     damages: 2,
                     ..one
                 },
             ),
         ),
-        configuration(
+        scenario(
             "a hook that expires",
             2,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     launches: 2,
                     terminations: 1,
                     delays: 1,
@@ -173,12 +187,19 @@ fn of_failures(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+    ]
+}
+
+/// Returns the scenarios in which commands and launches fail.
+fn failures(size: u8) -> Vec<Scenario> {
+    let one = one_launch(size);
+    vec![
+        scenario(
             "a launch that fails again and again",
-            calls(1),
-            serving(
+            invocations(1, size),
+            in_service(
                 1,
-                Left {
+                Budget {
                     launches: 4 + size,
                     deaths: 1,
                     failures: 3 + size,
@@ -188,12 +209,12 @@ fn of_failures(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+        scenario(
             "commands that fail",
             1,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     launches: 2,
                     ticks: 1,
                     terminations: 1,
@@ -206,37 +227,33 @@ fn of_failures(size: u8) -> Vec<Configuration> {
     ]
 }
 
-/// Returns those that somebody has brought about.
-fn of_mistakes(size: u8) -> Vec<Configuration> {
-    let one = Left {
-        launches: 1,
-        commands: 2 + size,
-        ..Left::default()
-    };
+/// Returns the scenarios that follow from a wrong setting or a mistake.
+fn mistakes(size: u8) -> Vec<Scenario> {
+    let one = one_launch(size);
     vec![
-        configuration(
+        scenario(
             "a group that launches early",
             1,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     ticks: 1,
                     early_launches: 1,
                     terminations: 1,
-                    sicknesses: 1,
+                    unhealthy: 1,
                     commands: 3 + size,
                     ..one
                 },
             ),
         ),
-        configuration(
+        scenario(
             "an emptied database",
             1,
-            serving(
+            in_service(
                 1,
-                Left {
+                Budget {
                     ticks: 2,
-                    emptyings: 1,
+                    emptied: 1,
                     acceptances: 1,
                     terminations: 1,
                     commands: 3 + size,
@@ -244,12 +261,12 @@ fn of_mistakes(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+        scenario(
             "old backups",
             1,
-            serving(
+            in_service(
                 OLD,
-                Left {
+                Budget {
                     ticks: 1 + size,
                     terminations: 1,
                     damages: 1,
@@ -259,19 +276,26 @@ fn of_mistakes(size: u8) -> Vec<Configuration> {
                 },
             ),
         ),
-        configuration(
+    ]
+}
+
+/// Returns the scenarios in which an operator acts.
+fn operators(size: u8) -> Vec<Scenario> {
+    let one = one_launch(size);
+    vec![
+        scenario(
             "an emptied bucket",
             2,
-            emptied(Left {
+            emptied(Budget {
                 launches: 4,
                 crashes: 1,
                 ..one
             }),
         ),
-        configuration(
+        scenario(
             "an adopted node",
             1,
-            hand_made(Left {
+            hand_made(Budget {
                 ticks: 1,
                 adoptions: 1,
                 terminations: 1,
@@ -282,41 +306,41 @@ fn of_mistakes(size: u8) -> Vec<Configuration> {
     ]
 }
 
-fn configuration(name: &'static str, most_calls: usize, beginning: World) -> Configuration {
-    Configuration {
+fn scenario(name: &'static str, max_invocations: usize, initial: World) -> Scenario {
+    Scenario {
         name,
         protocol: Protocol {
-            beginning,
-            most_calls,
-            plant: None,
+            initial,
+            max_invocations,
+            defect: None,
             reached: Arc::default(),
         },
     }
 }
 
-/// A group that has not launched anything, and an empty bucket.
-fn nothing(left: Left) -> World {
+/// Returns a group without launches, and an empty bucket.
+fn new_group(budget: Budget) -> World {
     World {
         nodes: Vec::new(),
         commands: Vec::new(),
         runs: Vec::new(),
         manifests: BTreeMap::new(),
-        aside: BTreeMap::new(),
+        quarantined: BTreeMap::new(),
         parameter: false,
         suspended: false,
         breaker: None,
-        tripped: Tripped::JustNow,
+        tripped: TripAge::Fresh,
         launches_in_row: 0,
         calls: Vec::new(),
         next_backup: OLD,
         tick: None,
-        left,
+        budget,
         broken: None,
     }
 }
 
-/// A node that serves, and so many committed backups of it.
-fn serving(backups: BackupNumber, left: Left) -> World {
+/// Returns a node in service, and this number of committed backups of it.
+fn in_service(backups: BackupNumber, budget: Budget) -> World {
     let run = |backup| Run {
         backup,
         node: 0,
@@ -326,7 +350,7 @@ fn serving(backups: BackupNumber, left: Left) -> World {
         emptied: false,
         complete: true,
         sound: true,
-        remembered: true,
+        recorded: true,
     };
     let manifest = |run| Manifest {
         run,
@@ -334,7 +358,7 @@ fn serving(backups: BackupNumber, left: Left) -> World {
     };
     World {
         nodes: vec![Node {
-            standing: Standing::Serving,
+            lifecycle: Lifecycle::InService,
             agent: Agent::Online,
             data: Data::FirstBoot,
             marker: Some(Data::FirstBoot),
@@ -348,22 +372,22 @@ fn serving(backups: BackupNumber, left: Left) -> World {
             .collect(),
         parameter: backups > 0,
         next_backup: backups.max(OLD),
-        ..nothing(left)
+        ..new_group(budget)
     }
 }
 
-/// A group that launches for an application whose backups are gone from the bucket.
-fn emptied(left: Left) -> World {
+/// Returns a group without launches whose application's backups have disappeared from the bucket.
+fn emptied(budget: Budget) -> World {
     World {
         parameter: true,
         next_backup: OLD,
-        ..nothing(left)
+        ..new_group(budget)
     }
 }
 
-/// A node that somebody made by hand, and that serves.
-fn hand_made(left: Left) -> World {
-    let mut world = serving(0, left);
+/// Returns a node in service that an operator set up by hand.
+fn hand_made(budget: Budget) -> World {
+    let mut world = in_service(0, budget);
     world.nodes[0].data = Data::HandMade;
     world.nodes[0].marker = None;
     world.nodes[0].served = false;
