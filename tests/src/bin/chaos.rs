@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use rekindle_tests::chaos::{self, Options};
+use rekindle_tests::chaos::run::damaged_objects::restore_damaged;
+use rekindle_tests::chaos::run::{self, Options};
 use rekindle_tests::interruption::interruption;
 use tracing_subscriber::EnvFilter;
 
@@ -39,7 +40,7 @@ async fn main() -> Result<ExitCode> {
         seed: arguments.seed,
         runs: arguments.runs,
         only: arguments.only,
-        lanes: arguments.lanes,
+        applications: arguments.lanes,
     };
     let begun = Instant::now();
     let alone = is_alone()?;
@@ -54,10 +55,10 @@ async fn main() -> Result<ExitCode> {
         print(&line).ok();
     };
     let played = async {
-        let mut table = chaos::run(&options, &say).await?;
+        let mut table = run::run(&options, &say).await?;
         if options.only.is_empty() {
             say("every object cut off at every percent, and bits of it turned");
-            table.add_cuts(chaos::cuts::cut(options.seed, 1, 8).await?);
+            table.add_damaged_objects(restore_damaged(options.seed, 1, 8).await?);
         }
         anyhow::Ok(table)
     };
@@ -69,7 +70,7 @@ async fn main() -> Result<ExitCode> {
         }
     };
     print(&format!("{table}"))?;
-    Ok(if table.held() {
+    Ok(if table.passed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,20 +1,20 @@
-//! The points at which a full run strikes: requests, programs, log lines.
+//! The points at which a full run injects faults: requests, programs and log lines.
 
-use super::tap::Caller::{self, Agent, Backup, Restore};
-use super::tap::Seen;
+use crate::chaos::application::interceptor::Caller::{self, Agent, Backup, Restore};
+use crate::chaos::application::interceptor::Request;
 
 /// One kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// For what.
+    /// The operation.
     pub operation: &'static str,
-    /// Of which kind of object; empty for services other than S3.
+    /// The kind of S3 object; empty for other services.
     pub object: &'static str,
 }
 
-/// Makes a point.
+/// Returns a point.
 pub(super) const fn point(caller: Caller, operation: &'static str, object: &'static str) -> Point {
     Point {
         caller,
@@ -104,12 +104,12 @@ pub(super) const RESTORE_CALLS: &[&str] = &[
     "ResumeProcesses",
 ];
 
-/// Calls of the backup function about a node that is lost. SSM of the stand-in gives a command up before the function
-/// would, so that nothing is cancelled here.
+/// Calls of the backup function about a lost node. The stand-in's SSM times a command out before the function would
+/// cancel it, so that `CancelCommand` is not in the list.
 pub(super) const LOSS_CALLS: &[&str] = &["ListCommandInvocations"];
 
-/// Calls of the backup function while a node is replaced; the activities are those of a node that has left its group
-/// before its command's event comes.
+/// Calls of the backup function while a node is replaced. It reads the scaling activities if the node has left its group
+/// before the event of its command is delivered.
 pub(super) const FINAL_CALLS: &[&str] = &[
     "DescribeAutoScalingInstances",
     "DescribeAutoScalingGroups",
@@ -120,7 +120,7 @@ pub(super) const FINAL_CALLS: &[&str] = &[
     "CompleteLifecycleAction",
 ];
 
-/// Programs that a backup runs, and how often.
+/// The programs that a backup runs, and how often.
 pub(super) const BACKUP_CHILDREN: &[(&str, u32)] = &[
     ("psql", 4),
     ("pg_dump", 3),
@@ -128,17 +128,18 @@ pub(super) const BACKUP_CHILDREN: &[(&str, u32)] = &[
     ("pg_dumpall", 1),
 ];
 
-/// Programs that a restore runs, and how often.
+/// The programs that a restore runs, and how often.
 pub(super) const RESTORE_CHILDREN: &[(&str, u32)] = &[
     ("start-postgres", 1),
-    // On two cores: each further one is one more for every database, as is a look at a Postgres that does not answer yet.
+    // Measured on two cores: each further core adds one for each database, and so does each poll of a Postgres that does
+    // not answer yet.
     ("psql", 18),
     ("pg_restore", 2),
     ("registry-start", 1),
     ("registry-health", 1),
 ];
 
-/// What an agent logs during a backup.
+/// Texts of the agent's log lines during a backup.
 pub(super) const BACKUP_LINES: &[&str] = &[
     "\"stage\":\"list\"",
     "\"stage\":\"dump notary\"",
@@ -149,7 +150,7 @@ pub(super) const BACKUP_LINES: &[&str] = &[
     "backup complete in S3",
 ];
 
-/// What an agent logs during a restore.
+/// Texts of the agent's log lines during a restore.
 pub(super) const RESTORE_LINES: &[&str] = &[
     "\"database\":\"notary\"",
     "\"database\":\"postgres\"",
@@ -157,36 +158,36 @@ pub(super) const RESTORE_LINES: &[&str] = &[
     "\"message\":\"dropped\"",
 ];
 
-/// Tells whether the list has a request.
-pub(super) fn has(seen: &Seen) -> bool {
+/// Returns whether the list has a request.
+pub(in crate::chaos) fn has(request: &Request) -> bool {
     let points = [BACKUP_STORAGE, LARGE_STORAGE, RESTORE_STORAGE].concat();
     let calls = [
         (Backup, [BACKUP_CALLS, LOSS_CALLS, FINAL_CALLS].concat()),
         (Restore, RESTORE_CALLS.to_vec()),
     ];
-    let calls = calls
-        .iter()
-        .any(|(caller, calls)| *caller == seen.caller && calls.contains(&seen.operation.as_str()));
-    // What a function asks of one object of a backup, it asks of all.
+    let calls = calls.iter().any(|(caller, calls)| {
+        *caller == request.caller && calls.contains(&request.operation.as_str())
+    });
+    // A function makes the same requests for every object of a backup.
     let alike = |point: &Point| {
-        point.caller == seen.caller
-            && point.operation == seen.operation
-            && (point.caller != Agent || point.object == seen.object)
+        point.caller == request.caller
+            && point.operation == request.operation
+            && (point.caller != Agent || point.object == request.object)
     };
-    if seen.storage {
+    if request.storage {
         points.iter().any(alike)
     } else {
         calls
     }
 }
 
-/// Returns what a point is called.
+/// Returns the name of a point.
 pub(super) fn named(point: &Point) -> String {
     let name = format!("{} {} {}", point.caller, point.operation, point.object);
     name.trim_end().to_owned()
 }
 
-/// Tells whether an answer to this operation has an `ETag`.
+/// Returns whether the answer to an operation has an `ETag`.
 pub(super) fn names_etag(operation: &str) -> bool {
     [
         "PutObject",

@@ -1,5 +1,5 @@
-//! Reads a backup out of the bucket's directory without any of the product's code: `zstd`, the server's own
-//! `pg_restore`, and `tar`.
+//! Reads a backup from the bucket's directory without the product's code: with `zstd`, the server's own `pg_restore`,
+//! and `tar`.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -11,34 +11,34 @@ use shared::checksum::digests;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use super::record::{Snapshot, Tables, differences, digest};
+use super::snapshot::{Snapshot, Tables, differences, digest};
 use crate::nodes::postgres::bin_directory;
 use crate::nodes::protected::Protected;
 use crate::nodes::registry::CONFIGURATION;
 
-/// What is in a backup.
+/// The content of a backup.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The node that it was taken of.
+    /// The node that was backed up.
     pub instance: String,
-    /// How often there was written before it was taken.
+    /// The epoch of the data: the number of writes before the backup.
     pub epoch: u64,
     /// The rows.
     pub tables: Tables,
-    /// What is in each file, or what it points to.
+    /// The hash of each file, or the target of each symbolic link.
     pub contents: BTreeMap<String, String>,
     /// A hash of each object and of the manifest, by key.
     pub objects: BTreeMap<String, String>,
 }
 
-/// Hashes an object's bytes, as they lie in the bucket's directory.
+/// Returns the hash of an object's bytes in the bucket's directory.
 pub fn hash(protected: &Protected, key: &str) -> Result<String> {
     let world = &protected.world;
     let bytes = world.s3().read(world.bucket(), key)?;
     Ok(digests(&bytes).sha256.as_str().to_owned())
 }
 
-/// Reads the backup with this manifest to the end of each of its objects.
+/// Reads the backup with this manifest, every object to its end.
 pub async fn backup(protected: &Protected, manifest: &str) -> Result<Decoded> {
     let world = &protected.world;
     let read = |key: &str| world.s3().read(world.bucket(), key);
@@ -92,7 +92,7 @@ pub async fn backup(protected: &Protected, manifest: &str) -> Result<Decoded> {
 }
 
 impl Decoded {
-    /// Says what differs from what was written.
+    /// Returns the differences from what was written.
     pub fn differences(&self, written: &Snapshot) -> Vec<String> {
         let mut found = differences(&written.tables, &self.tables);
         found.extend(differences(&written.contents(), &self.contents));
@@ -100,7 +100,7 @@ impl Decoded {
     }
 }
 
-/// Lets `pg_restore` write a dump as a script.
+/// Returns a dump as a script, which `pg_restore` writes.
 async fn script(dump: &[u8]) -> Result<Vec<u8>> {
     let mut child = Command::new(bin_directory()?.join("pg_restore"))
         .args(["-f", "-"])
@@ -113,18 +113,18 @@ async fn script(dump: &[u8]) -> Result<Vec<u8>> {
     let stdin = child.stdin.take();
     let feeding = async {
         if let Some(mut stdin) = stdin {
-            // What it does not read it complains of.
+            // If pg_restore stops reading, its exit status and stderr have the reason.
             stdin.write_all(dump).await.ok();
         }
     };
     let ((), output) = tokio::join!(feeding, child.wait_with_output());
     let output = output.context("run pg_restore")?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "pg_restore: {words}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "pg_restore: {errors}");
     Ok(output.stdout)
 }
 
-/// Finds the rows of each table in a script.
+/// Returns the rows of each table in a script.
 fn copied(script: &[u8]) -> BTreeMap<String, Vec<&[u8]>> {
     let mut tables: BTreeMap<String, Vec<&[u8]>> = BTreeMap::new();
     let mut table: Option<String> = None;
@@ -147,7 +147,7 @@ fn copied(script: &[u8]) -> BTreeMap<String, Vec<&[u8]>> {
     tables
 }
 
-/// Reads an archive of the configuration as [`Snapshot::contents`] does a node's.
+/// Returns the content of a configuration archive in the form of [`Snapshot::contents`].
 fn files(archive: &[u8]) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let mut links = Vec::new();
@@ -169,16 +169,18 @@ fn files(archive: &[u8]) -> Result<BTreeMap<String, String>> {
         }
     }
     for (path, target) in links {
-        let content = found.get(&target).context("a hard link to nothing")?;
+        let content = found
+            .get(&target)
+            .context("the target of a hard link is missing")?;
         found.insert(path, content.clone());
     }
     Ok(found)
 }
 
-/// An archive names each configured path by its number.
+/// Returns a path on the node for a name in the archive, which contains the configured path's number.
 fn node_path(name: &str) -> Result<String> {
     let (number, rest) = name.split_once('/').unwrap_or((name, ""));
     let root = CONFIGURATION.get(number.parse::<usize>()?);
-    let root = root.with_context(|| format!("{name} is below no configured path"))?;
+    let root = root.with_context(|| format!("{name} is not below a configured path"))?;
     Ok(format!("{root}/{rest}").trim_end_matches('/').to_owned())
 }

@@ -1,5 +1,4 @@
-//! The independent record: what was written when, read from the node itself and kept outside S3. Nothing here asks
-//! the product what it has done.
+//! The content of a node, read from the node itself. Nothing here asks the product what it has done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +11,13 @@ use crate::nodes::machine::Node;
 use crate::nodes::registry;
 use crate::nodes::registry::{CONFIGURATION, MAIN_DATABASE};
 
-/// The contents of tables, by `<database>: <table>`: how many rows, and a hash of all of them, in any order.
+/// The contents of tables, by `<database>: <table>`: the number of rows, and a hash of all rows in any order.
 pub type Tables = BTreeMap<String, String>;
 
-/// Everything that a backup has to bring back.
+/// Everything that a restore of a backup has to bring back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// How often there was written before it was taken; 0 where nothing ever was.
+    /// The number of writes before; 0 if there was none.
     pub epoch: u64,
     /// The rows.
     pub tables: Tables,
@@ -27,7 +26,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads a node whose Postgres runs.
+    /// Reads the content of a node whose Postgres is running.
     pub async fn of(node: &Node) -> Result<Self> {
         let cluster = node.cluster()?;
         let mut tables = Tables::new();
@@ -49,14 +48,14 @@ impl Snapshot {
         })
     }
 
-    /// Says what differs in another one; nothing where nothing does.
+    /// Returns the differences from another snapshot; empty if there is none.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = differences(&self.tables, &other.tables);
         found.extend(registry::different_files(&self.files, &other.files));
         found
     }
 
-    /// Returns what is in each file, or what it points to.
+    /// Returns the hash of each file, or the target of each symbolic link.
     pub fn contents(&self) -> BTreeMap<String, String> {
         let contents = self.files.iter().map(|(path, line)| {
             let content = line.splitn(5, ' ').nth(4).unwrap_or_default();
@@ -95,14 +94,14 @@ async fn epoch(client: &Client) -> Result<u64> {
     Ok(epoch.try_into()?)
 }
 
-/// Hashes rows of text, whatever their order.
+/// Returns the number of rows, and a hash of them in any order.
 pub fn digest(mut rows: Vec<&[u8]>) -> String {
     rows.sort_unstable();
     let hash = digests(&rows.concat()).sha256;
     format!("{} rows, {}", rows.len(), &hash.as_str()[..16])
 }
 
-/// Names what differs between two maps.
+/// Returns the differences between two maps.
 pub fn differences(one: &Tables, other: &Tables) -> Vec<String> {
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let names = names.into_iter();
@@ -111,7 +110,7 @@ pub fn differences(one: &Tables, other: &Tables) -> Vec<String> {
     found.collect()
 }
 
-/// Writes once more into databases and files of a node, and returns everything that it holds then.
+/// Writes into databases and files of a node, and returns the node's content after it.
 pub async fn write(node: &Node, epoch: u64) -> Result<Snapshot> {
     let cluster = node.cluster()?;
     let main = cluster.connect(MAIN_DATABASE).await?;
@@ -136,7 +135,7 @@ pub async fn write(node: &Node, epoch: u64) -> Result<Snapshot> {
     Snapshot::of(node).await
 }
 
-/// Fills a node's main database with so much that its dump is uploaded in parts.
+/// Fills a node's main database with enough data for a multipart upload of its dump.
 pub async fn fill_large(node: &Node) -> Result<()> {
     let main = node.cluster()?.connect(MAIN_DATABASE).await?;
     let script = "CREATE TABLE public.large AS SELECT i,
@@ -145,53 +144,4 @@ pub async fn fill_large(node: &Node) -> Result<()> {
     main.batch_execute(script)
         .await
         .context("fill a large table")
-}
-
-/// A committed backup, as it was when it was first seen.
-#[derive(Debug, Clone)]
-pub struct Committed {
-    /// The node that it was taken of.
-    pub instance: String,
-    /// How often there was written before it was taken.
-    pub epoch: u64,
-    /// A hash of each of its objects and of its manifest, by key.
-    pub objects: BTreeMap<String, String>,
-}
-
-/// A node that came into service.
-#[derive(Debug, Clone)]
-pub struct Arrival {
-    /// The instance.
-    pub instance: String,
-    /// The epoch of what it held then.
-    pub epoch: u64,
-}
-
-/// What is known of one application from outside.
-#[derive(Debug, Default)]
-pub struct Record {
-    /// Everything that was ever written, by epoch.
-    pub written: BTreeMap<u64, Snapshot>,
-    /// Every backup that was ever seen committed, by id.
-    pub committed: BTreeMap<String, Committed>,
-    /// The backups that the run itself has damaged, or made impossible to restore.
-    pub spoilt: BTreeSet<String>,
-    /// Copies that the run itself has put as old backups, which retention may take away.
-    pub expendable: BTreeSet<String>,
-    /// The nodes that came into service, in order.
-    pub arrivals: Vec<Arrival>,
-}
-
-impl Record {
-    /// Returns the epoch of the newest committed backup that can be restored; none where there is none.
-    pub fn newest_good(&self) -> Option<u64> {
-        let mut backups = self.committed.iter().rev();
-        let good = backups.find(|(id, _)| !self.spoilt.contains(*id));
-        good.map(|(_, backup)| backup.epoch)
-    }
-
-    /// Returns the newest epoch.
-    pub fn newest_written(&self) -> u64 {
-        self.written.keys().next_back().copied().unwrap_or(0)
-    }
 }

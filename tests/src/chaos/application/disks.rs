@@ -1,4 +1,4 @@
-//! Small disks of nodes, which can be full: tmpfs mounts, for which one has to be root.
+//! Small disks for nodes, which can fill up: tmpfs mounts, which need root.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use anyhow::{Context as _, Result, ensure};
 use crate::nodes::machine::Node;
 use crate::standin::fault::lock;
 
-/// Room for a cluster with the write-ahead log that a restore asks for.
+/// Enough for a cluster with the write-ahead log of a restore.
 const SIZE: &str = "size=1400m";
 
-/// The small disks of a lane's nodes.
+/// The small disks of an application's nodes.
 #[derive(Debug, Default)]
 pub struct Disks {
     plan: Mutex<Option<&'static str>>,
-    /// Instances, and where their small disks are mounted.
+    /// The instances, and the mount points of their small disks.
     mounted: Mutex<Vec<(String, PathBuf)>>,
 }
 
 impl Disks {
-    /// Tells whether this process may mount anything.
+    /// Returns whether this process may mount a tmpfs.
     pub fn possible() -> bool {
         rustix::process::geteuid().is_root()
             && tempfile::tempdir().is_ok_and(|folder| {
@@ -31,7 +31,7 @@ impl Disks {
             })
     }
 
-    /// Gives the nodes that boot from now on a small disk for this part of them.
+    /// Gives every node that boots from now on a small disk at this path.
     pub fn plan(&self, part: &'static str) {
         *lock(&self.plan) = Some(part);
     }
@@ -41,7 +41,7 @@ impl Disks {
         *lock(&self.plan) = None;
     }
 
-    /// Does for a node that boots what is planned.
+    /// Mounts the planned disk on a node that boots.
     pub fn boot(&self, node: &Node) -> Result<()> {
         let plan = *lock(&self.plan);
         match plan {
@@ -50,15 +50,15 @@ impl Disks {
         }
     }
 
-    /// Puts a small disk under the agent's directory of a node that runs already.
+    /// Moves the agent's directory of a running node to a small disk.
     pub fn cover(&self, node: &Node) -> Result<()> {
         let directory = node.root().join("var/lib/rekindle");
-        let aside = node.root().join("var/lib/aside");
-        run(Command::new("cp").arg("-a").arg(&directory).arg(&aside))?;
+        let copy = node.root().join("var/lib/copy");
+        run(Command::new("cp").arg("-a").arg(&directory).arg(&copy))?;
         self.mount(node, "var/lib/rekindle")?;
-        let everything = aside.join(".");
+        let everything = copy.join(".");
         run(Command::new("cp").arg("-a").arg(everything).arg(&directory))?;
-        std::fs::remove_dir_all(&aside).context("remove the copy")
+        std::fs::remove_dir_all(&copy).context("remove the copy")
     }
 
     fn mount(&self, node: &Node, part: &str) -> Result<()> {
@@ -69,17 +69,17 @@ impl Disks {
         Ok(())
     }
 
-    /// Makes room on the disks of the nodes that are still there, and takes away those of the others.
-    pub fn tidy(&self, there: impl Fn(&str) -> bool) -> Result<()> {
+    /// Empties the disks of the nodes that still exist, and unmounts the others.
+    pub fn clean_up(&self, exists: impl Fn(&str) -> bool) -> Result<()> {
         let mut mounted = lock(&self.mounted);
         for (instance, path) in mounted.iter() {
-            if there(instance) {
+            if exists(instance) {
                 empty(path)?;
             } else {
                 remove(path)?;
             }
         }
-        mounted.retain(|(instance, _)| there(instance));
+        mounted.retain(|(instance, _)| exists(instance));
         Ok(())
     }
 }
@@ -94,12 +94,12 @@ impl Drop for Disks {
     }
 }
 
-/// Writes into a directory until nothing goes in any more.
+/// Fills the disk of a directory.
 pub fn fill(directory: &Path) -> Result<()> {
     let mut file = std::fs::File::create(directory.join("filler")).context("fill the disk")?;
     let zeros = vec![0; 1 << 20];
     while file.write_all(&zeros).is_ok() {}
-    // What is smaller than a piece fits still.
+    // Less than a whole block may still fit.
     while file.write_all(&zeros[..512]).is_ok() {}
     Ok(())
 }
@@ -107,7 +107,7 @@ pub fn fill(directory: &Path) -> Result<()> {
 fn empty(directory: &Path) -> Result<()> {
     match std::fs::remove_file(directory.join("filler")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context("make room on a disk")
+            Err(error).context("empty a disk")
         }
         _ => Ok(()),
     }
@@ -122,7 +122,7 @@ fn unmount(path: &Path) -> Result<()> {
     run(Command::new("umount").arg("-l").arg(path))
 }
 
-/// Takes a disk away. The node's directory, which could not be erased because of it, goes with the stand-in.
+/// Unmounts a disk. The stand-in deletes the node's directory, which the mount kept from being deleted.
 fn remove(path: &Path) -> Result<()> {
     if path.exists() { unmount(path) } else { Ok(()) }
 }
@@ -131,7 +131,7 @@ fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("run {command:?}"))?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {words}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {errors}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Gates on a node, around the shipped agent and the programs that it runs: shell scripts in front of the path, which
-//! cut the agent off where a run has asked for it. The binaries themselves are the shipped ones.
+//! Gates on a node: shell scripts that wrap the shipped agent and the programs that it runs, and kill the agent where a
+//! run requests it. The binaries themselves are the shipped ones.
 
 use std::path::{Path, PathBuf};
 
@@ -15,21 +15,21 @@ const TOOLS: [&str; 4] = ["psql", "pg_dump", "pg_dumpall", "pg_restore"];
 /// The application's commands.
 const COMMANDS: [&str; 3] = ["registry-start", "registry-stop", "registry-health"];
 
-/// Where libfaketime is on a Debian machine, which also knows of threads.
+/// The multi-threaded libfaketime of a Debian machine.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
-/// Whether the agent is cut off when a program starts, or when it has ended.
+/// Whether the agent is killed when a program starts, or when it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
-    /// Before the program runs; it then runs without the agent.
+    /// Before the program runs. It then runs without the agent.
     Start,
-    /// After its end, of which the agent never learns.
+    /// After the program's end, before the agent can handle it.
     Exit,
 }
 
 impl Edge {
-    /// Returns the word for it.
-    pub fn word(self) -> &'static str {
+    /// Returns the edge's name in the files of the gates.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Exit => "exit",
@@ -37,14 +37,14 @@ impl Edge {
     }
 }
 
-/// What a run tells the gates of all nodes of an application: files in one directory.
+/// The requests of a run to the gates of all nodes of an application: files in one directory.
 #[derive(Debug, Clone)]
 pub struct Gates {
     directory: PathBuf,
 }
 
 impl Gates {
-    /// Keeps its files in a directory.
+    /// Creates the directory of the files.
     pub fn new(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("create {}", directory.display()))?;
@@ -53,51 +53,51 @@ impl Gates {
         })
     }
 
-    /// Cuts the agent off at the `nth` start or exit of a program from now on.
+    /// Kills the agent at the `nth` start or exit of a program from now on.
     pub fn at_child(&self, program: &str, edge: Edge, nth: u32) -> Result<()> {
-        self.put("child", &format!("{program} {} {nth}\n", edge.word()))
+        self.write("child", &format!("{program} {} {nth}\n", edge.name()))
     }
 
-    /// Cuts the agent off at its next log line with these words.
-    pub fn at_line(&self, words: &str) -> Result<()> {
-        self.put("line", words)
+    /// Kills the agent after its next log line that contains this text.
+    pub fn at_line(&self, text: &str) -> Result<()> {
+        self.write("line", text)
     }
 
     /// Runs a shell command before the next start of a program.
     pub fn before(&self, program: &str, command: &str) -> Result<()> {
-        self.put(&format!("before-{program}"), command)
+        self.write(&format!("before-{program}"), command)
     }
 
-    /// Kills the next start of a program in the middle of its work.
+    /// Kills the next process of a program while it runs.
     pub fn kill(&self, program: &str) -> Result<()> {
-        self.put(&format!("kill-{program}"), "")
+        self.write(&format!("kill-{program}"), "")
     }
 
-    /// Lets the agent's clock differ by so many minutes.
+    /// Shifts the agent's clock by this number of minutes.
     pub fn skew(&self, minutes: i64) -> Result<()> {
-        self.put("skew", &format!("{minutes:+}m"))
+        self.write("skew", &format!("{minutes:+}m"))
     }
 
-    /// Tells whether the machine has what a clock is changed with.
+    /// Returns whether the machine has libfaketime, which shifts the clock.
     pub fn can_skew() -> bool {
         Path::new(FAKETIME).exists()
     }
 
-    /// Opens all gates, and returns whether one was hit.
+    /// Withdraws all requests, and returns whether one took effect.
     pub fn open(&self) -> Result<bool> {
         let hit = self.directory.join("hit").exists();
         for entry in std::fs::read_dir(&self.directory)? {
-            std::fs::remove_file(entry?.path()).context("open a gate")?;
+            std::fs::remove_file(entry?.path()).context("open the gates")?;
         }
         Ok(hit)
     }
 
-    fn put(&self, name: &str, text: &str) -> Result<()> {
+    fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.directory.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Puts the gate of the agent itself on a node that has just begun to boot: SSM may deliver before it is prepared.
+    /// Installs the agent's own gate on a node that has just begun to boot: SSM may deliver before the node is prepared.
     pub fn install_mover(&self, node: &Node) -> Result<()> {
         let programs = node.root().join("usr/local/bin");
         std::fs::create_dir_all(&programs)
@@ -106,7 +106,7 @@ impl Gates {
         write_program(&programs.join("cut-at-line"), &self.cutter())
     }
 
-    /// Puts the other gates on a prepared node.
+    /// Installs the other gates on a prepared node.
     pub fn install(&self, node: &Node) -> Result<()> {
         let programs = node.root().join("usr/local/bin");
         let tools = bin_directory()?;
@@ -134,7 +134,7 @@ impl Gates {
     fn gate(&self, program: &str, real: &Path) -> String {
         format!(
             r#"#!/bin/sh
-# Generated. Runs the real program, and kills whoever started it where the run asks for that.
+# Generated. Runs the real program, and kills the process that started it if the run requests it.
 gates='{gates}'
 cut() {{
   [ -e "$gates/child" ] || return 0
@@ -166,11 +166,11 @@ exit $status
         )
     }
 
-    /// What the document moves the fetched agent with: it puts a gate in front of the agent.
+    /// Returns the `mv` that the document moves the downloaded agent with: it wraps the agent in a gate.
     fn mover(&self) -> String {
         format!(
             r#"#!/bin/sh
-# Generated. Moves as always, and puts a gate in front of the agent.
+# Generated. Moves files like mv, and wraps the agent in a gate.
 for argument; do
   source=$target
   target=$argument
@@ -179,7 +179,7 @@ case "$target" in
 */rekindle-node) ;;
 *) exec /bin/mv "$@" ;;
 esac
-# Commands that come together do the same at once: every name is complete, or not there.
+# Two commands may do this at once: each file is either complete or missing.
 /bin/mv -f "$source" "$target.real" || exit
 cat > "$target.$$" <<'END'
 #!/bin/bash
@@ -199,11 +199,11 @@ chmod 0755 "$target.$$"
         )
     }
 
-    /// Reads the agent's log from a pipe, and ends the agent behind a line.
+    /// Returns the script that reads the agent's log from a pipe, and kills the agent after a line.
     fn cutter(&self) -> String {
         format!(
             r#"#!/bin/bash
-# Generated. Passes the agent's log on, and kills the agent behind the line that the run asks for.
+# Generated. Forwards the agent's log, and kills the agent after the line that the run requests.
 gates='{gates}'
 while IFS= read -r line; do
   printf '%s\n' "$line"

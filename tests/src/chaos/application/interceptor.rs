@@ -1,4 +1,4 @@
-//! Listens in on every request to the stand-in, and lets a run decide what becomes of it.
+//! Intercepts every request to the stand-in, and lets a run replace its answer.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,10 +10,10 @@ use crate::standin::fault::{ApiCall, lock};
 use crate::standin::s3;
 use crate::standin::s3::Call;
 
-/// Who calls AWS.
+/// A caller of AWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
-    /// The agent on a node, or what fetches it there.
+    /// The agent on a node, or the document that downloads it.
     Agent,
     /// The backup function.
     Backup,
@@ -31,107 +31,107 @@ impl fmt::Display for Caller {
     }
 }
 
-/// One request, as runs tell them apart: who asks for what of which object.
+/// One kind of request: the caller, the operation and the kind of object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seen {
-    /// Who asks.
+pub struct Request {
+    /// The caller.
     pub caller: Caller,
-    /// AWS's name of the operation.
+    /// The operation's name in AWS.
     pub operation: String,
-    /// What kind of object of S3; empty for other services, and where many are meant.
+    /// The kind of S3 object; empty for other services, and for several objects at once.
     pub object: String,
-    /// Whether S3 is asked.
+    /// Whether the request goes to S3.
     pub storage: bool,
 }
 
-/// What becomes of a request in place of its answer.
+/// What is injected instead of a request's answer.
 #[derive(Debug, Clone)]
-pub enum Act {
-    /// S3 does this.
-    Storage(s3::Fault),
-    /// Another service answers with this error.
-    Refusal(fault::Fault),
+pub enum Injection {
+    /// A fault of S3.
+    S3(s3::Fault),
+    /// An error of another service.
+    Api(fault::Fault),
 }
 
-type Rule = Box<dyn FnMut(&Seen) -> Option<Act> + Send>;
+type Rule = Box<dyn FnMut(&Request) -> Option<Injection> + Send>;
 
-/// The ear on the wire. Clones share it.
+/// The interceptor. Clones share it.
 #[derive(Clone, Default)]
-pub struct Tap(Arc<Inner>);
+pub struct Interceptor(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     rule: Mutex<Option<Rule>>,
-    seen: Mutex<BTreeSet<Seen>>,
-    strangers: Mutex<BTreeSet<String>>,
+    requests: Mutex<BTreeSet<Request>>,
+    unexpected_services: Mutex<BTreeSet<String>>,
 }
 
-impl Tap {
-    /// Listens to everything that is asked of a stand-in.
+impl Interceptor {
+    /// Intercepts every request to a stand-in.
     pub fn on(protected: &Protected) -> Self {
-        let tap = Self::default();
-        let (objects, calls) = (tap.clone(), tap.clone());
+        let interceptor = Self::default();
+        let (objects, calls) = (interceptor.clone(), interceptor.clone());
         protected.world.s3().on_request(move |call| {
-            let seen = of_storage(call)?;
-            match objects.hear(&seen)? {
-                Act::Storage(fault) => Some(fault),
-                Act::Refusal(_) => None,
+            let request = s3_request(call)?;
+            match objects.intercept(&request)? {
+                Injection::S3(fault) => Some(fault),
+                Injection::Api(_) => None,
             }
         });
         protected.world.faults().on_call(move |call| {
-            calls.note_stranger(call);
+            calls.note_service(call);
             let caller = caller(&call.access_key)?;
-            let seen = Seen {
+            let request = Request {
                 caller,
                 operation: call.operation.clone(),
                 object: String::new(),
                 storage: false,
             };
-            match calls.hear(&seen)? {
-                Act::Refusal(fault) => Some(fault),
-                Act::Storage(_) => None,
+            match calls.intercept(&request)? {
+                Injection::Api(fault) => Some(fault),
+                Injection::S3(_) => None,
             }
         });
-        tap
+        interceptor
     }
 
-    /// Lets this rule decide about requests from now on.
-    pub fn rule(&self, rule: impl FnMut(&Seen) -> Option<Act> + Send + 'static) {
+    /// Lets this rule decide about every request from now on.
+    pub fn rule(&self, rule: impl FnMut(&Request) -> Option<Injection> + Send + 'static) {
         *lock(&self.0.rule) = Some(Box::new(rule));
     }
 
-    /// Lets every request be answered.
+    /// Lets every request be answered normally from now on.
     pub fn clear(&self) {
         *lock(&self.0.rule) = None;
     }
 
     /// Returns every kind of request so far.
-    pub fn seen(&self) -> BTreeSet<Seen> {
-        lock(&self.0.seen).clone()
+    pub fn requests(&self) -> BTreeSet<Request> {
+        lock(&self.0.requests).clone()
     }
 
-    /// Returns what was asked of services that recovery may not need.
-    pub fn strangers(&self) -> BTreeSet<String> {
-        lock(&self.0.strangers).clone()
+    /// Returns the calls to services that recovery must not need.
+    pub fn unexpected_services(&self) -> BTreeSet<String> {
+        lock(&self.0.unexpected_services).clone()
     }
 
-    fn hear(&self, seen: &Seen) -> Option<Act> {
-        lock(&self.0.seen).insert(seen.clone());
-        // One request at a time: a rule counts.
+    fn intercept(&self, request: &Request) -> Option<Injection> {
+        lock(&self.0.requests).insert(request.clone());
+        // One request at a time, because rules count requests.
         let mut rule = lock(&self.0.rule);
-        rule.as_mut().and_then(|rule| rule(seen))
+        rule.as_mut().and_then(|rule| rule(request))
     }
 
-    fn note_stranger(&self, call: &ApiCall) {
+    fn note_service(&self, call: &ApiCall) {
         if !["autoscaling", "ssm"].contains(&call.service.as_str()) {
-            let asked = format!("{}:{}", call.service, call.operation);
-            lock(&self.0.strangers).insert(asked);
+            let operation = format!("{}:{}", call.service, call.operation);
+            lock(&self.0.unexpected_services).insert(operation);
         }
     }
 }
 
-fn of_storage(call: &Call) -> Option<Seen> {
-    Some(Seen {
+fn s3_request(call: &Call) -> Option<Request> {
+    Some(Request {
         caller: caller(call.access_key.as_deref()?)?,
         operation: call.operation.clone(),
         object: object(&call.key),
@@ -139,7 +139,7 @@ fn of_storage(call: &Call) -> Option<Seen> {
     })
 }
 
-/// Tells callers apart by the keys that the stand-in gives them; none where a test itself asks.
+/// Returns the caller by the access key that the stand-in gave it, or `None` if a test itself is the caller.
 fn caller(access_key: &str) -> Option<Caller> {
     match access_key {
         "BackupFunction" => Some(Caller::Backup),
@@ -149,10 +149,10 @@ fn caller(access_key: &str) -> Option<Caller> {
     }
 }
 
-/// Returns what kind of object has this key, or is listed below this prefix.
+/// Returns the kind of object of a key or of a listed prefix.
 pub fn object(key: &str) -> String {
-    let shelf = key.split('/').next().unwrap_or_default();
-    match (shelf, key.rsplit('/').next().unwrap_or_default()) {
+    let prefix = key.split('/').next().unwrap_or_default();
+    match (prefix, key.rsplit('/').next().unwrap_or_default()) {
         ("backups", "") => "attempts".to_owned(),
         ("backups", "globals.sql.zst") => "globals".to_owned(),
         ("backups", "config.tar.zst") => "configuration".to_owned(),
@@ -164,6 +164,6 @@ pub fn object(key: &str) -> String {
         },
         ("manifests", "") => "manifests".to_owned(),
         ("manifests", _) => "manifest".to_owned(),
-        (shelf, _) => shelf.to_owned(),
+        (prefix, _) => prefix.to_owned(),
     }
 }

@@ -1,5 +1,5 @@
-//! Every object of a backup, cut off at every percent, and with single bits turned: the shipped agent must refuse each,
-//! and leave the node as it was. Too many for the whole story; a sample of them has that.
+//! Every object of a backup, truncated at every percent, and with single bits flipped: the shipped agent must refuse each,
+//! and leave the node unchanged. These are too many for the whole scenario, which covers a sample.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use shared::layout;
 use shared::manifest::Manifest;
 use shared::report::{ExitCode, Report};
 
-use super::dice::Dice;
-use super::lane::{APPLICATION, Lane};
+use crate::chaos::application::choices::Choices;
+use crate::chaos::application::{APPLICATION, Application};
 use crate::nodes::protected::Protected;
 use crate::nodes::spare;
 use crate::nodes::spare::Spare;
 
-/// What is cut, by its name within a backup.
+/// The objects, by their names within a backup.
 const OBJECTS: [&str; 6] = [
     layout::INDEX,
     layout::CONTENTS,
@@ -24,32 +24,33 @@ const OBJECTS: [&str; 6] = [
     "postgres/1.dump.zst",
 ];
 
-/// How many machines work at a time.
+/// The number of machines that restore at the same time.
 const MACHINES: usize = 3;
 
-/// What was tried on one kind of object.
+/// The results for one kind of object and damage.
 #[derive(Debug, Clone)]
-pub struct Cuts {
-    /// The object and what was done to it.
+pub struct DamagedObjects {
+    /// The object and the damage.
     pub what: String,
-    /// How often.
+    /// The number of restores.
     pub tried: usize,
-    /// How often it was refused, and nothing changed.
+    /// The number of restores that were refused without any change.
     pub refused: usize,
-    /// What was not refused, or not so.
+    /// The other restores.
     pub problems: Vec<String>,
 }
 
-/// Cuts objects off at every percent that is a multiple of `step`, and turns so many bits of each.
-pub async fn cut(seed: u64, step: usize, bits: usize) -> Result<Vec<Cuts>> {
-    let mut lane = Lane::open(false).await?;
-    lane.write().await?;
-    let newest = lane.protected.back_up(APPLICATION).await?;
-    let (protected, mut all) = (&lane.protected, vec![manifests(&newest, step)?]);
+/// Truncates objects at every percent that is a multiple of `step`, flips `bits` bits of each, and restores after each
+/// damage.
+pub async fn restore_damaged(seed: u64, step: usize, bits: usize) -> Result<Vec<DamagedObjects>> {
+    let mut app = Application::open(false).await?;
+    app.write().await?;
+    let newest = app.protected.back_up(APPLICATION).await?;
+    let (protected, mut all) = (&app.protected, vec![manifests(&newest, step)?]);
     let mut work = Vec::new();
     for machine in 0..MACHINES {
         let own = OBJECTS.into_iter().skip(machine).step_by(MACHINES);
-        work.push(machine_cuts(
+        work.push(trials_of_machine(
             protected,
             &newest,
             own.collect(),
@@ -65,73 +66,73 @@ pub async fn cut(seed: u64, step: usize, bits: usize) -> Result<Vec<Cuts>> {
     Ok(all)
 }
 
-/// A manifest that is cut off is never read as one.
-fn manifests(genuine: &Manifest, step: usize) -> Result<Cuts> {
+/// Checks that a truncated manifest is never accepted.
+fn manifests(genuine: &Manifest, step: usize) -> Result<DamagedObjects> {
     let bytes = serde_json::to_vec_pretty(genuine)?;
     let (application, id) = (&genuine.index.application, &genuine.index.backup_id);
     ensure!(
         Manifest::parse(&bytes, application, id).is_ok(),
-        "a whole one is read"
+        "the genuine manifest cannot be read"
     );
-    let mut cuts = Cuts::of("manifest cut off, the functions' parser".to_owned());
+    let mut damaged = DamagedObjects::of("manifest truncated, the functions' parser".to_owned());
     for percent in (0..100).step_by(step) {
         let length = bytes.len() * percent / 100;
-        cuts.count(
+        damaged.count(
             Manifest::parse(&bytes[..length], application, id).is_err(),
             || format!("{percent} % was read"),
         );
     }
-    Ok(cuts)
+    Ok(damaged)
 }
 
-async fn machine_cuts(
+async fn trials_of_machine(
     protected: &Protected,
     genuine: &Manifest,
     objects: Vec<&str>,
     seed: u64,
     step: usize,
     bits: usize,
-) -> Result<Vec<Cuts>> {
+) -> Result<Vec<DamagedObjects>> {
     let spare = Spare::with_data(protected, APPLICATION).await?;
     let before = spare.holding().await?;
     let mut all = Vec::new();
     for object in objects {
-        let scene = Scene {
+        let trial = Trial {
             protected,
             spare: &spare,
-            // A copy of its own, so that machines do not meet.
+            // A copy for each machine, so that they do not damage the same object.
             backup: spare::forge(protected, genuine, |_, _| Ok(()))?,
             object,
         };
-        let mut cuts = Cuts::of(format!("{object} cut off, the agent"));
+        let mut truncated = DamagedObjects::of(format!("{object} truncated, the agent"));
         for percent in (0..100).step_by(step) {
-            scene.cut_off(percent, &mut cuts).await?;
+            trial.truncate(percent, &mut truncated).await?;
         }
-        let mut turned = Cuts::of(format!("{object}, one bit turned, the agent"));
-        let mut dice = Dice::new(seed, object);
+        let mut flipped = DamagedObjects::of(format!("{object}, one bit flipped, the agent"));
+        let mut choices = Choices::new(seed, object);
         for _ in 0..bits {
-            scene.turn(&mut dice, &mut turned).await?;
+            trial.flip(&mut choices, &mut flipped).await?;
         }
         let after = spare.holding().await?;
-        for cuts in [&mut cuts, &mut turned] {
+        for damaged in [&mut truncated, &mut flipped] {
             if after != before {
-                cuts.problems.push("the node is not as it was".to_owned());
+                damaged.problems.push("the node was changed".to_owned());
             }
         }
-        all.extend([cuts, turned]);
+        all.extend([truncated, flipped]);
     }
     Ok(all)
 }
 
-/// One object under the knife.
-struct Scene<'a> {
+/// One object that is damaged and restored.
+struct Trial<'a> {
     protected: &'a Protected,
     spare: &'a Spare,
     backup: Manifest,
     object: &'a str,
 }
 
-impl Scene<'_> {
+impl Trial<'_> {
     fn key(&self) -> String {
         let index = &self.backup.index;
         layout::object(
@@ -142,34 +143,34 @@ impl Scene<'_> {
         )
     }
 
-    /// Replaces the object by its first part: S3 tells the new size.
-    async fn cut_off(&self, percent: usize, cuts: &mut Cuts) -> Result<()> {
+    /// Replaces the object by its first part: S3 returns the new size.
+    async fn truncate(&self, percent: usize, damaged: &mut DamagedObjects) -> Result<()> {
         let world = &self.protected.world;
         let (s3, bucket, key) = (world.s3(), world.bucket(), self.key());
         let genuine: BTreeMap<_, _> = s3.save(bucket, &key)?.into_iter().collect();
         let bytes = s3.read(bucket, &key)?;
         s3.replace(bucket, &key, &bytes[..bytes.len() * percent / 100])?;
-        self.try_restore(&format!("{percent} %"), cuts).await?;
+        self.try_restore(&format!("{percent} %"), damaged).await?;
         for (path, bytes) in genuine {
             std::fs::write(path, bytes)?;
         }
         Ok(())
     }
 
-    /// Turns one bit at rest: S3 tells the size and the checksum of before.
-    async fn turn(&self, dice: &mut Dice, cuts: &mut Cuts) -> Result<()> {
+    /// Flips one bit at rest: S3 still returns the old size and checksum.
+    async fn flip(&self, choices: &mut Choices, damaged: &mut DamagedObjects) -> Result<()> {
         let world = &self.protected.world;
         let path = world.s3().path(world.bucket(), &self.key())?;
         let genuine = std::fs::read(&path)?;
         let mut bytes = genuine.clone();
-        let bit = dice.below(8 * bytes.len());
+        let bit = choices.below(8 * bytes.len());
         bytes[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&path, bytes)?;
-        self.try_restore(&format!("bit {bit}"), cuts).await?;
-        std::fs::write(&path, genuine).context("turn the bit back")
+        self.try_restore(&format!("bit {bit}"), damaged).await?;
+        std::fs::write(&path, genuine).context("flip the bit back")
     }
 
-    async fn try_restore(&self, case: &str, cuts: &mut Cuts) -> Result<()> {
+    async fn try_restore(&self, case: &str, damaged: &mut DamagedObjects) -> Result<()> {
         let name = self.object.replace(['/', '.', '_'], "-");
         let operation = format!("{name}-{}", case.replace([' ', '%'], ""));
         let candidate = self.backup.candidate();
@@ -179,7 +180,7 @@ impl Scene<'_> {
             Ok(Report::Failure(failure)) if failure.exit_code == ExitCode::Verification
         );
         let unmarked = !self.spare.marker().exists();
-        cuts.count(refused && unmarked, || {
+        damaged.count(refused && unmarked, || {
             format!("{case}: exit status {:?}: {}", answer.code, answer.output)
         });
         if !unmarked {
@@ -189,7 +190,7 @@ impl Scene<'_> {
     }
 }
 
-impl Cuts {
+impl DamagedObjects {
     fn of(what: String) -> Self {
         Self {
             what,

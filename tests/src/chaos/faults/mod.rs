@@ -1,0 +1,7 @@
+//! The faults, and how each is injected.
+
+pub mod catalogue;
+pub mod damage;
+pub mod inject;
+pub mod points;
+pub mod requests;

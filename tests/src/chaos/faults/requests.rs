@@ -1,0 +1,388 @@
+//! Faults that are injected at a request.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::Result;
+use axum::http::StatusCode;
+use serde_json::Value;
+
+use super::catalogue::{Action, Fault, INVOCATION_CHANGE, S3Answer, Scenario, Termination};
+use super::damage::{self, Undo};
+use super::points::Point;
+use crate::chaos::application::choices::Choices;
+use crate::chaos::application::interceptor::{self, Caller, Injection, Request};
+use crate::chaos::application::{Application, POLL, STALL_LIMIT, disks};
+use crate::nodes::machine::Node;
+use crate::nodes::protected::Protected;
+use crate::nodes::spare;
+use crate::standin::bus;
+use crate::standin::fault;
+use crate::standin::s3;
+
+/// The call that keeps an instance in its hook.
+const HEARTBEAT: &str = "RecordLifecycleActionHeartbeat";
+
+/// A stall of S3 that the client must tolerate.
+const SHORT_STALL: Duration = Duration::from_secs(1);
+
+/// Counts how often a fault has taken effect.
+pub type Hits = Arc<AtomicU64>;
+
+impl Point {
+    fn matches(&self, request: &Request) -> bool {
+        self.caller == request.caller
+            && self.operation == request.operation
+            && self.object == request.object
+    }
+}
+
+/// The application that a rule acts on. The application owns its rules, so that a rule must hold a weak reference.
+#[derive(Clone)]
+struct Target {
+    protected: Weak<Protected>,
+    application: String,
+    lost: String,
+    /// Whether the terminating node is the one whose agent is working.
+    terminating: bool,
+}
+
+impl Target {
+    fn of(app: &Application, scenario: Scenario) -> Self {
+        Self {
+            terminating: scenario == Scenario::Planned,
+            protected: Arc::downgrade(&app.protected),
+            application: app.name.clone(),
+            lost: app.node.id().to_owned(),
+        }
+    }
+
+    /// Returns the nodes of the application that have power.
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        let nodes = self.protected.upgrade().map(|it| it.world.nodes());
+        let nodes = nodes.unwrap_or_default().into_iter();
+        nodes
+            .filter(|node| node.group() == self.application && node.has_power())
+            .collect()
+    }
+
+    /// Kills the nodes' processes with this word in their command line. Returns whether there was one.
+    fn kill(&self, word: &str) -> bool {
+        let mut killed = false;
+        for node in self.nodes() {
+            let found = spare::processes(&node, &[word]).unwrap_or_default();
+            killed |= !found.is_empty() && spare::kill(&found).is_ok();
+        }
+        killed
+    }
+
+    /// Ends the caller. Returns whether it was running.
+    fn end(&self, caller: Caller, end: Termination) -> bool {
+        let word = match caller {
+            Caller::Agent => return self.kill("rekindle-node"),
+            Caller::Backup => "backup",
+            Caller::Restore => "restore",
+        };
+        let Some(protected) = self.protected.upgrade() else {
+            return false;
+        };
+        let Ok(function) = protected.function(word) else {
+            return false;
+        };
+        let lambda = protected.world.lambda();
+        if end == Termination::TimedOut {
+            lambda.time_out(&function);
+            return true;
+        }
+        let processes = lambda.processes(&function).into_iter();
+        let processes: Vec<i32> = processes.filter_map(|id| i32::try_from(id).ok()).collect();
+        spare::kill(&processes).is_ok()
+    }
+
+    /// Returns the node whose agent is working: in a planned replacement the terminating one.
+    fn working(&self) -> Option<Arc<Node>> {
+        let mut nodes = self.nodes();
+        if nodes.len() > 1 {
+            nodes.retain(|node| (node.id() == self.lost) == self.terminating);
+        }
+        nodes.pop()
+    }
+}
+
+/// Injects a fault that takes effect at a request.
+pub(super) async fn inject(
+    app: &Application,
+    fault: &Fault,
+    hits: Hits,
+    choices: &mut Choices,
+) -> Result<Vec<Undo>> {
+    let target = Target::of(app, fault.scenario);
+    let mut undo = Vec::new();
+    if let Action::Answer(point, _) | Action::Throttle(point) | Action::Terminate(point, _) =
+        fault.action
+    {
+        undo.extend(provoke(app, &target, &point).await?);
+    }
+    match fault.action {
+        Action::Answer(point, answer) => {
+            let last = last_strike(point, answer, fault.scenario, choices);
+            let stall = stall(point, last);
+            watch(app, point, Arc::clone(&hits), move |request| {
+                let aborts = point.operation == "AbortMultipartUpload";
+                if aborts && request.operation == "CompleteMultipartUpload" {
+                    // Only a failed upload is aborted.
+                    let refused =
+                        s3::Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
+                    return Some(Injection::S3(refused));
+                }
+                let due = point.matches(request) && hits.load(Ordering::SeqCst) < last;
+                due.then(|| {
+                    hits.fetch_add(1, Ordering::SeqCst);
+                    Injection::S3(storage(answer, stall))
+                })
+            });
+        }
+        Action::Throttle(point) => {
+            let last = choices.pick(&[1, 5]);
+            watch(app, point, Arc::clone(&hits), move |request| {
+                let due = point.matches(request) && hits.load(Ordering::SeqCst) < last;
+                due.then(|| {
+                    hits.fetch_add(1, Ordering::SeqCst);
+                    Injection::Api(fault::Fault::throttled(service(&request.operation)))
+                })
+            });
+        }
+        Action::Terminate(point, end) => {
+            let served = choices.below(2) == 0;
+            strike_once(app, point, hits, move |request| {
+                let ended = target.end(request.caller, end);
+                ended.then(|| (!served).then(|| unanswered(request)))
+            });
+        }
+        Action::Server(point) => strike_once(app, point, hits, move |_| {
+            let node = target.working()?;
+            node.cluster().ok()?.strike().ok()?;
+            Some(None)
+        }),
+        Action::Power(point) => strike_once(app, point, hits, move |request| {
+            let protected = target.protected.upgrade()?;
+            let node = target.working()?;
+            tokio::spawn(async move {
+                let world = &protected.world;
+                if let Err(problem) = world.kill_instance(node.id()).await {
+                    tracing::warn!("cannot cut the power: {problem:#}");
+                }
+                // While an instance waits in its hook, Auto Scaling notices its death only when the hook expires.
+                world.expire_hooks(node.id());
+            });
+            Some(Some(unanswered(request)))
+        }),
+        Action::HookExpired(point) => strike_once(app, point, hits, move |_| {
+            let protected = target.protected.upgrade()?;
+            protected.world.expire_hooks(target.working()?.id());
+            Some(None)
+        }),
+        Action::TruncateBeforeCommit(object) => {
+            let percent = choices.below(100) as u64;
+            let point = Point {
+                caller: Caller::Backup,
+                operation: "GetObject",
+                object: "index",
+            };
+            strike_once(app, point, hits, move |_| {
+                let protected = target.protected.upgrade()?;
+                truncate_newest(&protected, &target.application, object, percent).ok()?;
+                Some(None)
+            });
+        }
+        _ => {}
+    }
+    Ok(undo)
+}
+
+/// Fills the disk at a path of the node when a request is made.
+pub(super) fn fill(app: &Application, point: Point, part: &'static str, hits: Hits) {
+    let target = Target::of(app, Scenario::Loss);
+    strike_once(app, point, hits, move |_| {
+        let node = target.working()?;
+        disks::fill(&node.root().join(part)).ok()?;
+        Some(None)
+    });
+}
+
+/// Injects a fault at the first request of this kind at which `strike` succeeds.
+fn strike_once(
+    app: &Application,
+    point: Point,
+    hits: Hits,
+    mut strike: impl FnMut(&Request) -> Option<Option<Injection>> + Send + 'static,
+) {
+    watch(app, point, Arc::clone(&hits), move |request| {
+        if hits.load(Ordering::SeqCst) > 0 || !point.matches(request) {
+            return None;
+        }
+        let struck = strike(request)?;
+        hits.fetch_add(1, Ordering::SeqCst);
+        struck
+    });
+}
+
+/// Applies a rule to each request, and makes the product send the request that the rule waits for.
+fn watch(
+    app: &Application,
+    point: Point,
+    hits: Hits,
+    mut rule: impl FnMut(&Request) -> Option<Injection> + Send + 'static,
+) {
+    app.interceptor.rule(move |request| {
+        let struck = hits.load(Ordering::SeqCst) > 0;
+        slow(&point, request)
+            .or_else(|| missing(&point, request).filter(|_| !struck))
+            .or_else(|| rule(request))
+    });
+}
+
+/// Slows a restore down, because only a slow restore needs a heartbeat.
+fn slow(point: &Point, request: &Request) -> Option<Injection> {
+    let restores = request.operation == "GetObject" && request.object == "dump 1";
+    let slow = point.operation == HEARTBEAT && restores;
+    slow.then(|| Injection::S3(s3::Fault::Stall(4 * SHORT_STALL)))
+}
+
+/// Reports the agent as missing: a function uploads it only then, and the other function may just have uploaded it.
+fn missing(point: &Point, request: &Request) -> Option<Injection> {
+    let puts = (point.operation, point.object) == ("PutObject", "agent");
+    let looks = request.caller == point.caller && request.operation == "HeadObject";
+    let missing = puts && looks && request.object == point.object;
+    let answer = || s3::Fault::Error(StatusCode::NOT_FOUND, "NotFound".to_owned());
+    missing.then(|| Injection::S3(answer()))
+}
+
+/// Makes the product send a request that it does not send every time.
+async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Vec<Undo>> {
+    let world = &app.protected.world;
+    match (point.caller, point.operation, point.object) {
+        // A process of a function checks the agent only once, and uploads it only if it is missing.
+        (Caller::Backup | Caller::Restore, operation, "agent") => {
+            target.end(point.caller, Termination::Killed);
+            if operation == "PutObject" {
+                for key in world.s3().keys(world.bucket(), "agent/")? {
+                    world.s3().remove(world.bucket(), &key).await?;
+                }
+            }
+        }
+        // The application's state is written only if it is missing.
+        (Caller::Backup, "PutParameter", _) => {
+            let name = shared::layout::state_parameter(&app.name.parse()?);
+            let ssm = aws_sdk_ssm::Client::new(world.aws());
+            ssm.delete_parameter().name(name).send().await?;
+        }
+        // The function reads the activities only of an instance that has left its group: a sweep finishes the final
+        // backup, and the event of its command is delivered later.
+        (Caller::Backup, "DescribeScalingActivities", _) => {
+            let ended = |event: &Value| {
+                event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
+            };
+            world.bus().mishap_where(ended, bus::Mishap::Hold, 1);
+            release_once_gone(target.clone());
+        }
+        // The breaker trips at the first permanent failure.
+        (Caller::Restore, "SuspendProcesses" | "PutParameter" | "ResumeProcesses", _) => {
+            return Ok(vec![damage::require_extension(app)?]);
+        }
+        _ => {}
+    }
+    Ok(Vec::new())
+}
+
+/// Delivers the events that the bus holds as soon as the lost instance has left its group.
+fn release_once_gone(target: Target) {
+    tokio::spawn(async move {
+        while let Some(protected) = target.protected.upgrade() {
+            let world = &protected.world;
+            let mut members = world.group(&target.application).into_iter();
+            if !members.any(|one| one.id == target.lost) {
+                world.bus().release();
+                return;
+            }
+            drop(protected);
+            tokio::time::sleep(POLL).await;
+        }
+    });
+}
+
+/// Returns the number of faulty answers before S3 recovers.
+fn last_strike(point: Point, answer: S3Answer, scenario: Scenario, choices: &mut Choices) -> u64 {
+    match (answer, point.caller, scenario) {
+        (S3Answer::WrongETag, ..) => u64::MAX,
+        (S3Answer::Stall, Caller::Agent, _) => choices.pick(&[1, 2]),
+        (S3Answer::Stall, ..) => 1,
+        (_, Caller::Agent, Scenario::Backup) => choices.pick(&[1, 1, 3, u64::MAX]),
+        // Six are more than the attempts of one call: a launch or an invocation fails, and the next one succeeds.
+        _ => choices.pick(&[1, 3, 6]),
+    }
+}
+
+/// Returns the length of a stall. If there are two, each is longer than the agent's stall limit.
+fn stall(point: Point, last: u64) -> Duration {
+    if point.caller == Caller::Agent && last > 1 {
+        Duration::from_secs(STALL_LIMIT + 3)
+    } else {
+        SHORT_STALL
+    }
+}
+
+fn storage(answer: S3Answer, stall: Duration) -> s3::Fault {
+    let error = |status, code: &str| s3::Fault::Error(status, code.to_owned());
+    match answer {
+        S3Answer::Internal => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        S3Answer::SlowDown => error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
+        S3Answer::OkWithError => s3::Fault::OkWithError("InternalError".to_owned()),
+        S3Answer::Stall => s3::Fault::Stall(stall),
+        S3Answer::Reset => s3::Fault::Reset,
+        S3Answer::WrongETag => s3::Fault::WrongETag,
+    }
+}
+
+/// Returns the answer to a request whose caller has ended and must not take effect.
+fn unanswered(request: &Request) -> Injection {
+    if request.storage {
+        Injection::S3(s3::Fault::Reset)
+    } else {
+        let unheard = fault::Fault::with_status(500, "InternalFailure", "the caller has ended");
+        Injection::Api(unheard)
+    }
+}
+
+fn service(operation: &str) -> &'static str {
+    let scaling = ["AutoScaling", "Scaling", "Lifecycle", "Processes"];
+    if scaling.iter().any(|word| operation.contains(word)) {
+        "autoscaling"
+    } else {
+        "ssm"
+    }
+}
+
+/// Truncates an object of the newest backup attempt.
+fn truncate_newest(
+    protected: &Protected,
+    application: &str,
+    object: &str,
+    percent: u64,
+) -> Result<()> {
+    let world = &protected.world;
+    let (s3, bucket) = (world.s3(), world.bucket());
+    let keys = s3.keys(bucket, &format!("backups/{application}/"))?;
+    let newest = keys
+        .iter()
+        .rev()
+        .find(|key| interceptor::object(key) == object);
+    let Some(newest) = newest else {
+        anyhow::bail!("there is no {object}");
+    };
+    let mut bytes = s3.read(bucket, newest)?;
+    let left = bytes.len() as u64 * percent / 100;
+    bytes.truncate(usize::try_from(left)?);
+    s3.replace(bucket, newest, &bytes)
+}
