@@ -1,5 +1,5 @@
-//! What orchestration adds to a failover: from the moment at which the new node can be asked to its service, without what
-//! the node itself works. Against a poller that is written as AWS's samples are.
+//! The time that orchestration adds to a failover: from the moment at which the new node accepts commands until it is in
+//! service, without the node's own work. It is compared with a poller that is written like AWS's samples.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use shared::report::Report;
 use time::OffsetDateTime;
 
 use super::functions::printed;
+use super::plan::{Plan, REKINDLE};
 use super::process::{Program, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
-use super::{Plan, REKINDLE};
 use crate::nodes::machine::Node;
 use crate::nodes::protected::{PATIENCE, Protected};
 use crate::standin::autoscaling::Lifecycle;
@@ -27,9 +27,9 @@ use crate::wait::wait_for;
 
 const APPLICATION: &str = "failover";
 const POLLER: &str = "a boto3 poller";
-const NAPS: &str = "  of it asleep between two polls";
-/// Of ours, what is not in its own row: the function looks at a node that is not ready once a second.
-const WAIT: &str = "  before it, until the function looks again";
+const NAPS: &str = "  of it waiting between two polls";
+/// The part of Rekindle's time that is not in its row: the function polls an unready node once a second.
+const WAIT: &str = "  before it, until the function's next poll";
 const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const HOOK: &str = "rekindle-launch";
 const DOCUMENT: &str = "bench-restore";
@@ -43,7 +43,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     }
     let document = serde_json::json!({
         "schemaVersion": "2.2",
-        "description": "Runs the agent, as the poller asks for it.",
+        "description": "Runs the agent for the poller.",
         "parameters": {"line": {"type": "String"}},
         "mainSteps": [{
             "action": "aws:runShellScript", "name": "runAgent",
@@ -58,12 +58,12 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         .binaries(binaries)
         .document(DOCUMENT, document);
     let protected = Protected::with(builder).await?;
-    let looks = Looks::on(&protected);
+    let calls = CallLog::on(&protected);
     let mut node = protected.filled(APPLICATION).await?;
     let manifest = protected.back_up(APPLICATION).await?;
     let mut slowest = 0.0;
     for run in 1..=plan.runs {
-        plan.say_run(&row.name, run);
+        plan.log_run(&row.name, run);
         protected.world.kill_instance(node.id()).await?;
         node = protected
             .world
@@ -72,15 +72,15 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         let in_service = clock::now();
         let report = protected.restored(&node).await?;
         let ready = ready_at(&protected, &node).await?;
-        let wait = looks.late(ready).as_seconds_f64();
+        let wait = calls.late(ready).as_seconds_f64();
         let seconds = (in_service - ready).as_seconds_f64() - report.seconds - wait;
         row.add(REKINDLE, lasting(seconds));
         row.add(WAIT, lasting(wait));
         if seconds > slowest {
             slowest = seconds;
-            row.profile = looks.timeline(ready + time::Duration::seconds_f64(wait), in_service);
+            row.profile = calls.timeline(ready + time::Duration::seconds_f64(wait), in_service);
             row.profile.push(format!(
-                "the node itself worked {:.0} ms of it",
+                "the node's own work took {:.0} ms of it",
                 report.seconds * 1_000.0
             ));
         }
@@ -121,54 +121,54 @@ fn lasting(seconds: f64) -> Sample {
     }
 }
 
-/// When AWS was asked for what.
+/// The calls to AWS, with their times.
 #[derive(Clone, Default)]
-struct Looks(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
+struct CallLog(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
 
-impl Looks {
+impl CallLog {
     fn on(protected: &Protected) -> Self {
-        let looks = Self::default();
-        let noted = looks.clone();
+        let log = Self::default();
+        let noted = log.clone();
         protected.world.faults().on_call(move |call| {
             noted.note(call.operation.clone());
             None
         });
-        let noted = looks.clone();
+        let noted = log.clone();
         protected.world.s3().on_request(move |call| {
             noted.note(format!("S3's {}", call.operation));
             None
         });
-        looks
+        log
     }
 
     fn note(&self, call: String) {
         lock(&self.0).push((call, clock::now()));
     }
 
-    /// Says what was asked for between two moments, and how many milliseconds after the first.
+    /// Returns the calls between two times, each with its milliseconds after the first.
     fn timeline(&self, from: OffsetDateTime, to: OffsetDateTime) -> Vec<String> {
         let after = |at: OffsetDateTime| (at - from).as_seconds_f64() * 1_000.0;
         let calls = lock(&self.0);
-        let asked = calls.iter().filter(|(_, at)| (from..=to).contains(at));
-        asked
+        let between = calls.iter().filter(|(_, at)| (from..=to).contains(at));
+        between
             .map(|(call, at)| format!("{:>6.0} ms  {call}", after(*at)))
             .chain([format!("{:>6.0} ms  in service", after(to))])
             .collect()
     }
 
-    /// Returns how long after `ready` the look began that led to the newest command; nothing where it was sent earlier.
+    /// Returns the time from `ready` until the poll that led to the newest command, or zero if the poll was earlier.
     fn late(&self, ready: OffsetDateTime) -> time::Duration {
         let calls = lock(&self.0);
         let sent = calls.iter().rposition(|(call, _)| call == "SendCommand");
         let before = sent.map_or(&[][..], |sent| &calls[..sent]);
-        let mut looks = before.iter().rev();
-        let look = looks.find(|(call, _)| call == "DescribeInstanceInformation");
-        look.map_or(time::Duration::ZERO, |(_, at)| *at - ready)
+        let mut earlier = before.iter().rev();
+        let poll = earlier.find(|(call, _)| call == "DescribeInstanceInformation");
+        poll.map_or(time::Duration::ZERO, |(_, at)| *at - ready)
             .max(time::Duration::ZERO)
     }
 }
 
-/// Returns the moment at which the node's agent has registered and its first boot is over.
+/// Returns the time at which the node's agent had registered and its first boot was over.
 async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> {
     let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
     let agents = ssm.describe_instance_information().send().await?;
@@ -219,13 +219,18 @@ async fn poll(
         protected.world.region().to_owned(),
     );
     let polled = run(Program { line, environment }).await?;
-    let said = printed(&polled.output)?;
-    ensure!(said["status"] == "Success", "the restore failed: {said}");
-    let naps = said["naps"].as_u64().context("how often did it sleep?")?;
+    let answer = printed(&polled.output)?;
+    ensure!(
+        answer["status"] == "Success",
+        "the restore failed: {answer}"
+    );
+    let naps = answer["naps"]
+        .as_u64()
+        .context("the poller printed no number of naps")?;
     Ok(NAP * u32::try_from(naps)?)
 }
 
-/// Returns how long the agent worked for the poller.
+/// Returns the duration of the agent's restore for the poller, in seconds.
 async fn worked(protected: &Protected, node: &Node) -> Result<f64> {
     let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
     wait_for("the poller's restore", PATIENCE, async || {

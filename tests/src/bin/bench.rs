@@ -65,7 +65,7 @@ async fn measure() -> Result<()> {
         only: arguments.only,
         runs: arguments.runs,
         large: arguments.large,
-        say: Box::new(say),
+        log: Box::new(say),
     };
     let python = std::path::absolute(&arguments.python)?;
     let programs = Programs {

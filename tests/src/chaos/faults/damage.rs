@@ -10,7 +10,7 @@ use shared::id::BackupId;
 use shared::layout;
 use time::OffsetDateTime;
 
-use super::catalogue::Action;
+use super::fault::Action;
 use crate::chaos::application::Application;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::interceptor::object;

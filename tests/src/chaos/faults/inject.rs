@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::task::JoinHandle;
 
-use super::catalogue::{Action, EventFault, Fault, Scenario};
 use super::damage::{self, Undo};
+use super::fault::{Action, EventFault, Fault, Scenario};
 use super::points::Point;
 use super::requests::{self, Hits};
 use crate::chaos::application::Application;
@@ -31,6 +31,12 @@ const SHORT_LOCK: Duration = Duration::from_secs(2);
 
 /// The number of steps after which a late agent registers.
 const LATE_AFTER: u64 = 3;
+
+/// The agent's directory on a node.
+const AGENT_DISK: &str = "var/lib/rekindle";
+
+/// The directory of Postgres on a node.
+const POSTGRES_DISK: &str = "var/lib/postgresql";
 
 /// An injected fault.
 #[derive(Default)]
@@ -110,7 +116,7 @@ pub async fn inject(
         | Action::Power(_)
         | Action::HookExpired(_)
         | Action::TruncateBeforeCommit(_) => {
-            active.undo = requests::inject(app, fault, hits, choices).await?
+            active.undo = requests::inject(app, fault, hits, choices).await?;
         }
         Action::Child(program, edge, nth) => app.gates.at_child(program, edge, nth)?,
         Action::Program(program) => app.gates.kill(program)?,
@@ -129,29 +135,22 @@ pub async fn inject(
         Action::Tablespace => active.undo.push(damage::remove_tablespace(app)?),
         Action::Role => hits.store(1, Ordering::SeqCst),
         Action::Event(kind, fault) => active.events(app, kind, fault),
-        Action::Skew(minutes) => {
-            if !Gates::can_skew() {
-                return Ok(None);
-            }
-            app.gates.skew(minutes)?;
+        Action::Skew(_) if !Gates::can_skew() => return Ok(None),
+        Action::Skew(minutes) => app.gates.skew(minutes)?,
+        Action::DiskOfAgent(_) | Action::DiskOfPostgres(_) if !Disks::possible() => {
+            return Ok(None);
         }
         Action::DiskOfAgent(point) => {
-            if !Disks::possible() {
-                return Ok(None);
-            }
             if fault.scenario == Scenario::Backup {
                 app.disks.cover(&app.node)?;
             } else {
-                app.disks.plan("var/lib/rekindle");
+                app.disks.plan(AGENT_DISK);
             }
-            requests::fill(app, point, "var/lib/rekindle", hits);
+            requests::fill(app, point, AGENT_DISK, hits);
         }
         Action::DiskOfPostgres(point) => {
-            if !Disks::possible() {
-                return Ok(None);
-            }
-            app.disks.plan("var/lib/postgresql");
-            requests::fill(app, point, "var/lib/postgresql", hits);
+            app.disks.plan(POSTGRES_DISK);
+            requests::fill(app, point, POSTGRES_DISK, hits);
         }
         Action::Locked => active.lock(app, choices.below(2) == 0).await?,
         Action::Sessions => active.sessions(app),

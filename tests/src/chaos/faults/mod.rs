@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod damage;
+pub mod fault;
 pub mod inject;
 pub mod points;
 pub mod requests;

@@ -8,8 +8,8 @@ use anyhow::Result;
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use super::catalogue::{Action, Fault, INVOCATION_CHANGE, S3Answer, Scenario, Termination};
 use super::damage::{self, Undo};
+use super::fault::{Action, Fault, INVOCATION_CHANGE, S3Answer, Scenario, Termination};
 use super::points::Point;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::interceptor::{self, Caller, Injection, Request};
@@ -100,6 +100,21 @@ impl Target {
         spare::kill(&processes).is_ok()
     }
 
+    /// Cuts the power of the node whose agent is working, without waiting for it.
+    fn cut_power(&self) -> Option<()> {
+        let protected = self.protected.upgrade()?;
+        let node = self.working()?;
+        tokio::spawn(async move {
+            let world = &protected.world;
+            if let Err(problem) = world.kill_instance(node.id()).await {
+                tracing::warn!("cannot cut the power: {problem:#}");
+            }
+            // While an instance waits in its hook, Auto Scaling notices its death only when the hook expires.
+            world.expire_hooks(node.id());
+        });
+        Some(())
+    }
+
     /// Returns the node whose agent is working: in a planned replacement the terminating one.
     fn working(&self) -> Option<Arc<Node>> {
         let mut nodes = self.nodes();
@@ -126,22 +141,8 @@ pub(super) async fn inject(
     }
     match fault.action {
         Action::Answer(point, answer) => {
-            let last = last_strike(point, answer, fault.scenario, choices);
-            let stall = stall(point, last);
-            watch(app, point, Arc::clone(&hits), move |request| {
-                let aborts = point.operation == "AbortMultipartUpload";
-                if aborts && request.operation == "CompleteMultipartUpload" {
-                    // Only a failed upload is aborted.
-                    let refused =
-                        s3::Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
-                    return Some(Injection::S3(refused));
-                }
-                let due = point.matches(request) && hits.load(Ordering::SeqCst) < last;
-                due.then(|| {
-                    hits.fetch_add(1, Ordering::SeqCst);
-                    Injection::S3(storage(answer, stall))
-                })
-            });
+            let last = faulty_answers(point, answer, fault.scenario, choices);
+            answer_wrongly(app, point, answer, hits, last);
         }
         Action::Throttle(point) => {
             let last = choices.pick(&[1, 5]);
@@ -155,30 +156,21 @@ pub(super) async fn inject(
         }
         Action::Terminate(point, end) => {
             let served = choices.below(2) == 0;
-            strike_once(app, point, hits, move |request| {
+            inject_once(app, point, hits, move |request| {
                 let ended = target.end(request.caller, end);
                 ended.then(|| (!served).then(|| unanswered(request)))
             });
         }
-        Action::Server(point) => strike_once(app, point, hits, move |_| {
+        Action::Server(point) => inject_once(app, point, hits, move |_| {
             let node = target.working()?;
             node.cluster().ok()?.strike().ok()?;
             Some(None)
         }),
-        Action::Power(point) => strike_once(app, point, hits, move |request| {
-            let protected = target.protected.upgrade()?;
-            let node = target.working()?;
-            tokio::spawn(async move {
-                let world = &protected.world;
-                if let Err(problem) = world.kill_instance(node.id()).await {
-                    tracing::warn!("cannot cut the power: {problem:#}");
-                }
-                // While an instance waits in its hook, Auto Scaling notices its death only when the hook expires.
-                world.expire_hooks(node.id());
-            });
+        Action::Power(point) => inject_once(app, point, hits, move |request| {
+            target.cut_power()?;
             Some(Some(unanswered(request)))
         }),
-        Action::HookExpired(point) => strike_once(app, point, hits, move |_| {
+        Action::HookExpired(point) => inject_once(app, point, hits, move |_| {
             let protected = target.protected.upgrade()?;
             protected.world.expire_hooks(target.working()?.id());
             Some(None)
@@ -190,7 +182,7 @@ pub(super) async fn inject(
                 operation: "GetObject",
                 object: "index",
             };
-            strike_once(app, point, hits, move |_| {
+            inject_once(app, point, hits, move |_| {
                 let protected = target.protected.upgrade()?;
                 truncate_newest(&protected, &target.application, object, percent).ok()?;
                 Some(None)
@@ -201,30 +193,48 @@ pub(super) async fn inject(
     Ok(undo)
 }
 
+/// Lets S3 answer the first `last` requests of a kind wrongly.
+fn answer_wrongly(app: &Application, point: Point, answer: S3Answer, hits: Hits, last: u64) {
+    let stall = stall(point, last);
+    watch(app, point, Arc::clone(&hits), move |request| {
+        let aborts = point.operation == "AbortMultipartUpload";
+        if aborts && request.operation == "CompleteMultipartUpload" {
+            // Only a failed upload is aborted.
+            let refused = s3::Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
+            return Some(Injection::S3(refused));
+        }
+        let due = point.matches(request) && hits.load(Ordering::SeqCst) < last;
+        due.then(|| {
+            hits.fetch_add(1, Ordering::SeqCst);
+            Injection::S3(storage(answer, stall))
+        })
+    });
+}
+
 /// Fills the disk at a path of the node when a request is made.
 pub(super) fn fill(app: &Application, point: Point, part: &'static str, hits: Hits) {
     let target = Target::of(app, Scenario::Loss);
-    strike_once(app, point, hits, move |_| {
+    inject_once(app, point, hits, move |_| {
         let node = target.working()?;
         disks::fill(&node.root().join(part)).ok()?;
         Some(None)
     });
 }
 
-/// Injects a fault at the first request of this kind at which `strike` succeeds.
-fn strike_once(
+/// Injects a fault at the first request of this kind at which `effect` succeeds.
+fn inject_once(
     app: &Application,
     point: Point,
     hits: Hits,
-    mut strike: impl FnMut(&Request) -> Option<Option<Injection>> + Send + 'static,
+    mut effect: impl FnMut(&Request) -> Option<Option<Injection>> + Send + 'static,
 ) {
     watch(app, point, Arc::clone(&hits), move |request| {
         if hits.load(Ordering::SeqCst) > 0 || !point.matches(request) {
             return None;
         }
-        let struck = strike(request)?;
+        let injection = effect(request)?;
         hits.fetch_add(1, Ordering::SeqCst);
-        struck
+        injection
     });
 }
 
@@ -236,9 +246,9 @@ fn watch(
     mut rule: impl FnMut(&Request) -> Option<Injection> + Send + 'static,
 ) {
     app.interceptor.rule(move |request| {
-        let struck = hits.load(Ordering::SeqCst) > 0;
+        let injected = hits.load(Ordering::SeqCst) > 0;
         slow(&point, request)
-            .or_else(|| missing(&point, request).filter(|_| !struck))
+            .or_else(|| missing(&point, request).filter(|_| !injected))
             .or_else(|| rule(request))
     });
 }
@@ -313,7 +323,12 @@ fn release_once_gone(target: Target) {
 }
 
 /// Returns the number of faulty answers before S3 recovers.
-fn last_strike(point: Point, answer: S3Answer, scenario: Scenario, choices: &mut Choices) -> u64 {
+fn faulty_answers(
+    point: Point,
+    answer: S3Answer,
+    scenario: Scenario,
+    choices: &mut Choices,
+) -> u64 {
     match (answer, point.caller, scenario) {
         (S3Answer::WrongETag, ..) => u64::MAX,
         (S3Answer::Stall, Caller::Agent, _) => choices.pick(&[1, 2]),

@@ -13,7 +13,8 @@ use anyhow::Result;
 use self::report::Report;
 use super::application::choices::Choices;
 use super::application::{APPLICATION, Application};
-use super::faults::catalogue::{self, Fault, Scenario};
+use super::faults::catalogue;
+use super::faults::fault::{Fault, Scenario};
 use crate::standin::fault::lock;
 
 /// How many runs share an application before a new one is started.

@@ -7,7 +7,7 @@ use super::damaged_objects::DamagedObjects;
 use super::scenario::{FaultOutcome, FaultResult};
 use crate::chaos::application::interceptor::Request;
 use crate::chaos::application::promise::{Promise, Violation};
-use crate::chaos::faults::catalogue::Fault;
+use crate::chaos::faults::fault::Fault;
 use crate::chaos::faults::points;
 
 /// The counts of one fault.
@@ -78,7 +78,7 @@ impl Report {
         self.violations.extend(
             violations
                 .into_iter()
-                .map(|violations| (name.to_owned(), violations)),
+                .map(|violation| (name.to_owned(), violation)),
         );
     }
 
@@ -96,7 +96,7 @@ impl Report {
         self.violations.extend(
             violations
                 .into_iter()
-                .map(|violations| (name.to_owned(), violations)),
+                .map(|violation| (name.to_owned(), violation)),
         );
     }
 
@@ -104,8 +104,8 @@ impl Report {
         self.failed.push((name.to_owned(), problem.to_owned()));
     }
 
-    pub(super) fn requests(&mut self, request: &BTreeSet<Request>) {
-        self.requests.extend(request.iter().cloned());
+    pub(super) fn requests(&mut self, requests: &BTreeSet<Request>) {
+        self.requests.extend(requests.iter().cloned());
     }
 
     /// Adds the results for damaged objects.
@@ -145,6 +145,26 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_faults(f)?;
+        self.write_damaged_objects(f)?;
+        for request in self.unlisted() {
+            let Request {
+                caller,
+                operation,
+                object,
+                ..
+            } = request;
+            writeln!(f, "  NOT IN THE LIST  {caller} {operation} {object}")?;
+        }
+        for (name, problem) in &self.failed {
+            writeln!(f, "  FAILED  {name}: {problem}")?;
+        }
+        self.write_promises(f)
+    }
+}
+
+impl Report {
+    fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut section = "";
         for name in &self.order {
             let row = &self.rows[name];
@@ -179,7 +199,10 @@ impl fmt::Display for Report {
             sum(|row| row.hits),
             sum(|row| row.recovered),
             sum(|row| row.reported)
-        )?;
+        )
+    }
+
+    fn write_damaged_objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.damaged.is_empty() {
             let heading = "damaged objects, restored by the shipped agent alone";
             writeln!(f, "\n{heading:<78}{:>6}{:>16}", "tried", "refused")?;
@@ -196,33 +219,22 @@ impl fmt::Display for Report {
                 writeln!(f, "    NOT REFUSED  {problem}")?;
             }
         }
-        for request in self.unlisted() {
-            let Request {
-                caller,
-                operation,
-                object,
-                ..
-            } = request;
-            writeln!(f, "  NOT IN THE LIST  {caller} {operation} {object}")?;
-        }
-        for (name, problem) in &self.failed {
-            writeln!(f, "  FAILED  {name}: {problem}")?;
-        }
+        Ok(())
+    }
+
+    fn write_promises(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\npromises")?;
         for promise in Promise::ALL {
-            let breaks: Vec<_> = self
-                .violations
-                .iter()
-                .filter(|(_, violations)| violations.promise == promise)
-                .collect();
-            let word = if breaks.is_empty() {
+            let of_promise = |(_, violation): &&(String, Violation)| violation.promise == promise;
+            let violations: Vec<_> = self.violations.iter().filter(of_promise).collect();
+            let verdict = if violations.is_empty() {
                 "held"
             } else {
                 "VIOLATED"
             };
-            writeln!(f, "  {word:<8}{}", promise.name())?;
-            for (name, violations) in breaks {
-                writeln!(f, "            {name}: {}", violations.how)?;
+            writeln!(f, "  {verdict:<10}{}", promise.name())?;
+            for (name, violation) in violations {
+                writeln!(f, "            {name}: {}", violation.how)?;
             }
         }
         writeln!(f, "violations: {}", self.violations.len())

@@ -12,7 +12,7 @@ use shared::layout::backup_of_manifest;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::promise::Promise;
 use crate::chaos::application::{APPLICATION, Application, POLL};
-use crate::chaos::faults::catalogue::{Action, Fault, Scenario};
+use crate::chaos::faults::fault::{Action, Fault, Scenario};
 use crate::chaos::faults::inject::{self, ActiveFault};
 use crate::chaos::record::snapshot;
 use crate::nodes::machine::Node;
