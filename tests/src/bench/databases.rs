@@ -1,5 +1,6 @@
 //! Backups and restores of a registry, compared with the system that Rekindle replaces and with Postgres' own tools.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -128,6 +129,95 @@ async fn backups(
 /// A lower bound of a restore's time.
 const FLOOR: &str = "pg_restore -j<cores>, ANALYZE (floor)";
 
+/// The archives and scripts that the contenders of a restore use.
+struct Contenders {
+    directory: PathBuf,
+    /// The rows of the largest table.
+    expected: i64,
+    fetched: PathBuf,
+    original: String,
+    again: String,
+    prepare_floor: String,
+    floor: String,
+}
+
+impl Contenders {
+    /// Writes the archives of a node's database.
+    async fn prepare(site: &Site, node: &Node) -> Result<Self> {
+        let directory = site.disk().join("archives");
+        std::fs::create_dir_all(&directory)?;
+        let archive = directory.join("floor.dump");
+        let globals = directory.join("globals.sql");
+        // Piped, like Rekindle's archives.
+        let prepare = format!(
+            "pg_dump -Fc -Z0 {MAIN_DATABASE} | cat > {archive}\npg_dumpall --globals-only > {globals}\n\
+             pg_dump --format=t -f {tar} {MAIN_DATABASE}\naws s3 cp --only-show-errors {tar} s3://{BUCKET}/original/\n\
+             rm -f {tar}",
+            archive = archive.display(),
+            globals = globals.display(),
+            tar = directory.join("pg-backup.bck").display(),
+        );
+        site.script(node, &prepare).await?;
+        let fetched = directory.join("fetched.bck");
+        // The original's script, whose pg_restore always reports missing roles.
+        let original = format!(
+            "aws s3 cp --only-show-errors s3://{BUCKET}/original/pg-backup.bck {fetched}\n\
+             pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
+            fetched = fetched.display()
+        );
+        // A second time, over the existing database: an in-place replacement.
+        let again = format!(
+            "pg_restore --clean -d {MAIN_DATABASE} {} || true",
+            fetched.display()
+        );
+        let prepare_floor = format!(
+            "psql -qX -d {MAIN_DATABASE} -f {} >/dev/null 2>&1\ncreatedb -T template0 restored",
+            globals.display()
+        );
+        let cores = std::thread::available_parallelism()?;
+        let settings = load::options(server_version(node).await?, load::sessions());
+        let floor = format!(
+            "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
+             psql -qX -d restored -c ANALYZE",
+            archive.display()
+        );
+        Ok(Self {
+            directory,
+            expected: rows_of(node, MAIN_DATABASE).await?,
+            fetched,
+            original,
+            again,
+            prepare_floor,
+            floor,
+        })
+    }
+
+    /// Returns an error if rows of a restored database are missing.
+    async fn check(&self, target: &Node, database: &str) -> Result<()> {
+        let rows = rows_of(target, database).await?;
+        ensure!(rows == self.expected, "rows are missing");
+        Ok(())
+    }
+
+    /// Restores with the original's script, twice.
+    async fn original(&self, site: &Site, target: &Node) -> Result<[Sample; 2]> {
+        let mut sample = site.script(target, &self.original).await?.sample;
+        sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
+        self.check(target, MAIN_DATABASE).await?;
+        let again = site.script(target, &self.again).await?.sample;
+        std::fs::remove_file(&self.fetched)?;
+        Ok([sample, again])
+    }
+
+    /// Restores with Postgres' fastest restore.
+    async fn floor(&self, site: &Site, target: &Node) -> Result<Sample> {
+        site.script(target, &self.prepare_floor).await?;
+        let sample = site.script(target, &self.floor).await?.sample;
+        self.check(target, "restored").await?;
+        Ok(sample)
+    }
+}
+
 async fn restores(
     site: &Site,
     plan: &Plan,
@@ -136,43 +226,13 @@ async fn restores(
     large: bool,
 ) -> Result<Vec<Row>> {
     let (_, backup) = site.back_up(node).await?;
-    let archives = site.disk().join("archives");
-    std::fs::create_dir_all(&archives)?;
-    let archive = archives.join("floor.dump");
-    // Piped, like Rekindle's archives.
-    let prepare = format!(
-        "pg_dump -Fc -Z0 {MAIN_DATABASE} | cat > {archive}\npg_dumpall --globals-only > {globals}\n\
-         pg_dump --format=t -f {tar} {MAIN_DATABASE}\naws s3 cp --only-show-errors {tar} s3://{BUCKET}/original/\n\
-         rm -f {tar}",
-        archive = archive.display(),
-        globals = archives.join("globals.sql").display(),
-        tar = archives.join("pg-backup.bck").display(),
-    );
-    site.script(node, &prepare).await?;
-    let expected = rows_of(node, MAIN_DATABASE).await?;
-    let fetched = archives.join("fetched.bck");
-    // The original's script, whose pg_restore always fails for missing roles.
-    let original = format!(
-        "aws s3 cp --only-show-errors s3://{BUCKET}/original/pg-backup.bck {fetched}\n\
-         pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
-        fetched = fetched.display()
-    );
-    let cores = std::thread::available_parallelism()?;
-    let settings = load::options(server_version(node).await?, load::sessions());
-    let floor = format!(
-        "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
-         psql -qX -d restored -c ANALYZE",
-        archive.display()
-    );
+    let contenders = Contenders::prepare(site, node).await?;
     let mut stopped = StoppedMachines::new(large);
     for run in 1..=plan.runs {
         plan.log_run(&row.name, run);
         let target = site.machine(&[]).await?;
         let (sample, report) = site.restore(&target, &backup).await?;
-        ensure!(
-            rows_of(&target, MAIN_DATABASE).await? == expected,
-            "rows are missing"
-        );
+        contenders.check(&target, MAIN_DATABASE).await?;
         row.add(REKINDLE, sample);
         swap.add(
             REKINDLE,
@@ -184,35 +244,13 @@ async fn restores(
         stopped.stop(target).await?;
 
         let target = site.machine(&[]).await?;
-        let mut sample = site.script(&target, &original).await?.sample;
-        sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
-        ensure!(
-            rows_of(&target, MAIN_DATABASE).await? == expected,
-            "rows are missing"
-        );
-        row.add(ORIGINAL, sample);
-        // A second time, over the existing database: an in-place replacement.
-        let again = format!(
-            "pg_restore --clean -d {MAIN_DATABASE} {} || true",
-            fetched.display()
-        );
-        let sample = site.script(&target, &again).await?.sample;
-        swap.add("pg_restore --clean in place", sample);
+        let [first, again] = contenders.original(site, &target).await?;
+        row.add(ORIGINAL, first);
+        swap.add("pg_restore --clean in place", again);
         stopped.stop(target).await?;
-        std::fs::remove_file(&fetched)?;
 
         let target = site.machine(&[]).await?;
-        let prepare = format!(
-            "psql -qX -d {MAIN_DATABASE} -f {} >/dev/null 2>&1\ncreatedb -T template0 restored",
-            archives.join("globals.sql").display()
-        );
-        site.script(&target, &prepare).await?;
-        let sample = site.script(&target, &floor).await?.sample;
-        ensure!(
-            rows_of(&target, "restored").await? == expected,
-            "rows are missing"
-        );
-        row.add(FLOOR, sample);
+        row.add(FLOOR, contenders.floor(site, &target).await?);
         stopped.stop(target).await?;
     }
     if large {
@@ -231,7 +269,7 @@ async fn restores(
     stopped.discard().await?;
     site.delete(&backup).await?;
     site.delete_below("original/").await?;
-    std::fs::remove_dir_all(&archives)?;
+    std::fs::remove_dir_all(&contenders.directory)?;
     Ok(vec![row, swap])
 }
 

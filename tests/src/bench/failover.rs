@@ -41,23 +41,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     if !plan.wants(&row.name) {
         return Ok(Vec::new());
     }
-    let document = serde_json::json!({
-        "schemaVersion": "2.2",
-        "description": "Runs the agent for the poller.",
-        "parameters": {"line": {"type": "String"}},
-        "mainSteps": [{
-            "action": "aws:runShellScript", "name": "runAgent",
-            "inputs": {"timeoutSeconds": "3600", "runCommand": ["{{ line }}"]},
-        }],
-    });
-    let binaries = Binaries {
-        functions: programs.functions.clone(),
-        agent: programs.agent.clone(),
-    };
-    let builder = Protected::builder()
-        .binaries(binaries)
-        .document(DOCUMENT, document);
-    let protected = Protected::with(builder).await?;
+    let protected = start(programs).await?;
     let calls = CallLog::on(&protected);
     let mut node = protected.filled(APPLICATION).await?;
     let manifest = protected.back_up(APPLICATION).await?;
@@ -112,6 +96,27 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     }
     row.at_most("seconds", 0.5, time);
     Ok(vec![row])
+}
+
+/// Starts a stand-in that also has the poller's document.
+async fn start(programs: &Programs) -> Result<Protected> {
+    let document = serde_json::json!({
+        "schemaVersion": "2.2",
+        "description": "Runs the agent for the poller.",
+        "parameters": {"line": {"type": "String"}},
+        "mainSteps": [{
+            "action": "aws:runShellScript", "name": "runAgent",
+            "inputs": {"timeoutSeconds": "3600", "runCommand": ["{{ line }}"]},
+        }],
+    });
+    let binaries = Binaries {
+        functions: programs.functions.clone(),
+        agent: programs.agent.clone(),
+    };
+    let builder = Protected::builder()
+        .binaries(binaries)
+        .document(DOCUMENT, document);
+    Protected::with(builder).await
 }
 
 fn lasting(seconds: f64) -> Sample {

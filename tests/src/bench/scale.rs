@@ -59,8 +59,8 @@ struct Tick {
     calls: Vec<String>,
 }
 
-/// Runs one tick.
-async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
+/// Starts a stand-in with this number of protected nodes, whose agents take no commands.
+async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
     let binaries = Binaries {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
@@ -92,22 +92,19 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     for node in world.nodes() {
         node.stop_agent();
     }
+    Ok(world)
+}
+
+/// Runs one tick.
+async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
+    let world = with_nodes(programs, nodes).await?;
     // Every application has backups of the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
     store_backups(&world, nodes, now).await?;
     // Warms the process up: a tick that is too late starts no backups, and does everything else.
     world.bus().tick(now - time::Duration::hours(1));
     handled(&world).await?;
-    let function = world
-        .functions()
-        .find(|name| name.to_lowercase().contains("backup"))
-        .context("there is no backup function")?
-        .to_owned();
-    let process = *world
-        .lambda()
-        .processes(&function)
-        .first()
-        .context("the function's process has ended")?;
+    let process = backup_process(&world)?;
     let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let counting = Arc::clone(&counted);
     world.faults().on_call(move |call| {
@@ -120,19 +117,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     world.tick();
     handled(&world).await?;
     let seconds = began.elapsed().as_secs_f64();
-    let problems: Vec<String> = world
-        .logs()
-        .into_iter()
-        .filter(|line| {
-            let json = line.json.as_ref();
-            json.is_some_and(|json| json["level"] == "ERROR")
-        })
-        .map(|line| line.line)
-        .take(3)
-        .collect();
-    ensure!(problems.is_empty(), "{problems:#?}");
-    let sent: usize = world.ssm().sent().values().sum();
-    ensure!(sent > 0, "the tick started no backup");
+    ensure_success(&world)?;
     let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
     let mut counts = lock(&counted).clone();
     let throttled: u64 = counts.values().sum();
@@ -154,6 +139,36 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
         throttled: sample(throttled),
         calls: listed(counts),
     })
+}
+
+/// Returns the id of the backup function's process.
+fn backup_process(world: &StandIn) -> Result<u32> {
+    let function = world
+        .functions()
+        .find(|name| name.to_lowercase().contains("backup"))
+        .context("there is no backup function")?
+        .to_owned();
+    let processes = world.lambda().processes(&function);
+    let process = processes.first();
+    process.copied().context("the function's process has ended")
+}
+
+/// Returns an error if a function logged one, or if no backup was started.
+fn ensure_success(world: &StandIn) -> Result<()> {
+    let problems: Vec<String> = world
+        .logs()
+        .into_iter()
+        .filter(|line| {
+            let json = line.json.as_ref();
+            json.is_some_and(|json| json["level"] == "ERROR")
+        })
+        .map(|line| line.line)
+        .take(3)
+        .collect();
+    ensure!(problems.is_empty(), "{problems:#?}");
+    let sent: usize = world.ssm().sent().values().sum();
+    ensure!(sent > 0, "the tick started no backup");
+    Ok(())
 }
 
 /// Stores manifests and commit markers of the ticks before `now`. Each core does a part of the applications.

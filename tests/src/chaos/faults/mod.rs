@@ -6,3 +6,4 @@ pub mod fault;
 pub mod inject;
 pub mod points;
 pub mod requests;
+mod target;
