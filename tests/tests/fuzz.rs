@@ -1,4 +1,4 @@
-//! The bounded part of fuzzing: every committed input, and seeded mutations of them, the same in every run.
+//! The bounded part of fuzzing: every committed input, and the same seeded mutations in every run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,14 +10,14 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use rekindle_tests::fuzz::mutation::{changed, changes};
 use rekindle_tests::fuzz::{TARGETS, Target};
 
-/// Replays the corpus of a target, and tries mutations of it.
+/// Runs the corpus of a target, and mutations of it.
 fn search(name: &str) -> Result<()> {
     let target = Target::named(name)?;
     let inputs = target.inputs()?;
-    ensure!(!inputs.is_empty(), "{name} has no inputs");
+    ensure!(!inputs.is_empty(), "the target {name} has no inputs");
     for (path, input) in &inputs {
-        let kept = catch_unwind(AssertUnwindSafe(|| (target.check)(input))).is_ok();
-        ensure!(kept, "{} breaks a promise: see above", path.display());
+        let held = catch_unwind(AssertUnwindSafe(|| (target.check)(input))).is_ok();
+        ensure!(held, "{} breaks a promise: see above", path.display());
     }
     let config = Config {
         cases: target.runs,
@@ -54,7 +54,7 @@ fn search(name: &str) -> Result<()> {
     }
 }
 
-/// Makes a test of each target.
+/// Makes a test for each target.
 macro_rules! searches {
     ($($name:ident)*) => {
         $(

@@ -1,20 +1,20 @@
-//! The promises hold in every state of the model that the bounded beginnings reach, and each check can fail.
+//! The promises hold in every state that the model's scenarios reach, and each promise's check can fail.
 
-use rekindle_tests::model::check::check;
-use rekindle_tests::model::configurations;
-use rekindle_tests::model::plants::Plant;
-use rekindle_tests::model::situations::Situation;
+use rekindle_tests::model::checks::checker::check;
+use rekindle_tests::model::checks::scenarios;
+use rekindle_tests::model::protocol::defects::Defect;
+use rekindle_tests::model::protocol::situations::Situation;
 
-/// The bounded beginnings; `make model` looks at larger ones.
+/// The size of the scenarios. `make model` checks larger ones.
 const SIZE: u8 = 0;
 
 #[test]
-fn every_promise_holds_in_every_state_and_every_situation_is_met() {
-    let (mut states, mut met, mut broken) = (0, Vec::new(), Vec::new());
-    for configuration in configurations::all(SIZE) {
-        let findings = check(&configuration, 1, None);
+fn every_promise_holds_in_every_state_and_every_situation_is_reached() {
+    let (mut states, mut reached, mut broken) = (0, Vec::new(), Vec::new());
+    for scenario in scenarios::all(SIZE) {
+        let findings = check(&scenario, 1, None);
         states += findings.states;
-        met.extend(findings.situations);
+        reached.extend(findings.situations);
         for (promise, steps) in findings.broken {
             broken.push(format!(
                 "{}: {promise:?} by {}",
@@ -24,38 +24,38 @@ fn every_promise_holds_in_every_state_and_every_situation_is_met() {
         }
     }
     println!("{states} states");
-    assert!(broken.is_empty(), "broken:\n{}", broken.join("\n"));
+    assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
     let missed: Vec<&str> = Situation::ALL
         .iter()
-        .filter(|situation| !met.contains(situation))
+        .filter(|situation| !reached.contains(situation))
         .map(|situation| situation.name())
         .collect();
-    assert!(missed.is_empty(), "never met: {missed:#?}");
+    assert!(missed.is_empty(), "situations not reached: {missed:#?}");
 }
 
-/// The length of a shortest counterexample says how much of the protocol it takes to come to a defect.
+/// The length of a shortest counterexample shows how deep in the protocol a defect is hidden.
 #[test]
-fn every_planted_defect_is_found_and_breaks_its_promise() {
-    for plant in Plant::ALL {
+fn every_injected_defect_breaks_its_promise() {
+    for defect in Defect::ALL {
         let mut shortest: Option<(usize, &str)> = None;
-        for mut configuration in configurations::all(SIZE) {
-            if configuration.name != plant.shows_in() {
+        for mut scenario in scenarios::all(SIZE) {
+            if scenario.name != defect.scenario() {
                 continue;
             }
-            configuration.protocol.plant = Some(*plant);
-            let findings = check(&configuration, 1, Some(plant.breaks()));
+            scenario.protocol.defect = Some(*defect);
+            let findings = check(&scenario, 1, Some(defect.breaks()));
             let found = findings
                 .broken
                 .iter()
-                .find(|(promise, _)| *promise == plant.breaks());
+                .find(|(promise, _)| *promise == defect.breaks());
             shortest = found.map(|(_, steps)| (steps.len(), findings.name));
         }
         let Some((length, name)) = shortest else {
-            panic!("{plant:?} does not break {:?}", plant.breaks());
+            panic!("{defect:?} does not break {:?}", defect.breaks());
         };
         println!(
-            "{plant:?} breaks {:?} after {length} steps of {name:?}",
-            plant.breaks()
+            "{defect:?} breaks {:?} after {length} steps of {name:?}",
+            defect.breaks()
         );
     }
 }

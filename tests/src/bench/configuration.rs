@@ -1,13 +1,13 @@
-//! Configuration with many files, against tar and the aws CLI in a pipe.
+//! Configuration with many files, compared with a pipe of tar and the aws CLI.
 
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::plan::{Plan, REKINDLE};
 use super::sample::{Row, time};
-use super::site::{BUCKET, Site, Spent};
-use super::{Plan, REKINDLE};
+use super::site::{BUCKET, Site, StoppedMachines};
 use crate::nodes::machine::Node;
 
 const FILES: usize = 20_000;
@@ -16,8 +16,8 @@ const BYTES: usize = 25_000;
 const TAR: &str = "tar piped to or from aws s3 cp";
 const KEY: &str = "configuration/all.tar";
 
-/// Measures the capture and the restore of 20,000 files with 500 MB; both of ours have a whole backup or restore around
-/// them, of a database without rows.
+/// Measures the capture and the restore of 20,000 files with 500 MB. Rekindle's are a whole backup and a whole restore,
+/// with a database without rows.
 pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
     let names = ["capture of", "restore of"];
     let [mut capture, mut restore] =
@@ -25,7 +25,7 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
     if !plan.wants(&capture.name) && !plan.wants(&restore.name) {
         return Ok(Vec::new());
     }
-    plan.say("20,000 files are written");
+    plan.log("writing 20,000 files");
     let node = site.machine(&["/srv/app"]).await?;
     let folder = node.root().join("srv/app");
     tokio::task::spawn_blocking(move || fill(&folder))
@@ -36,10 +36,10 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         root = node.root().display()
     );
     let (_, warm) = site.back_up(&node).await?;
-    site.forget(&warm).await?;
-    let mut spent = Spent::new(false);
+    site.delete(&warm).await?;
+    let mut stopped = StoppedMachines::new(false);
     for run in 1..=plan.runs {
-        plan.say_run(&capture.name, run);
+        plan.log_run(&capture.name, run);
         let (sample, report) = site.back_up(&node).await?;
         capture.add(REKINDLE, sample);
         let mut sample = site.script(&node, &pack).await?.sample;
@@ -50,9 +50,9 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         let (sample, _) = site.restore(&target, &report).await?;
         ensure!(files_of(&target)? == FILES, "files are missing");
         restore.add(REKINDLE, sample);
-        spent.retire(target).await?;
+        stopped.stop(target).await?;
         let target = site.machine(&["/srv/app"]).await?;
-        // Written to the disk before anything relies on it, as ours is.
+        // Synced to the disk, as Rekindle's restore is.
         let unpack = format!(
             "aws s3 cp --only-show-errors s3://{BUCKET}/{KEY} - | tar -C {root} -xf -\nsync -f {root}",
             root = target.root().display()
@@ -61,20 +61,20 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         ensure!(files_of(&target)? == FILES, "files are missing");
         sample.s3_bytes = Some(site.size(KEY)?);
         restore.add(TAR, sample);
-        spent.retire(target).await?;
-        site.forget(&report).await?;
-        site.forget_below(KEY).await?;
+        stopped.stop(target).await?;
+        site.delete(&report).await?;
+        site.delete_below(KEY).await?;
     }
     for row in [&mut capture, &mut restore] {
-        row.compare("time, of tar's and the aws CLI's", TAR, 0.7, time);
+        row.compare("time relative to tar and the aws CLI", TAR, 0.7, time);
     }
     if capture.misses() || restore.misses() {
-        plan.say("20,000 files, profiled");
+        plan.log("profiling 20,000 files");
         let target = site.machine(&["/srv/app"]).await?;
         [capture.profile, restore.profile] = site.profiles(&node, &target).await?;
-        spent.retire(target).await?;
+        stopped.stop(target).await?;
     }
-    spent.discard().await?;
+    stopped.discard().await?;
     Ok(vec![capture, restore])
 }
 
@@ -86,7 +86,7 @@ fn files_of(node: &Node) -> Result<usize> {
     Ok(count)
 }
 
-/// Writes text that compresses about as well as settings and certificates do.
+/// Writes text that compresses about as well as settings and certificates.
 fn fill(folder: &Path) -> Result<()> {
     let mut state: u64 = 1;
     for number in 0..FILES {

@@ -1,23 +1,24 @@
-//! Backups and restores of a registry, against the system that Rekindle replaces and against Postgres' own tools.
+//! Backups and restores of a registry, compared with the system that Rekindle replaces and with Postgres' own tools.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use rekindle_node::restore::load;
 
+use super::plan::{ORIGINAL, Plan, REKINDLE};
 use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
-use super::site::{APPLICATION, BUCKET, Programs, Site, Spent};
-use super::{ORIGINAL, Plan, REKINDLE};
-use crate::fixtures::registry::MAIN_DATABASE;
+use super::site::{APPLICATION, BUCKET, Site, StoppedMachines};
 use crate::nodes::machine::Node;
+use crate::nodes::registry::MAIN_DATABASE;
 
 const MEGA: u64 = 1_000_000;
 
-/// What the agent notes of an operation on disk, so that it is answered only once: a page or two for each of its files.
-const MOST_RECORD_BYTES: f64 = 131_072.0;
+/// The most bytes of the agent's record of an operation on disk: one or two pages for each of its files.
+const MAX_RECORD_BYTES: f64 = 131_072.0;
 
-/// Measures backups and restores of a registry of about so many MB.
+/// Measures backups and restores of a registry of about this number of MB.
 pub(super) async fn rows(site: &Site, plan: &Plan, megabytes: u64) -> Result<Vec<Row>> {
     let names = ["backup of", "restore of", "swap outage at"];
     let [backup, restore, swap] = names.map(|name| format!("{name} {megabytes} MB"));
@@ -30,10 +31,10 @@ pub(super) async fn rows(site: &Site, plan: &Plan, megabytes: u64) -> Result<Vec
         return Ok(rows);
     }
     let large = megabytes > 100;
-    plan.say(&format!("a registry of {megabytes} MB is filled"));
+    plan.log(&format!("filling a registry of {megabytes} MB"));
     let node = site.registry(megabytes * MEGA).await?;
     let bytes = database_bytes(&node).await?;
-    plan.say(&format!("it has {} MB", bytes / MEGA));
+    plan.log(&format!("it has {} MB", bytes / MEGA));
     let amount = u32::try_from(bytes / MEGA).map(f64::from)?;
     if backed_up {
         rows.push(backups(site, plan, &node, Row::new(&backup), large).await?);
@@ -43,7 +44,7 @@ pub(super) async fn rows(site: &Site, plan: &Plan, megabytes: u64) -> Result<Vec
         rows.extend(restores(site, plan, &node, measured, large).await?);
     }
     for row in &mut rows {
-        row.amounts_to(amount, "MB of database");
+        row.set_amount(amount, "MB of database");
     }
     Ok(rows)
 }
@@ -56,9 +57,9 @@ async fn database_bytes(node: &Node) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(0))?)
 }
 
-/// The pipe that no verified backup can be much faster than.
-const PIPE: &str = "pg_dump -Fc -Z0 | zstd -1 -T0, thrown away";
-/// Postgres' own fastest way, which stores several times as much.
+/// A lower bound of a verified backup's time.
+const PIPE: &str = "pg_dump -Fc -Z0 | zstd -1 -T0, discarded";
+/// Postgres' fastest dump, which stores several times as much.
 const FAR_FLOOR: &str = "pg_dump -Fd -j<cores> -Z0 to memory (far floor)";
 
 async fn backups(
@@ -81,19 +82,19 @@ async fn backups(
         "pg_dump -Fd -j{cores} -Z0 -f {} {MAIN_DATABASE}",
         folder.display()
     );
-    // The first one declares the data to be the application's, and reads what is not cached yet.
+    // The first backup adopts the node, and fills the caches.
     let (_, warm) = site.back_up(node).await?;
-    site.forget(&warm).await?;
+    site.delete(&warm).await?;
     for run in 1..=plan.runs {
-        plan.say_run(&row.name, run);
+        plan.log_run(&row.name, run);
         let (sample, report) = site.back_up(node).await?;
         row.add(REKINDLE, sample);
-        site.forget(&report).await?;
+        site.delete(&report).await?;
 
         let mut sample = site.script(node, &original).await?.sample;
         sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
         row.add(ORIGINAL, sample);
-        site.forget_below("original/").await?;
+        site.delete_below("original/").await?;
 
         row.add(PIPE, site.script(node, &pipe).await?.sample);
         if large {
@@ -102,31 +103,120 @@ async fn backups(
         }
     }
     if large {
-        row.compare("time, of the original's", ORIGINAL, 0.6, time);
-        row.compare("time, of the zstd pipe's", PIPE, 1.3, time);
-        row.compare("bytes, of the original's", ORIGINAL, 0.3, stored);
+        row.compare("time relative to the original", ORIGINAL, 0.6, time);
+        row.compare("time relative to the zstd pipe", PIPE, 1.3, time);
+        row.compare("bytes relative to the original", ORIGINAL, 0.3, stored);
     } else {
-        row.compare("time, of the original's", ORIGINAL, 1.0, time);
+        row.compare("time relative to the original", ORIGINAL, 1.0, time);
     }
     row.at_most(
-        "bytes on disk, which are the record of the operation",
-        MOST_RECORD_BYTES,
+        "bytes on disk (the record of the operation)",
+        MAX_RECORD_BYTES,
         written,
     );
-    row.at_most("MiB of memory, its tools included", 128.0, memory);
+    row.at_most("MiB of memory, tools included", 128.0, memory);
     if row.misses() {
-        plan.say(&format!("{}, profiled", row.name));
+        plan.log(&format!("profiling {}", row.name));
         let done;
         (row.profile, done) = profile::of(site.back_up(node)).await?;
         if let Some((_, report)) = done {
-            site.forget(&report).await?;
+            site.delete(&report).await?;
         }
     }
     Ok(row)
 }
 
-/// What restores compare with.
+/// A lower bound of a restore's time.
 const FLOOR: &str = "pg_restore -j<cores>, ANALYZE (floor)";
+
+/// The archives and scripts that the contenders of a restore use.
+struct Contenders {
+    directory: PathBuf,
+    /// The rows of the largest table.
+    expected: i64,
+    fetched: PathBuf,
+    original: String,
+    again: String,
+    prepare_floor: String,
+    floor: String,
+}
+
+impl Contenders {
+    /// Writes the archives of a node's database.
+    async fn prepare(site: &Site, node: &Node) -> Result<Self> {
+        let directory = site.disk().join("archives");
+        std::fs::create_dir_all(&directory)?;
+        let archive = directory.join("floor.dump");
+        let globals = directory.join("globals.sql");
+        // Piped, like Rekindle's archives.
+        let prepare = format!(
+            "pg_dump -Fc -Z0 {MAIN_DATABASE} | cat > {archive}\npg_dumpall --globals-only > {globals}\n\
+             pg_dump --format=t -f {tar} {MAIN_DATABASE}\naws s3 cp --only-show-errors {tar} s3://{BUCKET}/original/\n\
+             rm -f {tar}",
+            archive = archive.display(),
+            globals = globals.display(),
+            tar = directory.join("pg-backup.bck").display(),
+        );
+        site.script(node, &prepare).await?;
+        let fetched = directory.join("fetched.bck");
+        // The original's script, whose pg_restore always reports missing roles.
+        let original = format!(
+            "aws s3 cp --only-show-errors s3://{BUCKET}/original/pg-backup.bck {fetched}\n\
+             pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
+            fetched = fetched.display()
+        );
+        // A second time, over the existing database: an in-place replacement.
+        let again = format!(
+            "pg_restore --clean -d {MAIN_DATABASE} {} || true",
+            fetched.display()
+        );
+        let prepare_floor = format!(
+            "psql -qX -d {MAIN_DATABASE} -f {} >/dev/null 2>&1\ncreatedb -T template0 restored",
+            globals.display()
+        );
+        let cores = std::thread::available_parallelism()?;
+        let settings = load::options(server_version(node).await?, load::sessions());
+        let floor = format!(
+            "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
+             psql -qX -d restored -c ANALYZE",
+            archive.display()
+        );
+        Ok(Self {
+            directory,
+            expected: rows_of(node, MAIN_DATABASE).await?,
+            fetched,
+            original,
+            again,
+            prepare_floor,
+            floor,
+        })
+    }
+
+    /// Returns an error if rows of a restored database are missing.
+    async fn check(&self, target: &Node, database: &str) -> Result<()> {
+        let rows = rows_of(target, database).await?;
+        ensure!(rows == self.expected, "rows are missing");
+        Ok(())
+    }
+
+    /// Restores with the original's script, twice.
+    async fn original(&self, site: &Site, target: &Node) -> Result<[Sample; 2]> {
+        let mut sample = site.script(target, &self.original).await?.sample;
+        sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
+        self.check(target, MAIN_DATABASE).await?;
+        let again = site.script(target, &self.again).await?.sample;
+        std::fs::remove_file(&self.fetched)?;
+        Ok([sample, again])
+    }
+
+    /// Restores with Postgres' fastest restore.
+    async fn floor(&self, site: &Site, target: &Node) -> Result<Sample> {
+        site.script(target, &self.prepare_floor).await?;
+        let sample = site.script(target, &self.floor).await?.sample;
+        self.check(target, "restored").await?;
+        Ok(sample)
+    }
+}
 
 async fn restores(
     site: &Site,
@@ -136,43 +226,13 @@ async fn restores(
     large: bool,
 ) -> Result<Vec<Row>> {
     let (_, backup) = site.back_up(node).await?;
-    let archives = site.disk().join("archives");
-    std::fs::create_dir_all(&archives)?;
-    let archive = archives.join("floor.dump");
-    // Piped, as Rekindle's own archives are.
-    let prepare = format!(
-        "pg_dump -Fc -Z0 {MAIN_DATABASE} | cat > {archive}\npg_dumpall --globals-only > {globals}\n\
-         pg_dump --format=t -f {tar} {MAIN_DATABASE}\naws s3 cp --only-show-errors {tar} s3://{BUCKET}/original/\n\
-         rm -f {tar}",
-        archive = archive.display(),
-        globals = archives.join("globals.sql").display(),
-        tar = archives.join("pg-backup.bck").display(),
-    );
-    site.script(node, &prepare).await?;
-    let expected = rows_of(node, MAIN_DATABASE).await?;
-    let fetched = archives.join("fetched.bck");
-    // As the original's script, whose pg_restore always complains of roles that are not there.
-    let original = format!(
-        "aws s3 cp --only-show-errors s3://{BUCKET}/original/pg-backup.bck {fetched}\n\
-         pg_restore -c -d {MAIN_DATABASE} {fetched} || true",
-        fetched = fetched.display()
-    );
-    let cores = std::thread::available_parallelism()?;
-    let settings = load::options(server_version(node).await?, load::sessions());
-    let floor = format!(
-        "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
-         psql -qX -d restored -c ANALYZE",
-        archive.display()
-    );
-    let mut spent = Spent::new(large);
+    let contenders = Contenders::prepare(site, node).await?;
+    let mut stopped = StoppedMachines::new(large);
     for run in 1..=plan.runs {
-        plan.say_run(&row.name, run);
+        plan.log_run(&row.name, run);
         let target = site.machine(&[]).await?;
         let (sample, report) = site.restore(&target, &backup).await?;
-        ensure!(
-            rows_of(&target, MAIN_DATABASE).await? == expected,
-            "rows are missing"
-        );
+        contenders.check(&target, MAIN_DATABASE).await?;
         row.add(REKINDLE, sample);
         swap.add(
             REKINDLE,
@@ -181,57 +241,35 @@ async fn restores(
                 ..Sample::default()
             },
         );
-        spent.retire(target).await?;
+        stopped.stop(target).await?;
 
         let target = site.machine(&[]).await?;
-        let mut sample = site.script(&target, &original).await?.sample;
-        sample.s3_bytes = Some(site.size("original/pg-backup.bck")?);
-        ensure!(
-            rows_of(&target, MAIN_DATABASE).await? == expected,
-            "rows are missing"
-        );
-        row.add(ORIGINAL, sample);
-        // Once more onto what is there: what it takes to replace a database in place.
-        let again = format!(
-            "pg_restore --clean -d {MAIN_DATABASE} {} || true",
-            fetched.display()
-        );
-        let sample = site.script(&target, &again).await?.sample;
-        swap.add("pg_restore --clean in place", sample);
-        spent.retire(target).await?;
-        std::fs::remove_file(&fetched)?;
+        let [first, again] = contenders.original(site, &target).await?;
+        row.add(ORIGINAL, first);
+        swap.add("pg_restore --clean in place", again);
+        stopped.stop(target).await?;
 
         let target = site.machine(&[]).await?;
-        let prepare = format!(
-            "psql -qX -d {MAIN_DATABASE} -f {} >/dev/null 2>&1\ncreatedb -T template0 restored",
-            archives.join("globals.sql").display()
-        );
-        site.script(&target, &prepare).await?;
-        let sample = site.script(&target, &floor).await?.sample;
-        ensure!(
-            rows_of(&target, "restored").await? == expected,
-            "rows are missing"
-        );
-        row.add(FLOOR, sample);
-        spent.retire(target).await?;
+        row.add(FLOOR, contenders.floor(site, &target).await?);
+        stopped.stop(target).await?;
     }
     if large {
-        row.compare("time, of the original's", ORIGINAL, 0.7, time);
-        row.compare("time, of the floor's", FLOOR, 1.25, time);
+        row.compare("time relative to the original", ORIGINAL, 0.7, time);
+        row.compare("time relative to the floor", FLOOR, 1.25, time);
     } else {
-        row.compare("time, of the original's", ORIGINAL, 1.0, time);
+        row.compare("time relative to the original", ORIGINAL, 1.0, time);
     }
-    swap.at_most("seconds out of reach", 0.5, time);
+    swap.at_most("seconds without service", 0.5, time);
     if row.misses() {
-        plan.say(&format!("{}, profiled", row.name));
+        plan.log(&format!("profiling {}", row.name));
         let target = site.machine(&[]).await?;
         (row.profile, _) = profile::of(site.restore(&target, &backup)).await?;
-        spent.retire(target).await?;
+        stopped.stop(target).await?;
     }
-    spent.discard().await?;
-    site.forget(&backup).await?;
-    site.forget_below("original/").await?;
-    std::fs::remove_dir_all(&archives)?;
+    stopped.discard().await?;
+    site.delete(&backup).await?;
+    site.delete_below("original/").await?;
+    std::fs::remove_dir_all(&contenders.directory)?;
     Ok(vec![row, swap])
 }
 
@@ -251,23 +289,4 @@ async fn rows_of(node: &Node, database: &str) -> Result<i64> {
         .await
         .with_context(|| format!("count the rows of {APPLICATION}"))?;
     Ok(row.get(0))
-}
-
-impl Programs {
-    /// Checks that everything is there.
-    pub fn check(&self) -> Result<()> {
-        for path in [
-            self.agent.clone(),
-            self.functions.join("backup"),
-            self.functions.join("restore"),
-            self.python.join("bin/aws"),
-        ] {
-            ensure!(
-                path.is_file(),
-                "{} is missing: run `make bench`",
-                path.display()
-            );
-        }
-        Ok(())
-    }
 }

@@ -1,5 +1,5 @@
-//! What orchestration adds to a failover: from the moment at which the new node can be asked to its service, without what
-//! the node itself works. Against a poller that is written as AWS's samples are.
+//! The time that orchestration adds to a failover: from the moment at which the new node accepts commands until it is in
+//! service, without the node's own work. It is compared with a poller that is written like AWS's samples.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,24 +12,24 @@ use shared::report::Report;
 use time::OffsetDateTime;
 
 use super::functions::printed;
+use super::plan::{Plan, REKINDLE};
 use super::process::{Program, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
-use super::{Plan, REKINDLE};
-use crate::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
-use crate::lock::lock;
 use crate::nodes::machine::Node;
-use crate::standin::Binaries;
+use crate::nodes::protected::{PATIENCE, Protected};
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::bus::DeliveryFault;
+use crate::standin::bus::Mishap;
 use crate::standin::clock;
+use crate::standin::fault::lock;
+use crate::standin::world::Binaries;
 use crate::wait::wait_for;
 
 const APPLICATION: &str = "failover";
 const POLLER: &str = "a boto3 poller";
-const NAPS: &str = "  of it asleep between two polls";
-/// Of ours, what is not in its own row: the function looks at a node that is not ready once a second.
-const WAIT: &str = "  before it, until the function looks again";
+const NAPS: &str = "  of it waiting between two polls";
+/// The part of Rekindle's time that is not in its row: the function polls an unready node once a second.
+const WAIT: &str = "  before it, until the function's next poll";
 const LAUNCH: &str = "EC2 Instance-launch Lifecycle Action";
 const HOOK: &str = "rekindle-launch";
 const DOCUMENT: &str = "bench-restore";
@@ -41,68 +41,49 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     if !plan.wants(&row.name) {
         return Ok(Vec::new());
     }
-    let document = serde_json::json!({
-        "schemaVersion": "2.2",
-        "description": "Runs the agent, as the poller asks for it.",
-        "parameters": {"line": {"type": "String"}},
-        "mainSteps": [{
-            "action": "aws:runShellScript", "name": "runAgent",
-            "inputs": {"timeoutSeconds": "3600", "runCommand": ["{{ line }}"]},
-        }],
-    });
-    let binaries = Binaries {
-        functions: programs.functions.clone(),
-        agent: programs.agent.clone(),
-    };
-    let builder = ProtectedGroups::builder()
-        .binaries(binaries)
-        .document(DOCUMENT, document);
-    let protected = ProtectedGroups::with(builder).await?;
-    let looks = Looks::on(&protected);
-    let mut node = protected.create_filled(APPLICATION).await?;
+    let protected = start(programs).await?;
+    let calls = CallLog::on(&protected);
+    let mut node = protected.filled(APPLICATION).await?;
     let manifest = protected.back_up(APPLICATION).await?;
     let mut slowest = 0.0;
     for run in 1..=plan.runs {
-        plan.say_run(&row.name, run);
-        protected.standin.kill_instance(node.id()).await?;
+        plan.log_run(&row.name, run);
+        protected.world.kill_instance(node.id()).await?;
         node = protected
-            .standin
-            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
+            .world
+            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service = clock::now();
-        let report = protected.restore_report(&node).await?;
+        let report = protected.restored(&node).await?;
         let ready = ready_at(&protected, &node).await?;
-        let wait = looks.late(ready).as_seconds_f64();
+        let wait = calls.late(ready).as_seconds_f64();
         let seconds = (in_service - ready).as_seconds_f64() - report.seconds - wait;
         row.add(REKINDLE, lasting(seconds));
         row.add(WAIT, lasting(wait));
         if seconds > slowest {
             slowest = seconds;
-            row.profile = looks.timeline(ready + time::Duration::seconds_f64(wait), in_service);
+            row.profile = calls.timeline(ready + time::Duration::seconds_f64(wait), in_service);
             row.profile.push(format!(
-                "the node itself worked {:.0} ms of it",
+                "the node's own work took {:.0} ms of it",
                 report.seconds * 1_000.0
             ));
         }
 
-        protected
-            .standin
-            .bus()
-            .inject(LAUNCH, DeliveryFault::Drop, 1);
-        protected.standin.kill_instance(node.id()).await?;
+        protected.world.bus().mishap(LAUNCH, Mishap::Drop, 1);
+        protected.world.kill_instance(node.id()).await?;
         node = protected
-            .standin
+            .world
             .wait_until(
                 APPLICATION,
                 Lifecycle::PendingWait,
                 Some(node.id()),
-                WAIT_LIMIT,
+                PATIENCE,
             )
             .await?;
         let naps = poll(&protected, programs, &node, &manifest).await?;
         protected
-            .standin
-            .wait_until_in_service(APPLICATION, None, WAIT_LIMIT)
+            .world
+            .wait_until_in_service(APPLICATION, None, PATIENCE)
             .await?;
         let in_service = clock::now();
         let worked = worked(&protected, &node).await?;
@@ -117,6 +98,27 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
+/// Starts a stand-in that also has the poller's document.
+async fn start(programs: &Programs) -> Result<Protected> {
+    let document = serde_json::json!({
+        "schemaVersion": "2.2",
+        "description": "Runs the agent for the poller.",
+        "parameters": {"line": {"type": "String"}},
+        "mainSteps": [{
+            "action": "aws:runShellScript", "name": "runAgent",
+            "inputs": {"timeoutSeconds": "3600", "runCommand": ["{{ line }}"]},
+        }],
+    });
+    let binaries = Binaries {
+        functions: programs.functions.clone(),
+        agent: programs.agent.clone(),
+    };
+    let builder = Protected::builder()
+        .binaries(binaries)
+        .document(DOCUMENT, document);
+    Protected::with(builder).await
+}
+
 fn lasting(seconds: f64) -> Sample {
     Sample {
         seconds,
@@ -124,56 +126,56 @@ fn lasting(seconds: f64) -> Sample {
     }
 }
 
-/// When AWS was asked for what.
+/// The calls to AWS, with their times.
 #[derive(Clone, Default)]
-struct Looks(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
+struct CallLog(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
 
-impl Looks {
-    fn on(protected: &ProtectedGroups) -> Self {
-        let looks = Self::default();
-        let noted = looks.clone();
-        protected.standin.faults().on_call(move |call| {
+impl CallLog {
+    fn on(protected: &Protected) -> Self {
+        let log = Self::default();
+        let noted = log.clone();
+        protected.world.faults().on_call(move |call| {
             noted.note(call.operation.clone());
             None
         });
-        let noted = looks.clone();
-        protected.standin.s3().on_request(move |call| {
+        let noted = log.clone();
+        protected.world.s3().on_request(move |call| {
             noted.note(format!("S3's {}", call.operation));
             None
         });
-        looks
+        log
     }
 
     fn note(&self, call: String) {
         lock(&self.0).push((call, clock::now()));
     }
 
-    /// Says what was asked for between two moments, and how many milliseconds after the first.
+    /// Returns the calls between two times, each with its milliseconds after the first.
     fn timeline(&self, from: OffsetDateTime, to: OffsetDateTime) -> Vec<String> {
         let after = |at: OffsetDateTime| (at - from).as_seconds_f64() * 1_000.0;
         let calls = lock(&self.0);
-        let asked = calls.iter().filter(|(_, at)| (from..=to).contains(at));
-        asked
+        let between = calls.iter().filter(|(_, at)| (from..=to).contains(at));
+        between
             .map(|(call, at)| format!("{:>6.0} ms  {call}", after(*at)))
             .chain([format!("{:>6.0} ms  in service", after(to))])
             .collect()
     }
 
-    /// Returns how long after `ready` the look began that led to the newest command; nothing where it was sent earlier.
+    /// Returns the time from `ready` until the poll that led to the newest command, or zero if the poll was earlier.
     fn late(&self, ready: OffsetDateTime) -> time::Duration {
         let calls = lock(&self.0);
         let sent = calls.iter().rposition(|(call, _)| call == "SendCommand");
         let before = sent.map_or(&[][..], |sent| &calls[..sent]);
-        let mut looks = before.iter().rev();
-        let look = looks.find(|(call, _)| call == "DescribeInstanceInformation");
-        look.map_or(time::Duration::ZERO, |(_, at)| *at - ready)
+        let mut earlier = before.iter().rev();
+        let poll = earlier.find(|(call, _)| call == "DescribeInstanceInformation");
+        poll.map_or(time::Duration::ZERO, |(_, at)| *at - ready)
             .max(time::Duration::ZERO)
     }
 }
 
-/// Returns the moment at which the node's agent has registered and its first boot is over.
-async fn ready_at(protected: &ProtectedGroups, node: &Node) -> Result<OffsetDateTime> {
-    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
+/// Returns the time at which the node's agent had registered and its first boot was over.
+async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> {
+    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
     let agents = ssm.describe_instance_information().send().await?;
     let mut agents = agents.instance_information_list().iter();
     let agent = agents.find(|one| one.instance_id() == Some(node.id()));
@@ -187,7 +189,7 @@ async fn ready_at(protected: &ProtectedGroups, node: &Node) -> Result<OffsetDate
 }
 
 async fn poll(
-    protected: &ProtectedGroups,
+    protected: &Protected,
     programs: &Programs,
     node: &Node,
     manifest: &Manifest,
@@ -219,19 +221,24 @@ async fn poll(
     let mut environment = node.environment()?;
     environment.insert(
         "AWS_DEFAULT_REGION".to_owned(),
-        protected.standin.region().to_owned(),
+        protected.world.region().to_owned(),
     );
     let polled = run(Program { line, environment }).await?;
-    let said = printed(&polled.output)?;
-    ensure!(said["status"] == "Success", "the restore failed: {said}");
-    let naps = said["naps"].as_u64().context("how often did it sleep?")?;
+    let answer = printed(&polled.output)?;
+    ensure!(
+        answer["status"] == "Success",
+        "the restore failed: {answer}"
+    );
+    let naps = answer["naps"]
+        .as_u64()
+        .context("the poller printed no number of naps")?;
     Ok(NAP * u32::try_from(naps)?)
 }
 
-/// Returns how long the agent worked for the poller.
-async fn worked(protected: &ProtectedGroups, node: &Node) -> Result<f64> {
-    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
-    wait_for("the poller's restore", WAIT_LIMIT, async || {
+/// Returns the duration of the agent's restore for the poller, in seconds.
+async fn worked(protected: &Protected, node: &Node) -> Result<f64> {
+    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+    wait_for("the poller's restore", PATIENCE, async || {
         let listed = ssm
             .list_command_invocations()
             .instance_id(node.id())

@@ -1,4 +1,4 @@
-//! The functions' cold start, memory and package, against the least function there can be and against Python.
+//! The functions' cold start, memory and package, compared with the smallest Rust function and with Python.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use super::plan::{Plan, REKINDLE};
 use super::process::{Program, resident_kib, run};
 use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
-use super::{Plan, REKINDLE};
-use crate::http;
+use crate::standin::http;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::wait::wait_for;
 
-/// How many times as often as a long run a cold start is repeated: it takes milliseconds.
+/// How many times more runs a cold start gets than other rows: it takes milliseconds.
 const MORE_RUNS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
 const SCHEDULE: &str = include_str!("../../../events/schedule-rule.json");
 const SWEEP: &str = include_str!("../../../events/sweep.json");
-/// The first answer that every function gets: there are no groups.
+/// The answer to each function's first call: there are no groups.
 const NO_GROUPS: &str = "<DescribeAutoScalingGroupsResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
     <DescribeAutoScalingGroupsResult><AutoScalingGroups/></DescribeAutoScalingGroupsResult><ResponseMetadata>\
     <RequestId>0</RequestId></ResponseMetadata></DescribeAutoScalingGroupsResponse>";
@@ -42,7 +42,7 @@ struct Starter {
     calls: bool,
 }
 
-/// Measures the functions themselves.
+/// Measures the functions alone.
 pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (function, event) in [("backup", SCHEDULE), ("restore", SWEEP)] {
@@ -61,7 +61,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-const HELLO: &str = "hello standin on lambda_runtime";
+const HELLO: &str = "hello world on lambda_runtime";
 const PYTHON: &str = "the same in Python with boto3";
 
 async fn cold_starts(
@@ -90,9 +90,9 @@ async fn cold_starts(
         starter(HELLO, binary("hello"), false),
         starter(PYTHON, python, true),
     ];
-    plan.say(&format!("cold starts of {function}"));
+    plan.log(&format!("measuring cold starts of {function}"));
     for starter in &starters {
-        // What the disk has to bring comes only once, on Lambda, too.
+        // The first start reads the binary from the disk. Lambda also does that only once.
         start(starter).await?;
     }
     for _ in 0..plan.runs * MORE_RUNS {
@@ -109,9 +109,9 @@ async fn cold_starts(
             }
         }
     }
-    next.compare("time, of hello standin's", HELLO, 1.5, time);
-    next.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
-    call.compare("time, of boto3's", PYTHON, 1.0 / 8.0, time);
+    next.compare("time relative to hello world", HELLO, 1.5, time);
+    next.compare("time relative to boto3", PYTHON, 1.0 / 8.0, time);
+    call.compare("time relative to boto3", PYTHON, 1.0 / 8.0, time);
     call.at_most("MiB of memory", 32.0, memory);
     if next.misses() || call.misses() {
         let starts = async {
@@ -126,19 +126,19 @@ async fn cold_starts(
     Ok(vec![next, call])
 }
 
-/// When a started function did what, from its start.
+/// The times of a started function's first requests, from its start.
 struct Start {
     asked: Duration,
     called: Option<Duration>,
     resident_kib: u64,
 }
 
-/// What the endpoint has seen.
+/// The first requests to the endpoint.
 #[derive(Default)]
 struct Seen {
     asked: Option<Instant>,
     called: Option<Instant>,
-    /// The process has answered the event, or asked for another one.
+    /// Whether the process has answered the event, or requested the next one.
     done: bool,
 }
 
@@ -167,7 +167,7 @@ async fn start(starter: &Starter) -> Result<Start> {
         ("AWS_DEFAULT_REGION", "eu-central-1".to_owned()),
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-        // One bundle, as Lambda's image has: Debian's folder of single files would be read twice over.
+        // One bundle, as in Lambda's runtime: Debian's folder of single files would be read as well.
         (
             "SSL_CERT_FILE",
             "/etc/ssl/certs/ca-certificates.crt".to_owned(),
@@ -204,7 +204,7 @@ async fn start(starter: &Starter) -> Result<Start> {
     child.wait().context("end a function")?;
     server.abort();
     let (asked, called) = waited?;
-    let asked = asked.context("a function that works has asked for work")?;
+    let asked = asked.context("the function requested no event")?;
     Ok(Start {
         asked: asked - began,
         called: called.map(|called| called - began),
@@ -212,7 +212,7 @@ async fn start(starter: &Starter) -> Result<Start> {
     })
 }
 
-/// Serves the Runtime API and AWS: one event, then nothing; no groups, and nothing else.
+/// Serves the Runtime API with one event, and AWS with no groups.
 async fn answer(seen: &Mutex<Seen>, event: &'static str, path: &str, json: bool) -> Response {
     let locked = || seen.lock().unwrap_or_else(PoisonError::into_inner);
     if path.ends_with("/invocation/next") {
@@ -246,7 +246,7 @@ async fn answer(seen: &Mutex<Seen>, event: &'static str, path: &str, json: bool)
     response
 }
 
-/// Packs a function as AWS gets it: one file, deflated.
+/// Packs a function for AWS: one file, deflated.
 async fn packaged(programs: &Programs, function: &str, mut row: Row) -> Result<Row> {
     const PACK: &str = "import sys, zipfile\n\
         with zipfile.ZipFile(sys.argv[2], 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as package:\n    \
@@ -279,7 +279,7 @@ async fn packaged(programs: &Programs, function: &str, mut row: Row) -> Result<R
     Ok(row)
 }
 
-/// Reads what a script of ours has printed.
+/// Parses the last line that a script printed.
 pub(super) fn printed(output: &str) -> Result<Value> {
     let line = output.lines().last().unwrap_or_default();
     serde_json::from_str(line).with_context(|| format!("read {output:?}"))

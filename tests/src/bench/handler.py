@@ -1,4 +1,4 @@
-"""The functions' first step in Python: clients of the same three services, and one call for the first event."""
+"""A function's first step in Python: clients of the same three services, and one call for the first event."""
 
 import json
 import os

@@ -1,11 +1,12 @@
-//! `make bench`: how fast the shipped programs are, as ratios against others in the same run. Contenders take turns, so
-//! that a machine which is busy with something else is so for all of them.
+//! `make bench`: the performance of the shipped programs, as ratios to other programs in the same run. Contenders take
+//! turns, so that other load on the machine affects all of them.
 
 mod configuration;
 mod databases;
 mod failover;
 mod functions;
 mod network;
+pub mod plan;
 mod process;
 mod profile;
 pub mod report;
@@ -18,43 +19,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
+pub use self::plan::Plan;
 use self::report::Findings;
 use self::site::{Programs, Site};
 use crate::nodes::postgres;
 
-/// The contender that is ours.
-const REKINDLE: &str = "rekindle";
-/// The system that Rekindle replaces: cron and shell scripts around `pg_dump`, `pg_restore` and the aws CLI.
-const ORIGINAL: &str = "the original's script";
-
-/// What to measure, how often, and who is told of it.
-pub struct Plan {
-    /// Only rows whose names hold one of these; all where there is none.
-    pub only: Vec<String>,
-    /// Runs of each contender.
-    pub runs: usize,
-    /// Whether 4 GB are measured, too.
-    pub large: bool,
-    /// Gets a line for each step.
-    pub say: Box<dyn Fn(&str) + Send + Sync>,
-}
-
-impl Plan {
-    fn wants(&self, row: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| row.contains(part))
-    }
-
-    fn say(&self, step: &str) {
-        (self.say)(step);
-    }
-
-    fn say_run(&self, row: &str, run: usize) {
-        self.say(&format!("{row}, run {run} of {}", self.runs));
-    }
-}
-
-/// Measures everything that is planned, and adds each row to the findings as soon as it is complete: what is found is not
-/// lost to a later row that fails.
+/// Measures the planned rows. Each row is added to the findings as soon as it is complete, so that a later failure does not
+/// lose it.
 pub async fn run(plan: &Plan, programs: Programs, findings: &mut Findings) -> Result<()> {
     programs.check()?;
     findings.machine = machine();
@@ -75,7 +46,7 @@ pub async fn run(plan: &Plan, programs: Programs, findings: &mut Findings) -> Re
     Ok(())
 }
 
-/// Describes where this runs.
+/// Returns a description of the machine.
 fn machine() -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
@@ -101,7 +72,7 @@ fn machine() -> Vec<String> {
     ]
 }
 
-/// Draws how the figures grow, from the JSON of a run, by the Python in this virtual environment.
+/// Draws the plot of a run's JSON with the Python of this virtual environment.
 pub async fn draw(python: &Path, json: &Path, svg: &Path) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/plot.py");
     let paths = [&python.join("bin/python3"), &script, json, svg];

@@ -1,4 +1,4 @@
-//! An S3 that is as far away as a region's: each way takes ten milliseconds, and no connection brings more than 100 MB/s.
+//! An S3 with the distance of a region's: ten milliseconds each way, and at most 100 MB/s for each connection.
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -13,23 +13,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::plan::{Plan, REKINDLE};
 use super::sample::{Row, time};
 use super::site::{BUCKET, Site};
-use super::{Plan, REKINDLE};
 
-/// From one end to the other.
+/// The latency from one end to the other.
 const ONE_WAY: Duration = Duration::from_millis(10);
-/// Of each connection, each way.
+/// The bandwidth of each connection, each way.
 const BYTES_PER_SECOND: f64 = 100_000_000.0;
 const CHUNK: usize = 64 * 1024;
-/// How many bytes may be on their way on one connection: what comes in over the time of both ways, twice.
+/// The bytes in flight on one connection: twice the bandwidth-delay product.
 const ON_THE_WAY: usize = 4 * 1024 * 1024;
-/// Random, so that nobody wins by compressing.
+/// The size of the file. It is random, so that compression is no advantage.
 const BYTES: usize = 500_000_000;
 const CLI: &str = "aws s3 cp";
 const KEY: &str = "network/object";
 
-/// A listener that makes its target far away; it ends when this is dropped.
+/// A proxy that adds the distance to its target. Dropping it stops it.
 struct Distance {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -64,7 +64,7 @@ async fn connect(near: TcpStream, target: &str) -> Result<()> {
     let far = TcpStream::connect(target).await?;
     far.set_nodelay(true)?;
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    // A connection that is being made takes both ways once before it carries anything.
+    // A new connection needs a round trip before it carries data.
     let open_at = Instant::now() + 2 * ONE_WAY;
     let (there, back) = tokio::join!(
         carry(near_in, far_out, open_at),
@@ -73,7 +73,7 @@ async fn connect(near: TcpStream, target: &str) -> Result<()> {
     there.and(back)
 }
 
-/// Carries bytes one way: each chunk arrives `ONE_WAY` after it was sent, and after all before it.
+/// Carries bytes one way: each chunk arrives `ONE_WAY` after it was sent, in order.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, open_at: Instant) -> Result<()> {
     let room = Arc::new(Semaphore::new(ON_THE_WAY));
     let (sender, mut receiver) =
@@ -110,8 +110,8 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, open_at: Instant
     read.and(written)
 }
 
-/// Measures 500 MB up and down at that distance. Ours are a whole backup and a whole restore, of a database without rows
-/// and one file.
+/// Measures 500 MB up and down at that distance. Rekindle's are a whole backup and a whole restore, of one file and a
+/// database without rows.
 pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
     let names = ["up", "down"];
     let [mut up, mut down] = names.map(|way| {
@@ -122,7 +122,7 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
     if !plan.wants(&up.name) && !plan.wants(&down.name) {
         return Ok(Vec::new());
     }
-    plan.say("a file of 500 MB is written");
+    plan.log("writing a file of 500 MB");
     let target = site.surroundings.endpoint.trim_start_matches("http://");
     let distance = Distance::to(target.to_owned()).await?;
     let mut surroundings = site.surroundings.clone();
@@ -144,9 +144,9 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         file.display()
     );
     let (_, warm) = site.back_up(&node).await?;
-    site.forget(&warm).await?;
+    site.delete(&warm).await?;
     for run in 1..=plan.runs {
-        plan.say_run(&up.name, run);
+        plan.log_run(&up.name, run);
         let (sample, report) = site.back_up(&node).await?;
         up.add(REKINDLE, sample);
         let mut sample = site.script(&node, &put).await?.sample;
@@ -167,14 +167,14 @@ pub(super) async fn rows(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         sample.s3_bytes = Some(site.size(KEY)?);
         down.add(CLI, sample);
         target.discard().await?;
-        site.forget(&report).await?;
-        site.forget_below(KEY).await?;
+        site.delete(&report).await?;
+        site.delete_below(KEY).await?;
     }
     for row in [&mut up, &mut down] {
-        row.compare("time, of the aws CLI's", CLI, 1.0, time);
+        row.compare("time relative to the aws CLI", CLI, 1.0, time);
     }
     if up.misses() || down.misses() {
-        plan.say("500 MB, profiled");
+        plan.log("profiling 500 MB");
         let target = site.machine_at(&["/srv/app"], &surroundings).await?;
         [up.profile, down.profile] = site.profiles(&node, &target).await?;
         target.discard().await?;

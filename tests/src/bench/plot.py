@@ -1,4 +1,4 @@
-"""Draws how time, memory and calls grow with what there is to do: `plot.py FIGURES.json PLOT.svg`.
+"""Draws time, memory and calls against the size of the task: `plot.py FIGURES.json PLOT.svg`.
 
 One picture of six charts: seconds on top; memory and calls below.
 """
@@ -25,7 +25,7 @@ CHARTS = [
 
 
 def lines(rows, figure, amount):
-    """What a chart shows, by what is done: `backup of 40 MB` and `backup of 800 MB` are one line."""
+    """Returns the lines of a chart, by task: `backup of 40 MB` and `backup of 800 MB` are one line."""
     found = {}
     for row in rows:
         if not row["amount"] or row["amount"]["of"] != amount:

@@ -1,4 +1,4 @@
-"""A restore of a launched instance, orchestrated as AWS's samples do: asking again every five seconds."""
+"""Orchestrates a restore of a launched instance like AWS's samples: it polls every five seconds."""
 
 import json
 import sys

@@ -1,7 +1,7 @@
-//! Runs a program to its end, and accounts for it and everything that it ran.
+//! Runs a program to its end, and measures the resources of its whole process tree.
 //!
-//! The kernel adds what a child used to its parent's account when it is waited for. So a program's account is read when
-//! it has ended and before it is waited for, and holds its whole tree.
+//! The kernel adds a child's usage to its parent's when the parent waits for it. The usage is therefore read after the
+//! program has ended and before it is waited for: then it covers the whole tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +14,8 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::sample::Sample;
 
-/// How often the memory of a running tree is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The interval between two samples of a running tree's memory.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A program, its arguments and its whole environment.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Runs bash, which stops at the first command of the script that fails, also within a pipe.
+    /// Returns a bash script that stops at the first failing command, also within a pipe.
     pub(super) fn script(script: &str, environment: BTreeMap<String, String>) -> Self {
         Self {
             line: ["bash", "-euo", "pipefail", "-c", script]
@@ -38,16 +38,16 @@ impl Program {
     }
 }
 
-/// What a program came to.
+/// The result of a program.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// What it took.
+    /// Its resources.
     pub(super) sample: Sample,
-    /// What it printed.
+    /// Its standard output.
     pub(super) output: String,
 }
 
-/// Runs a program, which must succeed, without holding up the runtime that serves it.
+/// Runs a program without blocking the runtime that serves it. A program that fails is an error.
 pub(super) async fn run(program: Program) -> Result<Run> {
     tokio::task::spawn_blocking(move || measure(&program))
         .await
@@ -72,9 +72,9 @@ fn measure(program: &Program) -> Result<Run> {
         .with_context(|| format!("run {name}"))?;
     let id = child.id();
     let (done, waiting) = channel::<()>();
-    let looking = std::thread::spawn(move || {
+    let sampling = std::thread::spawn(move || {
         let mut peak = 0;
-        while waiting.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        while waiting.recv_timeout(SAMPLE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             peak = peak.max(resident_kib(id));
         }
         peak
@@ -85,10 +85,10 @@ fn measure(program: &Program) -> Result<Run> {
         WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
     );
     let seconds = began.elapsed().as_secs_f64();
-    // The dead process is still there to be asked.
+    // The process has ended, and its files in /proc still exist.
     let (cpu, disk) = (cpu_seconds(id), written_bytes(id));
     drop(done);
-    let peak = looking.join().unwrap_or_default();
+    let peak = sampling.join().unwrap_or_default();
     ended.context("wait for a program")?;
     let status = child.wait().context("wait for a program")?;
     let output = fs::read_to_string(&output)?;
@@ -110,7 +110,7 @@ fn measure(program: &Program) -> Result<Run> {
     })
 }
 
-/// Returns the resident memory of a process and all its descendants, in KiB; what several of them share counts for each.
+/// Returns the resident memory of a process and all its descendants, in KiB. Shared pages count for each process.
 pub(super) fn resident_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let own = status
@@ -128,7 +128,7 @@ fn children(process: u32) -> Vec<u32> {
         return found;
     };
     for thread in threads.flatten() {
-        // Whoever ends meanwhile has no children.
+        // A thread that has ended meanwhile has no children.
         let listed = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
         found.extend(
             listed
@@ -145,7 +145,7 @@ fn cpu_seconds(process: u32) -> Result<f64> {
     Ok(seconds(own + waited_for))
 }
 
-/// Returns the user and system seconds of a running process and of all its descendants, those that ended included.
+/// Returns the user and system seconds of a running process and of all its descendants, including those that ended.
 pub(super) fn cpu_seconds_of_tree(process: u32) -> Result<f64> {
     let (own, waited_for) = ticks(process)?;
     let mut all = own + waited_for;
@@ -161,7 +161,7 @@ pub(super) fn cpu_seconds_of_tree(process: u32) -> Result<f64> {
     reason = "ticks of minutes, not of millennia"
 )]
 fn seconds(ticks: u64) -> f64 {
-    // What proc(5) calls USER_HZ is 100 on every platform of EC2, whatever the kernel's own clock.
+    // USER_HZ of proc(5) is 100 on every platform of EC2.
     ticks as f64 / 100.0
 }
 
@@ -169,7 +169,7 @@ fn seconds(ticks: u64) -> f64 {
 fn ticks(process: u32) -> Result<(u64, u64)> {
     let path = format!("/proc/{process}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    // The name may hold spaces and brackets.
+    // The name may contain spaces and brackets.
     let (_, rest) = stat
         .rsplit_once(") ")
         .with_context(|| format!("read {path}"))?;
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_account_of_a_program_holds_what_its_children_did() {
+    fn the_resources_of_a_program_include_its_children() {
         let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         // Each in a process of its own: 8 MB onto the disk, 64 MiB of memory, and some time.
         let script = format!(
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_within_a_pipe_is_one() {
+    fn a_failure_within_a_pipe_is_an_error() {
         let failure = measure(&Program::script("echo why >&2; false | cat", environment()));
         let message = format!("{:#}", failure.unwrap_err());
         assert!(message.contains("why"), "{message}");

@@ -1,5 +1,4 @@
-//! Where the time of a row goes that missed a goal: who had the cores while ours ran once more, as the kernel's profiler
-//! saw it.
+//! Profiles for rows that missed a goal: Rekindle runs once more under the kernel's profiler.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -9,14 +8,14 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-/// How often each core is looked at, in a second.
+/// Samples per second and core.
 const FREQUENCY: &str = "1999";
-/// What takes less is left out.
+/// Entries below this share are left out.
 const LEAST_PERCENT: &str = "2";
-/// How many of the functions that take the most are named.
+/// The number of functions that are listed.
 const FUNCTIONS: usize = 8;
 
-/// A profiler that looks at all cores until it is asked what it saw.
+/// A profiler of all cores, until it is stopped.
 struct Profiler {
     perf: Child,
     data: PathBuf,
@@ -24,11 +23,11 @@ struct Profiler {
 }
 
 impl Profiler {
-    /// Starts to look, which has begun when this returns.
+    /// Starts the profiler. It is sampling when this returns.
     fn start() -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory for a profile")?;
         let data = directory.path().join("perf.data");
-        // perf runs its command when it has begun to look, and stops when that ends: with this one's input.
+        // perf runs the command when sampling has begun, and stops when the command ends: at the end of its input.
         let mut perf = Command::new("perf")
             .args(["record", "--quiet", "--all-cpus", "--freq", FREQUENCY])
             .arg("--output")
@@ -42,7 +41,7 @@ impl Profiler {
         let mut begun = [0; 6];
         let output = perf.stdout.as_mut().context("perf has no output")?;
         let read = output.read_exact(&mut begun);
-        read.context("perf record did not begin; is this user allowed to look at all cores?")?;
+        read.context("perf record did not begin: check that this user may profile all cores")?;
         Ok(Self {
             perf,
             data,
@@ -50,16 +49,16 @@ impl Profiler {
         })
     }
 
-    /// Stops looking, and says what was seen: the shares of all cores' time, by program and by function.
+    /// Stops the profiler, and returns the shares of all cores' time, by program and by function.
     fn stop(mut self) -> Result<Vec<String>> {
         drop(self.perf.stdin.take());
         let ended = self.perf.wait().context("wait for perf")?;
         ensure!(ended.success(), "perf record ended with {ended}");
-        let mut lines = vec!["where the time of all cores went, while ours ran again:".to_owned()];
+        let mut lines = vec!["time of all cores while Rekindle ran again, by program:".to_owned()];
         lines.extend(self.report("comm")?);
-        lines.push("and in which functions:".to_owned());
+        lines.push("by function:".to_owned());
         let functions = self.report("comm,dso,symbol")?.into_iter();
-        // Of time when nobody works, one line tells enough.
+        // Idle time is in the first list already.
         let busy = functions.filter(|line| !line.contains("swapper"));
         lines.extend(busy.take(FUNCTIONS));
         Ok(lines)
@@ -88,14 +87,14 @@ impl Profiler {
 
 impl Drop for Profiler {
     fn drop(&mut self) {
-        // Whoever is asked what it saw has ended already.
+        // A stopped profiler has ended already.
         self.perf.kill().ok();
         self.perf.wait().ok();
     }
 }
 
-/// Profiles work of ours, and returns what came of it. Where nothing can be profiled, the work is not done and the reason is
-/// all that is said.
+/// Profiles work, and returns the profile and the work's result. If the profiler cannot start, the work is not done, and
+/// the profile is the reason.
 pub(super) async fn of<T>(
     work: impl Future<Output = Result<T>>,
 ) -> Result<(Vec<String>, Option<T>)> {
@@ -109,7 +108,7 @@ pub(super) async fn of<T>(
     }
 }
 
-/// Leaves the padding of perf's columns out, and names what a core does that has nothing to do.
+/// Removes the padding of perf's columns, and marks idle time.
 fn squeezed(line: &str) -> String {
     let mut words = line.split_whitespace();
     let mut text = format!("{:>7} ", words.next().unwrap_or_default());

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::sample::{Contender, Goal, Row, Sample, calls, memory, ratio, stored, time, written};
 
-/// Everything that a run found.
+/// The results of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Findings {
     /// The machine, the server and the programs.
@@ -17,7 +17,7 @@ pub struct Findings {
 
 const MEGA: f64 = 1_000_000.0;
 
-/// Prints the rows: one line for each contender, then what was to be reached.
+/// Returns the table: one line for each contender of a row, then the row's goals.
 pub fn table(findings: &Findings) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     for line in &findings.machine {
@@ -42,7 +42,7 @@ pub fn table(findings: &Findings) -> Result<String, std::fmt::Error> {
             text += &line(row, contender);
         }
         for goal in &row.goals {
-            writeln!(text, "  {}", said(goal))?;
+            writeln!(text, "  {}", verdict(goal))?;
         }
         if row.misses() {
             for line in &row.profile {
@@ -85,7 +85,7 @@ fn line(row: &Row, contender: &Contender) -> String {
     )
 }
 
-/// Writes a time with three significant digits.
+/// Returns a time with three significant digits.
 fn seconds(seconds: f64) -> String {
     match seconds {
         seconds if seconds < 0.1 => format!("{:.1} ms", seconds * 1_000.0),
@@ -95,10 +95,10 @@ fn seconds(seconds: f64) -> String {
     }
 }
 
-fn said(goal: &Goal) -> String {
+fn verdict(goal: &Goal) -> String {
     let verdict = if goal.is_met() { "met" } else { "MISSED" };
     format!(
-        "{verdict}: {} is {}, at most {} was to be reached",
+        "{verdict}: {}: {} (goal: at most {})",
         goal.what,
         rounded(goal.value),
         rounded(goal.limit)
@@ -132,8 +132,13 @@ mod tests {
             };
             row.add("the original", sample);
         }
-        row.compare("time, of the original's", "the original", 0.45, time);
-        row.compare("bytes, of the original's", "the original", 0.3, stored);
+        row.compare("time relative to the original", "the original", 0.45, time);
+        row.compare(
+            "bytes relative to the original",
+            "the original",
+            0.3,
+            stored,
+        );
         row.profile.push("98 % of the cores: pg_dump".to_owned());
         Findings {
             machine: vec!["a machine".to_owned()],
@@ -142,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_what_was_measured_and_what_was_missed() {
+    fn the_table_has_the_measurements_and_the_missed_goals() {
         let text = table(&findings()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "a machine");
@@ -163,11 +168,11 @@ mod tests {
         assert_eq!(cells(lines[4]), theirs);
         assert_eq!(
             lines[5],
-            "  MISSED: time, of the original's is 0.5, at most 0.45 was to be reached"
+            "  MISSED: time relative to the original: 0.5 (goal: at most 0.45)"
         );
         assert_eq!(
             lines[6],
-            "  met: bytes, of the original's is 0.2, at most 0.3 was to be reached"
+            "  met: bytes relative to the original: 0.2 (goal: at most 0.3)"
         );
         assert_eq!(lines[7], "    98 % of the cores: pg_dump");
         assert_eq!(lines[9], "1 of 2 goals are met.");

@@ -1,4 +1,4 @@
-//! What is measured, and the figures that are made of it.
+//! Measurements, and the figures that are derived from them.
 
 use serde::Serialize;
 
@@ -11,9 +11,9 @@ pub struct Sample {
     pub cpu_seconds: Option<f64>,
     /// User and system seconds of the Postgres server meanwhile.
     pub server_cpu_seconds: Option<f64>,
-    /// The most resident memory of the program and everything that it ran, in KiB, added up as they ran together.
+    /// The peak of the resident memory of the program and everything that it ran, in KiB, added up at the same time.
     pub peak_kib: Option<u64>,
-    /// Bytes that were put into S3, or read from it.
+    /// Bytes written to S3, or read from it.
     pub s3_bytes: Option<u64>,
     /// Bytes that the program, and everything that it ran, wrote to files on disk.
     pub disk_bytes: Option<u64>,
@@ -21,17 +21,17 @@ pub struct Sample {
     pub calls: Option<u64>,
 }
 
-/// A program, or a number of them, that does the same as the others of its row.
+/// A program, or several, that does the same as the other contenders of its row.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Contender {
-    /// What it is.
+    /// Its name.
     pub name: String,
-    /// Its runs, in the order in which they took turns with the other contenders'.
+    /// Its runs, in order.
     pub samples: Vec<Sample>,
 }
 
 impl Contender {
-    /// Starts without runs.
+    /// Returns a contender without runs.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -39,12 +39,12 @@ impl Contender {
         }
     }
 
-    /// Returns the median of one figure; none where no run has it.
+    /// Returns the median of a figure, or `None` if no run has it.
     pub fn median(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
         median(self.samples.iter().filter_map(figure).collect())
     }
 
-    /// Returns the least and the most of one figure.
+    /// Returns the minimum and the maximum of a figure, or `None` if no run has it.
     pub fn spread(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<(f64, f64)> {
         let values: Vec<f64> = self.samples.iter().filter_map(figure).collect();
         let least = values.iter().copied().reduce(f64::min)?;
@@ -53,8 +53,8 @@ impl Contender {
     }
 }
 
-/// Returns the median of how much of `figure` the first needs for each unit of the second: run by run, so that a
-/// machine that becomes slower meanwhile does not move it.
+/// Returns the median ratio of a figure, ours to the other's. The ratio is taken run by run, so that a machine that becomes
+/// slower does not change it.
 pub fn ratio(
     ours: &Contender,
     other: &Contender,
@@ -69,57 +69,57 @@ pub fn ratio(
     )
 }
 
-/// Returns the middle value, or the mean of both; none of none.
+/// Returns the middle value or the mean of the two middle values, or `None` if there are no values.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (before, after) = (values.len().checked_sub(1)? / 2, values.len() / 2);
     Some(f64::midpoint(*values.get(before)?, *values.get(after)?))
 }
 
-/// A figure and what it must not exceed.
+/// A figure and its limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Goal {
-    /// What is compared, such as `time, of the original's`.
+    /// The figure's name, such as `time relative to the original`.
     pub what: String,
-    /// What was measured.
+    /// The measured value.
     pub value: f64,
-    /// What it may be at most.
+    /// The largest value that meets the goal.
     pub limit: f64,
 }
 
 impl Goal {
-    /// Tells whether it was reached.
+    /// Returns whether the goal is met.
     pub fn is_met(&self) -> bool {
         self.value <= self.limit
     }
 }
 
-/// One line of the issue: a task, who does it, and what is to be reached.
+/// One task, with its contenders and goals.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Row {
-    /// What is done.
+    /// The task.
     pub name: String,
-    /// Who does it; the first is Rekindle.
+    /// The contenders; the first is Rekindle.
     pub contenders: Vec<Contender>,
-    /// What is to be reached.
+    /// The goals.
     pub goals: Vec<Goal>,
-    /// Of what there is how much: what the plot shows it against.
+    /// The size of the task: the plot's horizontal axis.
     pub amount: Option<Amount>,
-    /// Where ours spends what it takes; shown where a goal was missed.
+    /// The profile of Rekindle's run; shown if a goal was missed.
     pub profile: Vec<String>,
 }
 
-/// How much of something there is.
+/// The size of a task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Amount {
-    /// Of what, such as `MB of database`.
+    /// The unit, such as `MB of database`.
     pub of: String,
-    /// How much of it.
+    /// The amount.
     pub value: f64,
 }
 
 impl Row {
-    /// Starts without contenders.
+    /// Returns a row without contenders.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -127,15 +127,15 @@ impl Row {
         }
     }
 
-    /// Says of what there is how much.
-    pub fn amounts_to(&mut self, value: f64, of: &str) {
+    /// Sets the size of the task.
+    pub fn set_amount(&mut self, value: f64, of: &str) {
         self.amount = Some(Amount {
             of: of.to_owned(),
             value,
         });
     }
 
-    /// Adds a run of a contender, in the order of their first runs.
+    /// Adds a run of a contender. Contenders are in the order of their first runs.
     pub fn add(&mut self, contender: &str, sample: Sample) {
         let known = self
             .contenders
@@ -150,7 +150,7 @@ impl Row {
         self.contenders.push(new);
     }
 
-    /// Sets the limit of a figure of ours, compared with another contender's.
+    /// Adds a goal: the limit of the ratio of a figure of Rekindle to another contender's.
     pub fn compare(
         &mut self,
         what: &str,
@@ -167,7 +167,7 @@ impl Row {
         }
     }
 
-    /// Sets the limit of the most that a figure of ours ever was.
+    /// Adds a goal: the limit of the maximum of a figure of Rekindle.
     pub fn at_most(&mut self, what: &str, limit: f64, figure: impl Fn(&Sample) -> Option<f64>) {
         let ours = self.contenders.first();
         if let Some((_, most)) = ours.and_then(|ours| ours.spread(figure)) {
@@ -175,12 +175,12 @@ impl Row {
         }
     }
 
-    /// Tells whether a goal was missed, so that a profile is wanted.
+    /// Returns whether a goal was missed, so that a profile is needed.
     pub fn misses(&self) -> bool {
         !self.goals.iter().all(Goal::is_met)
     }
 
-    /// Sets the limit of any value.
+    /// Adds a goal for any value.
     pub fn limit(&mut self, what: &str, value: f64, limit: f64) {
         self.goals.push(Goal {
             what: what.to_owned(),
@@ -190,39 +190,30 @@ impl Row {
     }
 }
 
-/// Picks the time.
+/// Returns the time, in seconds.
 pub fn time(sample: &Sample) -> Option<f64> {
     Some(sample.seconds)
 }
 
-/// Picks the bytes in S3.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "no object here comes near 2^52 bytes"
-)]
+/// Returns the bytes in S3.
+#[expect(clippy::cast_precision_loss, reason = "no object here has 2^52 bytes")]
 pub fn stored(sample: &Sample) -> Option<f64> {
     sample.s3_bytes.map(|bytes| bytes as f64)
 }
 
-/// Picks the bytes on disk.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "no file here comes near 2^52 bytes"
-)]
+/// Returns the bytes on disk.
+#[expect(clippy::cast_precision_loss, reason = "no file here has 2^52 bytes")]
 pub fn written(sample: &Sample) -> Option<f64> {
     sample.disk_bytes.map(|bytes| bytes as f64)
 }
 
-/// Picks the memory, in MiB.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "no machine here comes near 2^52 KiB"
-)]
+/// Returns the memory, in MiB.
+#[expect(clippy::cast_precision_loss, reason = "no machine here has 2^52 KiB")]
 pub fn memory(sample: &Sample) -> Option<f64> {
     sample.peak_kib.map(|peak| peak as f64 / 1024.0)
 }
 
-/// Picks the calls.
+/// Returns the number of calls.
 #[expect(clippy::cast_precision_loss, reason = "they are counted in thousands")]
 pub fn calls(sample: &Sample) -> Option<f64> {
     sample.calls.map(|calls| calls as f64)
@@ -244,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_in_the_middle_however_the_runs_are_ordered() {
+    fn the_median_does_not_depend_on_the_order_of_runs() {
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![5.0, 1.0, 3.0]), Some(3.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 100.0]), Some(3.0));
@@ -269,7 +260,7 @@ mod tests {
         }
         row.compare("time", "theirs", 0.5, time);
         row.at_most("seconds", 1.9, time);
-        // Nobody has it, so nothing is promised of it.
+        // No contender has this figure, so that no goal is added.
         row.at_most("bytes", 1.0, stored);
         let met: Vec<(f64, bool)> = row
             .goals

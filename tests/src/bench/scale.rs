@@ -1,4 +1,4 @@
-//! What grows with the number of nodes and backups: counted in calls, which cost time, money and quotas on AWS.
+//! The costs that grow with the number of nodes and backups, in calls: on AWS, calls cost time, money and quotas.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use shared::aws::catalog;
 use shared::id::BackupId;
-use shared::layout::{self, BackupState};
+use shared::layout::{self, Shelf};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
+use super::plan::{Plan, REKINDLE};
 use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
 use super::site::{self, APPLICATION, BUCKET, Programs, Site};
-use super::{Plan, REKINDLE};
-use crate::lock::lock;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::{APPLICATION_TAG, Binaries, StandIn};
+use crate::standin::fault::lock;
+use crate::standin::world::{APPLICATION_TAG, Binaries, StandIn};
 use crate::wait::wait_for;
 
 const PATIENCE: Duration = Duration::from_mins(3);
-/// Auto Scaling and Systems Manager, which throttle; S3 does not at such rates.
+/// The calls to Auto Scaling and Systems Manager, which throttle. S3 does not throttle at such rates.
 const THROTTLED: &str = "  of it to Auto Scaling and Systems Manager";
 /// A function's timeout on AWS, in seconds.
 const INVOCATION: f64 = 900.0;
 
-/// Measures one tick for so many nodes, whose commands are sent and not carried out.
+/// Measures one tick for several numbers of nodes. Its commands are sent and not executed.
 pub(super) async fn ticks(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for nodes in [1_u32, 100, 1_000] {
@@ -36,13 +36,13 @@ pub(super) async fn ticks(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> 
             continue;
         }
         for run in 1..=plan.runs {
-            plan.say_run(&row.name, run);
+            plan.log_run(&row.name, run);
             let tick = tick(programs, nodes).await?;
             row.add(REKINDLE, tick.all);
             row.add(THROTTLED, tick.throttled);
             row.profile = tick.calls;
         }
-        row.amounts_to(f64::from(nodes), "protected nodes");
+        row.set_amount(f64::from(nodes), "protected nodes");
         row.at_most("calls", f64::from(nodes) / 20.0 + 10.0, calls);
         row.at_most("seconds", INVOCATION / 3.0, time);
         rows.push(row);
@@ -50,37 +50,35 @@ pub(super) async fn ticks(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> 
     Ok(rows)
 }
 
-/// What one tick came to.
+/// The measurement of one tick.
 struct Tick {
     all: Sample,
-    /// With only the calls of the services that have few to give.
+    /// With only the calls to services that throttle.
     throttled: Sample,
-    /// How often it asked for what.
+    /// The number of calls of each operation.
     calls: Vec<String>,
 }
 
-/// Runs one tick.
-async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
+/// Starts a stand-in with this number of protected nodes, whose agents take no commands.
+async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
     let binaries = Binaries {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
     };
-    let standin = StandIn::builder()
+    let world = StandIn::builder()
         .binaries(binaries)
-        // No node does anything, so all that is written is what S3 stores.
+        // No node writes anything: only S3 needs the faster disk.
         .below(site::store())
         .registration_delay(1.0)
-        // Agents that are stopped are online for SSM, as long as it takes.
+        // Stopped agents stay online for SSM during the whole measurement.
         .stale(1e6)
         .start()
         .await?;
-    create_groups(&standin, nodes).await?;
+    create_groups(&world, nodes).await?;
     let ready = |number: u32| {
-        let group = standin.group(&format!("group-{number}"));
+        let group = world.group(&format!("group-{number}"));
         let only = group.first();
-        only.is_some_and(|one| {
-            one.state == Lifecycle::InService && standin.ssm().has_agent(&one.id)
-        })
+        only.is_some_and(|one| one.state == Lifecycle::InService && world.ssm().knows(&one.id))
     };
     wait_for("the nodes and their agents", PATIENCE, async || {
         let missing = (0..nodes).filter(|number| !ready(*number)).count();
@@ -90,55 +88,40 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
         }
     })
     .await?;
-    // From now on no command is taken, and SSM does not know yet.
-    for node in standin.nodes() {
+    // From now on no agent takes a command, and SSM still shows the agents as online.
+    for node in world.nodes() {
         node.stop_agent();
     }
-    // Every application was backed up at the ticks of the last hours.
+    Ok(world)
+}
+
+/// Runs one tick.
+async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
+    let world = with_nodes(programs, nodes).await?;
+    // Every application has backups of the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
-    store_backups(&standin, nodes, now).await?;
-    // What a new process does once is not a tick's: a tick that is too late asks for no backups, and does the rest.
-    standin.bus().tick(now - time::Duration::hours(1));
-    handled(&standin).await?;
-    let function = standin
-        .functions()
-        .find(|name| name.to_lowercase().contains("backup"))
-        .context("there is no backup function")?
-        .to_owned();
-    let process = *standin
-        .lambda()
-        .processes(&function)
-        .first()
-        .context("the function's process has ended")?;
+    store_backups(&world, nodes, now).await?;
+    // Warms the process up: a tick that is too late starts no backups, and does everything else.
+    world.bus().tick(now - time::Duration::hours(1));
+    handled(&world).await?;
+    let process = backup_process(&world)?;
     let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let counting = Arc::clone(&counted);
-    standin.faults().on_call(move |call| {
+    world.faults().on_call(move |call| {
         *lock(&counting).entry(call.operation.clone()).or_default() += 1;
         None
     });
-    let stored_before = standin.s3().counts();
+    let stored_before = world.s3().counts();
     let cpu = cpu_seconds_of_tree(process)?;
     let began = Instant::now();
-    standin.tick();
-    handled(&standin).await?;
+    world.tick();
+    handled(&world).await?;
     let seconds = began.elapsed().as_secs_f64();
-    let problems: Vec<String> = standin
-        .logs()
-        .into_iter()
-        .filter(|line| {
-            let json = line.json.as_ref();
-            json.is_some_and(|json| json["level"] == "ERROR")
-        })
-        .map(|line| line.line)
-        .take(3)
-        .collect();
-    ensure!(problems.is_empty(), "{problems:#?}");
-    let sent: usize = standin.ssm().sent().values().sum();
-    ensure!(sent > 0, "the tick asked for no backup");
+    ensure_success(&world)?;
     let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
     let mut counts = lock(&counted).clone();
     let throttled: u64 = counts.values().sum();
-    for (operation, count) in standin.s3().counts() {
+    for (operation, count) in world.s3().counts() {
         let before = stored_before.get(&operation).copied().unwrap_or_default();
         counts.insert(format!("S3's {operation}"), count - before);
     }
@@ -158,12 +141,42 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     })
 }
 
-/// Stores what the commits of the ticks before `now` left; each core takes a part of the applications.
-async fn store_backups(standin: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
+/// Returns the id of the backup function's process.
+fn backup_process(world: &StandIn) -> Result<u32> {
+    let function = world
+        .functions()
+        .find(|name| name.to_lowercase().contains("backup"))
+        .context("there is no backup function")?
+        .to_owned();
+    let processes = world.lambda().processes(&function);
+    let process = processes.first();
+    process.copied().context("the function's process has ended")
+}
+
+/// Returns an error if a function logged one, or if no backup was started.
+fn ensure_success(world: &StandIn) -> Result<()> {
+    let problems: Vec<String> = world
+        .logs()
+        .into_iter()
+        .filter(|line| {
+            let json = line.json.as_ref();
+            json.is_some_and(|json| json["level"] == "ERROR")
+        })
+        .map(|line| line.line)
+        .take(3)
+        .collect();
+    ensure!(problems.is_empty(), "{problems:#?}");
+    let sent: usize = world.ssm().sent().values().sum();
+    ensure!(sent > 0, "the tick started no backup");
+    Ok(())
+}
+
+/// Stores manifests and commit markers of the ticks before `now`. Each core does a part of the applications.
+async fn store_backups(world: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
     let cores = u32::try_from(std::thread::available_parallelism()?.get())?;
     let mut storing = JoinSet::new();
     for core in 0..cores {
-        let (s3, bucket) = (standin.s3().clone(), standin.bucket().to_owned());
+        let (s3, bucket) = (world.s3().clone(), world.bucket().to_owned());
         storing.spawn_blocking(move || {
             for number in (core..nodes).step_by(cores as usize) {
                 let application = format!("application-{number}").parse()?;
@@ -184,7 +197,7 @@ async fn store_backups(standin: &StandIn, nodes: u32, now: OffsetDateTime) -> Re
     Ok(())
 }
 
-/// Writes counts down, the largest first.
+/// Returns the counts as lines, largest first.
 fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
     let mut counts: Vec<(u64, String)> = counts
         .into_iter()
@@ -197,10 +210,10 @@ fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
         .collect()
 }
 
-/// Waits until every event has been handled.
-async fn handled(standin: &StandIn) -> Result<()> {
+/// Waits until every event is handled.
+async fn handled(world: &StandIn) -> Result<()> {
     wait_for("the tick", PATIENCE, async || {
-        match standin.lambda().pending() {
+        match world.lambda().pending() {
             0 => Ok(Some(())),
             pending => Err(format!("{pending} events are pending")),
         }
@@ -208,9 +221,9 @@ async fn handled(standin: &StandIn) -> Result<()> {
     .await
 }
 
-/// Creates groups without hooks or user data: their instances are in service at once, with an agent and nothing else.
-async fn create_groups(standin: &StandIn, nodes: u32) -> Result<()> {
-    let auto_scaling = aws_sdk_autoscaling::Client::new(standin.aws());
+/// Creates groups without hooks or user data: their instances are in service at once, with only an agent.
+async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
+    let auto_scaling = aws_sdk_autoscaling::Client::new(world.aws());
     for number in 0..nodes {
         let name = format!("group-{number}");
         let tag = aws_sdk_autoscaling::types::Tag::builder()
@@ -233,63 +246,58 @@ async fn create_groups(standin: &StandIn, nodes: u32) -> Result<()> {
     Ok(())
 }
 
-/// How far apart backups are, in minutes.
+/// The interval between two backups, in minutes.
 const INTERVAL: i64 = 15;
-/// More than a tick looks back, which is two hours.
+/// More ticks than the two hours that a tick looks back.
 const TICKS_BEFORE: i64 = 9;
 const LISTING: &str = "a plain paginated listing";
-/// The stand-in walks through all keys for each page, so the plain listing is left out beyond this.
-const MOST_LISTED: usize = 10_000;
+/// The limit for the plain listing: the stand-in reads every key for each page.
+const MAX_LISTED: usize = 10_000;
 
-/// Measures how the newest backup is found among so many.
+/// Measures the search for the newest backup among several numbers of backups.
 pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
     let application = APPLICATION.parse()?;
     let now = OffsetDateTime::now_utc();
     let client = aws_sdk_s3::Client::new(&site.surroundings.aws());
-    let (mut rows, mut there, mut fewest) = (Vec::new(), 0, None);
+    let (mut rows, mut stored, mut fewest) = (Vec::new(), 0, None);
     for backups in [100_usize, 10_000, 100_000] {
         let mut row = Row::new(&format!("newest among {backups} backups"));
         if !plan.wants(&row.name) {
             continue;
         }
-        plan.say(&row.name);
-        // Older ones are added, so that the newest is the same every time.
-        for number in there..backups {
+        plan.log(&row.name);
+        // Older backups are added, so that the newest stays the same.
+        for number in stored..backups {
             let minutes = INTERVAL * i64::try_from(number + 1)?;
             let backup = BackupId::at(now - time::Duration::minutes(minutes));
             let key = layout::manifest(&application, &backup);
             site.s3.replace(BUCKET, &key, b"{}")?;
         }
-        there = backups;
+        stored = backups;
         let expected = BackupId::at(now - time::Duration::minutes(INTERVAL));
         for _ in 0..plan.runs {
             let (before, began) = (listings(site), Instant::now());
-            let found = catalog::newest(
-                &client,
-                BUCKET,
-                &application,
-                BackupState::Committed,
-                1,
-                now,
-            )
-            .await?;
-            ensure!(found.first() == Some(&expected), "the wrong one: {found:?}");
+            let found =
+                catalog::newest(&client, BUCKET, &application, Shelf::Committed, 1, now).await?;
+            ensure!(
+                found.first() == Some(&expected),
+                "the wrong backup was found: {found:?}"
+            );
             row.add(REKINDLE, counted(site, before, began));
-            if backups <= MOST_LISTED {
+            if backups <= MAX_LISTED {
                 let (before, began) = (listings(site), Instant::now());
-                let all =
-                    catalog::all(&client, BUCKET, &application, BackupState::Committed).await?;
-                ensure!(all.last() == Some(&expected), "the wrong one");
+                let all = catalog::all(&client, BUCKET, &application, Shelf::Committed).await?;
+                ensure!(all.last() == Some(&expected), "the wrong backup was found");
                 row.add(LISTING, counted(site, before, began));
             }
         }
-        row.amounts_to(f64::from(u32::try_from(backups)?), "backups");
+        row.set_amount(f64::from(u32::try_from(backups)?), "backups");
         let ours = row.contenders.first().and_then(|ours| ours.median(calls));
         let least = *fewest.get_or_insert(ours.unwrap_or(0.0));
         row.at_most("calls", least, calls);
         rows.push(row);
     }
-    site.forget_below(&BackupState::Committed.prefix(&application))
+    site.delete_below(&Shelf::Committed.prefix(&application))
         .await?;
     Ok(rows)
 }

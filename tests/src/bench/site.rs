@@ -1,4 +1,4 @@
-//! Where the rows are measured: an S3 of its own, machines with real Postgres, and the programs that compete.
+//! The site of the measurements: its own S3, machines with real Postgres, and the contenders' programs.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,19 +22,19 @@ use tokio::task::JoinHandle;
 use super::process::{Program, Run, cpu_seconds_of_tree, run};
 use super::profile;
 use super::sample::Sample;
-use crate::fixtures::registry;
-use crate::fixtures::registry::{MAIN_DATABASE, Seed};
-use crate::http;
-use crate::nodes::machine::{MachineSettings, Node};
+use crate::nodes::machine::{Node, Surroundings};
 use crate::nodes::postgres::Cluster;
+use crate::nodes::registry;
+use crate::nodes::registry::{MAIN_DATABASE, Seed};
+use crate::standin::http;
 use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 /// The bucket.
 pub const BUCKET: &str = "rekindle-bench";
-/// The application that every backup is filed under.
+/// The application of every backup.
 pub const APPLICATION: &str = "registry";
 const REGION: &str = "eu-central-1";
-/// Bytes that S3 needs at most: 4 GB as the original and Postgres' fastest dump write them.
+/// The most bytes that S3 needs: 4 GB of database, as the original and Postgres' fastest dump write them.
 const ROOM: u64 = 6_000_000_000;
 
 /// The programs to measure, as AWS would run them.
@@ -48,15 +48,34 @@ pub struct Programs {
     pub python: PathBuf,
 }
 
-/// The place. Everything in it goes when it is dropped.
+impl Programs {
+    /// Returns an error that names the first missing program.
+    pub fn check(&self) -> Result<()> {
+        for path in [
+            self.agent.clone(),
+            self.functions.join("backup"),
+            self.functions.join("restore"),
+            self.python.join("bin/aws"),
+        ] {
+            ensure!(
+                path.is_file(),
+                "{} is missing: run `make bench`",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The site. Dropping it deletes everything in it.
 pub struct Site {
     /// The programs.
     pub programs: Programs,
     /// The bucket's store.
     pub s3: S3,
-    /// What the machines reach S3 by.
-    pub surroundings: MachineSettings,
-    /// What the clusters of all machines are copies of.
+    /// The machines' surroundings, with the endpoint of S3.
+    pub surroundings: Surroundings,
+    /// The cluster that every machine gets a copy of.
     pristine: Cluster,
     machines: AtomicU64,
     backups: AtomicU64,
@@ -66,7 +85,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Prepares an empty place. What S3 stores is kept in memory, if there is enough: its disks are not the machine's.
+    /// Prepares an empty site. S3 stores in memory if there is enough, so that it does not use the machine's disk.
     pub async fn prepare(programs: Programs) -> Result<Self> {
         let disk = directory(std::env::temp_dir().as_path())?;
         let memory = directory(&store())?;
@@ -80,7 +99,7 @@ impl Site {
             async move { s3.handle(request).await }
         });
         let server = tokio::spawn(http::serve("the S3 of the bench", listener, routes));
-        let surroundings = MachineSettings {
+        let surroundings = Surroundings {
             directory: disk.path().join("nodes"),
             endpoint,
             region: REGION.to_owned(),
@@ -108,21 +127,21 @@ impl Site {
         self.disk.path()
     }
 
-    /// Returns a directory in memory, where the machine has enough.
+    /// Returns a directory in memory, or on the disk if the machine has too little memory.
     pub fn memory(&self) -> &Path {
         self.memory.path()
     }
 
-    /// Boots a machine whose Postgres runs and is empty, with these configured paths and Rekindle's settings.
+    /// Boots a machine with an empty, running Postgres, these configured paths and Rekindle's settings.
     pub async fn machine(&self, paths: &[&str]) -> Result<Arc<Node>> {
         self.machine_at(paths, &self.surroundings).await
     }
 
-    /// Boots a machine that reaches S3 by other surroundings.
+    /// Boots a machine with other surroundings.
     pub async fn machine_at(
         &self,
         paths: &[&str],
-        surroundings: &MachineSettings,
+        surroundings: &Surroundings,
     ) -> Result<Arc<Node>> {
         let number = self.machines.fetch_add(1, Ordering::Relaxed);
         let id = format!("i-{number:017x}");
@@ -146,22 +165,22 @@ impl Site {
         Ok(node)
     }
 
-    /// Boots a machine that holds a registry of about so many bytes, and that may be backed up.
+    /// Boots a machine with a registry of about this number of bytes.
     pub async fn registry(&self, bytes: u64) -> Result<Arc<Node>> {
-        /// What an empty database takes, and what a row of the registry adds on average, with its indexes; measured.
+        /// The size of an empty database, and the average size of a registry's row with its indexes, both measured.
         const BYTES_WITHOUT_ROWS: u64 = 7_500_000;
         const BYTES_OF_A_ROW: u64 = 244;
         let node = self.machine(&[]).await?;
         let rows = bytes.saturating_sub(BYTES_WITHOUT_ROWS) / BYTES_OF_A_ROW;
         let main = node.cluster()?.connect(MAIN_DATABASE).await?;
         registry::create(&main, Seed { rows, seed: 1 }).await?;
-        // What autovacuum would do sooner or later, in the middle of a run.
+        // Otherwise autovacuum would do this during a run.
         main.batch_execute("VACUUM (ANALYZE)").await?;
         main.batch_execute("CHECKPOINT").await?;
         Ok(node)
     }
 
-    /// Returns the environment in which a machine's programs run: its own tools, the aws CLI, and libpq's variables.
+    /// Returns the environment of a machine's programs: its own tools, the aws CLI, and libpq's variables.
     pub fn environment(&self, node: &Node) -> Result<BTreeMap<String, String>> {
         let cluster = node.cluster()?;
         let mut environment = node.environment()?;
@@ -185,7 +204,7 @@ impl Site {
         self.on_machine(node, program).await
     }
 
-    /// Runs a program on a machine, and accounts for what its server did meanwhile.
+    /// Runs a program on a machine, and measures the server's CPU time meanwhile.
     async fn on_machine(&self, node: &Node, program: Program) -> Result<Run> {
         let server = node.cluster()?.postmaster()?;
         let before = cpu_seconds_of_tree(server)?;
@@ -204,7 +223,7 @@ impl Site {
         Ok((run.sample, report))
     }
 
-    /// Lets the agent back a machine up; the first time declares its data to be the application's.
+    /// Backs a machine up with the agent. The first backup adopts the machine.
     pub async fn back_up(&self, node: &Node) -> Result<(Sample, BackupReport)> {
         let number = self.backups.fetch_add(1, Ordering::Relaxed);
         let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number);
@@ -226,27 +245,27 @@ impl Site {
         ];
         let (mut sample, report) = self.agent(node, &arguments).await?;
         let Report::Backup(report) = report else {
-            anyhow::bail!("the agent reports no backup: {report:?}");
+            anyhow::bail!("the agent's report is not a backup's: {report:?}");
         };
         sample.s3_bytes = Some(report.bytes);
         Ok((sample, report))
     }
 
-    /// Erases a backup's objects.
-    pub async fn forget(&self, backup: &BackupReport) -> Result<()> {
+    /// Deletes a backup's objects.
+    pub async fn delete(&self, backup: &BackupReport) -> Result<()> {
         let prefix = layout::backup(&APPLICATION.parse()?, &backup.backup_id);
-        self.forget_below(&prefix).await
+        self.delete_below(&prefix).await
     }
 
-    /// Erases what the bucket has below a prefix.
-    pub async fn forget_below(&self, prefix: &str) -> Result<()> {
+    /// Deletes the objects below a prefix.
+    pub async fn delete_below(&self, prefix: &str) -> Result<()> {
         for key in self.s3.keys(BUCKET, prefix)? {
             self.s3.remove(BUCKET, &key).await?;
         }
         Ok(())
     }
 
-    /// Lets the agent restore a backup onto a machine.
+    /// Restores a backup onto a machine with the agent.
     pub async fn restore(
         &self,
         node: &Node,
@@ -269,21 +288,21 @@ impl Site {
         ];
         let (mut sample, report) = self.agent(node, &arguments).await?;
         let Report::Restore(report) = report else {
-            anyhow::bail!("the agent reports no restore: {report:?}");
+            anyhow::bail!("the agent's report is not a restore's: {report:?}");
         };
         sample.s3_bytes = Some(backup.bytes);
         Ok((sample, report))
     }
 
-    /// Returns where the time goes of a backup of one machine, and of its restore onto another.
+    /// Returns the profiles of a backup of one machine, and of its restore onto another.
     pub(super) async fn profiles(&self, node: &Node, target: &Node) -> Result<[Vec<String>; 2]> {
         let (backup, done) = profile::of(self.back_up(node)).await?;
-        // Without a profiler there was no backup either.
+        // Without a profiler there is no backup either.
         let Some((_, report)) = done else {
             return Ok([backup.clone(), backup]);
         };
         let (restore, _) = profile::of(self.restore(target, &report)).await?;
-        self.forget(&report).await?;
+        self.delete(&report).await?;
         Ok([backup, restore])
     }
 
@@ -301,16 +320,16 @@ impl Drop for Site {
     }
 }
 
-/// Machines that were restored and are not needed any more.
+/// Machines that were restored and are no longer needed.
 ///
-/// For minutes, ext4 looks at every freed inode again before it gives out another one: whoever makes files next would pay
-/// for what was erased. So they are erased in the end, unless they are too large to be kept.
-pub(super) struct Spent {
+/// For minutes after a deletion, ext4 checks every freed inode before it allocates another one, which would slow the next
+/// contender down. The machines are therefore deleted at the end, unless they are too large to be kept.
+pub(super) struct StoppedMachines {
     large: bool,
     machines: Vec<Arc<Node>>,
 }
 
-impl Spent {
+impl StoppedMachines {
     pub(super) fn new(large: bool) -> Self {
         Self {
             large,
@@ -318,8 +337,8 @@ impl Spent {
         }
     }
 
-    /// Takes a machine's power, and erases it where it is large.
-    pub(super) async fn retire(&mut self, machine: Arc<Node>) -> Result<()> {
+    /// Stops a machine, and deletes it if it is large.
+    pub(super) async fn stop(&mut self, machine: Arc<Node>) -> Result<()> {
         if self.large {
             return machine.discard().await;
         }
@@ -328,7 +347,7 @@ impl Spent {
         Ok(())
     }
 
-    /// Erases all.
+    /// Deletes every machine.
     pub(super) async fn discard(self) -> Result<()> {
         for machine in self.machines {
             machine.discard().await?;
@@ -337,7 +356,7 @@ impl Spent {
     }
 }
 
-/// Returns where S3 stores: in memory that is written to like a disk, or on the disk of a machine that has too little.
+/// Returns the parent directory of S3's store: in memory, or on the disk if the machine has too little memory.
 pub(super) fn store() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(memory).map_or(0, |it| it.f_bavail * it.f_frsize);
@@ -356,7 +375,7 @@ fn directory(parent: &Path) -> Result<TempDir> {
     Ok(directory)
 }
 
-/// Postgres runs as a user of its own and has to get through.
+/// Lets every user enter a directory: Postgres runs as its own user.
 fn open_to_all(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))

@@ -1,4 +1,4 @@
-//! `make bench`: measures the release binaries and other programs that do the same, and prints one table.
+//! `make bench`: measures the release binaries against what else does the same, and prints one table.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,20 +12,20 @@ use rekindle_tests::bench::{self, Plan};
 use rekindle_tests::interruption::interruption;
 use tracing_subscriber::EnvFilter;
 
-/// Measures backups, restores and the functions, as ratios to other programs that are measured in the same run.
+/// Measures backups, restores and everything around them, as ratios against other programs in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 struct Arguments {
-    /// Only the rows whose name contains this text, such as `backup of 800`; may be repeated.
+    /// Only rows whose names hold this, such as `backup of 800`; may be given several times.
     #[arg(long)]
     only: Vec<String>,
-    /// The number of runs of each program.
+    /// Runs of each contender.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Also measure a registry of 4 GB.
+    /// Measure a registry of 4 GB, too.
     #[arg(long)]
     large: bool,
-    /// The path of the agent.
+    /// The agent.
     #[arg(long, default_value = "target/node/rekindle-node")]
     agent: PathBuf,
     /// The directory of the functions' binaries.
@@ -34,18 +34,18 @@ struct Arguments {
     /// The virtual environment with the aws CLI and boto3.
     #[arg(long, default_value = ".venv")]
     python: PathBuf,
-    /// The file for the figures of every run, as JSON.
+    /// Where the figures of every run go, as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
 }
 
 fn main() -> Result<()> {
-    // A profile uses this thread name to separate the stand-in's work from that of the measured programs.
+    // The name by which a profile tells what S3 needed from what a program of ours did.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("s3-stand-in")
         .enable_all()
         .build()
-        .context("start the tokio runtime")?;
+        .context("make a runtime")?;
     runtime.block_on(measure())
 }
 
@@ -56,16 +56,16 @@ async fn measure() -> Result<()> {
         .init();
     let arguments = Arguments::parse();
     let begun = Instant::now();
-    let print_step = move |step: &str| {
+    let say = move |step: &str| {
         let line = format!("{:>7.1} s  {step}\n", begun.elapsed().as_secs_f64());
-        // If stdout is closed, the measurements still go on: the figures are written to a file.
+        // Progress that nobody can read is no reason to stop.
         print(&line).ok();
     };
     let plan = Plan {
         only: arguments.only,
         runs: arguments.runs,
         large: arguments.large,
-        say: Box::new(print_step),
+        log: Box::new(say),
     };
     let python = std::path::absolute(&arguments.python)?;
     let programs = Programs {
@@ -77,11 +77,11 @@ async fn measure() -> Result<()> {
     let measured = tokio::select! {
         measured = bench::run(&plan, programs, &mut findings) => measured,
         stopped = interruption() => stopped.and_then(|()| {
-            Err(anyhow::anyhow!("interrupted; all processes were stopped and all data was deleted"))
+            Err(anyhow::anyhow!("interrupted; everything that ran was stopped and erased"))
         }),
     };
     print(&format!("\n{}", table(&findings)?))?;
-    let json = serde_json::to_vec_pretty(&findings).context("serialize the figures")?;
+    let json = serde_json::to_vec_pretty(&findings).context("write the figures")?;
     let path = &arguments.json;
     std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
     bench::draw(&python, path, &path.with_extension("svg")).await?;
@@ -90,6 +90,6 @@ async fn measure() -> Result<()> {
 
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).context("write to stdout")?;
-    out.flush().context("write to stdout")
+    out.write_all(text.as_bytes()).context("print")?;
+    out.flush().context("print")
 }

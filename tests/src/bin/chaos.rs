@@ -1,4 +1,4 @@
-//! `make chaos`: injects every fault of a catalogue, one at a time, and checks the promises after each.
+//! `make chaos`: lets everything of a list go wrong, and holds the promises against what is left.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,24 +6,25 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use rekindle_tests::chaos::{self, Options};
+use rekindle_tests::chaos::run::damaged_objects::restore_damaged;
+use rekindle_tests::chaos::run::{self, Options};
 use rekindle_tests::interruption::interruption;
 use tracing_subscriber::EnvFilter;
 
-/// Runs backups and restores again and again, injects one fault into each run, and checks the promises afterwards.
+/// Plays the story of backups and restores again and again, and lets something go wrong each time.
 #[derive(Debug, Parser)]
 #[command(name = "chaos", version)]
 struct Arguments {
-    /// The seed of the order of the faults and of their parameters.
+    /// Decides about the order of the faults and about their parameters.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The number of runs. Each fault is injected at least once, so there may be more.
+    /// How many runs share the list; each fault comes once at least.
     #[arg(long, default_value_t = 200)]
     runs: usize,
-    /// Only the faults whose name contains this text; may be repeated.
+    /// Only the faults whose name contains this.
     #[arg(long)]
     only: Vec<String>,
-    /// The number of applications that run at the same time.
+    /// How many applications there are at a time.
     #[arg(long, default_value_t = 4)]
     lanes: usize,
 }
@@ -39,46 +40,46 @@ async fn main() -> Result<ExitCode> {
         seed: arguments.seed,
         runs: arguments.runs,
         only: arguments.only,
-        lanes: arguments.lanes,
+        applications: arguments.lanes,
     };
     let begun = Instant::now();
-    if !is_offline()? {
+    let alone = is_alone()?;
+    if !alone {
         print(
-            "The network of this machine is reachable. To prove that recovery needs only AWS, run as root without a network: make chaos does.\n",
+            "this machine's network is not taken away: that nothing else is needed is seen from the stand-in only\n",
         )?;
     }
-    let print_step = |line: &str| {
+    let say = |line: &str| {
         let line = format!("{:>7.1} s  {line}\n", begun.elapsed().as_secs_f64());
-        // If stdout is closed, the runs still go on; only the exit status is left.
+        // Progress that nobody can read is no reason to stop.
         print(&line).ok();
     };
-    let runs = async {
-        let mut table = chaos::run(&options, &print_step).await?;
+    let played = async {
+        let mut table = run::run(&options, &say).await?;
         if options.only.is_empty() {
-            print_step("truncating every object at every percent, and flipping bits of it");
-            table.add_cuts(chaos::cuts::cut(options.seed, 1, 8).await?);
+            say("every object cut off at every percent, and bits of it turned");
+            table.add_damaged_objects(restore_damaged(options.seed, 1, 8).await?);
         }
         anyhow::Ok(table)
     };
     let table = tokio::select! {
-        table = runs => table?,
+        table = played => table?,
         stopped = interruption() => {
             stopped?;
-            anyhow::bail!("interrupted; all processes were stopped and all data was deleted");
+            anyhow::bail!("interrupted; everything that ran was stopped and erased");
         }
     };
     print(&format!("{table}"))?;
-    Ok(if table.held() {
+    Ok(if table.passed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Returns whether the only network interface is the loopback interface.
-fn is_offline() -> Result<bool> {
-    let text =
-        std::fs::read_to_string("/proc/self/net/dev").context("list the network interfaces")?;
+/// Tells whether there is no network but the machine's own.
+fn is_alone() -> Result<bool> {
+    let text = std::fs::read_to_string("/proc/self/net/dev").context("list the interfaces")?;
     let mut names = text
         .lines()
         .skip(2)
@@ -91,5 +92,5 @@ fn print(text: &str) -> Result<()> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .context("write to stdout")
+        .context("print")
 }

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rekindle_tests::model::check::{Findings, check};
-use rekindle_tests::model::configurations;
-use rekindle_tests::model::promises::Promise;
-use rekindle_tests::model::situations::Situation;
+use rekindle_tests::model::checks::checker::{Findings, check};
+use rekindle_tests::model::checks::scenarios;
+use rekindle_tests::model::protocol::situations::Situation;
+use rekindle_tests::model::world::Promise;
 
 /// Checks the promises in every reachable state of a model of the protocol.
 #[derive(Debug, Parser)]
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         "initial state", "states", "transitions", "depth", "seconds"
     );
     let mut all = Vec::new();
-    for configuration in configurations::all(line.size) {
+    for configuration in scenarios::all(line.size) {
         if configuration.name.contains(&line.only) {
             let findings = check(&configuration, line.threads, None);
             println!("{}", row(&findings));
@@ -91,8 +91,8 @@ fn row(findings: &Findings) -> String {
         "{:<30}{:>12}{:>14}{:>7}{:>9.1}",
         findings.name,
         findings.states,
-        findings.come_to,
+        findings.generated,
         findings.depth,
-        findings.took.as_secs_f64()
+        findings.duration.as_secs_f64()
     )
 }

@@ -1,26 +1,26 @@
-//! What the agent reads: its settings, and the parts of a backup.
+//! The agent's readers: its settings, and the parts of a backup.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rekindle_node::objects::contents::Contents;
 use rekindle_node::postgres::archive;
 use rekindle_node::postgres::statement::statements;
 use rekindle_node::settings::{Server, Settings};
 
-use super::assert_harmless;
+use super::names::assert_harmless;
 
-/// The folder that no configured path may hold, or lie in.
+/// The folder that no configured path may contain or be in.
 const OWN: &str = "/var/lib/rekindle";
 
-/// Every problem of the settings is told with a line of the text; accepted ones name plain, absolute paths, none inside
-/// another and none the agent's own, and nothing that cannot be an argument of a program.
+/// Refused settings name the line of each problem. Accepted settings contain only absolute paths without `..`, none inside
+/// another and none in the agent's own folder, and only valid program arguments.
 pub(super) fn settings(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     let settings = match Settings::parse(text) {
         Ok(settings) => settings,
         Err(problems) => {
-            assert!(!problems.is_empty(), "refused without a word");
+            assert!(!problems.is_empty(), "refused without a problem");
             for problem in problems {
                 let line = problem.strip_prefix("line ");
                 let line = line.and_then(|rest| rest.split_once(": ")?.0.parse::<usize>().ok());
@@ -38,33 +38,7 @@ pub(super) fn settings(input: &[u8]) {
     settings.region.as_deref().into_iter().for_each(|region| {
         assert_harmless(region.trim_start_matches('-'));
     });
-    let paths = &settings.configuration_paths;
-    for (number, path) in paths.iter().enumerate() {
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-        assert!(
-            path.is_absolute() && path.components().all(plain),
-            "{}",
-            path.display()
-        );
-        assert!(path.components().count() > 1, "{}", path.display());
-        assert!(
-            !path.starts_with(OWN) && !Path::new(OWN).starts_with(path),
-            "{}",
-            path.display()
-        );
-        let others = paths
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != number);
-        for (_, other) in others {
-            assert!(
-                !path.starts_with(other),
-                "{} lies in {}",
-                path.display(),
-                other.display()
-            );
-        }
-    }
+    assert_paths(&settings.configuration_paths);
     let (postgres, commands) = (&settings.postgres, &settings.commands);
     match &postgres.server {
         Server::Container(name) => assert_harmless(name),
@@ -92,16 +66,46 @@ pub(super) fn settings(input: &[u8]) {
             "{command:?}"
         );
     }
-    let told = settings.to_string();
-    assert!(told.contains(settings.application.as_str()));
+    let printed = settings.to_string();
+    assert!(printed.contains(settings.application.as_str()));
 }
 
-/// Contents are written and read back as they are.
+/// Checks that configured paths are absolute, without `..`, outside the agent's folder, and not inside one another.
+fn assert_paths(paths: &[PathBuf]) {
+    for (number, path) in paths.iter().enumerate() {
+        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        assert!(
+            path.is_absolute() && path.components().all(plain),
+            "{}",
+            path.display()
+        );
+        assert!(path.components().count() > 1, "{}", path.display());
+        assert!(
+            !path.starts_with(OWN) && !Path::new(OWN).starts_with(path),
+            "{}",
+            path.display()
+        );
+        let others = paths
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != number);
+        for (_, other) in others {
+            assert!(
+                !path.starts_with(other),
+                "{} is inside {}",
+                path.display(),
+                other.display()
+            );
+        }
+    }
+}
+
+/// Contents that are written are read back unchanged.
 pub(super) fn contents(input: &[u8]) {
     let Ok(compressed) = zstd::encode_all(input, 1) else {
         return;
     };
-    // What is no zstd at all is refused, too.
+    // Anything but zstd is refused.
     let raw = Contents::from_bytes(input);
     assert!(raw.is_err() || input.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
     if let Ok(contents) = Contents::from_bytes(&compressed) {
@@ -111,7 +115,7 @@ pub(super) fn contents(input: &[u8]) {
     }
 }
 
-/// The statements of accepted globals stand in the script in their order, and each is, alone, the same statement.
+/// The statements of accepted globals are in the script in their order, and each alone is read as the same statement.
 pub(super) fn globals(input: &[u8]) {
     let script = &*String::from_utf8_lossy(input);
     let Ok(found) = statements(script) else {
@@ -120,10 +124,7 @@ pub(super) fn globals(input: &[u8]) {
     let mut rest = script;
     for statement in &found {
         let after = rest.split_once(statement.text).map(|(_, after)| after);
-        assert!(
-            after.is_some(),
-            "{statement:?} is not there, or not in order"
-        );
+        assert!(after.is_some(), "{statement:?} is missing or out of order");
         rest = after.unwrap_or_default();
         let alone = format!("{};\n", statement.text);
         assert_eq!(
@@ -133,7 +134,7 @@ pub(super) fn globals(input: &[u8]) {
     }
 }
 
-/// A dump that is accepted is accepted as a whole alone: whatever is missing at its end is missed.
+/// An accepted dump is refused as soon as any part of its end is missing.
 pub(super) fn dump(input: &[u8]) {
     if archive::read(&mut &*input).is_err() {
         return;
@@ -148,7 +149,7 @@ pub(super) fn dump(input: &[u8]) {
         let part = archive::read(&mut &input[..length]);
         assert!(
             part.is_err(),
-            "{length} of {} bytes are taken as a whole",
+            "{length} of {} bytes are accepted as a whole dump",
             input.len()
         );
     }

@@ -1,6 +1,6 @@
-//! What a node answers, and what the functions make of it: a hostile node may say anything.
+//! A node's answers, and what the functions do with them: a hostile node may print anything.
 
-use backup::finished::decide::{self, Ending, FinishedFacts};
+use backup::decide::{self, Ending, FinishedFacts};
 use restore::attempt::{self, Progress};
 use shared::aws::ssm::{Invocation, InvocationStatus};
 use shared::budget;
@@ -10,11 +10,11 @@ use shared::report::{BackupReport, MOST_REPORT_BYTES, Report};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::{APPLICATION, BACKUP, INSTANCE, assert_harmless, name};
+use super::names::{APPLICATION, BACKUP, INSTANCE, assert_harmless, name};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
-/// How SSM may say that the step ended, with its exit code.
+/// The statuses of a step in SSM, each with its exit code.
 const ENDS: [(&str, i32); 6] = [
     ("Success", 0),
     ("Failed", 20),
@@ -24,8 +24,8 @@ const ENDS: [(&str, i32); 6] = [
     ("InProgress", -1),
 ];
 
-/// Whatever a node prints: no longer report than agreed is taken, a report is written and read back as it is, and only
-/// one that answers the command leads to a commit, below the application's own prefix, or to a node's being let into service.
+/// Whatever a node prints: a report that is too long is refused, a report that is written is read back unchanged, and
+/// only a report that answers the command leads to a commit below the application's own prefix, or to an admission.
 pub(super) fn report(input: &[u8]) {
     let output = String::from_utf8_lossy(input);
     if let Ok(report) = Report::from_output(&output) {
@@ -59,8 +59,8 @@ fn written_and_read_back(report: &Report) {
         ),
         Report::Failure(report) => (&report.operation_id, Vec::new()),
     };
-    assert_harmless(&operation.to_string());
-    // CloudWatch refuses what is larger, and with it the whole line of metrics.
+    assert_harmless(operation.as_str());
+    // CloudWatch rejects larger values, and the whole line of metrics with them.
     for seconds in seconds {
         assert!((0.0..1e18).contains(&seconds), "{seconds} seconds");
     }
@@ -92,8 +92,8 @@ fn may_be_committed(facts: &FinishedFacts, report: &BackupReport) {
         assert_eq!(report.backup_id, command.backup_id);
     }
     let age = facts.now - report.backup_id.time();
-    assert!(age <= budget::seconds(budget::COMMIT_WINDOW));
-    assert!(-age <= budget::seconds(budget::MARGIN));
+    let window = decide::seconds(budget::COMMIT_WINDOW);
+    assert!((-decide::seconds(budget::MARGIN)..=window).contains(&age));
     let (backup, run) = (&report.backup_id, &report.run_id);
     let key = layout::object(&name(APPLICATION), backup, run, layout::INDEX);
     let segments: Vec<&str> = key.split('/').collect();

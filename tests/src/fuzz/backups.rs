@@ -1,4 +1,4 @@
-//! What describes a backup, and what remembers that there are any.
+//! The descriptions of backups, and the application's state that records them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use shared::layout::{self, BackupState};
 use shared::manifest::{Index, MOST_IMAGES, Manifest, ObjectRecord};
 
 use super::commands::accepts;
-use super::{APPLICATION, BACKUP, RUN, assert_harmless, name};
+use super::names::{APPLICATION, BACKUP, RUN, assert_harmless, name};
 
-/// The paths that the settings of the reading node name.
+/// The configured paths of the node that restores.
 const CONFIGURED: [&str; 2] = ["/etc/app", "/srv/app"];
 
-/// An accepted index names the objects of its own attempt, each once and no other, its dumps in their order, and
-/// nothing of it goes elsewhere than to a configured path below the root.
+/// An accepted index names every object of its own attempt exactly once and no other, its dumps in order, and is restored
+/// only to configured paths below the root.
 pub(super) fn index(input: &[u8]) {
     let (application, backup, run) = (name(APPLICATION), name(BACKUP), name(RUN));
     let Ok(index) = Index::parse(input, &application, &backup, &run) else {
@@ -31,8 +31,12 @@ pub(super) fn index(input: &[u8]) {
         .map(|name| format!("{prefix}{name}"))
         .collect();
     let listed: BTreeSet<String> = index.objects.iter().map(|it| it.key.clone()).collect();
-    assert_eq!(listed, expected, "an index of other objects was taken");
-    assert_eq!(index.objects.len(), expected.len(), "one is there twice");
+    assert_eq!(listed, expected, "an index of other objects was accepted");
+    assert_eq!(
+        index.objects.len(),
+        expected.len(),
+        "an object is listed twice"
+    );
     for (number, database) in index.databases.iter().enumerate() {
         assert_eq!(database.key, format!("{prefix}{}", layout::dump(number)));
     }
@@ -58,10 +62,10 @@ pub(super) fn index(input: &[u8]) {
     }
 }
 
-/// Every image lies where its id says, once, below the index's own application; a function looks at no more than it has time for.
+/// Every image has the key of its id below the index's own application, exactly once, and the number of images is bounded.
 fn assert_images(index: &Index) {
     let ids: BTreeSet<&str> = index.images.iter().map(|it| it.id.as_str()).collect();
-    assert_eq!(ids.len(), index.images.len(), "an image is there twice");
+    assert_eq!(ids.len(), index.images.len(), "an image is listed twice");
     assert!(ids.len() <= MOST_IMAGES);
     for image in &index.images {
         let key = format!("backups/{}/images/{}.tar.zst", index.application, image.id);
@@ -70,8 +74,8 @@ fn assert_images(index: &Index) {
     }
 }
 
-/// An accepted manifest names its own application's objects, and what a restore command says of it is what the document takes
-/// and the node reads.
+/// An accepted manifest names objects of its own application only. The document accepts its candidate, and the agent reads
+/// the same candidate.
 pub(super) fn manifest(input: &[u8]) {
     let (application, backup): (ApplicationName, _) = (name(APPLICATION), name(BACKUP));
     let Ok(manifest) = Manifest::parse(input, &application, &backup) else {
@@ -105,8 +109,8 @@ fn assert_record(record: &ObjectRecord) {
     }
 }
 
-/// Whatever key is listed: one that belongs to an attempt lies below that attempt's prefix, and one that is a manifest's
-/// is built from its backup again.
+/// Whatever key is listed: the key of an attempt's object is below the attempt's prefix, and the key of a manifest is
+/// built again from its backup.
 pub(super) fn key(input: &[u8]) {
     let (application, key): (ApplicationName, _) =
         (name(APPLICATION), &*String::from_utf8_lossy(input));
@@ -131,7 +135,7 @@ pub(super) fn key(input: &[u8]) {
     }
 }
 
-/// An accepted state is written and read back as it is.
+/// An accepted state that is written is read back unchanged.
 pub(super) fn state(input: &[u8]) {
     let application = name(APPLICATION);
     let Ok(state) = ApplicationState::parse(&String::from_utf8_lossy(input), &application) else {

@@ -1,4 +1,4 @@
-//! The parameters of the SSM documents: what the functions and the agent read, and what SSM lets through.
+//! The parameters of the SSM documents: the functions' and the agent's readers, and SSM's patterns.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -8,10 +8,10 @@ use regex::Regex;
 use shared::command::{BackupCommand, InPlace, Mode, Purpose, RestoreCommand};
 use shared::id::{BackupId, OperationId, Sha256};
 
-use super::BACKUP;
+use super::names::BACKUP;
 use crate::standin::template::Template;
 
-/// The `allowedPattern`s of both documents, by the parameter; several where they differ.
+/// The `allowedPattern`s of both documents, by parameter.
 static PATTERNS: LazyLock<BTreeMap<String, Vec<Regex>>> = LazyLock::new(patterns);
 
 fn patterns() -> BTreeMap<String, Vec<Regex>> {
@@ -28,19 +28,23 @@ fn patterns() -> BTreeMap<String, Vec<Regex>> {
             patterns.entry(name.clone()).or_default().push(pattern);
         }
     }
-    assert!(patterns.len() >= 8, "the documents have lost {patterns:?}");
+    assert!(
+        patterns.len() >= 8,
+        "the documents have too few parameters: {patterns:?}"
+    );
     patterns
 }
 
-/// Tells whether SSM takes a text as the value of a parameter, in every document that has it.
+/// Returns whether SSM accepts a text as the value of a parameter, in every document with that parameter.
 pub(super) fn accepts(parameter: &str, text: &str) -> bool {
     let patterns = PATTERNS.get(parameter);
-    let patterns = patterns.unwrap_or_else(|| unreachable!("no document has {parameter}"));
+    let patterns =
+        patterns.unwrap_or_else(|| unreachable!("no document has the parameter {parameter}"));
     patterns.iter().all(|pattern| pattern.is_match(text))
 }
 
-/// What code accepts as a value, the document accepts; what the document accepts, code accepts, unless it is a day that
-/// no calendar has; and a shell reads nothing of it as more than a word.
+/// The code and the documents accept the same values, except for days that no calendar has. No accepted value has a
+/// character that a shell interprets.
 pub(super) fn parameter(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     let read: [(&str, bool); 6] = [
@@ -53,16 +57,19 @@ pub(super) fn parameter(input: &[u8]) {
     ];
     for (parameter, read) in read {
         let accepted = accepts(parameter, text);
-        assert!(accepted || !read, "only code takes {text:?} as {parameter}");
+        assert!(
+            accepted || !read,
+            "only the code accepts {text:?} as {parameter}"
+        );
         assert!(
             read || !accepted || !has_only_real_days(text),
-            "only the document takes {text:?} as {parameter}"
+            "only the document accepts {text:?} as {parameter}"
         );
     }
     for parameter in PATTERNS.keys() {
         if accepts(parameter, text) {
-            let word = |c: char| c.is_ascii_alphanumeric() || "./-_,".contains(c);
-            assert!(text.chars().all(word) && !text.is_empty(), "{text:?}");
+            let harmless = |c: char| c.is_ascii_alphanumeric() || "./-_,".contains(c);
+            assert!(text.chars().all(harmless) && !text.is_empty(), "{text:?}");
         }
     }
     if let Ok(candidates) = RestoreCommand::parse_candidates(text) {
@@ -70,17 +77,17 @@ pub(super) fn parameter(input: &[u8]) {
         assert_eq!(written.join(","), text.strip_prefix("none").unwrap_or(text));
     }
     if let Ok(operation) = text.parse::<OperationId>() {
-        if let Some(asked) = InPlace::after_backup(&operation) {
-            assert_eq!(asked.backup().ok().as_ref(), Some(&operation));
+        if let Some(request) = InPlace::after_backup(&operation) {
+            assert_eq!(request.backup().ok().as_ref(), Some(&operation));
         }
-        if let Some(asked) = InPlace::of_restore(&operation) {
-            assert_eq!(asked.restore().ok(), Some(operation));
+        if let Some(request) = InPlace::of_restore(&operation) {
+            assert_eq!(request.restore().ok(), Some(operation));
         }
     }
     recorded(text);
 }
 
-/// Tells whether every backup id in a text that looks like one is one.
+/// Returns whether everything in a text that looks like a backup id is one.
 fn has_only_real_days(text: &str) -> bool {
     static ID: LazyLock<Regex> = LazyLock::new(|| {
         let shape = Regex::new("[0-9]{8}T[0-9]{6}[.][0-9]{3}Z");
@@ -90,7 +97,7 @@ fn has_only_real_days(text: &str) -> bool {
         .all(|found| found.as_str().parse::<BackupId>().is_ok())
 }
 
-/// What SSM recorded of a command is read back as the same command, or not at all.
+/// A command's parameters as SSM recorded them are read as the same command, or refused.
 fn recorded(text: &str) {
     let mut lines = text.lines();
     let mut parameters = HashMap::new();

@@ -10,8 +10,8 @@ use rekindle_node::restore::unpack::{UnpackError, unpack};
 
 const BLOCK: usize = 512;
 
-/// Whatever is in an archive, nothing appears or changes outside of the folder that it is unpacked to, and no device
-/// appears in it; what was unpacked makes an archive that unpacks to the same.
+/// Whatever is in an archive, unpacking it changes nothing outside the target folder and creates no device. An archive of
+/// the unpacked files unpacks to the same files.
 pub(super) fn configuration(input: &[u8]) {
     let sandbox = prepared(tempfile::tempdir());
     let at = |name: &str| sandbox.path().join(name);
@@ -21,7 +21,7 @@ pub(super) fn configuration(input: &[u8]) {
     let before = prepared(fs::symlink_metadata(at("outside/secret")));
 
     let targets = [at("staging/0"), at("staging/1")];
-    let unpacked = unpack(&mended(input)[..], &targets);
+    let unpacked = unpack(&with_checksums(input)[..], &targets);
 
     assert_eq!(names(sandbox.path()), ["outside", "staging"]);
     assert_eq!(names(&at("outside")), ["secret"]);
@@ -44,7 +44,7 @@ pub(super) fn configuration(input: &[u8]) {
             assert_eq!(staged.len(), 2, "a configured path is missing");
             unpacks_to_the_same(&targets, &at("staging"));
         }
-        // The folder is new: whatever is in the way there, the archive itself has put there.
+        // The folder is new, so that an existing file there comes from the archive itself.
         Err(UnpackError::Write { source, path }) => {
             assert_ne!(source.kind(), io::ErrorKind::AlreadyExists, "{path}");
         }
@@ -78,7 +78,7 @@ fn identity(metadata: &Metadata) -> [u64; 7] {
 }
 
 fn no_devices(folder: &Path) {
-    // Somebody who is not root may not look into everything that was unpacked.
+    // A user other than root may not read every unpacked folder.
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let entry = prepared(entry);
         let kind = prepared(entry.file_type());
@@ -99,15 +99,15 @@ fn unpacks_to_the_same(targets: &[PathBuf], staging: &Path) {
     let unpacked = unpack(&first[..], &again);
     assert!(
         unpacked.is_ok(),
-        "what was written is not read: {unpacked:?}"
+        "the written archive is not read: {unpacked:?}"
     );
     let mut second = Vec::new();
     let written = write_tree(&again, &mut second);
     assert!(written.is_ok() && first == second, "{written:?}");
 }
 
-/// Corrects the checksum of every header, so that what is changed in one is not refused for that alone.
-fn mended(input: &[u8]) -> Vec<u8> {
+/// Corrects the checksum of every header, so that a changed header is not refused for its checksum.
+fn with_checksums(input: &[u8]) -> Vec<u8> {
     let mut archive = input.to_vec();
     let mut at = 0;
     while let Some(block) = archive.get_mut(at..at + BLOCK) {

@@ -1,4 +1,4 @@
-//! What the functions are invoked with.
+//! The events and requests of the functions.
 
 use backup::tick::decide;
 use serde_json::Value;
@@ -8,12 +8,12 @@ use shared::operation::Operation;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::assert_harmless;
+use super::names::assert_harmless;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:30 UTC);
 
-/// Whatever comes, an accepted event names instances, commands and applications that are names, and whatever its times are, a
-/// backup can be named after them.
+/// Every accepted event has harmless names of instances, commands and applications, and times that a backup id can be made
+/// of.
 pub(super) fn event(input: &[u8]) {
     // The runtime parses the JSON before the function sees it.
     let Ok(payload) = serde_json::from_slice::<Value>(input) else {
@@ -55,7 +55,7 @@ pub(super) fn event(input: &[u8]) {
     }
 }
 
-/// Names a backup after a time that came from outside, as the functions do.
+/// Returns the backup id of a time from outside, as the functions make it.
 fn named_after(time: OffsetDateTime) -> BackupId {
     let backup = BackupId::at(time);
     assert_eq!(backup.as_str().parse(), Ok(backup.clone()));

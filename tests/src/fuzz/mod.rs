@@ -1,8 +1,8 @@
-//! Everything that is parsed from outside, given whatever bytes: for each reader a target, which is an ordinary
-//! function with the promises that must hold of what the reader accepts. A broken promise is a panic.
+//! Fuzzing of everything that is parsed from outside. Each reader has a target: a function that gives the reader any bytes
+//! and checks promises about what the reader accepts. A broken promise is a panic.
 //!
-//! `make test` replays `tests/corpus/<target>/` and a bounded number of seeded mutations of it; `make fuzz` searches for
-//! longer, guided by coverage, with the same functions.
+//! `make test` runs the inputs in `tests/corpus/<target>/` and a bounded number of seeded mutations of them. `make fuzz`
+//! searches longer with the same functions, guided by coverage.
 
 mod agent;
 mod answers;
@@ -12,20 +12,20 @@ mod configuration;
 mod events;
 mod images;
 pub mod mutation;
+mod names;
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 
-/// One reader of what comes from outside.
+/// A reader of data from outside.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, and that of its corpus' folder.
+    /// Its name, which is also the name of its corpus' folder.
     pub name: &'static str,
-    /// Gives it these bytes; panics where a promise is broken.
+    /// Gives it these bytes. Panics if a promise is broken.
     pub check: fn(&[u8]),
-    /// How many mutations `make test` tries: so many as take two or three seconds.
+    /// The number of mutations in `make test`: they take two or three seconds.
     pub runs: u32,
     /// Another folder of the project with good inputs.
     pub examples: Option<&'static str>,
@@ -35,13 +35,13 @@ pub struct Target {
 pub const TARGETS: [Target; 13] = [
     // The payloads of both functions.
     target("event", events::event, 30_000).like("events"),
-    // A node's standard output, and what the functions make of it.
+    // A node's standard output, and the functions' decisions about it.
     target("report", answers::report, 10_000),
-    // `index.json`, which the node puts and both sides read.
+    // `index.json`, which the agent writes and both sides read.
     target("index", backups::index, 6_000),
-    // A manifest, which only the backup function puts.
+    // A manifest, which only the backup function writes.
     target("manifest", backups::manifest, 6_000),
-    // A key of the bucket, as it is listed.
+    // A key in a listing of the bucket.
     target("key", backups::key, 20_000),
     // The SSM parameter of an application.
     target("state", backups::state, 30_000),
@@ -51,7 +51,7 @@ pub const TARGETS: [Target; 13] = [
     target("settings", agent::settings, 10_000).like("settings"),
     // The tar of the configuration.
     target("configuration", configuration::configuration, 600),
-    // What `docker save` wrote of an image.
+    // An image's archive by `docker save`.
     target("image", images::image, 2_000),
     // `contents.json.zst`, before its compression.
     target("contents", agent::contents, 4_000),
@@ -76,13 +76,13 @@ impl Target {
         self
     }
 
-    /// Finds a target by its name.
+    /// Returns the target of this name.
     pub fn named(name: &str) -> Result<&'static Self> {
         let found = TARGETS.iter().find(|target| target.name == name);
         found.with_context(|| format!("there is no target {name:?}"))
     }
 
-    /// Returns the folders with its inputs, the corpus first.
+    /// Returns the folders of its inputs, the corpus first.
     pub fn folders(&self) -> Vec<PathBuf> {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let corpus = project.join("tests/corpus").join(self.name);
@@ -90,7 +90,7 @@ impl Target {
         std::iter::once(corpus).chain(examples).collect()
     }
 
-    /// Reads its inputs, each with its file, in the order of their names.
+    /// Reads its inputs, each with its path, in the order of the paths.
     pub fn inputs(&self) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let mut inputs = Vec::new();
         for folder in self.folders() {
@@ -106,25 +106,4 @@ impl Target {
         inputs.sort();
         Ok(inputs)
     }
-}
-
-/// What a function is asked about in every target: whatever is parsed must stay within it.
-const APPLICATION: &str = "dtr";
-const BACKUP: &str = "20261123T021500.000Z";
-const RUN: &str = "0a1b2c3d";
-const INSTANCE: &str = "i-04d1c8f7a2b3e6905";
-
-/// Makes a name of a constant of this module.
-fn name<T: FromStr>(text: &str) -> T {
-    text.parse()
-        .unwrap_or_else(|_| unreachable!("{text} is a good name"))
-}
-
-/// Checks that a name can be put into a key, a path, a command line and a log line without a second thought.
-fn assert_harmless(name: &str) {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    assert!(
-        !name.is_empty() && name.chars().all(plain) && !name.starts_with(['.', '-']),
-        "the name {name:?} was taken"
-    );
 }

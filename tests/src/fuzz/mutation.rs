@@ -1,13 +1,13 @@
-//! Changes to an input, as `proptest` draws and shrinks them: of bytes, of words, and of the values of JSON.
+//! Changes to an input, which `proptest` draws and shrinks: of bytes, of words, and of JSON values.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Map, Value, json};
 
-/// The longest input that mutations make.
-const MOST_BYTES: usize = 64 * 1024;
+/// The length of the longest mutated input, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
 
-/// Words that have meant trouble somewhere: paths, quotes, numbers at the ends of their types, other applications' names.
+/// Words that cause trouble: paths, quotes, the largest numbers of types, and names of another application.
 const WORDS: [&str; 34] = [
     "",
     "\0",
@@ -48,33 +48,33 @@ const WORDS: [&str; 34] = [
 /// One change.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// A byte becomes another.
+    /// A byte is replaced.
     Byte(Index, u8),
-    /// A word is put in, in place of so many bytes.
+    /// A word replaces this number of bytes.
     Word(Index, u8, &'static str),
-    /// A part is cut out.
+    /// A part is removed.
     Cut(Index, Index),
-    /// A part is repeated behind itself.
+    /// A part is repeated after itself.
     Repeat(Index, Index, u8),
-    /// A part of another input is put in.
+    /// A part of another input is inserted.
     Splice(Index, Index, Index),
-    /// A value within the JSON becomes another. What is no JSON stays as it is.
-    Json(Index, Odd),
+    /// A value within the JSON is changed. An input that is not JSON stays unchanged.
+    Json(Index, ValueChange),
 }
 
-/// What becomes of a value within JSON.
+/// A change of a JSON value.
 #[derive(Debug, Clone)]
-pub enum Odd {
-    /// It becomes this one.
-    Is(Value),
-    /// A text becomes itself with a word behind, or before it.
-    Joined(&'static str, bool),
-    /// It is taken out of its list or object.
-    Gone,
-    /// It is there so many times more, in a list.
-    Again(u8),
-    /// It is wrapped into so many lists.
-    Deep(u8),
+pub enum ValueChange {
+    /// It is replaced by this value.
+    Replace(Value),
+    /// A word is added after a text, or before it.
+    Join(&'static str, bool),
+    /// It is removed from its list or object.
+    Remove,
+    /// It is repeated this number of times, in a list.
+    Repeat(u8),
+    /// It is wrapped in this number of lists.
+    Nest(u8),
 }
 
 /// Draws one to six changes.
@@ -96,12 +96,12 @@ pub fn changes() -> impl Strategy<Value = Vec<Change>> {
         ]),
         word().prop_map(Value::from),
     ];
-    let odd = prop_oneof![
-        4 => value.prop_map(Odd::Is),
-        3 => (word(), any::<bool>()).prop_map(|(word, behind)| Odd::Joined(word, behind)),
-        1 => Just(Odd::Gone),
-        1 => (1..40_u8).prop_map(Odd::Again),
-        1 => (1..200_u8).prop_map(Odd::Deep),
+    let value_change = prop_oneof![
+        4 => value.prop_map(ValueChange::Replace),
+        3 => (word(), any::<bool>()).prop_map(|(word, after)| ValueChange::Join(word, after)),
+        1 => Just(ValueChange::Remove),
+        1 => (1..40_u8).prop_map(ValueChange::Repeat),
+        1 => (1..200_u8).prop_map(ValueChange::Nest),
     ];
     let change = prop_oneof![
         3 => (at(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
@@ -109,17 +109,17 @@ pub fn changes() -> impl Strategy<Value = Vec<Change>> {
         1 => (at(), at()).prop_map(|(from, to)| Change::Cut(from, to)),
         1 => (at(), at(), 1..20_u8).prop_map(|(from, to, times)| Change::Repeat(from, to, times)),
         1 => (at(), at(), at()).prop_map(|(at, from, to)| Change::Splice(at, from, to)),
-        4 => (at(), odd).prop_map(|(at, odd)| Change::Json(at, odd)),
+        4 => (at(), value_change).prop_map(|(at, change)| Change::Json(at, change)),
     ];
     prop::collection::vec(change, 1..=6)
 }
 
-/// Changes an input; `other` is what parts are taken from.
+/// Returns a changed input. Parts are taken from `other`.
 pub fn changed(input: &[u8], other: &[u8], changes: &[Change]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for change in changes {
         apply(&mut bytes, other, change);
-        bytes.truncate(MOST_BYTES);
+        bytes.truncate(MAX_BYTES);
     }
     bytes
 }
@@ -147,7 +147,7 @@ fn apply(bytes: &mut Vec<u8>, other: &[u8], change: &Change) {
         }
         Change::Repeat(from, to, times) => {
             let part = part(from, to, length);
-            let most = usize::from(*times).min(MOST_BYTES / part.len().max(1));
+            let most = usize::from(*times).min(MAX_BYTES / part.len().max(1));
             let repeated = bytes[part.clone()].repeat(most);
             bytes.splice(part.end..part.end, repeated);
         }
@@ -156,17 +156,17 @@ fn apply(bytes: &mut Vec<u8>, other: &[u8], change: &Change) {
             let part = &other[part(from, to, other.len())];
             bytes.splice(at..at, part.iter().copied());
         }
-        Change::Json(at, odd) => {
+        Change::Json(at, change) => {
             if let Ok(mut json) = serde_json::from_slice::<Value>(bytes) {
                 let count = count(&json);
-                replace(&mut json, &mut at.index(count), odd);
+                replace(&mut json, &mut at.index(count), change);
                 *bytes = json.to_string().into_bytes();
             }
         }
     }
 }
 
-/// Counts the values within a value, itself included.
+/// Returns the number of values within a value, itself included.
 fn count(json: &Value) -> usize {
     1 + match json {
         Value::Array(list) => list.iter().map(count).sum(),
@@ -175,28 +175,28 @@ fn count(json: &Value) -> usize {
     }
 }
 
-/// Changes the value that is reached after `left` others.
-fn replace(json: &mut Value, left: &mut usize, odd: &Odd) -> bool {
+/// Changes the value after `left` others, in depth-first order. Returns whether it was reached.
+fn replace(json: &mut Value, left: &mut usize, change: &ValueChange) -> bool {
     if *left == 0 {
-        *json = odd_of(json, odd);
+        *json = changed_value(json, change);
         return true;
     }
     *left -= 1;
     match json {
         Value::Array(list) => {
             for number in 0..list.len() {
-                if *left == 0 && matches!(odd, Odd::Gone) {
+                if *left == 0 && matches!(change, ValueChange::Remove) {
                     list.remove(number);
                     return true;
                 }
                 if *left == 0
-                    && let Odd::Again(times) = odd
+                    && let ValueChange::Repeat(times) = change
                 {
                     let again = vec![list[number].clone(); usize::from(*times)];
                     list.extend(again);
                     return true;
                 }
-                if replace(&mut list[number], left, odd) {
+                if replace(&mut list[number], left, change) {
                     return true;
                 }
             }
@@ -205,13 +205,13 @@ fn replace(json: &mut Value, left: &mut usize, odd: &Odd) -> bool {
         Value::Object(map) => {
             let names: Vec<String> = map.keys().cloned().collect();
             for name in names {
-                if *left == 0 && matches!(odd, Odd::Gone) {
+                if *left == 0 && matches!(change, ValueChange::Remove) {
                     map.remove(&name);
                     return true;
                 }
                 if map
                     .get_mut(&name)
-                    .is_some_and(|value| replace(value, left, odd))
+                    .is_some_and(|value| replace(value, left, change))
                 {
                     return true;
                 }
@@ -222,17 +222,17 @@ fn replace(json: &mut Value, left: &mut usize, odd: &Odd) -> bool {
     }
 }
 
-fn odd_of(json: &Value, odd: &Odd) -> Value {
-    match odd {
-        Odd::Is(value) => value.clone(),
-        Odd::Joined(word, behind) => match json.as_str() {
-            Some(text) if *behind => format!("{text}{word}").into(),
+fn changed_value(json: &Value, change: &ValueChange) -> Value {
+    match change {
+        ValueChange::Replace(value) => value.clone(),
+        ValueChange::Join(word, after) => match json.as_str() {
+            Some(text) if *after => format!("{text}{word}").into(),
             Some(text) => format!("{word}{text}").into(),
             None => Value::from(*word),
         },
-        Odd::Gone => Value::Object(Map::new()),
-        Odd::Again(times) => Value::Array(vec![json.clone(); usize::from(*times)]),
-        Odd::Deep(levels) => {
+        ValueChange::Remove => Value::Object(Map::new()),
+        ValueChange::Repeat(times) => Value::Array(vec![json.clone(); usize::from(*times)]),
+        ValueChange::Nest(levels) => {
             let wrap = |inner, _| Value::Array(vec![inner]);
             (0..*levels).fold(json.clone(), wrap)
         }

@@ -1,46 +1,46 @@
-//! The agent on an instance: its lock, its memory, its marker, and the two stories in steps between which it may die.
+//! The agent on an instance: its lock, its records, its marker, and the stages of a backup and of a restore. It may be
+//! killed between two stages.
 
 use shared::report::ExitCode;
 
-use super::Protocol;
-use super::calls::Call;
-use super::plants::Plant;
-use super::situations::Situation;
-use super::world::{
-    Ask, CommandNumber, Data, Node, NodeNumber, Outcome, Process, Purpose, Run, Stage, Standing,
-    Status, World,
+use crate::model::protocol::Protocol;
+use crate::model::protocol::defects::Defect;
+use crate::model::protocol::situations::Situation;
+use crate::model::world::{
+    AgentOutcome, Call, CommandNumber, Data, Lifecycle, Node, NodeNumber, Process, Purpose,
+    Request, Run, Stage, Status, World,
 };
 
-/// Starts a process for a command that was delivered.
-pub(super) fn start(protocol: &Protocol, world: &mut World, command: CommandNumber) {
+/// Starts a process for a delivered command.
+pub(in crate::model) fn start(protocol: &Protocol, world: &mut World, command: CommandNumber) {
     let node = world.command(command).node;
-    let stage = enter(protocol, world, command);
+    let stage = take_lock(protocol, world, command);
     let processes = &mut world.node_mut(node).processes;
     processes.push(Process { command, stage });
     processes.sort_by_key(|process| process.command);
 }
 
-/// Remembers, waits for the lock, or begins.
-fn enter(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stage {
-    if let Some(outcome) = recall(world, command) {
-        protocol.reach(Situation::AnsweredFromMemory);
-        return conclude(world, command, outcome);
+/// Answers from a record, waits for the lock, or begins the operation.
+fn take_lock(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stage {
+    if let Some(outcome) = recorded_outcome(world, command) {
+        protocol.note(Situation::AnsweredFromRecord);
+        return finish(world, command, outcome);
     }
     let node = world.command(command).node;
     let Some(holder) = lock_holder(world, node) else {
         return begin(protocol, world, command);
     };
-    if is_patient(world, command) || is_same_operation(world, command, holder) {
+    if waits_for_lock(world, command) || is_same_operation(world, command, holder) {
         return Stage::AwaitingLock;
     }
-    protocol.reach(Situation::NodeBusy);
-    Stage::Reporting(Outcome::Failed(ExitCode::Busy))
+    protocol.note(Situation::NodeBusy);
+    Stage::Reporting(AgentOutcome::Failed(ExitCode::Busy))
 }
 
 fn begin(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stage {
-    let (node, ask) = (
+    let (node, request) = (
         world.command(command).node,
-        world.command(command).ask.clone(),
+        world.command(command).request.clone(),
     );
     let Node {
         data,
@@ -50,17 +50,17 @@ fn begin(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stag
         ..
     } = world.node(node).clone();
     let marked = marker.is_some();
-    match ask {
-        Ask::Restore(_) if marked => Stage::Recording(Outcome::AlreadyRestored {
+    match request {
+        Request::Restore(_) if marked => Stage::Recording(AgentOutcome::AlreadyRestored {
             backup: data.backup(),
             skipped: u8::try_from(skipped.len()).unwrap_or(u8::MAX),
         }),
-        Ask::Restore(_) => Stage::Restoring,
-        Ask::Backup { backup, purpose } => {
-            let may = marked || purpose == Purpose::Adopt || protocol.has(Plant::IgnoresMarker);
+        Request::Restore(_) => Stage::Restoring,
+        Request::Backup { backup, purpose } => {
+            let may = marked || purpose == Purpose::Adopt || protocol.has(Defect::IgnoresMarker);
             if !may {
-                protocol.reach(Situation::NeverRestoredRefused);
-                return Stage::Recording(Outcome::Failed(ExitCode::NotRestored));
+                protocol.note(Situation::UnrestoredRefused);
+                return Stage::Recording(AgentOutcome::Failed(ExitCode::NotRestored));
             }
             let run = u8::try_from(world.runs.len()).unwrap_or(u8::MAX);
             world.runs.push(Run {
@@ -72,50 +72,55 @@ fn begin(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stag
                 emptied,
                 complete: false,
                 sound: true,
-                remembered: false,
+                recorded: false,
             });
             Stage::Uploading(run)
         }
     }
 }
 
-/// Takes a process one step further; `false` where it has to wait.
-pub(super) fn work(protocol: &Protocol, world: &mut World, node: NodeNumber, index: usize) -> bool {
+/// Moves a process to its next stage. Returns `false` if it has to wait.
+pub(in crate::model) fn advance(
+    protocol: &Protocol,
+    world: &mut World,
+    node: NodeNumber,
+    index: usize,
+) -> bool {
     let Process { command, stage } = world.node(node).processes[index];
     let next = match stage {
         Stage::AwaitingLock if lock_holder(world, node).is_some() => return false,
-        Stage::AwaitingLock => enter(protocol, world, command),
-        // What was admitted by the guard is put before a whole restore is over.
+        Stage::AwaitingLock => take_lock(protocol, world, command),
+        // An invocation that has asked the guard writes its manifest before a whole restore is over.
         Stage::Restoring if world.calls.iter().any(Call::is_put) => return false,
         Stage::Restoring => restore(protocol, world, command),
         Stage::Uploading(run) => {
             let adopts = world.run(run).purpose == Purpose::Adopt;
             world.runs[usize::from(run)].complete = true;
-            let outcome = Outcome::BackedUp(run);
+            let outcome = AgentOutcome::BackedUp(run);
             if adopts && world.node(node).marker.is_none() {
-                Stage::Marking(outcome)
+                Stage::WritingMarker(outcome)
             } else {
                 Stage::Recording(outcome)
             }
         }
-        Stage::Marking(outcome) => {
+        Stage::WritingMarker(outcome) => {
             let node = world.node_mut(node);
             node.marker = Some(node.data);
-            node.served |= node.standing == Standing::Serving;
+            node.served |= node.lifecycle == Lifecycle::InService;
             Stage::Recording(outcome)
         }
         Stage::Recording(outcome) => {
-            remember(world, command, outcome);
-            conclude(world, command, outcome)
+            record_outcome(world, command, outcome);
+            finish(world, command, outcome)
         }
-        Stage::Retiring(outcome) => {
+        Stage::Decommissioning(outcome) => {
             let node = world.node_mut(node);
-            (node.marker, node.launch) = (None, None);
+            (node.marker, node.launch_record) = (None, None);
             Stage::Reporting(outcome)
         }
         Stage::Reporting(outcome) => {
             let command = world.command_mut(command);
-            // Where SSM has given the command up, nobody reads its report.
+            // If SSM has timed the command out, nobody reads the report.
             if command.status == Status::Running {
                 command.status = Status::Ended(outcome);
             }
@@ -129,58 +134,63 @@ pub(super) fn work(protocol: &Protocol, world: &mut World, node: NodeNumber, ind
 
 fn restore(protocol: &Protocol, world: &mut World, command: CommandNumber) -> Stage {
     let node = world.command(command).node;
-    let Ask::Restore(candidates) = world.command(command).ask.clone() else {
-        return Stage::Reporting(Outcome::Failed(ExitCode::Usage));
+    let Request::Restore(candidates) = world.command(command).request.clone() else {
+        return Stage::Reporting(AgentOutcome::Failed(ExitCode::Usage));
     };
     if candidates.is_empty() {
         world.node_mut(node).data = Data::FirstBoot;
-        protocol.reach(Situation::FirstBoot);
-        return Stage::Marking(Outcome::FirstBoot);
+        protocol.note(Situation::FirstBoot);
+        return Stage::WritingMarker(AgentOutcome::FirstBoot);
     }
     for (&backup, skipped) in candidates.iter().zip(0..) {
         if world.is_good(backup) {
             let emptied = world.run(world.manifests[&backup].run).emptied;
             let node = world.node_mut(node);
-            node.data = Data::Of(backup);
+            node.data = Data::FromBackup(backup);
             node.skipped = candidates[..usize::from(skipped)].to_vec();
             node.emptied = emptied;
             if skipped > 0 {
-                protocol.reach(Situation::FellBack);
+                protocol.note(Situation::FallbackRestored);
             }
-            return Stage::Marking(Outcome::Restored { backup, skipped });
+            return Stage::WritingMarker(AgentOutcome::Restored { backup, skipped });
         }
-        if protocol.has(Plant::RestoresUnread) {
+        if protocol.has(Defect::RestoresUnverified) {
             world.node_mut(node).data = Data::Unverified;
-            return Stage::Marking(Outcome::Restored { backup, skipped });
+            return Stage::WritingMarker(AgentOutcome::Restored { backup, skipped });
         }
     }
-    protocol.reach(Situation::NoUsableBackup);
+    protocol.note(Situation::NoUsableBackup);
     match candidates.as_slice() {
-        [_] => Stage::Reporting(Outcome::Failed(ExitCode::Verification)),
-        _ => Stage::Recording(Outcome::Failed(ExitCode::NoUsableBackup)),
+        [_] => Stage::Reporting(AgentOutcome::Failed(ExitCode::Verification)),
+        _ => Stage::Recording(AgentOutcome::Failed(ExitCode::NoUsableBackup)),
     }
 }
 
-/// Ends a process by a failure of its own, if it is where it can fail.
-pub(super) fn fail(world: &mut World, node: NodeNumber, index: usize, code: ExitCode) -> bool {
+/// Lets a process fail, if its stage can fail with this exit code.
+pub(in crate::model) fn fail(
+    world: &mut World,
+    node: NodeNumber,
+    index: usize,
+    code: ExitCode,
+) -> bool {
     let Process { stage, .. } = world.node(node).processes[index];
-    let fits = match code {
+    let can_fail = match code {
         ExitCode::Dump => matches!(stage, Stage::Uploading(_)),
         _ => stage == Stage::Restoring,
     };
-    if fits {
-        let outcome = Outcome::Failed(code);
+    if can_fail {
+        let outcome = AgentOutcome::Failed(code);
         world.node_mut(node).processes[index].stage = if code.permanent() {
             Stage::Recording(outcome)
         } else {
             Stage::Reporting(outcome)
         };
     }
-    fits
+    can_fail
 }
 
-/// Ends a wait for the lock whose time is over.
-pub(super) fn give_up_waiting(
+/// Ends a wait for the lock that has timed out.
+pub(in crate::model) fn end_lock_wait(
     protocol: &Protocol,
     world: &mut World,
     node: NodeNumber,
@@ -192,26 +202,27 @@ pub(super) fn give_up_waiting(
     if stage != Stage::AwaitingLock || !held {
         return false;
     }
-    protocol.reach(Situation::NodeBusy);
-    world.node_mut(node).processes[index].stage = Stage::Reporting(Outcome::Failed(ExitCode::Busy));
+    protocol.note(Situation::NodeBusy);
+    world.node_mut(node).processes[index].stage =
+        Stage::Reporting(AgentOutcome::Failed(ExitCode::Busy));
     true
 }
 
-/// Ends a backup that holds the lock, since a final one waits.
-pub(super) fn give_way(protocol: &Protocol, world: &mut World, node: NodeNumber) -> bool {
+/// Ends a running backup if a final backup waits for the lock.
+pub(in crate::model) fn preempt(protocol: &Protocol, world: &mut World, node: NodeNumber) -> bool {
     let is_final = |world: &World, command: CommandNumber| {
         matches!(
-            world.command(command).ask,
-            Ask::Backup {
+            world.command(command).request,
+            Request::Backup {
                 purpose: Purpose::Final,
                 ..
             }
         )
     };
     let is_backup = |world: &World, command: CommandNumber| {
-        matches!(world.command(command).ask, Ask::Backup { .. })
+        matches!(world.command(command).request, Request::Backup { .. })
     };
-    let asked =
+    let final_waits =
         world.node(node).processes.iter().any(|process| {
             process.stage == Stage::AwaitingLock && is_final(world, process.command)
         });
@@ -220,65 +231,66 @@ pub(super) fn give_way(protocol: &Protocol, world: &mut World, node: NodeNumber)
             && is_backup(world, process.command)
             && !is_final(world, process.command)
     });
-    let Some(holder) = holder.filter(|_| asked) else {
+    let Some(holder) = holder.filter(|_| final_waits) else {
         return false;
     };
-    protocol.reach(Situation::GaveWay);
+    protocol.note(Situation::Preempted);
     world.node_mut(node).processes[holder].stage =
-        Stage::Reporting(Outcome::Failed(ExitCode::Busy));
+        Stage::Reporting(AgentOutcome::Failed(ExitCode::Busy));
     true
 }
 
-/// Does what a success entails: after its final backup a node retires.
-fn conclude(world: &World, command: CommandNumber, outcome: Outcome) -> Stage {
-    match (&world.command(command).ask, outcome) {
+/// Returns the next stage after the outcome is recorded: a node is decommissioned after its final backup.
+fn finish(world: &World, command: CommandNumber, outcome: AgentOutcome) -> Stage {
+    match (&world.command(command).request, outcome) {
         (
-            Ask::Backup {
+            Request::Backup {
                 purpose: Purpose::Final,
                 ..
             },
-            Outcome::BackedUp(_),
-        ) => Stage::Retiring(outcome),
+            AgentOutcome::BackedUp(_),
+        ) => Stage::Decommissioning(outcome),
         _ => Stage::Reporting(outcome),
     }
 }
 
-fn recall(world: &World, command: CommandNumber) -> Option<Outcome> {
+fn recorded_outcome(world: &World, command: CommandNumber) -> Option<AgentOutcome> {
     let command = world.command(command);
     let node = world.node(command.node);
-    match command.ask {
-        Ask::Restore(_) => node.launch,
-        Ask::Backup {
+    match command.request {
+        Request::Restore(_) => node.launch_record,
+        Request::Backup {
             purpose: Purpose::Final,
             ..
-        } => node.last,
-        Ask::Backup { backup, .. } => {
-            let run = world.runs.iter().position(|run| {
-                run.remembered && run.backup == backup && run.node == command.node
-            })?;
-            Some(Outcome::BackedUp(u8::try_from(run).unwrap_or(u8::MAX)))
+        } => node.final_record,
+        Request::Backup { backup, .. } => {
+            let run = world
+                .runs
+                .iter()
+                .position(|run| run.recorded && run.backup == backup && run.node == command.node)?;
+            Some(AgentOutcome::BackedUp(u8::try_from(run).unwrap_or(u8::MAX)))
         }
     }
 }
 
-/// Keeps a success, and a refusal that would repeat.
-fn remember(world: &mut World, command: CommandNumber, outcome: Outcome) {
-    let kept = match outcome {
-        Outcome::Failed(code) => code.permanent(),
+/// Records a success, and a failure that would repeat.
+fn record_outcome(world: &mut World, command: CommandNumber, outcome: AgentOutcome) {
+    let lasting = match outcome {
+        AgentOutcome::Failed(code) => code.permanent(),
         _ => true,
     };
     let command = world.command(command).clone();
     let node = world.node_mut(command.node);
-    match command.ask {
-        _ if !kept => {}
-        Ask::Restore(_) => node.launch = Some(outcome),
-        Ask::Backup {
+    match command.request {
+        _ if !lasting => {}
+        Request::Restore(_) => node.launch_record = Some(outcome),
+        Request::Backup {
             purpose: Purpose::Final,
             ..
-        } => node.last = Some(outcome),
-        Ask::Backup { .. } => {
-            if let Outcome::BackedUp(run) = outcome {
-                world.runs[usize::from(run)].remembered = true;
+        } => node.final_record = Some(outcome),
+        Request::Backup { .. } => {
+            if let AgentOutcome::BackedUp(run) = outcome {
+                world.runs[usize::from(run)].recorded = true;
             }
         }
     }
@@ -291,12 +303,12 @@ fn lock_holder(world: &World, node: NodeNumber) -> Option<CommandNumber> {
         .map(|process| process.command)
 }
 
-/// A scheduled backup waits for nobody: the next one will do.
-fn is_patient(world: &World, command: CommandNumber) -> bool {
+/// Returns whether a command waits for the lock. A scheduled backup does not: the next tick will back up.
+fn waits_for_lock(world: &World, command: CommandNumber) -> bool {
     matches!(
-        world.command(command).ask,
-        Ask::Restore(_)
-            | Ask::Backup {
+        world.command(command).request,
+        Request::Restore(_)
+            | Request::Backup {
                 purpose: Purpose::Final,
                 ..
             }
@@ -304,11 +316,11 @@ fn is_patient(world: &World, command: CommandNumber) -> bool {
 }
 
 fn is_same_operation(world: &World, one: CommandNumber, other: CommandNumber) -> bool {
-    match (&world.command(one).ask, &world.command(other).ask) {
-        (Ask::Restore(_), Ask::Restore(_)) => true,
+    match (&world.command(one).request, &world.command(other).request) {
+        (Request::Restore(_), Request::Restore(_)) => true,
         (
-            Ask::Backup { backup, purpose },
-            Ask::Backup {
+            Request::Backup { backup, purpose },
+            Request::Backup {
                 backup: other_backup,
                 purpose: other_purpose,
             },

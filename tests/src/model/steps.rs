@@ -1,99 +1,102 @@
-//! Everything that can happen next, one small step at a time.
+//! Everything that can happen next, in small steps.
 
 use shared::report::ExitCode;
 
-use super::plants::Plant;
-use super::world::{
-    Agent, Ask, BackupNumber, Breaker, CommandNumber, NodeNumber, Outcome, RunNumber, Standing,
-    Status, Waited, World,
+use super::aws::ssm;
+use crate::model::protocol::Protocol;
+use crate::model::protocol::defects::Defect;
+use crate::model::world::{
+    Agent, AgentOutcome, BackupNumber, Breaker, CommandNumber, LaunchWait, Lifecycle, NodeNumber,
+    Request, RunNumber, Status, World,
 };
-use super::{Protocol, ssm};
 
-/// A step. An event is a hint: once it has a cause it may come at any time, any number of times, or never, and so may
-/// the sweep that looks at the same.
+/// A step.
+///
+/// An event is a hint. Once it has a cause, it may be delivered at any time, any number of times, or never. The same holds
+/// for the sweep that finds the same work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The schedule names the next backup.
-    ScheduleFires,
-    /// The tick's event, or one more delivery of it.
-    Tick,
-    /// A tick looks after the application's parameter.
-    LookAfter,
-    /// An operator adopts the running node.
+    ScheduleTick,
+    /// The tick's event is delivered, possibly again.
+    DeliverTick,
+    /// A tick checks the application's parameter.
+    RepairParameter,
+    /// An operator adopts the node in service.
     Adopt,
-    /// An operator accepts a backup that is kept aside.
-    Accept(BackupNumber),
-    /// A sweep looks at the breaker.
-    WatchBreaker,
+    /// An operator accepts a quarantined backup.
+    AcceptQuarantined(BackupNumber),
+    /// A sweep checks the breaker.
+    SweepBreaker,
     /// Time passes since the breaker tripped.
     AgeBreaker,
-    /// A launch event, a finished restore's event, or a sweep.
-    LookAtLaunching(NodeNumber),
-    /// A terminate event, or a sweep.
-    LookAtLeaving(NodeNumber),
-    /// A finished backup's event, or a sweep.
-    Settle(CommandNumber),
+    /// An event of a launch or of a finished restore is delivered, or a sweep finds the instance.
+    HandleLaunching(NodeNumber),
+    /// An event of a termination is delivered, or a sweep finds the instance.
+    HandleTerminating(NodeNumber),
+    /// An event of a finished backup is delivered, or a sweep finds the command.
+    FinishBackup(CommandNumber),
     /// An invocation makes its next call.
     Call(usize),
-    /// An invocation ends before its next call.
+    /// An invocation crashes before its next call.
     Crash(usize),
-    /// An agent registers, or is heard of again.
-    Hear(NodeNumber),
-    /// An agent's ping fails.
-    Lose(NodeNumber),
+    /// An agent registers, or answers pings again.
+    AgentOnline(NodeNumber),
+    /// An agent does not answer a ping.
+    AgentLost(NodeNumber),
     /// SSM delivers a command.
     Deliver(CommandNumber),
     /// SSM delivers a command again whose process died.
     Redeliver(CommandNumber),
-    /// SSM gives a command up.
+    /// A timeout of SSM passes for a command.
     TimeOut(CommandNumber),
     /// The time for an agent to take a command passes.
-    GrowOverdue(CommandNumber),
-    /// The commit window passes.
-    GrowLate(CommandNumber),
-    /// A process of the agent goes one step further.
-    Work(NodeNumber, usize),
-    /// It fails by itself.
-    Fail(NodeNumber, usize, ExitCode),
-    /// It is killed.
-    Kill(NodeNumber, usize),
-    /// It has waited for the lock for too long.
-    GiveUpWaiting(NodeNumber, usize),
-    /// A scheduled backup ends for the final one.
-    GiveWay(NodeNumber),
-    /// The machine is gone.
-    Die(NodeNumber),
+    BecomeOverdue(CommandNumber),
+    /// The commit window of a finished backup passes.
+    BecomeLate(CommandNumber),
+    /// A process of the agent moves to its next stage.
+    AgentAdvances(NodeNumber, usize),
+    /// A process of the agent fails.
+    AgentFails(NodeNumber, usize, ExitCode),
+    /// A process of the agent is killed.
+    AgentKilled(NodeNumber, usize),
+    /// A process of the agent stops waiting for the lock.
+    LockWaitEnds(NodeNumber, usize),
+    /// A final backup preempts a running one.
+    Preempt(NodeNumber),
+    /// The machine dies.
+    InstanceDies(NodeNumber),
     /// The group launches an instance.
     Launch,
     /// The group terminates a member.
     Terminate(NodeNumber),
-    /// Most rows of a serving node are deleted.
-    Empty(NodeNumber),
-    /// The group finds a living member unhealthy.
-    Sicken(NodeNumber),
-    /// A member whose hook is answered leaves the group.
-    Remove(NodeNumber),
-    /// A hook's time runs out.
-    Expire(NodeNumber),
-    /// Time passes in the launch hook.
-    Wait(NodeNumber, Waited),
-    /// An object of a run is damaged.
-    Damage(RunNumber),
+    /// Most rows of a node in service are deleted.
+    DeleteRows(NodeNumber),
+    /// The group marks a living member as unhealthy.
+    TurnUnhealthy(NodeNumber),
+    /// A member whose terminate hook is answered leaves the group.
+    LeaveGroup(NodeNumber),
+    /// A hook expires.
+    HookExpires(NodeNumber),
+    /// Time passes in a launch hook.
+    LaunchWaits(NodeNumber, LaunchWait),
+    /// An object of a backup attempt is damaged.
+    DamageObject(RunNumber),
     /// A manifest is damaged.
     DamageManifest(BackupNumber),
 }
 
-/// Lists the steps that may be possible.
-pub(super) fn possible(protocol: &Protocol, world: &World, steps: &mut Vec<Step>) {
+/// Appends the steps that may be possible. `apply` decides whether a step has an effect.
+pub(in crate::model) fn possible(protocol: &Protocol, world: &World, steps: &mut Vec<Step>) {
     if world.broken.is_some() {
         return;
     }
-    if world.calls.len() < protocol.most_calls {
+    if world.calls.len() < protocol.max_invocations {
         hints(protocol, world, steps);
     }
     for call in 0..world.calls.len() {
         steps.push(Step::Call(call));
-        if world.left.crashes > 0 {
+        if world.budget.crashes > 0 {
             steps.push(Step::Crash(call));
         }
     }
@@ -107,17 +110,17 @@ pub(super) fn possible(protocol: &Protocol, world: &World, steps: &mut Vec<Step>
     if matches!(world.breaker, Some(Breaker::Open { .. })) {
         steps.push(Step::AgeBreaker);
     }
-    if world.left.launches > 0 {
+    if world.budget.launches > 0 {
         steps.push(Step::Launch);
     }
-    if world.left.ticks > 0 {
-        steps.push(Step::ScheduleFires);
+    if world.budget.ticks > 0 {
+        steps.push(Step::ScheduleTick);
     }
-    if world.left.damages > 0 {
+    if world.budget.damages > 0 {
         let sound = (0..)
             .zip(&world.runs)
             .filter(|(_, run)| run.complete && run.sound);
-        steps.extend(sound.map(|(run, _)| Step::Damage(run)));
+        steps.extend(sound.map(|(run, _)| Step::DamageObject(run)));
         let readable = world
             .manifests
             .iter()
@@ -128,36 +131,41 @@ pub(super) fn possible(protocol: &Protocol, world: &World, steps: &mut Vec<Step>
 
 fn hints(protocol: &Protocol, world: &World, steps: &mut Vec<Step>) {
     if world.tick.is_some() {
-        steps.push(Step::Tick);
+        steps.push(Step::DeliverTick);
     }
     if !world.parameter && !world.manifests.is_empty() {
-        steps.push(Step::LookAfter);
+        steps.push(Step::RepairParameter);
     }
     if matches!(world.breaker, Some(Breaker::Open { .. })) {
-        steps.push(Step::WatchBreaker);
+        steps.push(Step::SweepBreaker);
     }
-    if world.left.adoptions > 0 {
+    if world.budget.adoptions > 0 {
         steps.push(Step::Adopt);
     }
-    if world.left.acceptances > 0 {
-        steps.extend(world.aside.keys().map(|backup| Step::Accept(*backup)));
+    if world.budget.acceptances > 0 {
+        steps.extend(
+            world
+                .quarantined
+                .keys()
+                .map(|backup| Step::AcceptQuarantined(*backup)),
+        );
     }
     for (number, node) in world.numbered_nodes() {
-        match node.standing {
-            Standing::Waiting => {
+        match node.lifecycle {
+            Lifecycle::Launching => {
                 let commanded = world.commands.iter().any(|command| command.node == number);
-                if !commanded || !protocol.has(Plant::NeverLooksAgain) {
-                    steps.push(Step::LookAtLaunching(number));
+                if !commanded || !protocol.has(Defect::NeverSweepsLaunches) {
+                    steps.push(Step::HandleLaunching(number));
                 }
             }
-            Standing::Leaving => steps.push(Step::LookAtLeaving(number)),
-            Standing::Serving | Standing::Left | Standing::Gone => {}
+            Lifecycle::Terminating => steps.push(Step::HandleTerminating(number)),
+            Lifecycle::InService | Lifecycle::Proceeding | Lifecycle::Gone => {}
         }
     }
     let finished = world.numbered_commands().filter(|(_, command)| {
-        matches!(command.ask, Ask::Backup { .. }) && command.status.is_finished()
+        matches!(command.request, Request::Backup { .. }) && command.status.is_finished()
     });
-    steps.extend(finished.map(|(number, _)| Step::Settle(number)));
+    steps.extend(finished.map(|(number, _)| Step::FinishBackup(number)));
 }
 
 fn of_commands(world: &World, steps: &mut Vec<Step>) {
@@ -166,16 +174,16 @@ fn of_commands(world: &World, steps: &mut Vec<Step>) {
             Status::Pending => {
                 let deliver = [Step::Deliver(number), Step::TimeOut(number)];
                 steps.extend(deliver);
-                steps.push(Step::GrowOverdue(number));
+                steps.push(Step::BecomeOverdue(number));
             }
             Status::Running => {
                 steps.push(Step::TimeOut(number));
-                if world.left.redeliveries > 0 && !ssm::has_process(world, number) {
+                if world.budget.redeliveries > 0 && !ssm::has_process(world, number) {
                     steps.push(Step::Redeliver(number));
                 }
             }
-            Status::Ended(Outcome::BackedUp(_)) if world.left.delays > 0 => {
-                steps.push(Step::GrowLate(number));
+            Status::Ended(AgentOutcome::BackedUp(_)) if world.budget.delays > 0 => {
+                steps.push(Step::BecomeLate(number));
             }
             _ => {}
         }
@@ -184,57 +192,57 @@ fn of_commands(world: &World, steps: &mut Vec<Step>) {
 
 fn of_node(world: &World, number: NodeNumber, steps: &mut Vec<Step>) {
     let node = world.node(number);
-    if node.standing == Standing::Gone {
+    if node.lifecycle == Lifecycle::Gone {
         if node.alive {
-            steps.push(Step::Die(number));
+            steps.push(Step::InstanceDies(number));
         }
         return;
     }
     match node.agent {
-        Agent::Online => steps.push(Step::Lose(number)),
-        _ => steps.push(Step::Hear(number)),
+        Agent::Online => steps.push(Step::AgentLost(number)),
+        _ => steps.push(Step::AgentOnline(number)),
     }
-    if node.alive && world.left.deaths > 0 {
-        steps.push(Step::Die(number));
+    if node.alive && world.budget.deaths > 0 {
+        steps.push(Step::InstanceDies(number));
     }
-    steps.push(Step::GiveWay(number));
-    match node.standing {
-        Standing::Waiting => {
+    steps.push(Step::Preempt(number));
+    match node.lifecycle {
+        Lifecycle::Launching => {
             let limits = [
-                Waited::PastReady,
-                Waited::PastFence,
-                Waited::PastBoth,
-                Waited::PastCap,
+                LaunchWait::PastReady,
+                LaunchWait::PastFence,
+                LaunchWait::PastReadyAndFence,
+                LaunchWait::PastHardCap,
             ];
-            steps.extend(limits.map(|waited| Step::Wait(number, waited)));
-            steps.extend([Step::Terminate(number), Step::Expire(number)]);
+            steps.extend(limits.map(|waited| Step::LaunchWaits(number, waited)));
+            steps.extend([Step::Terminate(number), Step::HookExpires(number)]);
         }
-        Standing::Serving => {
-            steps.extend([Step::Terminate(number), Step::Sicken(number)]);
-            if world.left.emptyings > 0 && !node.emptied {
-                steps.push(Step::Empty(number));
+        Lifecycle::InService => {
+            steps.extend([Step::Terminate(number), Step::TurnUnhealthy(number)]);
+            if world.budget.emptied > 0 && !node.emptied {
+                steps.push(Step::DeleteRows(number));
             }
         }
-        Standing::Leaving => steps.push(Step::Expire(number)),
-        Standing::Left => steps.push(Step::Remove(number)),
-        Standing::Gone => {}
+        Lifecycle::Terminating => steps.push(Step::HookExpires(number)),
+        Lifecycle::Proceeding => steps.push(Step::LeaveGroup(number)),
+        Lifecycle::Gone => {}
     }
 }
 
 fn of_process(world: &World, node: NodeNumber, index: usize, steps: &mut Vec<Step>) {
-    steps.push(Step::Work(node, index));
-    if world.left.kills > 0 {
-        steps.push(Step::Kill(node, index));
+    steps.push(Step::AgentAdvances(node, index));
+    if world.budget.kills > 0 {
+        steps.push(Step::AgentKilled(node, index));
     }
-    if world.left.delays > 0 {
-        steps.push(Step::GiveUpWaiting(node, index));
+    if world.budget.delays > 0 {
+        steps.push(Step::LockWaitEnds(node, index));
     }
-    if world.left.failures > 0 {
+    if world.budget.failures > 0 {
         let codes = [
             ExitCode::Dump,
             ExitCode::StartCommand,
             ExitCode::DiskTooSmall,
         ];
-        steps.extend(codes.map(|code| Step::Fail(node, index, code)));
+        steps.extend(codes.map(|code| Step::AgentFails(node, index, code)));
     }
 }

@@ -1,4 +1,4 @@
-//! The breaker's questions.
+//! The decisions of the circuit breaker.
 
 use restore::decide::breaker as shipped;
 use shared::aws::autoscaling::launches;
@@ -6,16 +6,16 @@ use shared::aws::breaker as record;
 use shared::budget;
 use time::{Duration, OffsetDateTime};
 
-use super::Answers;
-use crate::model::names;
-use crate::model::world::{Breaker, NodeNumber, Tripped};
+use super::memo::Memo;
+use crate::model::world::names;
+use crate::model::world::{Breaker, NodeNumber, TripAge};
 
 thread_local! {
-    static FAILURES: Answers<FailedLaunch, OnFailure> = Answers::new();
-    static SWEEPS: Answers<Watched, OnSweep> = Answers::new();
+    static FAILURES: Memo<FailureFacts, OnFailure> = Memo::new();
+    static SWEEPS: Memo<SweepFacts, OnSweep> = Memo::new();
 }
 
-/// What became of a launch.
+/// How a launch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::model) enum LaunchEnd {
     NotYet,
@@ -23,88 +23,94 @@ pub(in crate::model) enum LaunchEnd {
     Failed,
 }
 
-/// What the decision about a launch that is to be abandoned rests on.
+/// The facts about a launch that is about to be abandoned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::model) struct FailedLaunch {
+pub(in crate::model) struct FailureFacts {
     pub(in crate::model) node: NodeNumber,
     pub(in crate::model) permanent: bool,
-    /// The newest first.
+    /// The launches, newest first.
     pub(in crate::model) launches: Vec<(NodeNumber, LaunchEnd)>,
     pub(in crate::model) suspended: bool,
     pub(in crate::model) breaker: Option<Breaker>,
 }
 
-/// What is done about the breaker before a launch is abandoned.
+/// The decision about the breaker before a launch is abandoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::model) enum OnFailure {
-    Nothing,
+    Relaunch,
     Trip { trips: u8 },
 }
 
-/// Asks what is done about the breaker before a launch is abandoned.
-pub(in crate::model) fn on_failure(question: &FailedLaunch) -> OnFailure {
-    FAILURES.with(|answers| {
-        answers.of(question, |question| {
-            let launches = question
-                .launches
-                .iter()
-                .map(|(node, end)| launches::Launch {
-                    instance_id: Some(names::instance(*node)),
-                    started_at: launched_at(*node),
-                    end: match end {
-                        LaunchEnd::NotYet => launches::LaunchEnd::NotYet,
-                        LaunchEnd::Successful => launches::LaunchEnd::Successful,
-                        LaunchEnd::Failed => launches::LaunchEnd::Failed,
-                    },
-                });
-            let newest = question.launches.first().map_or(0, |(node, _)| *node);
+/// Decides about the breaker before a launch is abandoned.
+pub(in crate::model) fn on_failure(facts: &FailureFacts) -> OnFailure {
+    FAILURES.with(|memo| {
+        memo.get(facts, |facts| {
+            let launches = facts.launches.iter().map(|(node, end)| launches::Launch {
+                instance_id: Some(names::instance(*node)),
+                started_at: launched_at(*node),
+                end: match end {
+                    LaunchEnd::NotYet => launches::LaunchEnd::NotYet,
+                    LaunchEnd::Successful => launches::LaunchEnd::Successful,
+                    LaunchEnd::Failed => launches::LaunchEnd::Failed,
+                },
+            });
+            let newest = facts.launches.first().map_or(0, |(node, _)| *node);
             let facts = shipped::FailedLaunch {
                 now: after_launches(newest + 1),
-                instance_id: names::instance(question.node),
-                permanent: question.permanent,
+                instance_id: names::instance(facts.node),
+                permanent: facts.permanent,
                 launches: launches.collect(),
-                suspended: question.suspended,
-                breaker: question.breaker.map(written_out),
+                suspended: facts.suspended,
+                breaker: facts.breaker.map(shipped_record),
             };
             match shipped::on_failure(&facts) {
-                shipped::OnFailure::Trip {
-                    breaker: record::Breaker::Open { trips, .. },
-                    ..
-                } => OnFailure::Trip {
-                    trips: u8::try_from(trips).unwrap_or(u8::MAX),
+                shipped::OnFailure::Trip { breaker, .. } => OnFailure::Trip {
+                    trips: trips_of(&breaker),
                 },
-                _ => OnFailure::Nothing,
+                shipped::OnFailure::Relaunch { .. }
+                | shipped::OnFailure::AlreadyTripped
+                | shipped::OnFailure::SuspendedBySomebodyElse => OnFailure::Relaunch,
             }
         })
     })
 }
 
-/// What is done about the breaker before an instance is let into service.
+/// Returns how many times in a row the breaker has tripped, by the record that a trip writes.
+fn trips_of(record: &record::Breaker) -> u8 {
+    match record {
+        record::Breaker::Open { trips, .. } => u8::try_from(*trips).unwrap_or(u8::MAX),
+        record::Breaker::HalfOpen { .. } | record::Breaker::Closed { .. } => {
+            unreachable!("a trip opens the breaker")
+        }
+    }
+}
+
+/// The decision about the breaker before an instance is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::model) enum OnSuccess {
     Nothing,
     Close { resume: bool },
 }
 
-/// Asks what is done about the breaker before an instance is let into service.
+/// Decides about the breaker before an instance is admitted.
 pub(in crate::model) fn on_success(breaker: Option<Breaker>) -> OnSuccess {
-    let record = breaker.map(written_out);
+    let record = breaker.map(shipped_record);
     match shipped::on_success(record.as_ref(), launched_at(0)) {
         shipped::OnSuccess::Nothing => OnSuccess::Nothing,
         shipped::OnSuccess::Close { resume, .. } => OnSuccess::Close { resume },
     }
 }
 
-/// What a sweep's decision about the breaker rests on.
+/// The facts about the breaker at a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::model) struct Watched {
+pub(in crate::model) struct SweepFacts {
     pub(in crate::model) waiting: Vec<NodeNumber>,
     pub(in crate::model) suspended: bool,
     pub(in crate::model) breaker: Option<Breaker>,
-    pub(in crate::model) tripped: Tripped,
+    pub(in crate::model) tripped: TripAge,
 }
 
-/// What a sweep does about the breaker.
+/// A sweep's decision about the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::model) enum OnSweep {
     Nothing,
@@ -112,29 +118,25 @@ pub(in crate::model) enum OnSweep {
     NoteResumed,
 }
 
-/// Asks what a sweep does about the breaker.
-pub(in crate::model) fn on_sweep(question: &Watched) -> OnSweep {
-    SWEEPS.with(|answers| {
-        answers.of(question, |question| {
-            let (tripped_at, trips) = match question.breaker {
+/// Decides about the breaker at a sweep.
+pub(in crate::model) fn on_sweep(facts: &SweepFacts) -> OnSweep {
+    SWEEPS.with(|memo| {
+        memo.get(facts, |facts| {
+            let (tripped_at, trips) = match facts.breaker {
                 Some(Breaker::Open { trips, node }) => (after_launches(node + 1), trips),
                 _ => (launched_at(0), 1),
             };
-            let age = match question.tripped {
-                Tripped::JustNow => budget::seconds(1),
-                Tripped::Settled => budget::seconds(budget::BREAKER_SETTLE),
-                Tripped::Due => shipped::wait(trips.into()),
+            let age = match facts.tripped {
+                TripAge::Fresh => budget::seconds(1),
+                TripAge::Effective => budget::seconds(budget::BREAKER_SETTLE),
+                TripAge::TrialDue => shipped::wait(trips.into()),
             };
+            let waiting = facts.waiting.iter().copied();
             let facts = shipped::Watched {
                 now: tripped_at + age,
-                waiting: question
-                    .waiting
-                    .iter()
-                    .copied()
-                    .map(names::instance)
-                    .collect(),
-                suspended: question.suspended,
-                breaker: question.breaker.map(written_out),
+                waiting: waiting.map(names::instance).collect(),
+                suspended: facts.suspended,
+                breaker: facts.breaker.map(shipped_record),
             };
             match shipped::on_sweep(&facts) {
                 shipped::OnSweep::Nothing => OnSweep::Nothing,
@@ -145,7 +147,7 @@ pub(in crate::model) fn on_sweep(question: &Watched) -> OnSweep {
     })
 }
 
-fn written_out(breaker: Breaker) -> record::Breaker {
+fn shipped_record(breaker: Breaker) -> record::Breaker {
     match breaker {
         Breaker::Open { trips, node } => record::Breaker::Open {
             trips: trips.into(),
@@ -162,11 +164,12 @@ fn written_out(breaker: Breaker) -> record::Breaker {
     }
 }
 
-/// Launches are far apart, so that what happens between two of them has a time of its own.
+/// Returns the time of a launch. Launches are a day apart, so that events between two launches have their own time.
 fn launched_at(node: NodeNumber) -> OffsetDateTime {
-    names::asked_at(0) + Duration::days(node.into())
+    names::requested_at(0) + Duration::days(node.into())
 }
 
+/// Returns a time between the launches before and after this number of launches.
 fn after_launches(launched: NodeNumber) -> OffsetDateTime {
     launched_at(launched) - Duration::hours(12)
 }

@@ -1,19 +1,19 @@
-//! The guard's questions.
+//! The decisions of the guard.
 
 use backup::finished::quarantine::decide as shipped;
 use shared::manifest::Lineage;
 
-use super::Answers;
-use super::backups::shipped_purpose;
-use crate::model::names;
+use super::backup::shipped_purpose;
+use super::memo::Memo;
+use crate::model::world::names;
 use crate::model::world::{BackupNumber, Data, NodeNumber, Purpose};
 
 thread_local! {
-    static CONTINUES: Answers<(Profile, Predecessor), Continued> = Answers::new();
-    static LOSSES: Answers<(Profile, Profile), bool> = Answers::new();
+    static CONTINUES: Memo<(Profile, Predecessor), Continued> = Memo::new();
+    static LOSSES: Memo<(Profile, Profile), bool> = Memo::new();
 }
 
-/// What the guard looks at in a backup.
+/// The facts about a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::model) struct Profile {
     pub(in crate::model) backup: BackupNumber,
@@ -24,7 +24,7 @@ pub(in crate::model) struct Profile {
     pub(in crate::model) emptied: bool,
 }
 
-/// What a new backup is held against.
+/// The backup that a new one is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::model) enum Predecessor {
     None,
@@ -32,46 +32,66 @@ pub(in crate::model) enum Predecessor {
     Unreadable,
 }
 
-/// What a new backup continues.
+/// The backup that a new one continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::model) enum Continued {
     Nothing,
     Backup(BackupNumber),
-    Doubtful,
+    Suspicious,
 }
 
-/// Asks which backup a new one continues.
+/// Decides which backup a new one continues.
 pub(in crate::model) fn continues(new: &Profile, predecessor: &Predecessor) -> Continued {
-    CONTINUES.with(|answers| {
-        answers.of(&(new.clone(), predecessor.clone()), |(new, predecessor)| {
+    CONTINUES.with(|memo| {
+        memo.get(&(new.clone(), predecessor.clone()), |(new, predecessor)| {
             let predecessor = match predecessor {
                 Predecessor::None => shipped::Predecessor::None,
-                Predecessor::Newest(profile) => shipped::Predecessor::Newest(written_out(profile)),
+                Predecessor::Newest(profile) => {
+                    shipped::Predecessor::Newest(shipped_profile(profile))
+                }
                 Predecessor::Unreadable => {
                     shipped::Predecessor::Unreadable("it is damaged".to_owned())
                 }
             };
-            match shipped::continues(&written_out(new), &predecessor) {
+            match shipped::continues(&shipped_profile(new), &predecessor) {
                 Ok(None) => Continued::Nothing,
                 Ok(Some(backup)) => Continued::Backup(names::backup(&backup)),
-                Err(_) => Continued::Doubtful,
+                Err(
+                    shipped::Doubt::OtherLineage { .. }
+                    | shipped::Doubt::ReferenceUnreadable { .. },
+                ) => Continued::Suspicious,
+                Err(shipped::Doubt::Superseded { .. } | shipped::Doubt::LostMost { .. }) => {
+                    unreachable!("the lineage alone decides")
+                }
             }
         })
     })
 }
 
-/// Asks whether a backup lost most of what another one held.
+/// Decides whether a backup lost most of what an older one held.
 pub(in crate::model) fn lost_most(new: &Profile, reference: &Profile) -> bool {
-    LOSSES.with(|answers| {
-        answers.of(&(new.clone(), reference.clone()), |(new, reference)| {
-            shipped::compare(&written_out(new), &written_out(reference)).is_err()
-        })
+    LOSSES.with(|memo| {
+        memo.get(
+            &(new.clone(), reference.clone()),
+            |(new, reference)| match shipped::compare(
+                &shipped_profile(new),
+                &shipped_profile(reference),
+            ) {
+                Ok(()) => false,
+                Err(shipped::Doubt::LostMost { .. }) => true,
+                Err(
+                    shipped::Doubt::Superseded { .. }
+                    | shipped::Doubt::OtherLineage { .. }
+                    | shipped::Doubt::ReferenceUnreadable { .. },
+                ) => unreachable!("the counts alone decide"),
+            },
+        )
     })
 }
 
-fn written_out(profile: &Profile) -> shipped::Profile {
+fn shipped_profile(profile: &Profile) -> shipped::Profile {
     let lineage = match profile.data {
-        Data::Of(backup) => Lineage::Restored {
+        Data::FromBackup(backup) => Lineage::Restored {
             backup_id: names::backup_id(backup),
             skipped: profile
                 .skipped
@@ -81,7 +101,7 @@ fn written_out(profile: &Profile) -> shipped::Profile {
                 .collect(),
         },
         Data::HandMade => Lineage::Adopted,
-        Data::FirstBoot | Data::Nobodys | Data::Unverified => Lineage::FirstBoot,
+        Data::FirstBoot | Data::Unrestored | Data::Unverified => Lineage::FirstBoot,
     };
     shipped::Profile {
         backup_id: names::backup_id(profile.backup),

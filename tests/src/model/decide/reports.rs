@@ -1,4 +1,4 @@
-//! What SSM shows of a command: its status, and the report that the agent printed.
+//! A command as SSM returns it: its status, and the report that the agent printed.
 
 use shared::aws::ssm::{Invocation, InvocationStatus};
 use shared::id::OperationId;
@@ -6,13 +6,13 @@ use shared::report::{
     BackupReport, ExitCode, FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup,
 };
 
-use crate::model::names;
-use crate::model::world::{BackupNumber, Outcome, Status};
+use crate::model::world::names;
+use crate::model::world::{AgentOutcome, BackupNumber, Status};
 
-/// What stands for the response code of a step that has none.
-const NONE: i32 = -1;
+/// The response code of a step that has not ended.
+const NO_RESPONSE: i32 = -1;
 
-/// Shows a command. `backup_of` tells which backup a reported run belongs to.
+/// Returns a command's invocation. `backup_of` is the backup that a reported run belongs to.
 pub(super) fn invocation(
     status: Status,
     operation: &OperationId,
@@ -24,7 +24,7 @@ pub(super) fn invocation(
         output,
         errors: String::new(),
     };
-    let silent = |status| ended(status, NONE, String::new());
+    let silent = |status| ended(status, NO_RESPONSE, String::new());
     match status {
         Status::Pending => silent(InvocationStatus::Pending),
         Status::Running => silent(InvocationStatus::InProgress),
@@ -34,21 +34,23 @@ pub(super) fn invocation(
         Status::Ended(outcome) => {
             let line = report(outcome, operation, backup_of).to_line();
             match outcome {
-                Outcome::Failed(code) => ended(InvocationStatus::Failed, code.code().into(), line),
+                AgentOutcome::Failed(code) => {
+                    ended(InvocationStatus::Failed, code.code().into(), line)
+                }
                 _ => ended(InvocationStatus::Success, 0, line),
             }
         }
     }
 }
 
-fn report(outcome: Outcome, operation: &OperationId, backup_of: BackupNumber) -> Report {
+fn report(outcome: AgentOutcome, operation: &OperationId, backup_of: BackupNumber) -> Report {
     let operation_id = operation.clone();
     let restored = |outcome, skipped: u8| {
         let skipped = (1..=skipped).map(|newer| backup_of.saturating_add(newer));
         Report::Restore(restore_report(operation.clone(), outcome, skipped))
     };
     match outcome {
-        Outcome::BackedUp(run) => Report::Backup(BackupReport {
+        AgentOutcome::BackedUp(run) => Report::Backup(BackupReport {
             operation_id,
             backup_id: names::backup_id(backup_of),
             run_id: names::run_id(run),
@@ -61,7 +63,7 @@ fn report(outcome: Outcome, operation: &OperationId, backup_of: BackupNumber) ->
             seconds: 1.0,
             peak_memory_kib: 1,
         }),
-        Outcome::Restored { backup, skipped } => restored(
+        AgentOutcome::Restored { backup, skipped } => restored(
             RestoreOutcome::Restored {
                 backup_id: names::backup_id(backup),
                 age_seconds: 1,
@@ -70,12 +72,12 @@ fn report(outcome: Outcome, operation: &OperationId, backup_of: BackupNumber) ->
             },
             skipped,
         ),
-        Outcome::FirstBoot => restored(RestoreOutcome::FirstBoot, 0),
-        Outcome::AlreadyRestored { backup, skipped } => {
+        AgentOutcome::FirstBoot => restored(RestoreOutcome::FirstBoot, 0),
+        AgentOutcome::AlreadyRestored { backup, skipped } => {
             let backup_id = backup.map(names::backup_id);
             restored(RestoreOutcome::AlreadyRestored { backup_id }, skipped)
         }
-        Outcome::Failed(exit_code) => Report::Failure(FailureReport {
+        AgentOutcome::Failed(exit_code) => Report::Failure(FailureReport {
             operation_id,
             exit_code,
             message: "it failed".to_owned(),
@@ -83,7 +85,7 @@ fn report(outcome: Outcome, operation: &OperationId, backup_of: BackupNumber) ->
     }
 }
 
-/// Returns the report of a restore that passed over these backups.
+/// Returns the report of a restore that skipped these backups.
 pub(super) fn restore_report(
     operation_id: OperationId,
     outcome: RestoreOutcome,
@@ -104,7 +106,7 @@ pub(super) fn restore_report(
     }
 }
 
-/// Stands for every hash: that it is compared is not the model's, but the function's and the agent's own tests' matter.
+/// Returns the only hash of the model. The tests of the functions and of the agent cover its comparison.
 pub(super) fn sha256() -> shared::id::Sha256 {
     shared::id::Sha256::of(&[0; 32])
 }

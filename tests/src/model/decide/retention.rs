@@ -1,31 +1,30 @@
-//! Retention's question.
+//! The decision of retention.
 
 use std::collections::BTreeSet;
 
 use backup::retention::decide as shipped;
 use shared::env::Retention;
 
-use super::Answers;
-use crate::model::names;
+use super::memo::Memo;
 use crate::model::world::BackupNumber;
+use crate::model::world::names;
+
+type Facts = (Vec<BackupNumber>, Vec<BackupNumber>);
 
 thread_local! {
-    static EXPIRED: Answers<(Vec<BackupNumber>, Vec<BackupNumber>), Vec<BackupNumber>> = Answers::new();
+    static EXPIRED: Memo<Facts, Vec<BackupNumber>> = Memo::new();
 }
 
-/// Asks which of these backups, oldest first, are taken away, where the second ones are kept.
-pub(in crate::model) fn expired(
-    question: &(Vec<BackupNumber>, Vec<BackupNumber>),
-) -> Vec<BackupNumber> {
-    EXPIRED.with(|answers| {
-        answers.of(question, |(backups, kept)| {
+/// Decides which of these backups, oldest first, are expired. The second list is kept whatever its age.
+pub(in crate::model) fn expired(facts: &Facts) -> Vec<BackupNumber> {
+    EXPIRED.with(|memo| {
+        memo.get(facts, |(backups, kept)| {
             let ids = |numbers: &[BackupNumber]| -> BTreeSet<_> {
                 numbers.iter().copied().map(names::backup_id).collect()
             };
             let newest = backups.last().copied().unwrap_or(0).max(names::OLD);
-            let policy = Retention::default();
-            let expired =
-                shipped::expired(&policy, &ids(backups), &ids(kept), names::asked_at(newest));
+            let (policy, now) = (Retention::default(), names::requested_at(newest));
+            let expired = shipped::expired(&policy, &ids(backups), &ids(kept), now);
             expired.iter().map(names::backup).collect()
         })
     })

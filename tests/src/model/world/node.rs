@@ -1,108 +1,109 @@
-//! An instance: where it stands in its group, what SSM says of it, its disk, and the agent's processes on it.
+//! An instance: its lifecycle state, its agent in SSM, its disk, and the agent's processes.
 
-use super::{BackupNumber, CommandNumber, Outcome, RunNumber};
+use super::command::AgentOutcome;
+use super::numbers::{BackupNumber, CommandNumber, RunNumber};
 
-/// One instance: where it stands in its group, what SSM says of it, and its disk.
+/// One instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, and every combination occurs"
+    reason = "the flags are independent, and every combination occurs"
 )]
 pub struct Node {
-    /// Where it stands in its group.
-    pub standing: Standing,
-    /// Whether the group holds it to be healthy.
+    /// Its lifecycle state.
+    pub lifecycle: Lifecycle,
+    /// Whether the group considers it healthy.
     pub healthy: bool,
-    /// Whether the machine runs.
+    /// Whether the machine is running.
     pub alive: bool,
-    /// What SSM says of its agent.
+    /// The state of its agent in SSM.
     pub agent: Agent,
-    /// How long it has waited in its launch hook.
-    pub waited: Waited,
-    /// Whose data its databases hold.
+    /// How long it has been in its launch hook.
+    pub waited: LaunchWait,
+    /// Where its databases' data came from.
     pub data: Data,
     /// The `restored` marker.
     pub marker: Option<Data>,
-    /// What the agent remembers of the launch's operation.
-    pub launch: Option<Outcome>,
-    /// What the agent remembers of the final backup's operation.
-    pub last: Option<Outcome>,
+    /// The agent's record of the launch restore.
+    pub launch_record: Option<AgentOutcome>,
+    /// The agent's record of the final backup.
+    pub final_record: Option<AgentOutcome>,
     /// The agent's processes, in the order of their commands.
     pub processes: Vec<Process>,
     /// The newer backups that were skipped when it was restored.
     pub skipped: Vec<BackupNumber>,
     /// Whether its databases have lost most of their rows.
     pub emptied: bool,
-    /// Whether its launch hook let it into service.
+    /// Whether its launch hook was answered with CONTINUE.
     pub admitted: bool,
-    /// Whether it ever was in service as the application's node: restored, started empty on purpose, or adopted.
+    /// Whether it was ever in service with the application's data: restored, started empty on purpose, or adopted.
     pub served: bool,
-    /// Whether it has been said aloud that what it held may be lost, or why it was abandoned.
-    pub told: bool,
+    /// Whether the possible loss of its data, or the reason why it was abandoned, was reported.
+    pub reported: bool,
 }
 
-/// Where an instance stands in its group.
+/// The lifecycle state of an instance in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Lifecycle {
     /// In the launch hook.
-    Waiting,
+    Launching,
     /// In service.
-    Serving,
+    InService,
     /// In the terminate hook.
-    Leaving,
-    /// Past the terminate hook, and still a member.
-    Left,
-    /// No member any more. The machine may run on for a while.
+    Terminating,
+    /// The terminate hook is answered; the instance is still a member.
+    Proceeding,
+    /// No longer a member. The machine may still be running for a while.
     Gone,
 }
 
-/// What SSM says of an instance's agent.
+/// The state of an instance's agent in SSM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Agent {
-    /// It never registered.
+    /// The agent never registered.
     Unregistered,
-    /// It answered its last ping, which may be minutes ago.
+    /// The agent answered its last ping, up to minutes ago.
     Online,
-    /// It did not.
+    /// The agent did not answer its last ping.
     Lost,
 }
 
 /// The limits of the launch's timing budget that have passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Waited {
-    /// None.
-    NotLong,
-    /// The one for registering with SSM.
+pub enum LaunchWait {
+    /// No limit has passed.
+    Short,
+    /// `SSM_READY`, the limit for the agent's registration, has passed.
     PastReady,
-    /// The fence's.
+    /// `FENCE` has passed.
     PastFence,
-    /// Both together.
-    PastBoth,
-    /// The hard cap.
-    PastCap,
+    /// The sum of both has passed.
+    PastReadyAndFence,
+    /// `HARD_CAP` has passed.
+    PastHardCap,
 }
 
-/// Whose data databases hold, or how they came there.
+/// Where a database's data came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Data {
-    /// A fresh cluster's: nobody's.
-    Nobodys,
-    /// An application that was started empty.
+    /// A fresh cluster: never restored.
+    Unrestored,
+    /// The application was started empty.
     FirstBoot,
-    /// A backup's, and what was written since.
-    Of(BackupNumber),
-    /// A hand-made node's.
+    /// A backup, and everything written since.
+    FromBackup(BackupNumber),
+    /// An operator set the node up by hand.
     HandMade,
-    /// A backup's that was not what was committed.
+    /// A backup that is not what was committed.
     Unverified,
 }
 
 impl Data {
-    /// Returns the backup that they are from.
+    /// Returns the backup that the data came from, or `None` if it came from none.
     pub fn backup(self) -> Option<BackupNumber> {
         match self {
-            Self::Of(backup) => Some(backup),
-            Self::Nobodys | Self::FirstBoot | Self::HandMade | Self::Unverified => None,
+            Self::FromBackup(backup) => Some(backup),
+            Self::Unrestored | Self::FirstBoot | Self::HandMade | Self::Unverified => None,
         }
     }
 }
@@ -110,65 +111,65 @@ impl Data {
 /// A process of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process {
-    /// What it was started for.
+    /// The command that it was started for.
     pub command: CommandNumber,
-    /// How far it is.
+    /// Its progress.
     pub stage: Stage,
 }
 
-/// How far a process of the agent is; it may be killed in between.
+/// The progress of an agent's process. It may be killed between two stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Another process holds the lock of the host.
+    /// Another process holds the host's lock.
     AwaitingLock,
-    /// It restores or starts empty: nothing live has changed yet.
+    /// The restore or first boot has not changed any live data yet.
     Restoring,
-    /// The objects are going up.
+    /// The objects are being uploaded.
     Uploading(RunNumber),
-    /// The data are where they belong; the marker that says so is not written.
-    Marking(Outcome),
-    /// All is done; what it came to is not remembered yet.
-    Recording(Outcome),
-    /// A final backup is remembered; the node does not retire yet.
-    Retiring(Outcome),
-    /// Its report is not printed yet.
-    Reporting(Outcome),
+    /// The data is in place; the `restored` marker is not written yet.
+    WritingMarker(AgentOutcome),
+    /// The work is done; its outcome is not recorded yet.
+    Recording(AgentOutcome),
+    /// The final backup is recorded; the node is not decommissioned yet.
+    Decommissioning(AgentOutcome),
+    /// The report is not printed yet.
+    Reporting(AgentOutcome),
 }
 
 impl Stage {
-    /// Tells whether the process holds the lock of the host.
+    /// Returns whether the process holds the host's lock.
     pub fn holds_lock(self) -> bool {
         matches!(
             self,
-            Self::Restoring | Self::Uploading(_) | Self::Marking(_) | Self::Recording(_)
+            Self::Restoring | Self::Uploading(_) | Self::WritingMarker(_) | Self::Recording(_)
         )
     }
 }
 
 impl Node {
-    /// An instance that was launched just now.
+    /// Returns an instance that has just been launched.
     pub fn launched() -> Self {
         Self {
-            standing: Standing::Waiting,
+            lifecycle: Lifecycle::Launching,
             healthy: true,
             alive: true,
             agent: Agent::Unregistered,
-            waited: Waited::NotLong,
-            data: Data::Nobodys,
+            waited: LaunchWait::Short,
+            data: Data::Unrestored,
             marker: None,
-            launch: None,
-            last: None,
+            launch_record: None,
+            final_record: None,
             processes: Vec::new(),
             skipped: Vec::new(),
             emptied: false,
             admitted: false,
             served: false,
-            told: false,
+            reported: false,
         }
     }
 
-    /// Tells whether the instance belongs to its group.
+    /// Returns whether the instance is a member of its group.
     pub fn is_member(&self) -> bool {
-        self.standing != Standing::Gone
+        self.lifecycle != Lifecycle::Gone
     }
 }

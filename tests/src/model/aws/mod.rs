@@ -1,0 +1,4 @@
+//! The AWS services that the protocol depends on.
+
+pub(super) mod group;
+pub(super) mod ssm;

@@ -1,0 +1,5 @@
+//! What is checked, from where, and with what result.
+
+pub mod checker;
+mod promises;
+pub mod scenarios;
