@@ -11,7 +11,7 @@ use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
 use super::site::{APPLICATION, BUCKET, Site, StoppedMachines};
 use crate::nodes::machine::Node;
-use crate::nodes::registry::MAIN_DATABASE;
+use crate::fixtures::registry::MAIN_DATABASE;
 
 const MEGA: u64 = 1_000_000;
 

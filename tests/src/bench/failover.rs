@@ -17,12 +17,12 @@ use super::process::{Program, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::{PATIENCE, Protected};
+use crate::fixtures::protected_groups::{WAIT_LIMIT, ProtectedGroups};
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::bus::Mishap;
+use crate::standin::bus::DeliveryFault;
 use crate::standin::clock;
-use crate::standin::fault::lock;
-use crate::standin::world::Binaries;
+use crate::lock::lock;
+use crate::standin::Binaries;
 use crate::wait::wait_for;
 
 const APPLICATION: &str = "failover";
@@ -43,18 +43,18 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
     }
     let protected = start(programs).await?;
     let calls = CallLog::on(&protected);
-    let mut node = protected.filled(APPLICATION).await?;
+    let mut node = protected.create_filled(APPLICATION).await?;
     let manifest = protected.back_up(APPLICATION).await?;
     let mut slowest = 0.0;
     for run in 1..=plan.runs {
         plan.log_run(&row.name, run);
-        protected.world.kill_instance(node.id()).await?;
+        protected.standin.kill_instance(node.id()).await?;
         node = protected
             .world
             .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
             .await?;
         let in_service = clock::now();
-        let report = protected.restored(&node).await?;
+        let report = protected.restore_report(&node).await?;
         let ready = ready_at(&protected, &node).await?;
         let wait = calls.late(ready).as_seconds_f64();
         let seconds = (in_service - ready).as_seconds_f64() - report.seconds - wait;
@@ -69,8 +69,8 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
             ));
         }
 
-        protected.world.bus().mishap(LAUNCH, Mishap::Drop, 1);
-        protected.world.kill_instance(node.id()).await?;
+        protected.standin.bus().inject(LAUNCH, Mishap::Drop, 1);
+        protected.standin.kill_instance(node.id()).await?;
         node = protected
             .world
             .wait_until(
@@ -99,7 +99,7 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
 }
 
 /// Starts a stand-in that also has the poller's document.
-async fn start(programs: &Programs) -> Result<Protected> {
+async fn start(programs: &Programs) -> Result<ProtectedGroups> {
     let document = serde_json::json!({
         "schemaVersion": "2.2",
         "description": "Runs the agent for the poller.",
@@ -113,10 +113,10 @@ async fn start(programs: &Programs) -> Result<Protected> {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
     };
-    let builder = Protected::builder()
+    let builder = ProtectedGroups::builder()
         .binaries(binaries)
         .document(DOCUMENT, document);
-    Protected::with(builder).await
+    ProtectedGroups::with(builder).await
 }
 
 fn lasting(seconds: f64) -> Sample {
@@ -131,15 +131,15 @@ fn lasting(seconds: f64) -> Sample {
 struct CallLog(Arc<Mutex<Vec<(String, OffsetDateTime)>>>);
 
 impl CallLog {
-    fn on(protected: &Protected) -> Self {
+    fn on(protected: &ProtectedGroups) -> Self {
         let log = Self::default();
         let noted = log.clone();
-        protected.world.faults().on_call(move |call| {
+        protected.standin.faults().on_call(move |call| {
             noted.note(call.operation.clone());
             None
         });
         let noted = log.clone();
-        protected.world.s3().on_request(move |call| {
+        protected.standin.s3().on_request(move |call| {
             noted.note(format!("S3's {}", call.operation));
             None
         });
@@ -174,8 +174,8 @@ impl CallLog {
 }
 
 /// Returns the time at which the node's agent had registered and its first boot was over.
-async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> {
-    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+async fn ready_at(protected: &ProtectedGroups, node: &Node) -> Result<OffsetDateTime> {
+    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
     let agents = ssm.describe_instance_information().send().await?;
     let mut agents = agents.instance_information_list().iter();
     let agent = agents.find(|one| one.instance_id() == Some(node.id()));
@@ -189,7 +189,7 @@ async fn ready_at(protected: &Protected, node: &Node) -> Result<OffsetDateTime> 
 }
 
 async fn poll(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     programs: &Programs,
     node: &Node,
     manifest: &Manifest,
@@ -221,7 +221,7 @@ async fn poll(
     let mut environment = node.environment()?;
     environment.insert(
         "AWS_DEFAULT_REGION".to_owned(),
-        protected.world.region().to_owned(),
+        protected.standin.region().to_owned(),
     );
     let polled = run(Program { line, environment }).await?;
     let answer = printed(&polled.output)?;
@@ -236,8 +236,8 @@ async fn poll(
 }
 
 /// Returns the duration of the agent's restore for the poller, in seconds.
-async fn worked(protected: &Protected, node: &Node) -> Result<f64> {
-    let ssm = aws_sdk_ssm::Client::new(protected.world.aws());
+async fn worked(protected: &ProtectedGroups, node: &Node) -> Result<f64> {
+    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
     wait_for("the poller's restore", PATIENCE, async || {
         let listed = ssm
             .list_command_invocations()

@@ -19,7 +19,7 @@ use super::process::{Program, resident_kib, run};
 use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
-use crate::standin::http;
+use crate::http;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::wait::wait_for;
 

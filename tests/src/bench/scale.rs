@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use shared::aws::catalog;
 use shared::id::BackupId;
-use shared::layout::{self, Shelf};
+use shared::layout::{self, BackupState};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -17,8 +17,8 @@ use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
 use super::site::{self, APPLICATION, BUCKET, Programs, Site};
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::fault::lock;
-use crate::standin::world::{APPLICATION_TAG, Binaries, StandIn};
+use crate::lock::lock;
+use crate::standin::{APPLICATION_TAG, Binaries, StandIn};
 use crate::wait::wait_for;
 
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -78,7 +78,7 @@ async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
     let ready = |number: u32| {
         let group = world.group(&format!("group-{number}"));
         let only = group.first();
-        only.is_some_and(|one| one.state == Lifecycle::InService && world.ssm().knows(&one.id))
+        only.is_some_and(|one| one.state == Lifecycle::InService && world.ssm().has_agent(&one.id))
     };
     wait_for("the nodes and their agents", PATIENCE, async || {
         let missing = (0..nodes).filter(|number| !ready(*number)).count();
@@ -278,7 +278,7 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         for _ in 0..plan.runs {
             let (before, began) = (listings(site), Instant::now());
             let found =
-                catalog::newest(&client, BUCKET, &application, Shelf::Committed, 1, now).await?;
+                catalog::newest(&client, BUCKET, &application, BackupState::Committed, 1, now).await?;
             ensure!(
                 found.first() == Some(&expected),
                 "the wrong backup was found: {found:?}"
@@ -286,7 +286,7 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
             row.add(REKINDLE, counted(site, before, began));
             if backups <= MAX_LISTED {
                 let (before, began) = (listings(site), Instant::now());
-                let all = catalog::all(&client, BUCKET, &application, Shelf::Committed).await?;
+                let all = catalog::all(&client, BUCKET, &application, BackupState::Committed).await?;
                 ensure!(all.last() == Some(&expected), "the wrong backup was found");
                 row.add(LISTING, counted(site, before, began));
             }
@@ -297,7 +297,7 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         row.at_most("calls", least, calls);
         rows.push(row);
     }
-    site.delete_below(&Shelf::Committed.prefix(&application))
+    site.delete_below(&BackupState::Committed.prefix(&application))
         .await?;
     Ok(rows)
 }

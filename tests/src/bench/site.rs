@@ -22,11 +22,11 @@ use tokio::task::JoinHandle;
 use super::process::{Program, Run, cpu_seconds_of_tree, run};
 use super::profile;
 use super::sample::Sample;
-use crate::nodes::machine::{Node, Surroundings};
+use crate::nodes::machine::{Node, MachineSettings};
 use crate::nodes::postgres::Cluster;
-use crate::nodes::registry;
-use crate::nodes::registry::{MAIN_DATABASE, Seed};
-use crate::standin::http;
+use crate::fixtures::registry;
+use crate::fixtures::registry::{MAIN_DATABASE, Seed};
+use crate::http;
 use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 /// The bucket.
@@ -74,7 +74,7 @@ pub struct Site {
     /// The bucket's store.
     pub s3: S3,
     /// The machines' surroundings, with the endpoint of S3.
-    pub surroundings: Surroundings,
+    pub surroundings: MachineSettings,
     /// The cluster that every machine gets a copy of.
     pristine: Cluster,
     machines: AtomicU64,
@@ -99,7 +99,7 @@ impl Site {
             async move { s3.handle(request).await }
         });
         let server = tokio::spawn(http::serve("the S3 of the bench", listener, routes));
-        let surroundings = Surroundings {
+        let surroundings = MachineSettings {
             directory: disk.path().join("nodes"),
             endpoint,
             region: REGION.to_owned(),
@@ -141,7 +141,7 @@ impl Site {
     pub async fn machine_at(
         &self,
         paths: &[&str],
-        surroundings: &Surroundings,
+        surroundings: &MachineSettings,
     ) -> Result<Arc<Node>> {
         let number = self.machines.fetch_add(1, Ordering::Relaxed);
         let id = format!("i-{number:017x}");

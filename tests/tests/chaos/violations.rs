@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use rekindle_tests::chaos::application::promise::Promise;
 use rekindle_tests::chaos::application::{APPLICATION, Application};
 use rekindle_tests::nodes::protected::PATIENCE;
-use rekindle_tests::nodes::spare::{self, Spare};
+use rekindle_tests::nodes::standalone::{self, StandaloneNode};
 use rekindle_tests::standin::autoscaling::Lifecycle;
-use rekindle_tests::standin::bus::Mishap;
+use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::standin::s3::S3;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
@@ -40,7 +40,7 @@ async fn expect_none(app: &mut Application) -> Result<()> {
 }
 
 fn storage(app: &Application) -> (&S3, &str) {
-    (app.protected.world.s3(), app.protected.world.bucket())
+    (app.protected.standin.s3(), app.protected.standin.bucket())
 }
 
 fn newest(app: &Application) -> Result<Manifest> {
@@ -92,7 +92,7 @@ async fn violations_by_backups_are_found() -> Result<()> {
     expect_none(&mut app).await?;
 
     // A manifest commits a backup whose dump is truncated.
-    let truncated = spare::forge(&app.protected, &genuine, |_, parts| {
+    let truncated = tampering::forge(&app.protected, &genuine, |_, parts| {
         let dump = parts.get_mut("postgres/1.dump.zst").context("no dump")?;
         dump.truncate(dump.len() / 2);
         Ok(())
@@ -115,17 +115,17 @@ async fn violations_by_backups_are_found() -> Result<()> {
 
 /// Backs up an empty node with a forged marker, and returns a manifest of that backup.
 async fn backup_of_empty_node(app: &Application, genuine: &Manifest) -> Result<Manifest> {
-    let spare = Spare::boot(&app.protected, APPLICATION).await?;
-    spare.node.cluster()?.start().await?;
+    let standalone = StandaloneNode::boot(&app.protected, APPLICATION).await?;
+    standalone.node.cluster()?.start().await?;
     let genuine_marker = app.node.root().join("var/lib/rekindle/restored.json");
     let mut marker: Value = serde_json::from_slice(&std::fs::read(genuine_marker)?)?;
-    let client = spare.node.cluster()?.connect("postgres").await?;
+    let client = standalone.node.cluster()?.connect("postgres").await?;
     let query = "SELECT system_identifier::text FROM pg_control_system()";
     let identifier: String = client.query_one(query, &[]).await?.get(0);
-    marker["instance_id"] = spare.node.id().into();
+    marker["instance_id"] = standalone.node.id().into();
     marker["system_identifier"] = identifier.into();
-    std::fs::create_dir_all(spare.marker().parent().context("no parent")?)?;
-    std::fs::write(spare.marker(), marker.to_string())?;
+    std::fs::create_dir_all(standalone.marker().parent().context("no parent")?)?;
+    std::fs::write(standalone.marker(), marker.to_string())?;
     let id = BackupId::at(OffsetDateTime::now_utc());
     let arguments = [
         "backup",
@@ -134,8 +134,8 @@ async fn backup_of_empty_node(app: &Application, genuine: &Manifest) -> Result<M
         "--backup-id",
         id.as_str(),
     ];
-    let agent = spare.start(&[&arguments[..], &["--purpose", "scheduled"]].concat())?;
-    let answer = spare::ended(agent).await?;
+    let agent = standalone.start(&[&arguments[..], &["--purpose", "scheduled"]].concat())?;
+    let answer = standalone::ended(agent).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let (s3, bucket) = storage(app);
     let keys = s3.keys(bucket, &format!("backups/{APPLICATION}/{}/{id}/", id.day()))?;
@@ -151,7 +151,7 @@ async fn backup_of_empty_node(app: &Application, genuine: &Manifest) -> Result<M
 
 /// Calls a service that recovery must not need, with a node's credentials.
 async fn call_another_service(app: &Application) -> Result<()> {
-    let address = app.protected.world.endpoint().replace("http://", "");
+    let address = app.protected.standin.endpoint().replace("http://", "");
     let mut stream = tokio::net::TcpStream::connect(&address).await?;
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\nauthorization: \
@@ -170,7 +170,7 @@ async fn violations_by_launches_are_found() -> Result<()> {
     let second = app.protected.back_up(APPLICATION).await?;
     expect_none(&mut app).await?;
     let protected = Arc::clone(&app.protected);
-    let world = &protected.world;
+    let world = &protected.standin;
     let (s3, bucket) = (world.s3(), world.bucket());
 
     // An object of the newest backup is damaged without the record's knowledge, so that an older backup is restored.
@@ -224,11 +224,11 @@ const TERMINATE: &str = "rekindle-terminate";
 
 /// Drops every event, terminates an instance, and abandons the next four launches. Returns the last instance.
 async fn abandon_launches(app: &Application, lost: &str) -> Result<String> {
-    let world = &app.protected.world;
-    world.bus().mishap_where(|_| true, Mishap::Drop, usize::MAX);
+    let world = &app.protected.standin;
+    world.bus().inject_where(|_| true, Mishap::Drop, usize::MAX);
     world.kill_instance(lost).await?;
-    world.bus().no_more_mishaps();
-    world.bus().mishap_where(|_| true, Mishap::Drop, usize::MAX);
+    world.bus().clear_faults();
+    world.bus().inject_where(|_| true, Mishap::Drop, usize::MAX);
     let client = aws_sdk_autoscaling::Client::new(world.aws());
     let terminating = waiting_in(app, Lifecycle::TerminatingWait, None).await?;
     answer(&client, &terminating, TERMINATE, "CONTINUE").await?;
@@ -256,7 +256,7 @@ async fn abandon_launches(app: &Application, lost: &str) -> Result<String> {
 
 /// Waits for another instance than `not` in this state, and returns its id.
 async fn waiting_in(app: &Application, state: Lifecycle, not: Option<&str>) -> Result<String> {
-    let world = &app.protected.world;
+    let world = &app.protected.standin;
     wait_for("an instance in its hook", PATIENCE, async || {
         let group = world.group(APPLICATION);
         let waiting = group

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use crate::nodes::protected::Protected;
+use crate::fixtures::protected_groups::ProtectedGroups;
 use crate::standin::fault;
 use crate::standin::fault::{ApiCall, lock};
 use crate::standin::s3;
@@ -68,17 +68,17 @@ struct Inner {
 
 impl Interceptor {
     /// Intercepts every request to a stand-in.
-    pub fn on(protected: &Protected) -> Self {
+    pub fn on(protected: &ProtectedGroups) -> Self {
         let interceptor = Self::default();
         let (objects, calls) = (interceptor.clone(), interceptor.clone());
-        protected.world.s3().on_request(move |call| {
+        protected.standin.s3().on_request(move |call| {
             let request = s3_request(call)?;
             match objects.intercept(&request)? {
                 Injection::S3(fault) => Some(fault),
                 Injection::Api(_) => None,
             }
         });
-        protected.world.faults().on_call(move |call| {
+        protected.standin.faults().on_call(move |call| {
             calls.note_service(call);
             let caller = caller(&call.access_key)?;
             let request = Request {

@@ -19,8 +19,8 @@ use self::promise::{Promise, Violation};
 use crate::chaos::record::history::Record;
 use crate::chaos::record::snapshot;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::{Protected, change_settings};
-use crate::standin::world::{ProtectedGroup, UserData};
+use crate::fixtures::protected_groups::{ProtectedGroups, change_settings};
+use crate::standin::{ProtectedGroup, UserData};
 
 /// The name of every application; each has a stand-in of its own.
 pub const APPLICATION: &str = "chaos";
@@ -34,7 +34,7 @@ pub const POLL: Duration = Duration::from_millis(60);
 /// A protected application, its current node, and the record of it.
 pub struct Application {
     /// The stand-in.
-    pub protected: Arc<Protected>,
+    pub protected: Arc<ProtectedGroups>,
     /// The interceptor of its requests.
     pub interceptor: Interceptor,
     /// The gates on its nodes.
@@ -58,9 +58,9 @@ pub struct Application {
 impl Application {
     /// Starts a stand-in, and returns the application with its first node in service.
     pub async fn start(large: bool) -> Result<Self> {
-        let protected = Arc::new(Protected::start().await?);
+        let protected = Arc::new(ProtectedGroups::start().await?);
         let interceptor = Interceptor::on(&protected);
-        let gates = Gates::new(&protected.world.directory().join("gates"))?;
+        let gates = Gates::new(&protected.standin.directory().join("gates"))?;
         let disks = Arc::new(Disks::default());
         create_group(&protected, &gates, &disks)?;
         let node = protected.in_service(APPLICATION, None).await?;
@@ -94,8 +94,8 @@ impl Application {
 }
 
 /// Creates the group. Its nodes have gates, and a short stall limit.
-fn create_group(protected: &Protected, gates: &Gates, disks: &Arc<Disks>) -> Result<()> {
-    let group = protected.description(APPLICATION)?;
+fn create_group(protected: &ProtectedGroups, gates: &Gates, disks: &Arc<Disks>) -> Result<()> {
+    let group = protected.describe(APPLICATION)?;
     let (inner, gates, disks) = (group.user_data, gates.clone(), Arc::clone(disks));
     let user_data: UserData = Arc::new(move |node| {
         let (inner, gates, disks) = (Arc::clone(&inner), gates.clone(), Arc::clone(&disks));

@@ -14,9 +14,9 @@ use super::fault::Action;
 use crate::chaos::application::Application;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::interceptor::object;
-use crate::nodes::protected::Protected;
-use crate::nodes::registry::MAIN_DATABASE;
-use crate::nodes::spare;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::fixtures::registry::MAIN_DATABASE;
+use crate::fixtures::tampering;
 
 /// How a fault is undone.
 pub enum Undo {
@@ -74,7 +74,7 @@ pub(super) fn damage(
     action: Action,
     choices: &mut Choices,
 ) -> Result<(Vec<String>, Undo)> {
-    let world = &app.protected.world;
+    let world = &app.protected.standin;
     let (s3, bucket) = (world.s3(), world.bucket());
     let good = app.record.committed.keys().rev();
     let mut good = good.filter(|id| !app.record.unrestorable.contains(*id));
@@ -142,14 +142,14 @@ pub(super) fn store_old_backups(app: &mut Application) -> Result<()> {
     let genuine = protected.manifest(&app.name, newest.last().context("no backup")?)?;
     for days in 100..112 {
         let id = BackupId::at(OffsetDateTime::now_utc() - time::Duration::days(days));
-        spare::age(&protected, &genuine, &id)?;
+        tampering::copy_as(&protected, &genuine, &id)?;
         app.record.expendable.insert(id.to_string());
     }
     Ok(())
 }
 
 fn tablespace(app: &Application) -> PathBuf {
-    app.protected.world.directory().join("tablespace")
+    app.protected.standin.directory().join("tablespace")
 }
 
 /// Creates a table in a tablespace, and takes a backup.
@@ -187,7 +187,7 @@ pub(super) fn remove_tablespace(app: &Application) -> Result<Undo> {
 /// this fault moves the launches' times into the past.
 pub(super) async fn delete_breaker_record(app: &Application) -> Result<()> {
     let name = layout::breaker_parameter(&app.name.parse()?);
-    let ssm = aws_sdk_ssm::Client::new(app.protected.world.aws());
+    let ssm = aws_sdk_ssm::Client::new(app.protected.standin.aws());
     match ssm.delete_parameter().name(name).send().await {
         Err(error)
             if !error
@@ -202,19 +202,19 @@ pub(super) async fn delete_breaker_record(app: &Application) -> Result<()> {
 
 /// Makes the newest backup need an extension that no node has. Every hash is updated to match.
 pub(super) fn require_extension(app: &Application) -> Result<Undo> {
-    let protected: &Protected = &app.protected;
+    let protected: &ProtectedGroups = &app.protected;
     let newest = protected.backups(&app.name)?;
     let newest = newest.last().context("there is no backup")?;
     let genuine = protected.manifest(&app.name, newest)?;
     let key = layout::manifest(&app.name.parse()?, newest);
-    let saved = protected.world.s3().save(protected.world.bucket(), &key)?;
-    let forged = spare::forge(protected, &genuine, |_, parts| {
+    let saved = protected.standin.s3().save(protected.standin.bucket(), &key)?;
+    let forged = tampering::forge(protected, &genuine, |_, parts| {
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
-        spare::edit_contents(part, |contents: &mut Value| {
+        standalone::edit_contents(part, |contents: &mut Value| {
             let extension = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
             contents["databases"][0]["properties"]["extensions"] = extension;
         })
     })?;
-    spare::commit(protected, &forged)?;
+    standalone::commit(protected, &forged)?;
     Ok(Undo::RestoreFiles(saved))
 }

@@ -18,10 +18,10 @@ use crate::chaos::application::choices::Choices;
 use crate::chaos::application::disks::Disks;
 use crate::chaos::application::gates::Gates;
 use crate::nodes::machine::Node;
-use crate::nodes::registry::{MAIN_DATABASE, hold_up_dumps};
+use crate::fixtures::registry::{MAIN_DATABASE, block_dumps};
 use crate::standin::autoscaling::Lifecycle;
 use crate::standin::bus;
-use crate::standin::fault::lock;
+use crate::lock::lock;
 
 /// The delay of a late event.
 const DELAY: Duration = Duration::from_secs(2);
@@ -154,9 +154,9 @@ pub async fn inject(
         }
         Action::Locked => active.lock(app, choices.below(2) == 0).await?,
         Action::Sessions => active.sessions(app),
-        Action::AgentLate => app.protected.world.hold_agents(true),
+        Action::AgentLate => app.protected.standin.hold_agents(true),
         Action::AgentNever => {
-            app.protected.world.hold_agents(true);
+            app.protected.standin.hold_agents(true);
             damage::delete_breaker_record(app).await?;
         }
     }
@@ -166,7 +166,7 @@ pub async fn inject(
 impl ActiveFault {
     /// Advances a fault that needs time. Called while a launch is awaited.
     pub fn advance(&self, app: &Application, lost: &Node) {
-        let world = &app.protected.world;
+        let world = &app.protected.standin;
         let waiting = world.group(&app.name).into_iter();
         let mut waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
         let Some(waiting) = waiting.find(|one| one.id != lost.id()) else {
@@ -181,7 +181,7 @@ impl ActiveFault {
             // Once for each instance: its hook must not expire before a function has handled it.
             Some(Action::AgentNever) if lock(&self.aged).insert(waiting.id) => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
-                world.age(&app.name, 11);
+                world.backdate(&app.name, 11);
             }
             _ => {}
         }
@@ -201,12 +201,12 @@ impl ActiveFault {
         for task in &self.tasks {
             task.abort();
         }
-        let world = &app.protected.world;
+        let world = &app.protected.standin;
         world.hold_agents(false);
         let of_events = self
             .event_faults
             .map_or(0, |before| event_faults(app) - before);
-        world.bus().no_more_mishaps();
+        world.bus().clear_faults();
         world.bus().release();
         drop(self.held);
         let at_gate = u64::from(app.gates.open()?);
@@ -229,16 +229,16 @@ impl ActiveFault {
 
     fn events(&mut self, app: &Application, kind: &str, fault: EventFault) {
         self.event_faults = Some(event_faults(app));
-        let bus = Arc::clone(app.protected.world.bus());
+        let bus = Arc::clone(app.protected.standin.bus());
         match fault {
-            EventFault::Lost => bus.mishap(kind, bus::Mishap::Drop, 1),
-            EventFault::Doubled => bus.mishap(kind, bus::Mishap::Duplicate, usize::MAX),
-            EventFault::Late => bus.mishap(kind, bus::Mishap::Delay(DELAY), usize::MAX),
+            EventFault::Lost => bus.inject(kind, bus::DeliveryFault::Drop, 1),
+            EventFault::Doubled => bus.inject(kind, bus::DeliveryFault::Duplicate, usize::MAX),
+            EventFault::Late => bus.inject(kind, bus::DeliveryFault::Delay(DELAY), usize::MAX),
             EventFault::Reordered => {
-                bus.mishap(kind, bus::Mishap::Hold, usize::MAX);
+                bus.inject(kind, bus::DeliveryFault::Hold, usize::MAX);
                 self.tasks.push(tokio::spawn(async move {
                     tokio::time::sleep(2 * DELAY).await;
-                    bus.no_more_mishaps();
+                    bus.clear_faults();
                     bus.release();
                 }));
             }
@@ -246,7 +246,7 @@ impl ActiveFault {
     }
 
     async fn lock(&mut self, app: &Application, released: bool) -> Result<()> {
-        let holder = hold_up_dumps(&app.node).await?;
+        let holder = block_dumps(&app.node).await?;
         let (node, hits) = (Arc::clone(&app.node), Arc::clone(&self.hits));
         let watching = async move {
             let client = node.cluster()?.connect("template1").await?;
@@ -282,7 +282,7 @@ impl ActiveFault {
             let (application, lost) = (app.name.clone(), app.node.id().to_owned());
             self.tasks.push(tokio::spawn(async move {
                 while let Some(protected) = protected.upgrade() {
-                    let nodes = protected.world.nodes();
+                    let nodes = protected.standin.nodes();
                     drop(protected);
                     for node in nodes {
                         if node.group() == application && node.id() != lost {
@@ -312,6 +312,6 @@ async fn session(node: &Node, hits: &Hits) -> Result<()> {
 }
 
 fn event_faults(app: &Application) -> usize {
-    let records = app.protected.world.bus().records();
-    records.iter().filter(|one| one.mishap.is_some()).count()
+    let records = app.protected.standin.bus().records();
+    records.iter().filter(|one| one.fault.is_some()).count()
 }

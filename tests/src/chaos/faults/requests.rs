@@ -15,7 +15,7 @@ use super::target::Target;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::interceptor::{self, Caller, Injection, Request};
 use crate::chaos::application::{Application, POLL, STALL_LIMIT, disks};
-use crate::nodes::protected::Protected;
+use crate::fixtures::protected_groups::ProtectedGroups;
 use crate::standin::bus;
 use crate::standin::fault;
 use crate::standin::s3;
@@ -84,7 +84,7 @@ pub(super) async fn inject(
         }),
         Action::HookExpired(point) => inject_once(app, point, hits, move |_| {
             let protected = target.protected.upgrade()?;
-            protected.world.expire_hooks(target.working()?.id());
+            protected.standin.expire_hooks(target.working()?.id());
             Some(None)
         }),
         Action::TruncateBeforeCommit(object) => {
@@ -183,7 +183,7 @@ fn missing(point: &Point, request: &Request) -> Option<Injection> {
 
 /// Makes the product send a request that it does not send every time.
 async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Vec<Undo>> {
-    let world = &app.protected.world;
+    let world = &app.protected.standin;
     match (point.caller, point.operation, point.object) {
         // A process of a function checks the agent only once, and uploads it only if it is missing.
         (Caller::Backup | Caller::Restore, operation, "agent") => {
@@ -206,7 +206,7 @@ async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Ve
             let ended = |event: &Value| {
                 event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
             };
-            world.bus().mishap_where(ended, bus::Mishap::Hold, 1);
+            world.bus().inject_where(ended, bus::DeliveryFault::Hold, 1);
             release_once_gone(target.clone());
         }
         // The breaker trips at the first permanent failure.
@@ -222,7 +222,7 @@ async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Ve
 fn release_once_gone(target: Target) {
     tokio::spawn(async move {
         while let Some(protected) = target.protected.upgrade() {
-            let world = &protected.world;
+            let world = &protected.standin;
             let mut members = world.group(&target.application).into_iter();
             if !members.any(|one| one.id == target.lost) {
                 world.bus().release();
@@ -293,12 +293,12 @@ fn service(operation: &str) -> &'static str {
 
 /// Truncates an object of the newest backup attempt.
 fn truncate_newest(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     application: &str,
     object: &str,
     percent: u64,
 ) -> Result<()> {
-    let world = &protected.world;
+    let world = &protected.standin;
     let (s3, bucket) = (world.s3(), world.bucket());
     let keys = s3.keys(bucket, &format!("backups/{application}/"))?;
     let newest = keys

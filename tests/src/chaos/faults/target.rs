@@ -6,13 +6,13 @@ use super::fault::{Scenario, Termination};
 use crate::chaos::application::Application;
 use crate::chaos::application::interceptor::Caller;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::Protected;
-use crate::nodes::spare;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::fixtures::tampering;
 
 /// The application that a rule acts on. The application owns its rules, so that a rule must hold a weak reference.
 #[derive(Clone)]
 pub(super) struct Target {
-    pub(super) protected: Weak<Protected>,
+    pub(super) protected: Weak<ProtectedGroups>,
     pub(super) application: String,
     pub(super) lost: String,
     /// Whether the terminating node is the one whose agent is working.
@@ -42,8 +42,8 @@ impl Target {
     pub(super) fn kill(&self, word: &str) -> bool {
         let mut killed = false;
         for node in self.nodes() {
-            let found = spare::processes(&node, &[word]).unwrap_or_default();
-            killed |= !found.is_empty() && spare::kill(&found).is_ok();
+            let found = standalone::processes(&node, &[word]).unwrap_or_default();
+            killed |= !found.is_empty() && standalone::kill(&found).is_ok();
         }
         killed
     }
@@ -61,14 +61,14 @@ impl Target {
         let Ok(function) = protected.function(word) else {
             return false;
         };
-        let lambda = protected.world.lambda();
+        let lambda = protected.standin.lambda();
         if end == Termination::TimedOut {
             lambda.time_out(&function);
             return true;
         }
         let processes = lambda.processes(&function).into_iter();
         let processes: Vec<i32> = processes.filter_map(|id| i32::try_from(id).ok()).collect();
-        spare::kill(&processes).is_ok()
+        standalone::kill(&processes).is_ok()
     }
 
     /// Cuts the power of the node whose agent is working, without waiting for it.
@@ -76,7 +76,7 @@ impl Target {
         let protected = self.protected.upgrade()?;
         let node = self.working()?;
         tokio::spawn(async move {
-            let world = &protected.world;
+            let world = &protected.standin;
             if let Err(problem) = world.kill_instance(node.id()).await {
                 tracing::warn!("cannot cut the power: {problem:#}");
             }

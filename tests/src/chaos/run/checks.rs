@@ -69,7 +69,7 @@ impl Application {
     pub(super) async fn check_backups(&mut self) -> Result<()> {
         let protected = std::sync::Arc::clone(&self.protected);
         let prefix = format!("manifests/{}/", self.name);
-        let world = &protected.world;
+        let world = &protected.standin;
         let mut present = BTreeSet::new();
         for key in world.s3().keys(world.bucket(), &prefix)? {
             let name = key.rsplit('/').next().unwrap_or_default();
@@ -168,7 +168,7 @@ impl Application {
 
     /// Checks that every instance of a launch event was checked when it entered service.
     fn check_arrivals(&mut self) {
-        let records = self.protected.world.bus().records();
+        let records = self.protected.standin.bus().records();
         let successful = records.iter().filter(|record| {
             record.event["detail-type"] == "EC2 Instance Launch Successful"
                 && record.event["detail"]["AutoScalingGroupName"] == self.name.as_str()

@@ -10,9 +10,9 @@ use shared::report::{ExitCode, Report};
 
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::{APPLICATION, Application};
-use crate::nodes::protected::Protected;
-use crate::nodes::spare;
-use crate::nodes::spare::Spare;
+use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::fixtures::tampering;
+use crate::fixtures::standalone::StandaloneNode;
 
 /// The objects, by their names within a backup.
 const OBJECTS: [&str; 6] = [
@@ -86,22 +86,22 @@ fn manifests(genuine: &Manifest, step: usize) -> Result<DamagedObjects> {
 }
 
 async fn trials_of_machine(
-    protected: &Protected,
+    protected: &ProtectedGroups,
     genuine: &Manifest,
     objects: Vec<&str>,
     seed: u64,
     step: usize,
     bits: usize,
 ) -> Result<Vec<DamagedObjects>> {
-    let spare = Spare::with_data(protected, APPLICATION).await?;
-    let before = spare.holding().await?;
+    let standalone = StandaloneNode::with_data(protected, APPLICATION).await?;
+    let before = standalone.snapshot().await?;
     let mut all = Vec::new();
     for object in objects {
         let trial = Trial {
             protected,
-            spare: &spare,
+            standalone: &standalone,
             // A copy for each machine, so that they do not damage the same object.
-            backup: spare::forge(protected, genuine, |_, _| Ok(()))?,
+            backup: tampering::forge(protected, genuine, |_, _| Ok(()))?,
             object,
         };
         let mut truncated = DamagedObjects::of(format!("{object} truncated, the agent"));
@@ -113,7 +113,7 @@ async fn trials_of_machine(
         for _ in 0..bits {
             trial.flip(&mut choices, &mut flipped).await?;
         }
-        let after = spare.holding().await?;
+        let after = standalone.snapshot().await?;
         for damaged in [&mut truncated, &mut flipped] {
             if after != before {
                 damaged.problems.push("the node was changed".to_owned());
@@ -126,8 +126,8 @@ async fn trials_of_machine(
 
 /// One object that is damaged and restored.
 struct Trial<'a> {
-    protected: &'a Protected,
-    spare: &'a Spare,
+    protected: &'a ProtectedGroups,
+    standalone: &'a StandaloneNode,
     backup: Manifest,
     object: &'a str,
 }
@@ -145,7 +145,7 @@ impl Trial<'_> {
 
     /// Replaces the object by its first part: S3 returns the new size.
     async fn truncate(&self, percent: usize, damaged: &mut DamagedObjects) -> Result<()> {
-        let world = &self.protected.world;
+        let world = &self.protected.standin;
         let (s3, bucket, key) = (world.s3(), world.bucket(), self.key());
         let genuine: BTreeMap<_, _> = s3.save(bucket, &key)?.into_iter().collect();
         let bytes = s3.read(bucket, &key)?;
@@ -159,7 +159,7 @@ impl Trial<'_> {
 
     /// Flips one bit at rest: S3 still returns the old size and checksum.
     async fn flip(&self, choices: &mut Choices, damaged: &mut DamagedObjects) -> Result<()> {
-        let world = &self.protected.world;
+        let world = &self.protected.standin;
         let path = world.s3().path(world.bucket(), &self.key())?;
         let genuine = std::fs::read(&path)?;
         let mut bytes = genuine.clone();
@@ -174,17 +174,17 @@ impl Trial<'_> {
         let name = self.object.replace(['/', '.', '_'], "-");
         let operation = format!("{name}-{}", case.replace([' ', '%'], ""));
         let candidate = self.backup.candidate();
-        let answer = self.spare.restore(&operation, &[candidate]).await?;
+        let answer = self.standalone.restore(&operation, &[candidate]).await?;
         let refused = matches!(
             answer.report(),
             Ok(Report::Failure(failure)) if failure.exit_code == ExitCode::Verification
         );
-        let unmarked = !self.spare.marker().exists();
+        let unmarked = !self.standalone.marker().exists();
         damaged.count(refused && unmarked, || {
             format!("{case}: exit status {:?}: {}", answer.code, answer.output)
         });
         if !unmarked {
-            self.spare.forget_restore()?;
+            self.standalone.forget_restore()?;
         }
         Ok(())
     }

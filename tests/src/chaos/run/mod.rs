@@ -15,7 +15,7 @@ use super::application::choices::Choices;
 use super::application::{APPLICATION, Application};
 use super::faults::catalogue;
 use super::faults::fault::{Fault, Scenario};
-use crate::standin::fault::lock;
+use crate::lock::lock;
 
 /// How many runs share an application before a new one is started.
 const RUNS_PER_APPLICATION: usize = 8;

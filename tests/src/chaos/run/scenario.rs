@@ -16,7 +16,7 @@ use crate::chaos::faults::fault::{Action, Fault, Scenario};
 use crate::chaos::faults::inject::{self, ActiveFault};
 use crate::chaos::record::snapshot;
 use crate::nodes::machine::Node;
-use crate::nodes::protected::{PATIENCE, fill};
+use crate::fixtures::protected_groups::{PATIENCE, fill};
 use crate::standin::autoscaling::Lifecycle;
 
 /// The interval between two sweeps.
@@ -98,12 +98,12 @@ impl Application {
         let Some(active) = inject::inject(self, fault, choices).await? else {
             return Ok(None);
         };
-        self.protected.world.tick();
+        self.protected.standin.tick();
         let committed = self.wait_for_backup(known.as_ref()).await?;
         let hits = active.remove(self).await?.hits.load(Ordering::SeqCst);
         let outcome = self.outcome(committed, mark, "a backup");
         if !committed {
-            self.protected.world.tick();
+            self.protected.standin.tick();
             let committed = self.wait_for_backup(known.as_ref()).await?;
             if !committed && !self.accept_quarantined(mark).await? {
                 let problems = self.protected.problems(&self.name);
@@ -119,7 +119,7 @@ impl Application {
 
     /// Accepts the newest quarantined backup, as an operator does after the alarm. Returns whether there was one.
     async fn accept_quarantined(&mut self, mark: usize) -> Result<bool> {
-        let world = &self.protected.world;
+        let world = &self.protected.standin;
         let prefix = format!("quarantine/{}/", self.name);
         let quarantined = world.s3().keys(world.bucket(), &prefix)?;
         let Some(newest) = quarantined.last().and_then(|key| backup_of_manifest(key)) else {
@@ -141,7 +141,7 @@ impl Application {
 
     /// Waits until a newer backup is committed or sweeps find nothing more to do. Returns whether one is committed.
     async fn wait_for_backup(&self, known: Option<&BackupId>) -> Result<bool> {
-        let (world, end) = (&self.protected.world, Instant::now() + PATIENCE);
+        let (world, end) = (&self.protected.standin, Instant::now() + PATIENCE);
         let mut sweeps = 0;
         loop {
             if world.is_at_rest(&[self.node.id()]) {
@@ -183,8 +183,8 @@ impl Application {
         };
         let lost = Arc::clone(&self.node);
         match scenario {
-            Scenario::Planned => self.protected.world.terminate(lost.id()).await?,
-            _ => self.protected.world.kill_instance(lost.id()).await?,
+            Scenario::Planned => self.protected.standin.terminate(lost.id()).await?,
+            _ => self.protected.standin.kill_instance(lost.id()).await?,
         }
         let end = self.wait_for_launch(&lost, &active).await?;
         let over = active.remove(self).await?;
@@ -224,7 +224,7 @@ impl Application {
 
     /// Waits until another node is in service, launches are suspended, or `LAUNCH_LIMIT` has passed.
     async fn wait_for_launch(&self, lost: &Node, active: &ActiveFault) -> Result<LaunchEnd> {
-        let (world, end) = (&self.protected.world, Instant::now() + LAUNCH_LIMIT);
+        let (world, end) = (&self.protected.standin, Instant::now() + LAUNCH_LIMIT);
         let mut swept = Instant::now();
         loop {
             let group = world.group(&self.name);
@@ -268,7 +268,7 @@ impl Application {
     /// Waits until no SSM command is running on a node, and every event that follows was handled.
     async fn idle(&self, node: &Node) -> Result<()> {
         let end = Instant::now() + PATIENCE;
-        while self.protected.world.ssm().is_busy(node.id()) {
+        while self.protected.standin.ssm().is_busy(node.id()) {
             if Instant::now() > end {
                 bail!("a command does not end on {}", node.id());
             }
