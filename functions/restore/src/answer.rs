@@ -1,7 +1,7 @@
 //! The function's answers: one JSON object with `outcome`, for operators and for tests.
 
 use serde::Serialize;
-use shared::answer::{Handled, Refused};
+use shared::function::answer::{Handled, Refused};
 use shared::id::ApplicationName;
 
 /// The result of one invocation.

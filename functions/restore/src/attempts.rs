@@ -3,7 +3,7 @@
 use futures_util::future::try_join_all;
 use shared::Result;
 use shared::aws::ssm::{self, CommandRecord};
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{CommandId, InstanceId};
 use shared::operation::Operation;
 use shared::report::RestoreReport;

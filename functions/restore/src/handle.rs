@@ -1,9 +1,9 @@
 //! The dispatch of events. Every event is a hint: it leads to the same steps, which read the facts from AWS again.
 
 use shared::aws::autoscaling::LAUNCH_HOOK;
-use shared::context::Context;
 use shared::event::{CommandStatus, Event, LifecycleAction, Request};
-use shared::lambda::Deadline;
+use shared::function::context::Context;
+use shared::function::lambda::Deadline;
 use shared::{Error, Result};
 
 use crate::answer::Answer;

@@ -2,7 +2,7 @@
 
 use shared::aws::autoscaling::{self, Group};
 use shared::aws::breaker as record;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::ApplicationName;
 use shared::{Error, Result};
 use time::OffsetDateTime;

@@ -2,12 +2,13 @@
 
 use futures_util::{StreamExt as _, stream};
 use shared::Result;
-use shared::answer::Handled;
 use shared::aws::autoscaling::{self, Group};
-use shared::context::Context;
-use shared::failure::{Failures, Subject};
+use shared::function::answer::Handled;
+use shared::function::context::Context;
+use shared::function::failure::Failures;
+use shared::function::metrics::{self, Metric};
 use shared::id::ApplicationName;
-use shared::metrics::{self, Metric};
+use shared::subject::Subject;
 use time::OffsetDateTime;
 
 use crate::answer::Answer;

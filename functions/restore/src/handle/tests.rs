@@ -5,13 +5,12 @@ mod given;
 
 use lambda_runtime::LambdaEvent;
 use serde_json::{Value, json};
-use shared::env::Config;
-use shared::lambda::handle_event;
-use shared::report::{
-    ExitCode, FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup,
-};
+use shared::exit_code::ExitCode;
+use shared::function::env::Config;
+use shared::function::lambda::handle_event;
+use shared::report::{FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup};
 
-use shared::answer::Handled;
+use shared::function::answer::Handled;
 
 use super::*;
 use given::{BACKUP, COMMAND, Given, INSTANCE, Journal, ready};
@@ -24,7 +23,7 @@ fn config() -> Config {
         // Any file serves: what is published is not looked at here.
         agent: concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into(),
         metric_namespace: "Rekindle".to_owned(),
-        retention: shared::env::Retention::default(),
+        retention: shared::function::env::Retention::default(),
     }
 }
 

@@ -60,7 +60,8 @@ pub fn decide(facts: &InPlaceFacts) -> InPlaceDecision {
 #[cfg(test)]
 mod tests {
     use shared::aws::ssm::CommandEnd;
-    use shared::report::{ExitCode, RestoreOutcome, RestoreReport};
+    use shared::exit_code::ExitCode;
+    use shared::report::{RestoreOutcome, RestoreReport};
     use time::OffsetDateTime;
 
     use super::*;

@@ -3,13 +3,16 @@
 use shared::aws::autoscaling::{self, Completion, LAUNCH_HOOK, LifecycleResult};
 use shared::aws::ssm;
 use shared::command::{Candidate, Mode, RestoreCommand};
-use shared::context::Context;
-use shared::failure::{self, Kind, Subject};
+use shared::function::agent;
+use shared::function::context::Context;
+use shared::function::failure;
+use shared::function::metrics::{self, Metric};
 use shared::id::{CommandId, InstanceId};
-use shared::metrics::{self, Metric};
+use shared::kind::Kind;
 use shared::operation::Operation;
 use shared::report::{RestoreOutcome, RestoreReport};
-use shared::{Result, agent, budget};
+use shared::subject::Subject;
+use shared::{Result, budget};
 use tracing::{field, info};
 
 use super::candidates::{self, Backups, Choice, UnreadableBackup};

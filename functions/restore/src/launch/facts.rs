@@ -5,7 +5,7 @@ use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, Lifecy
 use shared::aws::manifests::Manifests;
 use shared::aws::ssm::{self, CommandQuery, Ping};
 use shared::aws::{catalog, state};
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId, InstanceId};
 use shared::layout::BackupState;
 use shared::operation::Operation;

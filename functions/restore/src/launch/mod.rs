@@ -11,12 +11,12 @@ pub mod reason;
 use std::time::{Duration, SystemTime};
 
 use shared::Result;
-use shared::answer::Handled;
-use shared::context::Context;
 use shared::event::LifecycleAction;
-use shared::failure::Subject;
+use shared::function::answer::Handled;
+use shared::function::context::Context;
+use shared::function::lambda::Deadline;
 use shared::id::InstanceId;
-use shared::lambda::Deadline;
+use shared::subject::Subject;
 use tokio::time::Instant;
 use tracing::{field, info};
 

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use shared::budget;
-use shared::failure::Kind;
 use shared::id::{BackupId, CommandId, InstanceId};
+use shared::kind::Kind;
 use shared::verdict::{Cause, CommandFailure};
 
 /// Why an instance is abandoned.

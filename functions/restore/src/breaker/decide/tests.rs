@@ -3,7 +3,7 @@
 mod life;
 
 use shared::aws::ssm::CommandEnd;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use time::macros::datetime;
 
 use super::*;

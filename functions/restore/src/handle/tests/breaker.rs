@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::failure::Kind;
+use shared::kind::Kind;
 use time::OffsetDateTime;
 
 use super::given::OLD_INSTANCE;

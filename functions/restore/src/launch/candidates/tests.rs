@@ -2,7 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
-use shared::report::{ExitCode, RestoreOutcome, SkippedBackup};
+use shared::exit_code::ExitCode;
+use shared::report::{RestoreOutcome, SkippedBackup};
 
 fn backup_id(number: usize) -> BackupId {
     format!("20261123T02{:02}00.000Z", 59 - number)

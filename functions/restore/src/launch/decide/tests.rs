@@ -2,7 +2,8 @@ mod invariants;
 
 use super::*;
 use shared::aws::ssm::CommandEnd;
-use shared::report::{ExitCode, RestoreOutcome};
+use shared::exit_code::ExitCode;
+use shared::report::RestoreOutcome;
 use shared::verdict::{Cause, CommandFailure};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
