@@ -44,17 +44,17 @@ pub const HARD_CAP: u32 = 7_200;
 pub const BACKUP_EVENT_AGE: u32 = 600;
 /// `MaximumEventAgeInSeconds` of the restore function.
 pub const RESTORE_EVENT_AGE: u32 = 900;
-/// How long after its command was requested a backup may be committed. A late duplicate of an event must not commit a backup
-/// again that retention has deleted.
+/// How long after its command was requested a backup may be committed. A late duplicate of an event must not commit a
+/// backup again that retention has deleted.
 pub const COMMIT_WINDOW: u32 = 7_200;
 
-/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. By then, a
-/// short outage is over, and so are the retries of the launch's own events.
+/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. By
+/// then, a short outage is over, and so are the retries of the launch's own events.
 pub const BREAKER_FIRST_WAIT: u32 = 900;
 /// The longest of these waits: a launch is tried at least six times a day.
 pub const BREAKER_LONGEST_WAIT: u32 = 14_400;
-/// How long after its launch a failed instance waits in its hook for the breaker's calls to succeed. After this time it is
-/// abandoned without the breaker, so that its hook does not expire.
+/// How long after its launch a failed instance waits in its hook for the breaker's calls to succeed. After this time it
+/// is abandoned without the breaker, so that its hook does not expire.
 pub const BREAKER_PATIENCE: u32 = 1_680;
 /// How long after its record a suspension may still take effect: writing the record and suspending the launches take a
 /// minute each at most.

@@ -1,7 +1,7 @@
 //! The commands to a node: the parameters of the two SSM documents.
 //!
-//! The document's `allowedPattern` has the format of every value, so that no text from an event reaches a shell. No value
-//! is a secret: SSM keeps a history of commands.
+//! The document's `allowedPattern` has the format of every value, so that no text from an event reaches a shell. No
+//! value is a secret: SSM keeps a history of commands.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,8 +31,8 @@ pub enum Purpose {
     Scheduled,
     /// An operator requested it.
     Manual,
-    /// The instance is being terminated: the final backup. The application is stopped first, and the node is decommissioned
-    /// after it.
+    /// The instance is being terminated: the final backup. The application is stopped first, and the node is
+    /// decommissioned after it.
     Final,
     /// An operator adopts the data of a running node.
     Adopt,
@@ -194,8 +194,8 @@ const EXECUTION_TIMEOUT: &str = "ExecutionTimeout";
 const NO_CANDIDATES: &str = "none";
 
 impl BackupCommand {
-    /// Returns the parameters of the backup document. `agent` is the hash of the agent to fetch, `execution_timeout` is in
-    /// seconds.
+    /// Returns the parameters of the backup document. `agent` is the hash of the agent to fetch, `execution_timeout` is
+    /// in seconds.
     pub fn parameters(&self, agent: &Sha256, execution_timeout: u32) -> Parameters {
         parameters([
             (OPERATION_ID, self.operation_id.to_string()),
@@ -221,8 +221,8 @@ impl BackupCommand {
 }
 
 impl RestoreCommand {
-    /// Returns the parameters of the restore document. `agent` is the hash of the agent to fetch, `execution_timeout` is in
-    /// seconds.
+    /// Returns the parameters of the restore document. `agent` is the hash of the agent to fetch, `execution_timeout`
+    /// is in seconds.
     pub fn parameters(&self, agent: &Sha256, execution_timeout: u32) -> Parameters {
         let candidates: Vec<String> = self.candidates.iter().map(Candidate::to_string).collect();
         let candidates = if candidates.is_empty() {
@@ -266,8 +266,9 @@ pub fn operation(parameters: &Parameters) -> Result<Operation> {
     parameter(parameters, OPERATION_ID)
 }
 
-/// Returns the name of the folder into which a command fetches the agent. SSM downloads to a fixed name and then renames the
-/// file. Without separate folders, two concurrent commands (of a launch's event and of a sweep) would rename each other's.
+/// Returns the name of the folder into which a command fetches the agent. SSM downloads to a fixed name and then
+/// renames the file. Without separate folders, two concurrent commands (of a launch's event and of a sweep) would
+/// rename each other's.
 fn fetch_id() -> String {
     format!("{:016x}", OffsetDateTime::now_utc().unix_timestamp_nanos())
 }

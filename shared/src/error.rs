@@ -83,7 +83,8 @@ impl Error {
         }
     }
 
-    /// Returns the kind of failure: `error_type` of the Lambda response, and the dimension `Kind` of the metric `Failures`.
+    /// Returns the kind of failure: `error_type` of the Lambda response, and the dimension `Kind` of the metric
+    /// `Failures`.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Config(_) => Kind::Config,

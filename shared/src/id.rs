@@ -130,14 +130,15 @@ name!(
 );
 
 name!(
-    /// The id of a backup: the UTC time at which it was requested. It sorts as text and is unique within an application.
+    /// The id of a backup: the UTC time at which it was requested. It sorts as text and is unique within an
+    /// application.
     BackupId,
     "a UTC time such as 20261123T021500.000Z",
     |text| parse_backup_time(text).is_some()
 );
 
-/// Returns whether a text can be the version id of an S3 object in the restore document. There, a single hyphen means "no
-/// version".
+/// Returns whether a text can be the version id of an S3 object in the restore document. There, a single hyphen means
+/// "no version".
 pub fn is_version(text: &str) -> bool {
     (1..=256).contains(&text.len())
         && text != "-"
@@ -185,8 +186,8 @@ impl Crc64 {
 }
 
 impl BackupId {
-    /// Returns the id of the backup that was requested at `time`, to the millisecond. A time outside the years 0000 to 9999
-    /// in UTC has the nearest id.
+    /// Returns the id of the backup that was requested at `time`, to the millisecond. A time outside the years 0000 to
+    /// 9999 in UTC has the nearest id.
     pub fn at(time: OffsetDateTime) -> Self {
         let nearest = if time.year() > 0 { LAST } else { FIRST };
         let utc = time.checked_to_offset(UtcOffset::UTC);

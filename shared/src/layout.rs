@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backups/<application>/<yyyy-mm-dd>/<backup id>/<run id>/<object>   objects of a backup, written by the node
-//! backups/<application>/images/<image id>.tar.zst                    container image, written by the node once for all backups
+//! backups/<application>/images/<image id>.tar.zst                    image, written by the node, once for all backups
 //! manifests/<application>/<yyyy-mm-dd>/<backup id>.json              manifest, written last by the backup function
 //! quarantine/<application>/<yyyy-mm-dd>/<backup id>.json             manifest of a quarantined backup
 //! commits/<backup id>/<application>                                  commit marker, written after the manifest
@@ -86,8 +86,8 @@ pub fn manifest(application: &ApplicationName, backup: &BackupId) -> String {
 /// The prefix of all commit markers.
 pub const COMMITS: &str = "commits/";
 
-/// Returns the key of a backup's commit marker. It begins with the time, so that one listing has the recent commits of all
-/// applications.
+/// Returns the key of a backup's commit marker. It begins with the time, so that one listing has the recent commits of
+/// all applications.
 pub fn commit(application: &ApplicationName, backup: &BackupId) -> String {
     format!("{COMMITS}{backup}/{application}")
 }
@@ -156,8 +156,8 @@ pub fn state_parameter(application: &ApplicationName) -> String {
     format!("/rekindle/{application}")
 }
 
-/// Returns the name of the SSM parameter with the circuit breakers of an application's groups. It differs from the name of
-/// every application's state, because an application's name has no slash.
+/// Returns the name of the SSM parameter with the circuit breakers of an application's groups. It differs from the name
+/// of every application's state, because an application's name has no slash.
 pub fn breaker_parameter(application: &ApplicationName) -> String {
     format!("{}/breaker", state_parameter(application))
 }

@@ -1,4 +1,5 @@
-//! The content of a backup: the index that the node writes, and the manifest with which the function commits the backup.
+//! The content of a backup: the index that the node writes, and the manifest with which the function commits the
+//! backup.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,8 +120,8 @@ pub struct Timing {
     pub seconds: f64,
 }
 
-/// `index.json`: everything that one run of a backup wrote to S3. The node writes it last, and its report has the index's
-/// SHA-256.
+/// `index.json`: everything that one run of a backup wrote to S3. The node writes it last, and its report has the
+/// index's SHA-256.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
     /// The writer's [`SCHEMA_VERSION`].
@@ -173,7 +174,8 @@ pub struct Manifest {
     pub command_id: CommandId,
     /// The index as an object in S3.
     pub index_object: ObjectRecord,
-    /// The reason for quarantine, or `None` if the backup was never quarantined. An operator may have accepted it since.
+    /// The reason for quarantine, or `None` if the backup was never quarantined. An operator may have accepted it
+    /// since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_for: Option<String>,
     /// The content of the index. All its objects were checked in S3 before the commit.
@@ -230,8 +232,8 @@ impl Index {
         Ok(())
     }
 
-    /// Parses an index. It must be of this application, backup and run, list every object that a restore needs exactly once
-    /// and no other object, and have all of them below its own prefix.
+    /// Parses an index. It must be of this application, backup and run, list every object that a restore needs exactly
+    /// once and no other object, and have all of them below its own prefix.
     ///
     /// # Errors
     /// [`Error::Contract`] if it is not valid; see also [`is_newer_schema`].
@@ -269,7 +271,8 @@ impl Index {
                 return wrong(format!("it lists {name} {count} times instead of once"));
             }
         }
-        // A function checks each listed object in S3, so the number of objects is limited to those that a restore reads.
+        // A function checks each listed object in S3, so the number of objects is limited to those that a restore
+        // reads.
         if let Some((name, _)) = listed.first_key_value() {
             return wrong(format!("it lists {name:?}, which is no part of a backup"));
         }
@@ -375,8 +378,8 @@ impl Manifest {
 /// The beginning of the text by which [`is_newer_schema`] recognises a document that must not be skipped.
 const NEWER_SCHEMA: &str = "newer schema version";
 
-/// Returns whether a document could not be parsed because a newer version of Rekindle wrote it. A fallback to an older backup
-/// would lose data that the newer version can restore.
+/// Returns whether a document could not be parsed because a newer version of Rekindle wrote it. A fallback to an older
+/// backup would lose data that the newer version can restore.
 pub fn is_newer_schema(error: &Error) -> bool {
     matches!(error, Error::Contract { problem, .. } if problem.starts_with(NEWER_SCHEMA))
 }

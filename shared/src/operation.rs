@@ -1,7 +1,7 @@
 //! The operation of a command, and its id.
 //!
-//! SSM may deliver a command twice, and the functions may send one twice. The agent runs an operation once and then repeats
-//! its report. Every sender derives the same id from the same facts, so the senders need no shared state.
+//! SSM may deliver a command twice, and the functions may send one twice. The agent runs an operation once and then
+//! repeats its report. Every sender derives the same id from the same facts, so the senders need no shared state.
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,8 +42,8 @@ const IN_PLACE: &str = "in-place-";
 const BEFORE_IN_PLACE: &str = "before-in-place-";
 
 impl Operation {
-    /// Returns whether a final backup preempts this operation: ends it to run at once. This loses nothing, because the final
-    /// backup is newer.
+    /// Returns whether a final backup preempts this operation: ends it to run at once. This loses nothing, because the
+    /// final backup is newer.
     pub fn can_be_preempted(&self) -> bool {
         matches!(self, Self::Backup(_))
     }

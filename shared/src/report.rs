@@ -30,7 +30,7 @@ pub enum Report {
 /// A finished backup.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackupReport {
-    /// The operation that the command asked for.
+    /// The operation of the command.
     pub operation_id: Operation,
     /// The backup.
     pub backup_id: BackupId,
@@ -58,7 +58,7 @@ pub struct BackupReport {
 /// A finished restore.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RestoreReport {
-    /// The operation that the command asked for.
+    /// The operation of the command.
     pub operation_id: Operation,
     /// The origin of the node's data.
     pub outcome: RestoreOutcome,
@@ -124,7 +124,7 @@ pub struct SkippedBackup {
 /// A command that failed or was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureReport {
-    /// The operation that the command asked for.
+    /// The operation of the command.
     pub operation_id: Operation,
     /// The agent's exit code.
     pub exit_code: ExitCode,
@@ -191,8 +191,8 @@ impl Report {
     }
 }
 
-/// Reads a duration in seconds. It becomes a metric, and CloudWatch refuses a whole line of metrics if one number is too
-/// large.
+/// Reads a duration in seconds. It becomes a metric, and CloudWatch refuses a whole line of metrics if one number is
+/// too large.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
     /// More than 30 years.
     const MOST: f64 = 1e9;

@@ -1,7 +1,7 @@
 //! The verdict on one command on one instance. No other code combines SSM's status with the agent's report.
 //!
 //! SSM returns when a step ended and its exit code. Only the agent's report proves success, and only if it names the
-//! operation that the command asked for: a node may repeat the report of an older operation.
+//! operation of the command: a node may repeat the report of an older operation.
 
 use crate::aws::ssm::{CommandEnd, Invocation, InvocationStatus};
 use crate::exit_code::ExitCode;
@@ -58,8 +58,8 @@ impl CommandFailure {
     }
 }
 
-/// Returns the verdict on a backup command on one instance. `command` is the status of the command as a whole, `step` is
-/// the step that runs the agent, or `None` if SSM does not list it yet.
+/// Returns the verdict on a backup command on one instance. `command` is the status of the command as a whole, `step`
+/// is the step that runs the agent, or `None` if SSM does not list it yet.
 pub fn of_backup(
     command: &InvocationStatus,
     step: Option<&Invocation>,
@@ -73,8 +73,8 @@ pub fn of_backup(
     })
 }
 
-/// Returns the verdict on a restore command on one instance. `command` is the status of the command as a whole, `step` is
-/// the step that runs the agent, or `None` if SSM does not list it yet.
+/// Returns the verdict on a restore command on one instance. `command` is the status of the command as a whole, `step`
+/// is the step that runs the agent, or `None` if SSM does not list it yet.
 pub fn of_restore(
     command: &InvocationStatus,
     step: Option<&Invocation>,
@@ -89,7 +89,7 @@ pub fn of_restore(
 }
 
 fn other_operation(found: &Operation, expected: &Operation) -> String {
-    format!("the report is of the operation {found}, but the command asked for {expected}")
+    format!("the report is of the operation {found}, but the command is of {expected}")
 }
 
 fn contradiction(exit_code: ExitCode) -> String {
@@ -120,7 +120,8 @@ fn judge<R>(
     }
 }
 
-/// Returns the failure of a command that ended before its last step ran, which runs the agent. `None` if it has not ended.
+/// Returns the failure of a command that ended before its last step ran, which runs the agent. `None` if it has not
+/// ended.
 fn ended_before_the_agent(command: &InvocationStatus) -> Option<CommandFailure> {
     if *command == InvocationStatus::Failed {
         return Some(CommandFailure {

@@ -194,14 +194,15 @@ impl LifecycleResult {
 pub enum Completion {
     /// Auto Scaling accepted it.
     Done,
-    /// The instance does not wait in the hook any more: the hook was answered before, it expired, or the instance is gone.
+    /// The instance does not wait in the hook any more: the hook was answered before, it expired, or the instance is
+    /// gone.
     AlreadyResolved,
 }
 
 /// Answers the hook in which an instance waits. A repetition is harmless.
 ///
-/// Only the caller whose answer is the first one logs the result. So the SDK's retries are off: if the response to the first
-/// try is lost, this function knows that the answer found by the second try is its own.
+/// Only the caller whose answer is the first one logs the result. So the SDK's retries are off: if the response to the
+/// first try is lost, this function knows that the answer found by the second try is its own.
 ///
 /// # Errors
 /// [`Error::Aws`] if Auto Scaling refuses the answer, or after four failed tries.

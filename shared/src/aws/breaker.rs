@@ -1,7 +1,8 @@
-//! The records of the circuit breakers of an application's groups, in one SSM parameter: which launches Rekindle suspended.
+//! The records of the circuit breakers of an application's groups, in one SSM parameter: which launches Rekindle
+//! suspended.
 //!
-//! Auto Scaling does not return who suspended a process. A suspension is Rekindle's own only if this record is open. The
-//! record has its own parameter, so that the restore function needs no permission to write an application's state.
+//! Auto Scaling does not return who suspended a process. A suspension is Rekindle's own only if this record is open.
+//! The record has its own parameter, so that the restore function needs no permission to write an application's state.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::layout;
 
 /// The schema version that this version of Rekindle writes, and the newest that it reads.
 const SCHEMA_VERSION: u32 = 1;
-/// The time for which Auto Scaling lists launches. The record of a breaker that was closed earlier has no effect any more.
+/// The time for which Auto Scaling lists launches. The record of a breaker that was closed earlier has no effect any
+/// more.
 const ACTIVITIES_KEPT: Duration = Duration::from_hours(6 * 7 * 24);
 
 /// The record of one group's breaker. A group whose breaker never tripped has none.
@@ -50,8 +52,8 @@ pub enum Breaker {
     },
 }
 
-/// The breakers of an application's groups. An application has more than one group only by mistake, and then the breaker
-/// of each trips.
+/// The breakers of an application's groups. An application has more than one group only by mistake, and then the
+/// breaker of each trips.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breakers {
     /// The writer's schema version.
@@ -63,7 +65,8 @@ pub struct Breakers {
 /// Returns the breaker of a group, or `None` if it never tripped.
 ///
 /// # Errors
-/// [`crate::Error::Contract`] if the parameter cannot be parsed or has a newer schema, [`crate::Error::Aws`] if SSM fails.
+/// [`crate::Error::Contract`] if the parameter cannot be parsed or has a newer schema, [`crate::Error::Aws`] if SSM
+/// fails.
 pub async fn read(
     client: &Client,
     application: &ApplicationName,

@@ -21,9 +21,9 @@ const RECENT: Duration = Duration::days(31);
 
 /// Returns the ids of an application's newest backups in one state, newest first and at most `count`.
 ///
-/// S3 lists keys in ascending order only. So this lists the days first (only the recent ones, if they suffice), then the
-/// backups of the newest days one by one. The number of calls depends on `count`, not on the number of backups. A backup's
-/// time is that of its key, not S3's.
+/// S3 lists keys in ascending order only. So this lists the days first (only the recent ones, if they suffice), then
+/// the backups of the newest days one by one. The number of calls depends on `count`, not on the number of backups. A
+/// backup's time is that of its key, not S3's.
 ///
 /// # Errors
 /// [`crate::Error::Aws`] if S3 fails.
@@ -47,11 +47,11 @@ pub async fn newest(
     Ok(newest)
 }
 
-/// Returns the backups of all applications that have a commit marker, from `since` on and before `until`, with one call for
-/// each thousand.
+/// Returns the backups of all applications that have a commit marker, from `since` on and before `until`, with one call
+/// for each thousand.
 ///
-/// The marker is written after the manifest, best effort. If a marker exists, its backup is committed; if it is missing,
-/// check the manifest.
+/// The marker is written after the manifest, best effort. If a marker exists, its backup is committed; if it is
+/// missing, check the manifest.
 ///
 /// # Errors
 /// [`crate::Error::Aws`] if S3 fails.
@@ -158,8 +158,8 @@ pub async fn objects_of(
     listed(bucket, request, keys).await
 }
 
-/// Returns one page of the keys below an application's `backups/` that follow `after`, in ascending order, each with the
-/// time when it was written.
+/// Returns one page of the keys below an application's `backups/` that follow `after`, in ascending order, each with
+/// the time when it was written.
 ///
 /// # Errors
 /// [`crate::Error::Aws`] if S3 fails.
@@ -298,8 +298,8 @@ async fn listed<T: Send>(
     Ok(found)
 }
 
-/// Calls `see` with each page of a listing, until there are no more pages or it returns `Break`. This is not generic because
-/// its compiled code is large.
+/// Calls `see` with each page of a listing, until there are no more pages or it returns `Break`. This is not generic
+/// because its compiled code is large.
 async fn each_page(
     bucket: &str,
     request: ListObjectsV2FluentBuilder,

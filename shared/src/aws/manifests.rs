@@ -24,7 +24,8 @@ impl Manifests<'_> {
     /// Returns a backup's manifest in one state, or `None` if it has none there.
     ///
     /// # Errors
-    /// [`crate::Error::Contract`] if the manifest cannot be parsed or is another backup's, [`crate::Error::Aws`] if S3 fails.
+    /// [`crate::Error::Contract`] if the manifest cannot be parsed or is another backup's, [`crate::Error::Aws`] if S3
+    /// fails.
     pub async fn read(&self, state: BackupState, backup: &BackupId) -> Result<Option<Manifest>> {
         let bytes = self.read_bytes(state, backup).await?;
         bytes
@@ -35,7 +36,8 @@ impl Manifests<'_> {
     /// Returns the bytes of a backup's manifest in one state, or `None` if it has none there.
     ///
     /// # Errors
-    /// [`crate::Error::Aws`] if S3 fails, [`crate::Error::Contract`] if the object is larger than [`MOST_MANIFEST_BYTES`].
+    /// [`crate::Error::Aws`] if S3 fails, [`crate::Error::Contract`] if the object is larger than
+    /// [`MOST_MANIFEST_BYTES`].
     pub async fn read_bytes(
         &self,
         state: BackupState,
@@ -49,7 +51,8 @@ impl Manifests<'_> {
         }
     }
 
-    /// Returns a backup's state and manifest, or `None` if it has no manifest. A committed one goes before a quarantined one.
+    /// Returns a backup's state and manifest, or `None` if it has no manifest. A committed one goes before a
+    /// quarantined one.
     ///
     /// # Errors
     /// Those of [`Manifests::read`].

@@ -1,7 +1,7 @@
 //! The AWS calls: one API operation per function, with the types of this crate.
 //!
-//! Functions take the client of their service. End-to-end tests replace AWS by the endpoint (`AWS_ENDPOINT_URL`), so that
-//! they test the shipped code.
+//! Functions take the client of their service. End-to-end tests replace AWS by the endpoint (`AWS_ENDPOINT_URL`), so
+//! that they test the shipped code.
 
 pub mod autoscaling;
 pub mod breaker;

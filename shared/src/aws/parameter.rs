@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::failed;
 use crate::error::{Error, Result};
 
-/// Returns the value of a parameter, or `None` if there is no such parameter. `schema_version` is the newest supported one.
+/// Returns the value of a parameter, or `None` if there is no such parameter. `schema_version` is the newest supported
+/// one.
 ///
 /// # Errors
 /// [`Error::Contract`] if the value cannot be parsed or has a newer schema, [`Error::Aws`] if SSM fails.

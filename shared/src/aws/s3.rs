@@ -28,8 +28,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 /// Returns the bytes of an object, in the given version or in the newest one.
 ///
 /// # Errors
-/// [`Error::Contract`] if the object has more than `limit` bytes or its checksum does not match, [`Error::Aws`] if S3 fails;
-/// [`is_missing`] recognises an object that does not exist.
+/// [`Error::Contract`] if the object has more than `limit` bytes or its checksum does not match, [`Error::Aws`] if S3
+/// fails; [`is_missing`] recognises an object that does not exist.
 pub async fn read(
     client: &Client,
     bucket: &str,
@@ -41,8 +41,8 @@ pub async fn read(
     loop {
         match read_once(client, bucket, key, version, limit).await {
             Ok(Ok(bytes)) => return Ok(bytes),
-            // The connection broke or the checksum differs; the next read may succeed. The SDK retries requests, but not the
-            // reading of bodies.
+            // The connection broke or the checksum differs; the next read may succeed. The SDK retries requests, but
+            // not the reading of bodies.
             Ok(Err(_)) if tries < READ_TRIES => tries += 1,
             Err(error) if is_not_of_s3(&error) && tries < READ_TRIES => tries += 1,
             Ok(Err(error)) => return Err(unreadable(key, error)),
@@ -51,8 +51,8 @@ pub async fn read(
     }
 }
 
-/// Checks that a response came from S3. `field` is a field that every response of S3 has: the `ETag` of an object, or the
-/// name of a listed bucket. A response without it came from a proxy, or is an error with the status 200.
+/// Checks that a response came from S3. `field` is a field that every response of S3 has: the `ETag` of an object, or
+/// the name of a listed bucket. A response without it came from a proxy, or is an error with the status 200.
 ///
 /// # Errors
 /// A retryable [`Error::Aws`] if the field is missing or empty.
@@ -273,8 +273,8 @@ pub async fn create(
 /// The most objects that one call deletes.
 const DELETED_AT_ONCE: usize = 1_000;
 
-/// Deletes objects. If the bucket keeps versions, deleted objects can be restored for as long as it keeps them. Keys without
-/// an object are ignored.
+/// Deletes objects. If the bucket keeps versions, deleted objects can be restored for as long as it keeps them. Keys
+/// without an object are ignored.
 ///
 /// # Errors
 /// [`Error::Aws`] with the first object that S3 did not delete, or if S3 fails.

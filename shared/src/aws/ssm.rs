@@ -175,7 +175,8 @@ pub async fn command(client: &Client, command_id: &CommandId) -> Result<Option<C
     }
 }
 
-/// Returns the status of a command on each of its instances. The list is empty for a few seconds after the command was sent.
+/// Returns the status of a command on each of its instances. The list is empty for a few seconds after the command was
+/// sent.
 ///
 /// # Errors
 /// [`Error::Aws`] if SSM fails.
@@ -215,8 +216,8 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Returns the agent's exit code, or `None` if the exit status is not one of [`ExitCode::ALL`]. If the step did not run,
-    /// the agent could not be fetched: [`ExitCode::AgentMismatch`].
+    /// Returns the agent's exit code, or `None` if the exit status is not one of [`ExitCode::ALL`]. If the step did not
+    /// run, the agent could not be fetched: [`ExitCode::AgentMismatch`].
     pub fn exit_code(&self) -> Option<ExitCode> {
         if self.response_code == NEVER_RUN {
             return Some(ExitCode::AgentMismatch);
@@ -291,11 +292,11 @@ async fn step_result(
     Ok(read_invocation(&answer))
 }
 
-/// Sends a command to at most [`MOST_INSTANCES`] instances, and returns its id. `delivery` is the time, in seconds, in which
-/// their SSM agents have to accept it.
+/// Sends a command to at most [`MOST_INSTANCES`] instances, and returns its id. `delivery` is the time, in seconds, in
+/// which their SSM agents have to accept it.
 ///
-/// SSM has no idempotency token. If a response is lost, the SDK sends a second command, and the agent runs the operation
-/// only once.
+/// SSM has no idempotency token. If a response is lost, the SDK sends a second command, and the agent runs the
+/// operation only once.
 ///
 /// # Errors
 /// [`Error::Aws`] if SSM fails. SSM refuses the whole call because of one unknown instance: see [`refuses_instance`].

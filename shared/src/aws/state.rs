@@ -43,7 +43,8 @@ impl ApplicationState {
 /// Returns an application's state, or `None` if it never had a backup.
 ///
 /// # Errors
-/// [`crate::Error::Contract`] if the parameter cannot be parsed or has a newer schema, [`crate::Error::Aws`] if SSM fails.
+/// [`crate::Error::Contract`] if the parameter cannot be parsed or has a newer schema, [`crate::Error::Aws`] if SSM
+/// fails.
 pub async fn read(
     client: &Client,
     application: &ApplicationName,

@@ -68,7 +68,8 @@ statuses! {
 }
 
 impl InvocationStatus {
-    /// Returns the status from SSM's two fields. The details are more exact; an unknown detail falls back to the plain status.
+    /// Returns the status from SSM's two fields. The details are more exact; an unknown detail falls back to the plain
+    /// status.
     pub(super) fn read(status: Option<&str>, details: Option<&str>) -> Self {
         match (details.map(Self::from), status.map(Self::from)) {
             (Some(Self::Unknown(_)) | None, Some(status)) => status,

@@ -16,12 +16,12 @@ use crate::layout;
 /// The SHA-256 of the agent, once this process has found it in the bucket or uploaded it.
 static PUBLISHED: OnceLock<Sha256> = OnceLock::new();
 
-/// Uploads the agent if the bucket does not have it, and returns its SHA-256, by which commands name it. Calls S3 once per
-/// process.
+/// Uploads the agent if the bucket does not have it, and returns its SHA-256, by which commands name it. Calls S3 once
+/// per process.
 ///
 /// # Errors
-/// [`Error::Config`] if the layer's files cannot be read, [`Error::Contract`] if they do not match, [`Error::Aws`] if S3
-/// fails.
+/// [`Error::Config`] if the layer's files cannot be read, [`Error::Contract`] if they do not match, [`Error::Aws`] if
+/// S3 fails.
 pub async fn publish(aws: &Aws, config: &Config) -> Result<Sha256> {
     if let Some(sha256) = PUBLISHED.get() {
         return Ok(sha256.clone());
@@ -53,8 +53,8 @@ async fn publish_to(client: &aws_sdk_s3::Client, bucket: &str, binary: &Path) ->
     Ok(sha256)
 }
 
-/// Returns the hash that the build wrote beside the binary, or `None` if there is no such file. Without it, the binary is
-/// hashed at every cold start.
+/// Returns the hash that the build wrote beside the binary, or `None` if there is no such file. Without it, the binary
+/// is hashed at every cold start.
 fn recorded_sha256(binary: &Path) -> Result<Option<Sha256>> {
     let mut path = binary.as_os_str().to_owned();
     path.push(".sha256");

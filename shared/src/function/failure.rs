@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 pub use crate::kind::Kind;
 pub use crate::subject::Subject;
 
-/// Writes one ERROR line and counts the failure in the metric. `message` is a short fixed text, `reason` has the details.
+/// Writes one ERROR line and counts the failure in the metric. `message` is a short fixed text, `reason` has the
+/// details.
 pub fn record(context: &Context, subject: Subject<'_>, kind: Kind, message: &str, reason: &str) {
     log(subject, kind.as_str(), message, reason, kind.remedy());
     let (namespace, now) = (&context.config.metric_namespace, OffsetDateTime::now_utc());

@@ -1,4 +1,5 @@
-//! The main loop of a function's process: it sets up the log, the settings and the clients, then handles event after event.
+//! The main loop of a function's process: it sets up the log, the settings and the clients, then handles event after
+//! event.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -23,8 +24,8 @@ use crate::subject::Subject;
 pub struct Deadline(Option<SystemTime>);
 
 impl Deadline {
-    /// Returns the deadline from Lambda's milliseconds since 1970. `cargo lambda watch` sends one in 1970, which counts as
-    /// unknown.
+    /// Returns the deadline from Lambda's milliseconds since 1970. `cargo lambda watch` sends one in 1970, which counts
+    /// as unknown.
     pub fn at(milliseconds: u64) -> Self {
         let day = Duration::from_hours(24);
         let since_1970 = Duration::from_millis(milliseconds);

@@ -6,8 +6,8 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Starts the log: lines on standard output, in JSON if the function's log format is JSON, from its log level on. Lambda
-/// adds the time.
+/// Starts the log: lines on standard output, in JSON if the function's log format is JSON, from its log level on.
+/// Lambda adds the time.
 ///
 /// The subscriber of `lambda_runtime` is not used: its filter language adds a regular expression engine to the package.
 #[expect(

@@ -31,8 +31,8 @@ pub enum LaunchEnd {
     Failed,
 }
 
-/// Returns the newest launches of a group, newest first, back to the last successful one. Launches into the warm pool are
-/// left out: they put nothing into service.
+/// Returns the newest launches of a group, newest first, back to the last successful one. Launches into the warm pool
+/// are left out: they put nothing into service.
 ///
 /// # Errors
 /// [`crate::Error::Aws`] if Auto Scaling fails.
@@ -88,7 +88,8 @@ pub async fn resume(client: &Client, group: &str) -> Result<()> {
 }
 
 /// Returns the launch that an activity describes, or `None` if it is another activity. A launch is described as
-/// "Launching a new EC2 instance: i-….  Status Reason: …", with "from warm pool" before the colon if it came from there.
+/// "Launching a new EC2 instance: i-….  Status Reason: …", with "from warm pool" before the colon if it came from
+/// there.
 fn read_launch(activity: &Activity) -> Option<Launch> {
     let description = activity.description().unwrap_or_default();
     if !description.starts_with("Launching") || description.contains("into warm pool") {

@@ -74,11 +74,11 @@ lifecycle_states! {
     RootVolumeReplaced = "RootVolumeReplaced",
     /// Entering the warm pool.
     WarmedPending = "Warmed:Pending",
-    /// In a launch hook on its way into the warm pool.
+    /// In a launch hook before the warm pool.
     WarmedPendingWait = "Warmed:Pending:Wait",
-    /// Past its launch hooks on its way into the warm pool.
+    /// Past its launch hooks before the warm pool.
     WarmedPendingProceed = "Warmed:Pending:Proceed",
-    /// Kept for an operator on its way into the warm pool.
+    /// Kept for an operator before the warm pool.
     WarmedPendingRetained = "Warmed:Pending:Retained",
     /// Leaving the warm pool for termination.
     WarmedTerminating = "Warmed:Terminating",
@@ -101,7 +101,8 @@ lifecycle_states! {
 }
 
 impl LifecycleState {
-    /// Returns whether the final backup of such a member may still come. The terminate hook of a retained instance has ended.
+    /// Returns whether the final backup of such a member may still come. The terminate hook of a retained instance has
+    /// ended.
     pub fn is_terminating(&self) -> bool {
         matches!(
             self,
@@ -109,7 +110,7 @@ impl LifecycleState {
         )
     }
 
-    /// Returns whether such a member waits in a launch hook, on its way into service or into the warm pool.
+    /// Returns whether such a member waits in a launch hook, before it enters service or the warm pool.
     pub fn is_in_launch_hook(&self) -> bool {
         matches!(self, Self::PendingWait | Self::WarmedPendingWait)
     }
