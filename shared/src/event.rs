@@ -119,7 +119,7 @@ pub enum Request {
         /// The backup.
         backup_id: BackupId,
     },
-    /// Delete a quarantined backup.
+    /// Delete the manifest of a quarantined backup: the backup does not exist any more.
     RejectQuarantined {
         /// The application.
         application: ApplicationName,
