@@ -187,7 +187,7 @@ fn failed_step(step: &Invocation, operation: &Operation) -> CommandFailure {
     CommandFailure {
         cause,
         message: format!(
-            "the agent ended with exit status {} without a report of this operation; {last_line}",
+            "exit status {} without a report of this operation; {last_line}",
             step.response_code
         ),
     }

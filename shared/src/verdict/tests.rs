@@ -215,7 +215,7 @@ fn a_backup_needs_the_report_of_its_operation_as_a_restore_does() {
     let other = judge(&step(InvocationStatus::Failed, 21, other));
     let expected = CommandFailure {
         cause: Cause::Agent(ExitCode::Dump),
-        message: "the agent ended with exit status 21 without a report of this operation; last line of standard error: \
+        message: "exit status 21 without a report of this operation; last line of standard error: \
                   pg_dump: error: aborted"
             .to_owned(),
     };
