@@ -1,11 +1,15 @@
 //! The content of a backup: the index that the node writes, and the manifest with which the function commits the
 //! backup.
 
+mod schema;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use self::schema::parse_versioned;
+pub use self::schema::{SCHEMA_VERSION, is_newer_schema};
 use crate::command::{Candidate, Purpose};
 use crate::error::{Error, Result};
 use crate::id::{
@@ -13,9 +17,6 @@ use crate::id::{
 };
 use crate::layout;
 use crate::operation::Operation;
-
-/// The schema version that this version of Rekindle writes, and the newest that it reads.
-pub const SCHEMA_VERSION: u32 = 1;
 
 /// The largest index that is read, in bytes. The index of 10,000 databases is smaller.
 pub const MOST_INDEX_BYTES: u64 = 8 * 1024 * 1024;
@@ -373,30 +374,4 @@ impl Manifest {
             index_version: self.index_object.version_id.clone(),
         }
     }
-}
-
-/// The beginning of the text by which [`is_newer_schema`] recognises a document that must not be skipped.
-const NEWER_SCHEMA: &str = "newer schema version";
-
-/// Returns whether a document could not be parsed because a newer version of Rekindle wrote it. A fallback to an older
-/// backup would lose data that the newer version can restore.
-pub fn is_newer_schema(error: &Error) -> bool {
-    matches!(error, Error::Contract { problem, .. } if problem.starts_with(NEWER_SCHEMA))
-}
-
-fn parse_versioned<T: for<'de> Deserialize<'de>>(bytes: &[u8], object: &str) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Version {
-        schema_version: u32,
-    }
-    let unreadable =
-        |error: serde_json::Error| Error::contract(object, format!("not readable: {error}"));
-    let Version { schema_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if schema_version > SCHEMA_VERSION {
-        let problem = format!(
-            "{NEWER_SCHEMA} {schema_version}, this version of Rekindle reads up to {SCHEMA_VERSION}; deploy the newer version again"
-        );
-        return Err(Error::contract(object, problem));
-    }
-    serde_json::from_slice(bytes).map_err(unreadable)
 }
