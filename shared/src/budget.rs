@@ -1,18 +1,18 @@
-//! The timing budget: how long anything may take, and why the numbers fit each other.
+//! The timing budget: all time limits in seconds, and the rules between them.
 //!
-//! One table, in seconds. A test holds it against template.yaml, which is the only other place with numbers.
-//! In SSM, `TimeoutSeconds` bounds the delivery only; a command whose agent died shows `InProgress` until
+//! template.yaml is the only other place with these numbers; a test compares both.
+//! In SSM, `TimeoutSeconds` limits the delivery only. A command whose SSM agent died stays `InProgress` until
 //! `TimeoutSeconds + executionTimeout` have passed.
 
 use std::time::Duration;
 
-/// Between two scheduled backups, at the template's default.
+/// Seconds between two scheduled backups: the template's default.
 pub const SCHEDULE: u32 = 900;
-/// Between two sweeps.
+/// Seconds between two sweeps.
 pub const SWEEP: u32 = 60;
-/// `Timeout` of both functions; the most that Lambda allows.
+/// `Timeout` of both functions: the longest that Lambda allows.
 pub const LAMBDA: u32 = 900;
-/// The load balancer's deregistration delay: an instance drains so long before its terminate hook fires.
+/// The load balancer's deregistration delay: an instance drains for this time before its terminate hook.
 pub const DEREGISTRATION_DELAY: u32 = 30;
 
 /// `TimeoutSeconds` of every command: how long the SSM agent may take to accept it.
@@ -21,52 +21,52 @@ pub const DELIVERY: u32 = 30;
 pub const BACKUP_EXECUTION: u32 = 780;
 /// `executionTimeout` of a final backup.
 pub const FINAL_EXECUTION: u32 = 900;
-/// `executionTimeout` of a restore, its fallbacks included.
+/// `executionTimeout` of a restore, including its fallbacks.
 pub const RESTORE_EXECUTION: u32 = 5_100;
 
-/// How long a launching instance may take to register with SSM, cloud-init included.
+/// How long a launching instance may take to register with SSM, including cloud-init.
 pub const SSM_READY: u32 = 600;
-/// How long a restore waits for a terminating predecessor's final backup.
+/// The fence: how long a restore waits for a terminating predecessor's final backup.
 pub const FENCE: u32 = 1_080;
-/// How long the agent waits for cloud-init, at the start of a restore.
+/// How long the agent waits for cloud-init at the start of a restore.
 pub const CLOUD_INIT: u32 = 300;
-/// After how long without progress the agent ends itself; a setting on the node, this is its default.
+/// The default of the node's setting `stall_limit_seconds`: after this time without progress, the agent ends itself.
 pub const STALL: u32 = 600;
 
 /// `HeartbeatTimeout` of the launch hook.
 pub const LAUNCH_HEARTBEAT: u32 = 1_800;
 /// `HeartbeatTimeout` of the terminate hook.
 pub const TERMINATE_HEARTBEAT: u32 = 1_200;
-/// How long after its launch an instance is kept waiting by heartbeats, at the most.
+/// How long after its launch an instance is kept in its hook by heartbeats, at most.
 pub const HARD_CAP: u32 = 7_200;
 
-/// `MaximumEventAgeInSeconds` of the backup function: a tick that is later is worthless.
+/// `MaximumEventAgeInSeconds` of the backup function: after this time, the next tick backs up.
 pub const BACKUP_EVENT_AGE: u32 = 600;
 /// `MaximumEventAgeInSeconds` of the restore function.
 pub const RESTORE_EVENT_AGE: u32 = 900;
-/// How long after its command was requested a backup may be committed: a late duplicate of an event must not
-/// bring a retired backup back.
+/// How long after its command was requested a backup may be committed. A late duplicate of an event must not commit a
+/// backup again that retention has deleted.
 pub const COMMIT_WINDOW: u32 = 7_200;
 
-/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. A
-/// short outage is over by then, and the launch's own events are, too.
+/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. By
+/// then, a short outage is over, and so are the retries of the launch's own events.
 pub const BREAKER_FIRST_WAIT: u32 = 900;
-/// The longest of these waits: a cause that goes away by itself is noticed six times a day.
+/// The longest of these waits: a launch is tried at least six times a day.
 pub const BREAKER_LONGEST_WAIT: u32 = 14_400;
-/// How long after its launch an instance that failed is kept in its hook because the breaker's calls do not succeed.
-/// Then it is abandoned without them, so that its hook does not expire.
+/// How long after its launch a failed instance waits in its hook for the breaker's calls to succeed. After this time it
+/// is abandoned without the breaker, so that its hook does not expire.
 pub const BREAKER_PATIENCE: u32 = 1_680;
-/// How long a suspension may still be on its way after it was recorded: a call takes a minute at the most, and the
-/// record's own is one.
+/// How long after its record a suspension may still take effect: writing the record and suspending the launches take a
+/// minute each at most.
 pub const BREAKER_SETTLE: u32 = 120;
 
-/// For what is not measured: an event's way, a cold start, a retry.
+/// The margin for delays that are not measured: the delivery of an event, a cold start, a retry.
 pub const MARGIN: u32 = 60;
 
-/// What must hold between the numbers, each with its reason. The left side must not exceed the right one.
+/// The rules between the numbers, each with its reason. The left number must not exceed the right one.
 pub const INEQUALITIES: &[(&str, u32, u32)] = &[
     (
-        "a scheduled backup is over before the next one starts",
+        "a scheduled backup ends before the next one starts",
         DELIVERY + BACKUP_EXECUTION + MARGIN,
         SCHEDULE,
     ),
@@ -101,21 +101,25 @@ pub const INEQUALITIES: &[(&str, u32, u32)] = &[
         LAUNCH_HEARTBEAT,
     ),
     (
-        "no event of a failed launch is left when the next one is tried",
+        "no event of a failed launch is retried when the next launch is tried",
         RESTORE_EVENT_AGE,
         BREAKER_FIRST_WAIT,
     ),
     (
-        "the breaker's waits grow",
+        "the breaker's wait can double at least once",
         2 * BREAKER_FIRST_WAIT,
         BREAKER_LONGEST_WAIT,
     ),
     (
-        "a suspension is over or visible before its record is doubted",
+        "a suspension takes effect before its record counts as resumed",
         2 * SWEEP,
         BREAKER_SETTLE,
     ),
-    ("heartbeats come often enough", 3 * SWEEP, LAUNCH_HEARTBEAT),
+    (
+        "several sweeps can send a heartbeat before the launch hook expires",
+        3 * SWEEP,
+        LAUNCH_HEARTBEAT,
+    ),
     (
         "a tick is dropped before the next one",
         BACKUP_EVENT_AGE,
@@ -143,7 +147,7 @@ pub const INEQUALITIES: &[(&str, u32, u32)] = &[
     ),
 ];
 
-/// Returns a number of the table as a duration.
+/// Returns a number of this table, in seconds, as a duration.
 pub fn seconds(number: u32) -> Duration {
     Duration::from_secs(u64::from(number))
 }
@@ -153,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_fit_each_other() {
+    fn the_numbers_obey_their_rules() {
         for (reason, left, right) in INEQUALITIES {
             assert!(left <= right, "{reason}: {left} s > {right} s");
         }

@@ -1,30 +1,30 @@
-//! The two digests of every object: SHA-256, which is ours, and CRC-64/NVME, which S3 verifies itself.
+//! The two digests of every object: SHA-256, which Rekindle verifies, and CRC-64/NVME, which S3 verifies.
 
 use crc_fast::{CrcAlgorithm, Digest as CrcDigest};
 use sha2::{Digest as _, Sha256 as Sha256Hasher};
 
 use crate::id::{Crc64, Sha256};
 
-/// Digests one object as its bytes go by.
+/// Computes the digests of one object from its bytes, chunk by chunk.
 pub struct ObjectDigest {
     sha256: Sha256Hasher,
     crc64: CrcDigest,
     size: u64,
 }
 
-/// What an object's bytes come to.
+/// The size and digests of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digests {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Ours, rechecked on every restore.
+    /// The SHA-256, verified by every restore.
     pub sha256: Sha256,
-    /// S3's, checked by S3 when the object is completed.
+    /// The CRC-64/NVME, verified by S3 when the object is completed.
     pub crc64: Crc64,
 }
 
 impl ObjectDigest {
-    /// Starts with no bytes.
+    /// Returns the digests of no bytes.
     pub fn new() -> Self {
         Self {
             sha256: Sha256Hasher::new(),
@@ -33,14 +33,14 @@ impl ObjectDigest {
         }
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         self.crc64.update(bytes);
         self.size += bytes.len() as u64;
     }
 
-    /// Returns what all bytes came to.
+    /// Returns the size and digests of all bytes.
     pub fn finish(self) -> Digests {
         Digests {
             size: self.size,
@@ -56,7 +56,7 @@ impl Default for ObjectDigest {
     }
 }
 
-/// Digests bytes that are all at hand.
+/// Returns the size and digests of these bytes.
 pub fn digests(bytes: &[u8]) -> Digests {
     let mut digest = ObjectDigest::new();
     digest.update(bytes);
@@ -70,7 +70,7 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
 
     #[test]
-    fn digests_are_the_published_check_values() {
+    fn digests_equal_the_published_check_values() {
         // The check value of CRC-64/NVME over "123456789" in the catalogue of parametrised CRC algorithms.
         let digests = digests(b"123456789");
         assert_eq!(digests.size, 9);

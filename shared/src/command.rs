@@ -1,7 +1,7 @@
-//! What a node is asked to do: the parameters of the two SSM documents.
+//! The commands to a node: the parameters of the two SSM documents.
 //!
-//! Every value has a shape that the document's `allowedPattern` repeats, so that nothing from an event can
-//! reach a shell, and none is a secret: SSM keeps command histories.
+//! The document's `allowedPattern` has the format of every value, so that no text from an event reaches a shell. No
+//! value is a secret: SSM keeps a history of commands.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,35 +11,37 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
-use crate::id::{BackupId, OperationId, RunId, Sha256, is_version};
+use crate::id::{BackupId, MalformedName, RunId, Sha256, is_version};
+use crate::operation::Operation;
 
 /// The step of both documents that fetches the agent.
 pub const FETCH_STEP: &str = "fetchAgent";
 
-/// The step of both documents that runs the agent. `GetCommandInvocation` wants it as `PluginName`.
+/// The step of both documents that runs the agent: the `PluginName` of `GetCommandInvocation`.
 pub const AGENT_STEP: &str = "runAgent";
 
-/// The most backups that one restore command names: the newest and its fallbacks.
+/// The most backups in one restore command: the newest and its fallbacks.
 pub const MOST_CANDIDATES: usize = 3;
 
 /// Why a backup is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// The schedule asked for it.
+    /// The schedule requested it.
     Scheduled,
-    /// An operator asked for it.
+    /// An operator requested it.
     Manual,
-    /// The instance is being terminated: the application is stopped first, and the node retires after it.
+    /// The instance is being terminated: the final backup. The application is stopped first, and the node is
+    /// decommissioned after it.
     Final,
-    /// An operator takes a running, hand-made node under protection.
+    /// An operator adopts the data of a running node.
     Adopt,
-    /// An operator restores a chosen backup onto the running node, once this one is in S3.
+    /// An operator requested an in-place restore, which starts when this backup is in S3.
     PreRestore,
 }
 
 impl Purpose {
-    /// Returns the word that the document's parameter and the agent's `--purpose` use.
+    /// Returns the value of the document's parameter and of the agent's `--purpose`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -71,19 +73,19 @@ impl FromStr for Purpose {
     }
 }
 
-/// One backup that a restore may use, with what makes its index trustworthy.
+/// A backup that a restore may use, with the hash of its index.
 ///
-/// Written `<backup id>/<run id>/<SHA-256 of its index>/<version id, or ->`. The node reads the index from its
-/// own application's prefix and believes it only if the hash matches, so it needs no access to manifests.
+/// Its text is `<backup id>/<run id>/<SHA-256 of the index>/<version id, or ->`. The node reads the index below its own
+/// application's prefix and checks the hash, so it needs no access to manifests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The backup.
     pub backup_id: BackupId,
-    /// The attempt that was committed.
+    /// The run that was committed.
     pub run_id: RunId,
     /// The SHA-256 of the committed `index.json`.
     pub index_sha256: Sha256,
-    /// The S3 version of the index, where the bucket keeps versions.
+    /// The S3 version of the index, if the bucket keeps versions.
     pub index_version: Option<String>,
 }
 
@@ -108,7 +110,7 @@ impl FromStr for Candidate {
                 "candidate {text:?} is not <backup id>/<run id>/<SHA-256>/<version or ->"
             ));
         };
-        let malformed = |error: crate::id::MalformedName| format!("candidate {text:?}: {error}");
+        let malformed = |error: MalformedName| format!("candidate {text:?}: {error}");
         let version = Some(version).filter(|version| *version != "-");
         if version.is_some_and(|version| !is_version(version)) {
             return Err(format!(
@@ -124,28 +126,28 @@ impl FromStr for Candidate {
     }
 }
 
-/// What the backup document asks of every instance it is sent to.
+/// A backup command. It may be sent to several instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupCommand {
-    /// What makes a second delivery of the same request harmless.
-    pub operation_id: OperationId,
-    /// The name of the backup to make.
+    /// The operation. The agent runs it once, whatever the number of deliveries.
+    pub operation_id: Operation,
+    /// The id of the backup to make.
     pub backup_id: BackupId,
-    /// Why.
+    /// Why the backup is taken.
     pub purpose: Purpose,
 }
 
-/// On what kind of node a restore is made.
+/// The kind of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A new one, which may not serve before: one that is restored already is left alone.
+    /// A launch restore onto a new node. A node that was restored before is not changed.
     Launch,
-    /// One that serves: it gets what an operator chose in the place of what it has.
+    /// An in-place restore onto a running node. It replaces the current data.
     InPlace,
 }
 
 impl Mode {
-    /// Returns the word that the document's parameter and the agent's `--mode` use.
+    /// Returns the value of the document's parameter and of the agent's `--mode`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Launch => "launch",
@@ -165,18 +167,18 @@ impl FromStr for Mode {
     }
 }
 
-/// What the restore document asks of one instance.
+/// A restore command for one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreCommand {
-    /// What makes a second delivery of the same request harmless.
-    pub operation_id: OperationId,
-    /// Whether the node is a new one.
+    /// The operation. The agent runs it once, whatever the number of deliveries.
+    pub operation_id: Operation,
+    /// Whether the node is new.
     pub mode: Mode,
-    /// The newest backup first; empty asks for a first boot, with an empty application.
+    /// The backups to choose from, newest first. If there are none, the application starts empty: its first boot.
     pub candidates: Vec<Candidate>,
 }
 
-/// The parameters of a document, as SSM carries them: each a list of strings.
+/// The parameters of a document, as SSM has them: each is a list of strings.
 pub type Parameters = HashMap<String, Vec<String>>;
 
 const OPERATION_ID: &str = "OperationId";
@@ -188,11 +190,12 @@ const AGENT_SHA256: &str = "AgentSha256";
 const FETCH_ID: &str = "FetchId";
 const EXECUTION_TIMEOUT: &str = "ExecutionTimeout";
 
-/// Asks for a first boot in place of a list of candidates: SSM has no empty string parameters.
+/// The list of candidates for a first boot: SSM allows no empty strings as parameters.
 const NO_CANDIDATES: &str = "none";
 
 impl BackupCommand {
-    /// Returns the parameters of the backup document. `execution_timeout` is in seconds.
+    /// Returns the parameters of the backup document. `agent` is the hash of the agent to fetch, `execution_timeout` is
+    /// in seconds.
     pub fn parameters(&self, agent: &Sha256, execution_timeout: u32) -> Parameters {
         parameters([
             (OPERATION_ID, self.operation_id.to_string()),
@@ -204,7 +207,10 @@ impl BackupCommand {
         ])
     }
 
-    /// Reads a command back from what SSM recorded of it.
+    /// Parses the parameters of a command in SSM's history.
+    ///
+    /// # Errors
+    /// [`Error::Contract`] if a parameter is missing or malformed.
     pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
         Ok(Self {
             operation_id: parameter(parameters, OPERATION_ID)?,
@@ -215,7 +221,8 @@ impl BackupCommand {
 }
 
 impl RestoreCommand {
-    /// Returns the parameters of the restore document. `execution_timeout` is in seconds.
+    /// Returns the parameters of the restore document. `agent` is the hash of the agent to fetch, `execution_timeout`
+    /// is in seconds.
     pub fn parameters(&self, agent: &Sha256, execution_timeout: u32) -> Parameters {
         let candidates: Vec<String> = self.candidates.iter().map(Candidate::to_string).collect();
         let candidates = if candidates.is_empty() {
@@ -233,7 +240,10 @@ impl RestoreCommand {
         ])
     }
 
-    /// Reads a list of candidates as the document's parameter has it.
+    /// Parses the list of candidates in the document's parameter.
+    ///
+    /// # Errors
+    /// A message if a candidate is malformed, or if there are more than [`MOST_CANDIDATES`].
     pub fn parse_candidates(text: &str) -> std::result::Result<Vec<Candidate>, String> {
         if text == NO_CANDIDATES {
             return Ok(Vec::new());
@@ -248,13 +258,17 @@ impl RestoreCommand {
     }
 }
 
-/// Returns the operation that a command's recorded parameters name.
-pub fn operation(parameters: &Parameters) -> Result<OperationId> {
+/// Returns the operation in the parameters of a command in SSM's history.
+///
+/// # Errors
+/// [`Error::Contract`] if the parameter is missing or malformed.
+pub fn operation(parameters: &Parameters) -> Result<Operation> {
     parameter(parameters, OPERATION_ID)
 }
 
-/// Names the folder that a command fetches the agent into. SSM downloads under one name and renames the file then, so
-/// two commands at once, such as a launch's event and a sweep send them, would take each other's away.
+/// Returns the name of the folder into which a command fetches the agent. SSM downloads to a fixed name and then
+/// renames the file. Without separate folders, two concurrent commands (of a launch's event and of a sweep) would
+/// rename each other's.
 fn fetch_id() -> String {
     format!("{:016x}", OffsetDateTime::now_utc().unix_timestamp_nanos())
 }
@@ -292,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_survive_the_document_parameter() {
+    fn candidates_are_read_back_from_the_document_parameter() {
         let candidates = vec![candidate(Some("3HL4kqtJvjVBH40Nrjfkd")), candidate(None)];
         let command = RestoreCommand {
             operation_id: "launch-i-0123abcd".parse().unwrap(),
@@ -307,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_document_refuses_is_refused() {
+    fn candidates_that_the_document_refuses_are_refused() {
         let (one, long) = (candidate(None).to_string(), "v".repeat(257));
         let cases = [
             [one.as_str(); 4].join(","),
@@ -321,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_boot_names_no_candidates() {
+    fn a_first_boot_has_no_candidates() {
         let command = RestoreCommand {
             operation_id: "launch-i-0123abcd".parse().unwrap(),
             mode: Mode::Launch,

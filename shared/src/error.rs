@@ -1,23 +1,22 @@
-//! The one error type of `shared` and of the functions, named after the operation that failed.
+//! The error type of `shared` and of the functions.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use lambda_runtime::Diagnostic;
 
-use crate::failure::Kind;
+use crate::kind::Kind;
 
-/// What a function of this crate returns.
+/// The result of a call that fails with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong in a function. Sources are never part of a variant's own text: [`Error::chain`]
-/// joins them, once.
+/// Every failure of a function. A variant's text does not include its source: [`Error::chain`] joins the texts.
 #[derive(thiserror::Error)]
 pub enum Error {
-    /// The environment lacks settings; all of them are named.
+    /// Environment variables are missing or invalid. The text names each of them.
     #[error("the environment is incomplete: {0}")]
     Config(String),
-    /// An event is not one of those that this system knows, or lacks a field.
+    /// An event has an unknown type, or lacks a field.
     #[error("unusable event: {0}")]
     Event(String),
     /// An AWS call failed.
@@ -25,31 +24,31 @@ pub enum Error {
     Aws {
         /// The API operation, as IAM writes it.
         operation: &'static str,
-        /// The service's error code, or what kept the call from being answered.
+        /// The service's error code, or a code of this crate if the service did not answer, such as `Timeout`.
         code: String,
         /// Whether the same call may succeed later.
         retryable: bool,
         /// The SDK's own error.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// Something that a node or an object in S3 says is not what was agreed.
+    /// A report of a node, an object in S3 or a parameter in SSM does not have the agreed content.
     #[error("{object}: {problem}")]
     Contract {
-        /// What was read.
+        /// The name of the report, object or parameter.
         object: String,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with it, and the action to take.
         problem: String,
     },
-    /// The application, group or instance that a request names does not fit the request.
+    /// The request cannot be carried out for the application, group or instance that it names.
     #[error("refused: {0}")]
     Refused(String),
-    /// An error that has its ERROR line and its metric already; see [`crate::failure`].
+    /// An error whose ERROR line and metric were written before; see [`crate::function::failure`].
     #[error("{0}")]
     Recorded(Box<Self>),
 }
 
 impl Error {
-    /// Says that `object` is not what was agreed.
+    /// Returns an [`Error::Contract`].
     pub fn contract(object: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Contract {
             object: object.into(),
@@ -57,7 +56,7 @@ impl Error {
         }
     }
 
-    /// Tells whether the same event may succeed when it is tried again.
+    /// Returns whether a retry of the same event may succeed.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Aws { retryable, .. } => *retryable,
@@ -66,7 +65,7 @@ impl Error {
         }
     }
 
-    /// Returns whether the event itself cannot be used, so that its sender has to be corrected.
+    /// Returns whether the event itself is invalid. Its sender has to be corrected, and a retry is useless.
     pub fn is_unusable_event(&self) -> bool {
         match self {
             Self::Event(_) => true,
@@ -75,7 +74,7 @@ impl Error {
         }
     }
 
-    /// Returns the AWS error code, where AWS answered.
+    /// Returns the code of a failed AWS call, or `None` if the error is another one.
     pub fn aws_code(&self) -> Option<&str> {
         match self {
             Self::Aws { code, .. } => Some(code),
@@ -84,7 +83,8 @@ impl Error {
         }
     }
 
-    /// Returns the kind of failure: `error_type` of the Lambda response, and the dimension `Kind` of the failure metric.
+    /// Returns the kind of failure: `error_type` of the Lambda response, and the dimension `Kind` of the metric
+    /// `Failures`.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Config(_) => Kind::Config,
@@ -99,7 +99,7 @@ impl Error {
         }
     }
 
-    /// Returns the whole chain of causes in one line.
+    /// Returns the texts of the error and of all its causes in one line.
     pub fn chain(&self) -> String {
         if let Self::Recorded(error) = self {
             return error.chain();
@@ -108,7 +108,7 @@ impl Error {
         let mut source = StdError::source(self);
         while let Some(error) = source {
             let cause = error.to_string();
-            // The SDK repeats itself from level to level.
+            // Errors of the SDK repeat their source's text.
             if !text.ends_with(&cause) {
                 text.push_str(": ");
                 text.push_str(&cause);
@@ -119,7 +119,7 @@ impl Error {
     }
 }
 
-/// The Lambda runtime logs a failed invocation with `{:?}`: that line must carry the whole chain.
+/// The Lambda runtime logs a failed invocation with `{:?}`, so this has the whole chain.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind().as_str(), self.chain())
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diagnostic_carries_the_whole_chain_and_a_stable_type() {
+    fn a_diagnostic_has_the_whole_chain_and_a_stable_type() {
         let source: Box<dyn StdError + Send + Sync> = "connection reset".into();
         let error = Error::Aws {
             operation: "ssm:SendCommand",

@@ -1,4 +1,4 @@
-//! Everything that can happen, as one closed enum. Every event is a hint: it may be lost, repeated or late.
+//! Every event that the functions handle, as one closed enum. Each event is a hint: it may be lost, repeated or late.
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use serde::Deserialize;
@@ -7,26 +7,26 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
-use crate::failure::Subject;
 use crate::id::{ApplicationName, BackupId, CommandId, InstanceId};
+use crate::subject::Subject;
 
-/// What the two functions are invoked with.
+/// An event that a function is invoked with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The backup schedule fired: an EventBridge rule or an EventBridge Scheduler schedule.
     Tick {
-        /// When; the same for every delivery of one firing, so that it can name the backup.
+        /// The scheduled time. Every delivery of one firing has the same, so it names the backup.
         scheduled: OffsetDateTime,
     },
-    /// The one-minute rule fired: advance whatever a lost event left behind.
+    /// The one-minute rule fired: reconcile what a lost event left unfinished.
     Sweep,
     /// An SSM command ended on one instance.
     CommandFinished(CommandStatus),
-    /// An instance waits in the launch hook.
+    /// An instance waits in a launch hook.
     InstanceLaunching(LifecycleAction),
-    /// An instance waits in the terminate hook.
+    /// An instance waits in a terminate hook.
     InstanceTerminating(LifecycleAction),
-    /// An operator asked for something.
+    /// An operator sent a request.
     Request(Request),
 }
 
@@ -36,11 +36,11 @@ pub enum Event {
 pub struct CommandStatus {
     /// The command.
     pub command_id: CommandId,
-    /// The document that it ran.
+    /// The SSM document that it ran.
     pub document_name: String,
-    /// Where.
+    /// The instance.
     pub instance_id: InstanceId,
-    /// The state it ended in, as the event has it. `GetCommandInvocation` decides.
+    /// The status in the event. Only `GetCommandInvocation` returns the authoritative one.
     pub status: String,
 }
 
@@ -48,22 +48,22 @@ pub struct CommandStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct LifecycleAction {
-    /// The group.
+    /// The Auto Scaling group.
     pub auto_scaling_group_name: String,
     /// The hook.
     pub lifecycle_hook_name: String,
     /// The instance.
     #[serde(rename = "EC2InstanceId")]
     pub instance_id: InstanceId,
-    /// Where the instance comes from; absent in older events.
+    /// The location that the instance leaves; absent in older events.
     pub origin: Option<Location>,
-    /// Where it goes.
+    /// The location that it enters; absent in older events.
     pub destination: Option<Location>,
-    /// Set only where the instance stays and its root volume is replaced.
+    /// `ReplaceRootVolume` if the instance stays and its root volume is replaced, otherwise absent.
     pub action: Option<String>,
 }
 
-/// The ends of a lifecycle transition.
+/// The origin or destination of a lifecycle transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Location {
     /// Outside the group.
@@ -73,85 +73,85 @@ pub enum Location {
     AutoScalingGroup,
     /// The group's warm pool.
     WarmPool,
-    /// A place that AWS has added since.
+    /// A location that AWS has added since.
     #[serde(other)]
     Unknown,
 }
 
 impl LifecycleAction {
-    /// Tells whether the instance keeps its id and loses its disk.
+    /// Returns whether the instance keeps its id and loses its disk.
     pub fn replaces_root_volume(&self) -> bool {
         self.action.as_deref() == Some("ReplaceRootVolume")
     }
 }
 
-/// What an operator asks for: `{"rekindle": "<request>", …}`, authorised by IAM's `lambda:InvokeFunction` alone.
+/// A request of an operator: `{"rekindle": "<request>", …}`. IAM's `lambda:InvokeFunction` is the only authorisation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "rekindle", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What the one-minute rule sends as its constant input.
+    /// Run a sweep: the constant input of the one-minute rule.
     Sweep,
-    /// Take a backup of this application's node outside the schedule.
+    /// Back up this application's node outside the schedule.
     BackupNow {
         /// The application.
         application: ApplicationName,
     },
-    /// Name this application's newest committed backups.
+    /// List this application's newest committed backups.
     ListBackups {
         /// The application.
         application: ApplicationName,
-        /// At most so many, 20 by default.
+        /// The largest number of backups to list, 20 by default.
         #[serde(default = "default_limit")]
         limit: usize,
     },
-    /// Declare that the data of this application's running node are the truth, and back them up.
+    /// Declare that this application's running node has the authoritative data, and back them up.
     Adopt {
         /// The application.
         application: ApplicationName,
-        /// Needed where the application already has backups, which then no longer are the newest.
+        /// Must be `true` if the application already has backups: the adopted data become the newest backup.
         #[serde(default)]
         over_existing_backups: bool,
     },
-    /// Let a backup that was kept aside take its place among the committed ones.
+    /// Commit a quarantined backup.
     AcceptQuarantined {
         /// The application.
         application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
-    /// Take a backup out of quarantine for good.
+    /// Delete the manifest of a quarantined backup: the backup does not exist any more.
     RejectQuarantined {
         /// The application.
         application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
-    /// Keep a backup for ever.
+    /// Exclude a backup from retention.
     Pin {
         /// The application.
         application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
-    /// Leave a pinned backup to retention again.
+    /// Let retention delete a pinned backup again.
     Unpin {
         /// The application.
         application: ApplicationName,
         /// The backup.
         backup_id: BackupId,
     },
-    /// Restore a chosen backup onto this application's running node, after a backup of what it has.
+    /// Restore a backup in place onto this application's running node, after a backup of its current data.
     RestoreBackup {
         /// The application.
         application: ApplicationName,
-        /// This one, committed or kept aside.
+        /// The backup to restore, committed or quarantined.
         #[serde(default)]
         backup_id: Option<BackupId>,
-        /// Or the newest committed one that was asked for before a time.
+        /// Or the time: the newest committed backup that was requested before it is restored.
         #[serde(default, with = "time::serde::rfc3339::option")]
         before: Option<OffsetDateTime>,
     },
-    /// Close the breaker of this application's group, and let the group launch again what Rekindle kept it from launching.
+    /// Close the circuit breaker of this application's group, and resume the launches that Rekindle suspended.
     Resume {
         /// The application.
         application: ApplicationName,
@@ -163,7 +163,7 @@ fn default_limit() -> usize {
 }
 
 impl Event {
-    /// Returns the application that an operator's request names; other events name none.
+    /// Returns the application that an operator's request names, or `None` for other events.
     pub fn application(&self) -> Option<&ApplicationName> {
         match self {
             Self::Request(
@@ -201,7 +201,10 @@ impl Event {
         subject
     }
 
-    /// Reads an event as Lambda passes it.
+    /// Parses an event as Lambda passes it.
+    ///
+    /// # Errors
+    /// [`Error::Event`] if the event has an unknown type, or lacks a field.
     pub fn parse(payload: Value) -> Result<Self> {
         if payload.get("rekindle").is_some() {
             let request =
@@ -216,11 +219,11 @@ impl Event {
             .and_then(Value::as_str)
             .map(str::to_owned)
         else {
-            let message = "neither `detail-type` of EventBridge nor `rekindle` of an operator's request is there";
+            let message = "it has neither EventBridge's `detail-type` nor the `rekindle` of an operator's request";
             return Err(Error::Event(message.to_owned()));
         };
         match detail_type.as_str() {
-            // A schedule's detail is an object, a string or whatever its owner put there: nothing of it is read.
+            // The detail of a schedule's event may have any type, so it is not read.
             "Scheduled Event" => Ok(Self::Tick {
                 scheduled: scheduled_time(&payload)?,
             }),
@@ -232,7 +235,7 @@ impl Event {
                 Ok(Self::InstanceTerminating(detail(payload)?))
             }
             other => Err(Error::Event(format!(
-                "detail-type {other:?} is none that Rekindle handles"
+                "Rekindle does not handle the detail-type {other:?}; correct the rule"
             ))),
         }
     }
@@ -247,7 +250,7 @@ fn scheduled_time(payload: &Value) -> Result<OffsetDateTime> {
 }
 
 fn detail<T: for<'de> Deserialize<'de>>(payload: Value) -> Result<T> {
-    // The envelope's own `time` is optional here and unused; AWS' documentation itself shows malformed ones.
+    // The envelope's `time` is not used, and some examples in AWS' documentation have a malformed one.
     let mut payload = payload;
     if let Some(envelope) = payload.as_object_mut() {
         envelope.remove("time");
@@ -265,7 +268,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_scheduler_tick_has_a_string_for_its_detail() {
+    fn the_detail_of_a_scheduler_tick_is_a_string() {
         let payload = json!({"detail-type": "Scheduled Event", "source": "aws.scheduler",
             "time": "2026-11-23T02:15:00Z", "detail": "{}"});
         let scheduled = time::macros::datetime!(2026-11-23 02:15:00 UTC);
@@ -278,7 +281,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.chain(),
-            r#"unusable event: detail-type "EC2 Spot Instance Interruption Warning" is none that Rekindle handles"#
+            r#"unusable event: Rekindle does not handle the detail-type "EC2 Spot Instance Interruption Warning"; correct the rule"#
         );
         assert!(!error.retryable());
     }
@@ -295,10 +298,11 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_field_of_a_request_is_named() {
+    fn an_unknown_field_of_a_request_is_named() {
         for request in ["backup-now", "resume"] {
-            let error = Event::parse(json!({"rekindle": request, "stak": "dtr"})).unwrap_err();
-            assert!(error.chain().contains("stak"), "{error:?}");
+            let error =
+                Event::parse(json!({"rekindle": request, "aplication": "dtr"})).unwrap_err();
+            assert!(error.chain().contains("aplication"), "{error:?}");
         }
     }
 }

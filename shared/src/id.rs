@@ -1,4 +1,4 @@
-//! Names that cross a boundary, each parsed once and valid from then on.
+//! Names in events, commands and keys: each is validated when it is parsed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,27 +10,28 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::{datetime, format_description};
 use time::{OffsetDateTime, UtcOffset};
 
+// until all users moved
 pub use crate::operation::Operation as OperationId;
 
-/// Says which name did not have its shape, and what the shape is.
+/// The error of a malformed name: its kind, its beginning, and the valid format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {value:?} is not {shape}")]
+#[error("{kind} {value:?} is not {format}")]
 pub struct MalformedName {
     kind: &'static str,
     value: String,
-    shape: &'static str,
+    format: &'static str,
 }
 
-/// Defines a string newtype whose only constructor checks its shape.
+/// Defines a string type that can only be made from a valid text.
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $shape:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $name:ident, $format:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// Returns the name as text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -52,9 +53,9 @@ macro_rules! name {
                 if valid(&text) {
                     Ok(Self(text))
                 } else {
-                    // What came from outside may be megabytes long; the message keeps its beginning.
+                    // A text from outside may be megabytes long; the message has its beginning.
                     let value = text.chars().take(80).collect();
-                    Err(MalformedName { kind: stringify!($name), value, shape: $shape })
+                    Err(MalformedName { kind: stringify!($name), value, format: $format })
                 }
             }
         }
@@ -92,7 +93,7 @@ name!(
 );
 
 name!(
-    /// The value of a group's `rekindle:application` tag: what backups are filed under.
+    /// An application: the value of the tag `rekindle:application` of its group, and a part of its backups' keys.
     ApplicationName,
     "1 to 63 lower-case letters, digits and inner hyphens",
     |text| {
@@ -104,14 +105,14 @@ name!(
 );
 
 name!(
-    /// One attempt at a backup. Objects are never overwritten, so a second attempt needs names of its own.
+    /// The id of one run of a backup. Objects are never overwritten, so a second run has other keys.
     RunId,
     "8 hexadecimal digits",
     |text| lower_hex(text, 8)
 );
 
 name!(
-    /// A SHA-256 in hexadecimal.
+    /// A SHA-256 in lower-case hexadecimal digits.
     Sha256,
     "64 hexadecimal digits",
     |text| lower_hex(text, 64)
@@ -129,14 +130,15 @@ name!(
 );
 
 name!(
-    /// The UTC time a backup was asked for, which is its name: sortable as text, unique within an application.
+    /// The id of a backup: the UTC time at which it was requested. It sorts as text and is unique within an
+    /// application.
     BackupId,
     "a UTC time such as 20261123T021500.000Z",
     |text| parse_backup_time(text).is_some()
 );
 
-/// Tells whether a text can be the version id of an S3 object, as the restore document takes it. There, a hyphen alone
-/// stands for none.
+/// Returns whether a text can be the version id of an S3 object in the restore document. There, a single hyphen means
+/// "no version".
 pub fn is_version(text: &str) -> bool {
     (1..=256).contains(&text.len())
         && text != "-"
@@ -148,12 +150,12 @@ pub fn is_version(text: &str) -> bool {
 const BACKUP_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second].[subsecond digits:3]Z");
 
-/// The first and the last time that a backup can be named after.
+/// The first and the last time of a backup id.
 const FIRST: OffsetDateTime = datetime!(0000-01-01 00:00:00 UTC);
 const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999 UTC);
 
 fn parse_backup_time(text: &str) -> Option<OffsetDateTime> {
-    // The parser is lenient about a year's sign; the length is what keeps ids sortable as text.
+    // The parser accepts a year with a sign. The fixed length keeps ids sortable as text.
     if text.len() != 20 || !text.is_ascii() || !text.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
@@ -163,7 +165,7 @@ fn parse_backup_time(text: &str) -> Option<OffsetDateTime> {
 }
 
 impl Sha256 {
-    /// Writes a digest down.
+    /// Returns the text of a digest.
     pub fn of(digest: &[u8; 32]) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
@@ -177,15 +179,15 @@ impl Sha256 {
 }
 
 impl Crc64 {
-    /// Writes a checksum down.
+    /// Returns the text of a checksum.
     pub fn of(checksum: u64) -> Self {
         Self(STANDARD.encode(checksum.to_be_bytes()))
     }
 }
 
 impl BackupId {
-    /// Names the backup that was asked for at `time`, to the millisecond. A time that has no name, since it lies in no
-    /// year of four digits in UTC, has the nearest one.
+    /// Returns the id of the backup that was requested at `time`, to the millisecond. A time outside the years 0000 to
+    /// 9999 in UTC has the nearest id.
     pub fn at(time: OffsetDateTime) -> Self {
         let nearest = if time.year() > 0 { LAST } else { FIRST };
         let utc = time.checked_to_offset(UtcOffset::UTC);
@@ -203,12 +205,12 @@ impl BackupId {
         ))
     }
 
-    /// Returns the time this backup was asked for.
+    /// Returns the time at which this backup was requested.
     pub fn time(&self) -> OffsetDateTime {
         parse_backup_time(&self.0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    /// Returns the day as `yyyy-mm-dd`, the level by which backups are listed.
+    /// Returns the day as `yyyy-mm-dd`, a part of the backup's keys.
     pub fn day(&self) -> String {
         format!("{}-{}-{}", &self.0[0..4], &self.0[4..6], &self.0[6..8])
     }
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_the_calendar_has_the_nearest_name() {
+    fn a_time_out_of_range_has_the_nearest_id() {
         let after = datetime!(9999-12-31 23:59:59 -23:59);
         assert_eq!(BackupId::at(after).as_str(), "99991231T235959.999Z");
         let before = datetime!(0000-01-01 00:00:00 +23:59);
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_names_are_refused_with_their_shape() {
+    fn the_error_of_a_malformed_name_has_the_valid_format() {
         let error = "prod/../other".parse::<ApplicationName>().unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -262,7 +264,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_a_name_panic(text in "\\PC*") {
+        fn no_text_makes_a_parser_panic(text in "\\PC*") {
             let parsed = (text.parse::<BackupId>().is_ok(), text.parse::<Crc64>().is_ok(), text.parse::<InstanceId>().is_ok());
             prop_assert!(!(parsed.0 && parsed.1));
         }

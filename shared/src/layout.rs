@@ -1,47 +1,47 @@
 //! The only code that builds S3 keys.
 //!
 //! ```text
-//! backups/<application>/<yyyy-mm-dd>/<backup id>/<run id>/<object>   put by the node
-//! backups/<application>/images/<image id>.tar.zst                    put by the node, once for all backups
-//! manifests/<application>/<yyyy-mm-dd>/<backup id>.json              put by the backup function, last
-//! quarantine/<application>/<yyyy-mm-dd>/<backup id>.json             the same, of a backup that is kept aside
-//! commits/<backup id>/<application>                                  put by the backup function, after the manifest
-//! pins/<application>/<backup id>                                     put by the backup function: kept for ever
-//! agent/<sha256>/rekindle-node                                 put by a function
+//! backups/<application>/<yyyy-mm-dd>/<backup id>/<run id>/<object>   objects of a backup, written by the node
+//! backups/<application>/images/<image id>.tar.zst                    image, written by the node, once for all backups
+//! manifests/<application>/<yyyy-mm-dd>/<backup id>.json              manifest, written last by the backup function
+//! quarantine/<application>/<yyyy-mm-dd>/<backup id>.json             manifest of a quarantined backup
+//! commits/<backup id>/<application>                                  commit marker, written after the manifest
+//! pins/<application>/<backup id>                                     pin, written by the backup function
+//! agent/<sha256>/rekindle-node                                       the agent, written by both functions
 //! ```
 
 use crate::id::{ApplicationName, BackupId, RunId, Sha256};
 
-/// The object that lists all others of a backup.
+/// The name of the object that lists all other objects of a backup.
 pub const INDEX: &str = "index.json";
-/// Tables, exact row counts and database properties.
+/// The name of the object with the tables, exact row counts and database properties.
 pub const CONTENTS: &str = "contents.json.zst";
-/// Roles, memberships and tablespaces.
+/// The name of the object with roles, memberships and tablespaces.
 pub const GLOBALS: &str = "globals.sql.zst";
-/// The configuration archive.
+/// The name of the object with the configuration archive.
 pub const CONFIGURATION: &str = "config.tar.zst";
 
-/// Names the dump of the database with this number in the index.
+/// Returns the name of the dump of the database with this number in the index.
 pub fn dump(number: usize) -> String {
     format!("postgres/{number}.dump.zst")
 }
 
-/// Returns the prefix of one attempt at a backup, with its final slash.
+/// Returns the prefix of one run of a backup, with its final slash.
 pub fn run_prefix(application: &ApplicationName, backup: &BackupId, run: &RunId) -> String {
     format!("backups/{application}/{}/{backup}/{run}/", backup.day())
 }
 
-/// Returns the key of one object of one attempt at a backup.
+/// Returns the key of one object of one run of a backup.
 pub fn object(application: &ApplicationName, backup: &BackupId, run: &RunId, name: &str) -> String {
     format!("{}{name}", run_prefix(application, backup, run))
 }
 
-/// Where a backup's manifest stands.
+/// The state of a complete backup: the prefix below which its manifest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupState {
-    /// Among those that a restore may choose.
+    /// A launch restore may choose it.
     Committed,
-    /// Kept aside until an operator accepts it.
+    /// It is suspicious, until an operator accepts or rejects it.
     Quarantined,
 }
 
@@ -53,12 +53,12 @@ impl BackupState {
         }
     }
 
-    /// Returns the prefix of every application's manifests, by which the applications are listed.
+    /// Returns the prefix of all applications' manifests.
     pub fn prefix_of_all(self) -> String {
         format!("{}/", self.folder())
     }
 
-    /// Returns the prefix of an application's manifests, by which their days are listed.
+    /// Returns the prefix of an application's manifests.
     pub fn prefix(self, application: &ApplicationName) -> String {
         format!("{}/{application}/", self.folder())
     }
@@ -83,20 +83,21 @@ pub fn manifest(application: &ApplicationName, backup: &BackupId) -> String {
     BackupState::Committed.manifest(application, backup)
 }
 
-/// The prefix of what says that a backup was committed, of every application.
+/// The prefix of all commit markers.
 pub const COMMITS: &str = "commits/";
 
-/// Returns the key of what says that a backup of an application was committed: by time, so that one listing tells of all applications.
+/// Returns the key of a backup's commit marker. It begins with the time, so that one listing has the recent commits of
+/// all applications.
 pub fn commit(application: &ApplicationName, backup: &BackupId) -> String {
     format!("{COMMITS}{backup}/{application}")
 }
 
-/// Returns what sorts right before the commits of this backup's time and later ones.
+/// Returns the key that sorts directly before the commit markers of this backup's time.
 pub fn commits_from(backup: &BackupId) -> String {
     format!("{COMMITS}{backup}")
 }
 
-/// Reads a commit's key; none where the key is not one.
+/// Returns the application and the backup of a commit marker's key, or `None` if it is another key.
 pub fn commit_of_key(key: &str) -> Option<(ApplicationName, BackupId)> {
     let (backup, application) = key.strip_prefix(COMMITS)?.split_once('/')?;
     Some((application.parse().ok()?, backup.parse().ok()?))
@@ -107,22 +108,22 @@ pub fn backups(application: &ApplicationName) -> String {
     format!("backups/{application}/")
 }
 
-/// Returns the prefix of all objects of one backup, of every attempt at it.
+/// Returns the prefix of all objects of one backup, of all its runs.
 pub fn backup(application: &ApplicationName, backup: &BackupId) -> String {
     format!("backups/{application}/{}/{backup}/", backup.day())
 }
 
-/// Returns the prefix of the images of an application's containers. No day has this name.
+/// Returns the prefix of the images of an application's containers. It differs from the prefix of every day.
 pub fn images(application: &ApplicationName) -> String {
     format!("{}images/", backups(application))
 }
 
-/// Returns the key of the image with this id.
+/// Returns the key of the container image with this id.
 pub fn image(application: &ApplicationName, id: &Sha256) -> String {
     format!("{}{id}.tar.zst", images(application))
 }
 
-/// Reads the backup and the attempt out of an object's key; none where the key is not one of a backup's objects.
+/// Returns the backup and the run of an object's key, or `None` if it is not the key of a backup's object.
 pub fn attempt_of_object(application: &ApplicationName, key: &str) -> Option<(BackupId, RunId)> {
     let mut parts = key.strip_prefix(&backups(application))?.split('/').skip(1);
     let (backup, run) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -140,23 +141,23 @@ pub fn pin(application: &ApplicationName, backup: &BackupId) -> String {
     format!("pins/{application}/{backup}")
 }
 
-/// Reads the backup's id out of its manifest's key; none where the key is not a manifest's.
+/// Returns the backup of a manifest's key, or `None` if it is another key.
 pub fn backup_of_manifest(key: &str) -> Option<BackupId> {
     key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok()
 }
 
-/// Returns the key of the agent binary with this digest.
+/// Returns the key of the agent with this SHA-256.
 pub fn agent(sha256: &Sha256) -> String {
     format!("agent/{sha256}/rekindle-node")
 }
 
-/// Returns the name of the SSM parameter that holds an application's small state.
+/// Returns the name of the SSM parameter with an application's state.
 pub fn state_parameter(application: &ApplicationName) -> String {
     format!("/rekindle/{application}")
 }
 
-/// Returns the name of the SSM parameter that holds the breakers of an application's groups. No application's state can have this
-/// name, since an application's own has no slash.
+/// Returns the name of the SSM parameter with the circuit breakers of an application's groups. It differs from the name
+/// of every application's state, because an application's name has no slash.
 pub fn breaker_parameter(application: &ApplicationName) -> String {
     format!("{}/breaker", state_parameter(application))
 }
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_as_documented() {
+    fn keys_have_the_documented_format() {
         let application: ApplicationName = "dtr".parse().unwrap();
         let backup: BackupId = "20261123T021500.000Z".parse().unwrap();
         let run: RunId = "0a1b2c3d".parse().unwrap();
@@ -185,14 +186,14 @@ mod tests {
             "quarantine/dtr/2026-11-23/20261123T021500.000Z.json"
         );
         assert_eq!(pin(&application, &backup), "pins/dtr/20261123T021500.000Z");
-        let said = commit(&application, &backup);
-        assert_eq!(said, "commits/20261123T021500.000Z/dtr");
+        let marker = commit(&application, &backup);
+        assert_eq!(marker, "commits/20261123T021500.000Z/dtr");
         assert_eq!(
-            commit_of_key(&said),
+            commit_of_key(&marker),
             Some((application.clone(), backup.clone()))
         );
         assert_eq!(commit_of_key("commits/notes.txt"), None);
-        assert!(commits_from(&backup) < said);
+        assert!(commits_from(&backup) < marker);
         let object = object(&application, &backup, &run, INDEX);
         assert_eq!(
             attempt_of_object(&application, &object),

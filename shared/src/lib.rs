@@ -1,27 +1,27 @@
-//! What both sides of Rekindle compile against: the functions that decide, and the agent that acts.
+//! Everything that the functions and the agent share.
 //!
-//! Read [`event`] for everything that can happen, [`command`] for what a node is asked, [`report`] for
-//! what it answers, [`manifest`] for what a backup is, and [`budget`] for how long anything may take.
+//! Read [`event`] for the events, [`command`] for the commands to a node, [`report`] for its answers, [`manifest`] for
+//! the content of a backup, and [`budget`] for the time limits. [`function`] and [`aws`] are used by the functions
+//! only.
 
-pub mod agent;
-pub mod answer;
 pub mod aws;
 pub mod budget;
 pub mod checksum;
 pub mod command;
-pub mod context;
-pub mod env;
 pub mod error;
 pub mod event;
-pub mod failure;
+pub mod exit_code;
+pub mod function;
 pub mod id;
-pub mod lambda;
+pub mod kind;
 pub mod layout;
-mod log;
 pub mod manifest;
-pub mod metrics;
 pub mod operation;
 pub mod report;
+pub mod subject;
 pub mod verdict;
 
 pub use error::{Error, Result};
+
+// until all users moved
+pub use function::{agent, answer, context, env, failure, lambda, metrics};

@@ -1,71 +1,74 @@
-//! What a backup is: the index that the node writes, and the manifest by which the function commits it.
+//! The content of a backup: the index that the node writes, and the manifest with which the function commits the
+//! backup.
+
+mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use self::schema::parse_versioned;
+pub use self::schema::{SCHEMA_VERSION, is_newer_schema};
 use crate::command::{Candidate, Purpose};
 use crate::error::{Error, Result};
 use crate::id::{
-    ApplicationName, BackupId, CommandId, Crc64, InstanceId, OperationId, RunId, Sha256, is_version,
+    ApplicationName, BackupId, CommandId, Crc64, InstanceId, RunId, Sha256, is_version,
 };
 use crate::layout;
+use crate::operation::Operation;
 
-/// The schema that this version writes, and the newest that it reads.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// The largest index that a function reads. 10,000 databases stay below it.
+/// The largest index that is read, in bytes. The index of 10,000 databases is smaller.
 pub const MOST_INDEX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The largest manifest that a function reads: an index, indented, and a little more.
+/// The largest manifest that is read, in bytes: an indented index and a few more fields.
 pub const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
 
-/// The most images of a backup: a function looks at every one of them.
+/// The most images of a backup. A function checks each of them in S3.
 pub const MOST_IMAGES: usize = 64;
 
-/// One object of a backup, as it stands in S3.
+/// An object of a backup in S3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectRecord {
-    /// The whole key.
+    /// The key.
     pub key: String,
-    /// The version, where the bucket keeps versions.
+    /// The version, if the bucket keeps versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_id: Option<String>,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// SHA-256 of the object's bytes, rechecked by every restore.
+    /// SHA-256 of the object's bytes, verified by every restore.
     pub sha256: Sha256,
-    /// CRC-64/NVME of the object's bytes, checked by S3 at upload and by the function before the commit.
+    /// CRC-64/NVME of the object's bytes, verified by S3 at upload and compared by the function before the commit.
     pub crc64: Crc64,
 }
 
-/// How the node that was backed up came by its data.
+/// The origin of the node's data at the time of the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Lineage {
-    /// From this backup.
+    /// They were restored from a backup.
     Restored {
         /// The backup that was restored.
         backup_id: BackupId,
-        /// The newer ones that could not be, newest first.
+        /// The newer backups that could not be restored, newest first.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         skipped: Vec<BackupId>,
     },
-    /// The application was started empty: an application's first boot.
+    /// The application was started empty at its first boot.
     FirstBoot,
-    /// An operator declared the node's own data to be the application's.
+    /// An operator adopted the node: declared that its data are the authoritative data.
     Adopted,
 }
 
-/// The instance and cluster that a backup was taken from.
+/// The instance and the Postgres cluster that were backed up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// The EC2 instance.
     pub instance_id: InstanceId,
-    /// Postgres' system identifier: it tells one cluster from another on the same instance.
+    /// Postgres' system identifier: it distinguishes two clusters on the same instance.
     pub system_identifier: String,
-    /// How the data came here.
+    /// The origin of the data.
     pub lineage: Lineage,
 }
 
@@ -76,69 +79,69 @@ pub struct Versions {
     pub server: u32,
     /// The first line of `pg_dump --version`.
     pub pg_dump: String,
-    /// The agent's own version.
+    /// The agent's version.
     pub agent: String,
 }
 
 /// One database of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseRecord {
-    /// The database's name.
+    /// The name of the database.
     pub name: String,
-    /// The key of its dump, which is one of the index's objects.
+    /// The key of its dump in [`Index::objects`].
     pub key: String,
-    /// Tables whose rows were counted.
+    /// The number of tables whose rows were counted.
     pub tables: u64,
-    /// Rows in them.
+    /// The number of rows in these tables.
     pub rows: u64,
-    /// Bytes of the dump before compression.
+    /// The size of the dump before compression, in bytes.
     pub dump_bytes: u64,
-    /// `pg_database_size` when the backup was taken: what a restore needs room for.
+    /// `pg_database_size` at the time of the backup, in bytes: the disk space that a restore needs.
     pub database_bytes: u64,
 }
 
-/// The image of one or more containers of the application. It is stored once, whatever the number of backups that name it.
+/// The image of one or more containers of the application. It is stored once for all backups that list it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// The image's id, without `sha256:`: the engine's own digest of all that is in it.
+    /// The image's id without `sha256:`: the container engine's digest of its content.
     pub id: Sha256,
-    /// The names by which the node's engine knew it, such as `postgres:15`.
+    /// Its names in the node's container engine, such as `postgres:15`.
     #[serde(default)]
     pub names: Vec<String>,
-    /// What `docker save` wrote of it, compressed with zstd.
+    /// The output of `docker save`, compressed with zstd.
     pub object: ObjectRecord,
 }
 
-/// Seconds that a stage of a backup took.
+/// The duration of a stage of a backup.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// What was done.
+    /// The name of the stage.
     pub stage: String,
-    /// Wall-clock seconds.
+    /// Wall-clock duration in seconds.
     pub seconds: f64,
 }
 
-/// `index.json`: everything that one attempt at a backup put into S3. The node writes it last, and its report
-/// carries the SHA-256 of it.
+/// `index.json`: everything that one run of a backup wrote to S3. The node writes it last, and its report has the
+/// index's SHA-256.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
-    /// [`SCHEMA_VERSION`] of the writer.
+    /// The writer's [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The application of the node's own settings.
+    /// The application in the node's settings.
     pub application: ApplicationName,
     /// The backup.
     pub backup_id: BackupId,
-    /// The attempt.
+    /// The run.
     pub run_id: RunId,
-    /// The operation that asked for it.
-    pub operation_id: OperationId,
-    /// Why it was taken.
+    /// The operation of the backup command.
+    pub operation_id: Operation,
+    /// Why the backup was taken.
     pub purpose: Purpose,
-    /// Where it was taken.
+    /// The node that was backed up.
     pub node: Node,
-    /// What took it.
+    /// The programs that made the backup.
     pub versions: Versions,
-    /// When the first dump began: the restored state is at least this new.
+    /// When the first dump began. The data are not older than this.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
     /// When the last object was complete.
@@ -148,39 +151,40 @@ pub struct Index {
     pub databases: Vec<DatabaseRecord>,
     /// The configured paths, in the order of the archive's numbers.
     pub configuration_paths: Vec<String>,
-    /// All objects but the index itself and the images, which are not this backup's alone.
+    /// All objects except the index itself and the images, which other backups share.
     pub objects: Vec<ObjectRecord>,
     /// The images of the application's containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImageRecord>,
-    /// What stood in the way of saving an image, each with its container. The data are complete all the same.
+    /// The reasons for images that could not be saved, each with its container. The data are complete without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsaved_images: Vec<String>,
-    /// How long each stage took; some are beside each other.
+    /// The duration of each stage; some stages overlap.
     pub timings: Vec<Timing>,
 }
 
-/// The commit record: a backup exists if and only if its manifest does.
+/// The manifest: a backup exists if and only if its manifest does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`SCHEMA_VERSION`] of the writer.
+    /// The writer's [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// When the backup was committed.
     #[serde(with = "time::serde::rfc3339")]
     pub committed_at: OffsetDateTime,
     /// The SSM command that made it.
     pub command_id: CommandId,
-    /// The index object itself.
+    /// The index as an object in S3.
     pub index_object: ObjectRecord,
-    /// Why the backup was kept aside, where it was; an operator may have accepted it since.
+    /// The reason for quarantine, or `None` if the backup was never quarantined. An operator may have accepted it
+    /// since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_for: Option<String>,
-    /// What the index says; everything in it was checked against S3.
+    /// The content of the index. All its objects were checked in S3 before the commit.
     pub index: Index,
 }
 
 impl ObjectRecord {
-    /// Checks that the object lies under the prefix of its attempt, and can be asked for; says what is wrong.
+    /// Checks that the object is below the prefix of its run and can be requested. `Err` is the problem.
     fn check(&self, prefix: &str) -> std::result::Result<(), String> {
         let key = &self.key;
         let name = key.strip_prefix(prefix);
@@ -188,10 +192,11 @@ impl ObjectRecord {
         if name.is_none_or(climbs) {
             return Err(format!("the object {key} lies outside the backup"));
         }
-        self.can_be_asked_for()
+        self.check_request()
     }
 
-    fn can_be_asked_for(&self) -> std::result::Result<(), String> {
+    /// Checks that the object can be requested from S3. `Err` is the problem.
+    fn check_request(&self) -> std::result::Result<(), String> {
         let key = &self.key;
         if self.size == 0 {
             return Err(format!("the object {key} is empty"));
@@ -206,12 +211,12 @@ impl ObjectRecord {
 }
 
 impl Index {
-    /// Checks that every image lies where the application's images do, and is there once; says what is wrong.
+    /// Checks that every image has its key below the application's images, and is listed once. `Err` is the problem.
     fn check_images(&self) -> std::result::Result<(), String> {
         let (count, unsaved) = (self.images.len(), self.unsaved_images.len());
         if count.max(unsaved) > MOST_IMAGES {
             return Err(format!(
-                "it lists {count} images and {unsaved} others, at most {MOST_IMAGES} are looked at"
+                "it lists {count} images and {unsaved} unsaved images, at most {MOST_IMAGES} are allowed"
             ));
         }
         let mut seen = BTreeSet::new();
@@ -220,7 +225,7 @@ impl Index {
             if *key != layout::image(&self.application, id) {
                 return Err(format!("the image {id} lies at {key}"));
             }
-            image.object.can_be_asked_for()?;
+            image.object.check_request()?;
             if !seen.insert(id) {
                 return Err(format!("it lists the image {id} more than once"));
             }
@@ -228,8 +233,11 @@ impl Index {
         Ok(())
     }
 
-    /// Reads an index, and checks that it is the one of this application, backup and attempt, that every object lies
-    /// under its own prefix, and that it lists whatever a restore needs, once, and nothing else.
+    /// Parses an index. It must be of this application, backup and run, list every object that a restore needs exactly
+    /// once and no other object, and have all of them below its own prefix.
+    ///
+    /// # Errors
+    /// [`Error::Contract`] if it is not valid; see also [`is_newer_schema`].
     pub fn parse(
         bytes: &[u8],
         application: &ApplicationName,
@@ -264,7 +272,8 @@ impl Index {
                 return wrong(format!("it lists {name} {count} times instead of once"));
             }
         }
-        // A function looks at every object that is listed: there may be no more than a restore reads.
+        // A function checks each listed object in S3, so the number of objects is limited to those that a restore
+        // reads.
         if let Some((name, _)) = listed.first_key_value() {
             return wrong(format!("it lists {name:?}, which is no part of a backup"));
         }
@@ -283,13 +292,16 @@ impl Index {
     }
 
     /// Returns the object with this name within the backup.
+    ///
+    /// # Errors
+    /// [`Error::Contract`] if the index does not list it.
     pub fn object(&self, name: &str) -> Result<&ObjectRecord> {
         let key = layout::object(&self.application, &self.backup_id, &self.run_id, name);
         let found = self.objects.iter().find(|record| record.key == key);
         found.ok_or_else(|| Error::contract(key, "the index does not list it"))
     }
 
-    /// Returns the rows of all counted tables.
+    /// Returns the number of rows in all counted tables.
     pub fn rows(&self) -> u64 {
         self.databases
             .iter()
@@ -305,13 +317,13 @@ impl Index {
             .fold(0, u64::saturating_add)
     }
 
-    /// Returns every object that the backup needs, the index not counted: its own, and the images.
+    /// Returns every object that the backup needs except the index: its own objects and the images.
     pub fn needed(&self) -> impl Iterator<Item = &ObjectRecord> {
         let images = self.images.iter().map(|image| &image.object);
         self.objects.iter().chain(images)
     }
 
-    /// Returns the bytes of the backup's own objects in S3, the index not counted.
+    /// Returns the size of the backup's own objects in S3 in bytes, without the index.
     pub fn bytes(&self) -> u64 {
         self.objects
             .iter()
@@ -321,7 +333,10 @@ impl Index {
 }
 
 impl Manifest {
-    /// Reads a manifest and checks that it commits this application's backup of this id, and names no object of another.
+    /// Parses a manifest. It must be of this application and backup, and name no object outside of the backup.
+    ///
+    /// # Errors
+    /// [`Error::Contract`] if it is not valid; see also [`is_newer_schema`].
     pub fn parse(bytes: &[u8], application: &ApplicationName, backup: &BackupId) -> Result<Self> {
         let key = layout::manifest(application, backup);
         let manifest: Self = parse_versioned(bytes, &key)?;
@@ -350,7 +365,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Returns what a restore command needs to say of this backup.
+    /// Returns the backup as a restore command names it.
     pub fn candidate(&self) -> Candidate {
         Candidate {
             backup_id: self.index.backup_id.clone(),
@@ -359,30 +374,4 @@ impl Manifest {
             index_version: self.index_object.version_id.clone(),
         }
     }
-}
-
-/// The words by which [`is_newer_schema`] knows the one unreadable document that must never be skipped.
-const NEWER_SCHEMA: &str = "newer schema version";
-
-/// Tells whether reading failed because a newer Rekindle wrote the document: falling back to an older backup
-/// would then silently lose data that a newer version could restore.
-pub fn is_newer_schema(error: &Error) -> bool {
-    matches!(error, Error::Contract { problem, .. } if problem.starts_with(NEWER_SCHEMA))
-}
-
-fn parse_versioned<T: for<'de> Deserialize<'de>>(bytes: &[u8], object: &str) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Version {
-        schema_version: u32,
-    }
-    let unreadable =
-        |error: serde_json::Error| Error::contract(object, format!("not readable: {error}"));
-    let Version { schema_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if schema_version > SCHEMA_VERSION {
-        let problem = format!(
-            "{NEWER_SCHEMA} {schema_version}, this Rekindle reads up to {SCHEMA_VERSION}: deploy the newer version again"
-        );
-        return Err(Error::contract(object, problem));
-    }
-    serde_json::from_slice(bytes).map_err(unreadable)
 }

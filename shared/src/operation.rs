@@ -1,7 +1,7 @@
-//! The id of an operation: what one command does on one node, whatever its number of deliveries.
+//! The operation of a command, and its id.
 //!
-//! SSM may deliver a command twice, and the functions may send one twice. The agent runs an operation once and repeats its
-//! answer. Every sender derives the same id from the same facts, so no state has to be shared.
+//! SSM may deliver a command twice, and the functions may send one twice. The agent runs an operation once and then
+//! repeats its report. Every sender derives the same id from the same facts, so the senders need no shared state.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{BackupId, InstanceId};
 
-/// What one command does on one node.
+/// The operation of a command on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Operation {
-    /// A scheduled, manual or adopting backup; the id is the backup's own.
+    /// A scheduled, manual or adopting backup. The operation's id is the backup's.
     Backup(BackupId),
     /// The final backup of an instance: `final-<instance>`.
     FinalBackup(InstanceId),
@@ -27,7 +27,7 @@ pub enum Operation {
 }
 
 /// An in-place restore that an operator requested. The operation of the backup before it has the same two ids, so the
-/// restore function knows from a finished backup that a restore has to follow.
+/// restore function finds the requested restore in the list of finished backups.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InPlace {
     /// The backup to restore.
@@ -42,7 +42,8 @@ const IN_PLACE: &str = "in-place-";
 const BEFORE_IN_PLACE: &str = "before-in-place-";
 
 impl Operation {
-    /// Returns whether a final backup may end this operation to run at once: a later backup replaces it without loss.
+    /// Returns whether a final backup preempts this operation: ends it to run at once. This loses nothing, because the
+    /// final backup is newer.
     pub fn can_be_preempted(&self) -> bool {
         matches!(self, Self::Backup(_))
     }
@@ -66,7 +67,7 @@ impl fmt::Display for InPlace {
     }
 }
 
-/// A text that is no operation id.
+/// The error of a text that is not the id of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "operation {0:?} is none of <backup id>, final-<instance>, launch-<instance>, in-place-<backup id>-<backup id>, \
@@ -89,7 +90,7 @@ impl FromStr for Operation {
         } else {
             text.parse().ok().map(Self::Backup)
         };
-        // A text from outside may be megabytes long; the message keeps its beginning.
+        // A text from outside may be megabytes long; the message has its beginning.
         parsed.ok_or_else(|| MalformedOperation(text.chars().take(80).collect()))
     }
 }
@@ -133,12 +134,12 @@ mod tests {
         for id in ids {
             let operation: Operation = id.parse().unwrap();
             assert_eq!(operation.to_string(), id);
-            assert!(id.len() <= 64, "the document takes 64 characters: {id}");
+            assert!(id.len() <= 64, "the document allows 64 characters: {id}");
         }
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn malformed_ids_are_refused() {
         for text in ["", "launch-", "launch-x", "final-../x", "in-place-x", "-"] {
             let error = text.parse::<Operation>().unwrap_err();
             assert!(error.to_string().contains("is none of"), "{error}");
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_backup_with_a_successor_can_be_preempted() {
+    fn only_a_backup_outside_a_restore_can_be_preempted() {
         let preempted = |id: &str| id.parse::<Operation>().unwrap().can_be_preempted();
         assert!(preempted("20261123T021500.000Z"));
         assert!(!preempted("final-i-0123abcd"));
@@ -158,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "\\PC*") {
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
             if let Ok(operation) = text.parse::<Operation>() {
                 prop_assert_eq!(operation.to_string(), text);
             }

@@ -1,23 +1,24 @@
-//! How one command ended on one instance: the only reader of "SSM's status plus the agent's report", for both functions.
+//! The verdict on one command on one instance. No other code combines SSM's status with the agent's report.
 //!
-//! SSM knows when a step ended and with which exit code. Only the agent's report proves success, and only if it names the
-//! operation that the command asked for: a node may repeat the answer to an older operation.
+//! SSM returns when a step ended and its exit code. Only the agent's report proves success, and only if it names the
+//! operation of the command: a node may repeat the report of an older operation.
 
 use crate::aws::ssm::{CommandEnd, Invocation, InvocationStatus};
-use crate::failure::Kind;
+use crate::exit_code::ExitCode;
+use crate::kind::Kind;
 use crate::operation::Operation;
-use crate::report::{BackupReport, ExitCode, Report, RestoreReport};
+use crate::report::{BackupReport, Report, RestoreReport};
 
-/// How far a command has come on one instance. `R` is the report of a success.
+/// The state of a command on one instance. `R` is the report of a success.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict<R> {
-    /// Not finished, and no sign that the agent works on it: not delivered, not listed by SSM yet, or being cancelled.
+    /// Not finished, and the agent does not visibly run: not delivered, not listed by SSM yet, or being cancelled.
     Pending,
-    /// The agent works on it.
+    /// The agent runs it.
     Executing,
     /// It succeeded, with the report of this operation.
     Succeeded(R),
-    /// It ended in any other way.
+    /// It ended without success.
     Failed(CommandFailure),
 }
 
@@ -57,8 +58,8 @@ impl CommandFailure {
     }
 }
 
-/// Returns how a backup command ended on one instance. `step` is the step that runs the agent, `None` where SSM does not
-/// show it yet.
+/// Returns the verdict on a backup command on one instance. `command` is the status of the command as a whole, `step`
+/// is the step that runs the agent, or `None` if SSM does not list it yet.
 pub fn of_backup(
     command: &InvocationStatus,
     step: Option<&Invocation>,
@@ -72,8 +73,8 @@ pub fn of_backup(
     })
 }
 
-/// Returns how a restore command ended on one instance. `command` is the status of the command as a whole, `step` is the
-/// step that runs the agent, `None` where SSM does not show it yet.
+/// Returns the verdict on a restore command on one instance. `command` is the status of the command as a whole, `step`
+/// is the step that runs the agent, or `None` if SSM does not list it yet.
 pub fn of_restore(
     command: &InvocationStatus,
     step: Option<&Invocation>,
@@ -88,7 +89,7 @@ pub fn of_restore(
 }
 
 fn other_operation(found: &Operation, expected: &Operation) -> String {
-    format!("the report is of the operation {found}, the command asked for {expected}")
+    format!("the report is of the operation {found}, but the command is of {expected}")
 }
 
 fn contradiction(exit_code: ExitCode) -> String {
@@ -107,7 +108,7 @@ fn judge<R>(
     };
     let overruled = match &verdict {
         Verdict::Pending | Verdict::Executing => true,
-        // SSM may show a skipped step as a success without output: the agent did not run.
+        // SSM may list a skipped step as a success without output: the agent did not run.
         Verdict::Failed(failure) => {
             failure.cause == Cause::Contract && *command == InvocationStatus::Failed
         }
@@ -119,7 +120,8 @@ fn judge<R>(
     }
 }
 
-/// Returns why a command has ended although its last step, which runs the agent, has not.
+/// Returns the failure of a command that ended before its last step ran, which runs the agent. `None` if it has not
+/// ended.
 fn ended_before_the_agent(command: &InvocationStatus) -> Option<CommandFailure> {
     if *command == InvocationStatus::Failed {
         return Some(CommandFailure {
@@ -172,7 +174,7 @@ fn failed_step(step: &Invocation, operation: &Operation) -> CommandFailure {
             message: report.message,
         };
     }
-    // The document's own script ends without a report if it has no agent to run.
+    // The document's script ends without a report if the agent is missing.
     let cause = match step.exit_code() {
         Some(exit_code) => Cause::Agent(exit_code),
         None => Cause::Command(CommandEnd::Failed),

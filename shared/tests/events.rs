@@ -1,4 +1,4 @@
-//! Every file in `events/` is an event that the functions take, and every kind of event has a file.
+//! Every file in `events/` is an event that the functions handle, and every kind of event has a file.
 
 #[cfg(test)]
 mod tests {
@@ -29,7 +29,7 @@ mod tests {
             .collect()
     }
 
-    /// Writes down what was read of an event, so that a file is compared as a whole.
+    /// Returns the parsed fields of an event as one text.
     fn summary(event: &Event) -> String {
         match event {
             Event::Tick { scheduled } => format!("tick at {scheduled}"),
@@ -46,16 +46,16 @@ mod tests {
                 } else {
                     "terminating"
                 };
-                let place = |place: Option<Location>| {
-                    place.map_or_else(String::new, |place| format!("{place:?}"))
+                let location = |location: Option<Location>| {
+                    location.map_or_else(String::new, |location| format!("{location:?}"))
                 };
                 format!(
                     "{kind} {} in {} of {}: {} -> {}{}",
                     action.instance_id,
                     action.lifecycle_hook_name,
                     action.auto_scaling_group_name,
-                    place(action.origin),
-                    place(action.destination),
+                    location(action.origin),
+                    location(action.destination),
                     if action.replaces_root_volume() {
                         ", root volume"
                     } else {
@@ -68,7 +68,7 @@ mod tests {
         }
     }
 
-    /// Each file's name, and what is read of it.
+    /// The name of each file, and the summary of its event.
     const EXPECTED: &[(&str, &str)] = &[
         (
             "accept-quarantined",
@@ -163,7 +163,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_event_file_is_the_event_that_its_name_says() {
+    fn every_event_file_is_parsed_as_the_expected_event() {
         let read: BTreeMap<String, String> = events()
             .into_iter()
             .map(|(name, payload)| {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedulers_detail_is_a_string() {
+    fn the_detail_of_a_schedulers_event_is_a_string() {
         assert_eq!(events()["schedule-scheduler"]["detail"], "{}");
     }
 }

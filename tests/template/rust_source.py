@@ -109,7 +109,7 @@ def reads_versions(folder):
 
 def environment_names():
     """Returns the environment variables that the functions read, by the name of their constant."""
-    text = source(ROOT / "shared/src/env.rs")
+    text = source(ROOT / "shared/src/function/env.rs")
     return dict(re.findall(r'pub const (\w+): &str = "(REKINDLE_\w+)"', text))
 
 
@@ -121,7 +121,7 @@ def budget():
 
 def metrics():
     """Returns the metrics that the functions print, with the sets of dimensions of each."""
-    text = source(ROOT / "shared/src/metrics.rs")
+    text = source(ROOT / "shared/src/function/metrics.rs")
     measured = {name: {("Application",)} for name in re.findall(r'Self::\w+ => "(\w+)"', text) if name not in UNITS}
     failures = re.search(r'"Name": "(Failures)"', text)
     if failures:

@@ -1,7 +1,7 @@
-//! The function's answers: one JSON object with `outcome`, for operators and for tests.
+//! The function's answers: one JSON object with the field `outcome`.
 
 use serde::Serialize;
-use shared::answer::{Handled, Refused};
+use shared::function::answer::{Handled, Refused};
 use shared::id::ApplicationName;
 
 /// The result of one invocation.
@@ -10,21 +10,21 @@ use shared::id::ApplicationName;
 pub(crate) enum Answer {
     /// One instance was handled.
     Handled(Handled),
-    /// A sweep.
+    /// A sweep ended.
     Sweep {
         /// One entry for each instance that was handled.
         handled: Vec<Handled>,
-        /// How many failures the log has of this sweep.
+        /// The number of failures that this sweep logged.
         failures: usize,
     },
-    /// A request to resume launches.
+    /// A request to resume launches was handled.
     Resumed {
         /// The application.
         application: ApplicationName,
-        /// Its group; more than one if several groups have the same tag by mistake.
+        /// Its group, or several if they have the same tag by mistake.
         groups: Vec<ResumedGroup>,
     },
-    /// Nothing was done.
+    /// Nothing was done, and a retry would not help.
     Refused(Refused),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct ResumedGroup {
     pub(crate) group: String,
     /// Whether the group may launch now.
     pub(crate) launches: Launches,
-    /// The same for a person.
+    /// The same as a text for the operator.
     pub(crate) message: &'static str,
 }
 
@@ -49,18 +49,18 @@ pub(crate) struct ResumedGroup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Launches {
-    /// They were suspended by Rekindle and are resumed.
+    /// Yes: Rekindle had suspended them, and has resumed them.
     Resumed,
-    /// They were on trial; failures count from zero again.
+    /// Yes: they were on trial, and failures count from zero again.
     NoLongerOnTrial,
-    /// They were not suspended.
+    /// Yes: they were not suspended.
     WereNotSuspended,
-    /// They stay suspended: Rekindle did not suspend them.
+    /// No: they stay suspended, because Rekindle did not suspend them.
     SuspendedBySomebodyElse,
 }
 
 impl Launches {
-    /// Returns the explanation for a person.
+    /// Returns the text for the operator.
     pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Resumed => "Rekindle had suspended this group's launches, and has resumed them.",

@@ -3,7 +3,7 @@
 use futures_util::future::try_join_all;
 use shared::Result;
 use shared::aws::ssm::{self, CommandRecord};
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{CommandId, InstanceId};
 use shared::operation::Operation;
 use shared::report::RestoreReport;
@@ -17,11 +17,11 @@ pub struct RestoreAttempt {
     pub command_id: CommandId,
     /// When it was sent.
     pub requested_at: OffsetDateTime,
-    /// How far it has come.
+    /// Its verdict.
     pub verdict: Verdict<RestoreReport>,
 }
 
-/// Returns the verdict on each of these commands on an instance.
+/// Returns these commands of an instance, each with its verdict.
 pub(crate) async fn judge(
     context: &Context,
     instance: &InstanceId,

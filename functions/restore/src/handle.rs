@@ -1,9 +1,9 @@
-//! The dispatch of events. Every event is a hint: it leads to the same steps, which read the facts from AWS again.
+//! The dispatch of events. An event is only a hint: each handler reads the facts from AWS again.
 
 use shared::aws::autoscaling::LAUNCH_HOOK;
-use shared::context::Context;
 use shared::event::{CommandStatus, Event, LifecycleAction, Request};
-use shared::lambda::Deadline;
+use shared::function::context::Context;
+use shared::function::lambda::Deadline;
 use shared::{Error, Result};
 
 use crate::answer::Answer;
@@ -44,7 +44,7 @@ async fn command_finished(context: &Context, command: &CommandStatus) -> Result<
     let document = &context.config.restore_document;
     expect_equal("document-name", &command.document_name, document)?;
     let handled = launch::advance_once(context, &command.instance_id).await?;
-    // An instance that does not wait in the hook had an in-place restore, or a launch restore long ago.
+    // If the instance does not wait in the hook, the command was an in-place restore, or an old launch restore.
     if handled.decision == LaunchStep::AlreadyResolved.as_str() {
         in_place::report_end(context, command).await?;
     }

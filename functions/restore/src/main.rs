@@ -1,4 +1,4 @@
-//! The program that Lambda runs; everything it does is in the library.
+//! The program that Lambda runs. The library has all its code.
 
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use shared::aws::autoscaling::{self, Group};
 use shared::aws::breaker as record;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::ApplicationName;
 use shared::{Error, Result};
 use time::OffsetDateTime;
@@ -17,7 +17,7 @@ pub(crate) async fn resume(context: &Context, application: ApplicationName) -> R
     let protected = autoscaling::protected_groups(&context.aws.autoscaling).await?;
     let mut groups = Vec::new();
     for group in protected {
-        // A malformed tag of another group does not concern this application.
+        // Groups with a malformed tag are skipped: they have no application.
         let found = group.application();
         if found.is_ok_and(|it| it.as_ref() == Some(&application)) {
             groups.push(resume_group(context, &application, group).await?);

@@ -1,23 +1,25 @@
-//! The one-minute sweep: for every protected group, it reconciles what a lost event left unfinished, and does what is due.
+//! The one-minute sweep: for every protected group, it reconciles what a lost event left unfinished, and starts what is
+//! due.
 
 use futures_util::{StreamExt as _, stream};
 use shared::Result;
-use shared::answer::Handled;
 use shared::aws::autoscaling::{self, Group};
-use shared::context::Context;
-use shared::failure::{Failures, Subject};
+use shared::function::answer::Handled;
+use shared::function::context::Context;
+use shared::function::failure::Failures;
+use shared::function::metrics::{self, Metric};
 use shared::id::ApplicationName;
-use shared::metrics::{self, Metric};
+use shared::subject::Subject;
 use time::OffsetDateTime;
 
 use crate::answer::Answer;
 use crate::{breaker, in_place, launch};
 
-/// The most instances, or breakers, that a sweep handles side by side.
+/// The most instances or breakers that a sweep handles concurrently.
 const CONCURRENCY: usize = 8;
 
-/// Half-opens breakers that are due, advances every instance in a launch hook, and sends in-place restores that are due. The
-/// failure of one does not stop the others.
+/// Half-opens breakers that are due, advances every instance in a launch hook, and sends in-place restores that are
+/// due. The failure of one does not stop the others.
 pub(crate) async fn sweep(context: &Context) -> Result<Answer> {
     let groups = autoscaling::protected_groups(&context.aws.autoscaling).await?;
     let mut failures = Failures::new(context);
@@ -29,7 +31,8 @@ pub(crate) async fn sweep(context: &Context) -> Result<Answer> {
     Ok(Answer::Sweep { handled, failures })
 }
 
-/// Measures which applications cannot get a new node now. An operator may suspend launches and forget it.
+/// Prints the metric of applications whose launches are suspended. An operator may suspend launches and forget to
+/// resume them.
 fn measure_suspensions(context: &Context, groups: &[Group]) {
     let (namespace, now) = (&context.config.metric_namespace, OffsetDateTime::now_utc());
     for group in groups.iter().filter(|group| group.launches_suspended) {

@@ -1,8 +1,8 @@
 //! EC2 Auto Scaling: protected groups, their members, and the answers to lifecycle hooks.
 
 pub mod launches;
+mod lifecycle_state;
 
-use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_autoscaling::Client;
@@ -12,6 +12,7 @@ use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, Instance, RetentionAction};
 use time::OffsetDateTime;
 
+pub use self::lifecycle_state::LifecycleState;
 use super::{failed, utc};
 use crate::error::{Error, Result};
 use crate::id::{ApplicationName, InstanceId};
@@ -23,141 +24,24 @@ pub const TERMINATE_HOOK: &str = "rekindle-terminate";
 /// The tag that puts a group under protection; its value is the application's name.
 pub const APPLICATION_TAG: &str = "rekindle:application";
 
-/// The most groups that one page may have.
+/// The process of Auto Scaling that launches instances.
+const LAUNCH: &str = "Launch";
+/// The most items of one page.
 const PAGE: i32 = 100;
-/// How often a hook's answer is given where it cannot be told whether it was heard.
+/// The most tries to answer a hook while it is unknown whether Auto Scaling received the answer.
 const COMPLETE_TRIES: u32 = 4;
 const COMPLETE_PAUSE: Duration = Duration::from_millis(200);
-/// How many pages of a group's activities are read: a launching instance's own is near the top.
+/// The most pages of a group's activities that are read: the launch of a launching instance is among the newest.
 const ACTIVITY_PAGES: usize = 3;
-
-/// Defines the lifecycle states from one table of variants and AWS' words.
-macro_rules! lifecycle_states {
-    ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
-        /// Where a member of a group stands.
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum LifecycleState {
-            $($(#[$doc])* $variant,)*
-            /// A state that AWS has added since.
-            Unknown(String),
-        }
-
-        impl LifecycleState {
-            /// Every state that has a name here.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// Returns AWS' word.
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $(Self::$variant => $word,)*
-                    Self::Unknown(word) => word,
-                }
-            }
-        }
-
-        impl From<&str> for LifecycleState {
-            fn from(word: &str) -> Self {
-                match word {
-                    $($word => Self::$variant,)*
-                    other => Self::Unknown(other.to_owned()),
-                }
-            }
-        }
-    };
-}
-
-lifecycle_states! {
-    /// Launched, before its hooks.
-    Pending = "Pending",
-    /// In a launch hook.
-    PendingWait = "Pending:Wait",
-    /// Past its launch hooks.
-    PendingProceed = "Pending:Proceed",
-    /// Serving.
-    InService = "InService",
-    /// Draining, before its terminate hooks.
-    Terminating = "Terminating",
-    /// In a terminate hook.
-    TerminatingWait = "Terminating:Wait",
-    /// Past its terminate hooks.
-    TerminatingProceed = "Terminating:Proceed",
-    /// Kept for an operator, since a terminate hook was abandoned.
-    TerminatingRetained = "Terminating:Retained",
-    /// Gone.
-    Terminated = "Terminated",
-    /// Leaving the group alive.
-    Detaching = "Detaching",
-    /// Out of the group, alive.
-    Detached = "Detached",
-    /// On its way to standby.
-    EnteringStandby = "EnteringStandby",
-    /// In the group, out of service.
-    Standby = "Standby",
-    /// Before the terminate hooks of a root volume's replacement.
-    ReplacingRootVolume = "ReplacingRootVolume",
-    /// In a terminate hook of a root volume's replacement.
-    ReplacingRootVolumeWait = "ReplacingRootVolume:Wait",
-    /// Past the terminate hooks of a root volume's replacement.
-    ReplacingRootVolumeProceed = "ReplacingRootVolume:Proceed",
-    /// With its new root volume, before its launch hooks.
-    RootVolumeReplaced = "RootVolumeReplaced",
-    /// Entering the warm pool.
-    WarmedPending = "Warmed:Pending",
-    /// In a launch hook on its way into the warm pool.
-    WarmedPendingWait = "Warmed:Pending:Wait",
-    /// Past its launch hooks on its way into the warm pool.
-    WarmedPendingProceed = "Warmed:Pending:Proceed",
-    /// Kept for an operator on its way into the warm pool.
-    WarmedPendingRetained = "Warmed:Pending:Retained",
-    /// Leaving the warm pool for good.
-    WarmedTerminating = "Warmed:Terminating",
-    /// In a terminate hook, out of the warm pool.
-    WarmedTerminatingWait = "Warmed:Terminating:Wait",
-    /// Past its terminate hooks, out of the warm pool.
-    WarmedTerminatingProceed = "Warmed:Terminating:Proceed",
-    /// Kept for an operator, out of the warm pool.
-    WarmedTerminatingRetained = "Warmed:Terminating:Retained",
-    /// Gone from the warm pool.
-    WarmedTerminated = "Warmed:Terminated",
-    /// Stopped in the warm pool.
-    WarmedStopped = "Warmed:Stopped",
-    /// Running in the warm pool.
-    WarmedRunning = "Warmed:Running",
-    /// Hibernated in the warm pool.
-    WarmedHibernated = "Warmed:Hibernated",
-    /// Listed by AWS, not used.
-    Quarantined = "Quarantined",
-}
-
-impl LifecycleState {
-    /// Tells whether a final backup may still come from such a member. A retained instance has had its turn.
-    pub fn is_terminating(&self) -> bool {
-        matches!(
-            self,
-            Self::Terminating | Self::TerminatingWait | Self::TerminatingProceed
-        )
-    }
-
-    /// Tells whether such a member waits for its restore, or on its way into the warm pool.
-    pub fn is_in_launch_hook(&self) -> bool {
-        matches!(self, Self::PendingWait | Self::WarmedPendingWait)
-    }
-}
-
-impl fmt::Display for LifecycleState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// An instance of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The instance.
     pub instance_id: InstanceId,
-    /// Where it stands.
+    /// Its lifecycle state.
     pub state: LifecycleState,
-    /// Whether the group holds it to be healthy.
+    /// Whether the group counts it as healthy.
     pub healthy: bool,
 }
 
@@ -166,19 +50,21 @@ pub struct Member {
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// The value of its `rekindle:application` tag, as it is; [`Group::application`] reads it.
+    /// The value of its tag `rekindle:application`, not validated; see [`Group::application`].
     pub application_tag: Option<String>,
     /// Its instances, in any state.
     pub members: Vec<Member>,
-    /// Whether an instance whose terminate hook is abandoned is kept for an operator.
+    /// Whether the group keeps an instance for an operator if its terminate hook is abandoned.
     pub retains_on_abandon: bool,
-    /// Whether the group may launch nothing now: somebody suspended the process.
+    /// Whether the group's launches are suspended, by Rekindle or by somebody else.
     pub launches_suspended: bool,
 }
 
 impl Group {
-    /// Returns the application that the group serves: none where it is not protected. A malformed tag is an error of
-    /// this group alone.
+    /// Returns the application that the group serves, or `None` if the group is not protected.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the tag is malformed. This concerns no other group.
     pub fn application(&self) -> Result<Option<ApplicationName>> {
         let Some(tag) = &self.application_tag else {
             return Ok(None);
@@ -186,14 +72,17 @@ impl Group {
         let application = tag.parse().map_err(|error| {
             let name = &self.name;
             Error::Refused(format!(
-                "correct the tag {APPLICATION_TAG} of the group {name:?}: {error}"
+                "the tag {APPLICATION_TAG} of the group {name:?} is invalid: {error}; correct the tag"
             ))
         })?;
         Ok(Some(application))
     }
 }
 
-/// Returns every group that has the tag `rekindle:application`, whatever its value.
+/// Returns every group that has the tag `rekindle:application`, also with an invalid value.
+///
+/// # Errors
+/// [`Error::Aws`] if Auto Scaling fails.
 pub async fn protected_groups(client: &Client) -> Result<Vec<Group>> {
     let tagged = Filter::builder()
         .name("tag-key")
@@ -214,7 +103,10 @@ pub async fn protected_groups(client: &Client) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// Returns the group with this name.
+/// Returns the group with this name, or `None` if there is none.
+///
+/// # Errors
+/// [`Error::Aws`] if Auto Scaling fails.
 pub async fn group(client: &Client, name: &str) -> Result<Option<Group>> {
     let described = client
         .describe_auto_scaling_groups()
@@ -225,7 +117,10 @@ pub async fn group(client: &Client, name: &str) -> Result<Option<Group>> {
     Ok(described.auto_scaling_groups().first().map(read_group))
 }
 
-/// Returns the group that an instance belongs to, and where it stands there.
+/// Returns the name of an instance's group and its state there, or `None` if no group has the instance.
+///
+/// # Errors
+/// [`Error::Aws`] if Auto Scaling fails.
 pub async fn membership(
     client: &Client,
     instance: &InstanceId,
@@ -243,7 +138,10 @@ pub async fn membership(
     }))
 }
 
-/// Returns when the newest launch of an instance began, from what the group recorded of it.
+/// Returns when the newest launch of an instance began, or `None` if the group does not list it.
+///
+/// # Errors
+/// [`Error::Aws`] if Auto Scaling fails.
 pub async fn launched_at(
     client: &Client,
     group: &str,
@@ -260,10 +158,10 @@ pub async fn launched_at(
             return Ok(None);
         };
         let page = page.map_err(failed("autoscaling:DescribeScalingActivities"))?;
-        // Newest first. "Launching a new EC2 instance: i-…", and in a warm pool's case a few words more.
+        // Newest first. The description is "Launching a new EC2 instance: i-…", longer for a warm pool.
         let launch = page.activities().iter().find(|activity| {
-            let words = activity.description().unwrap_or_default();
-            words.starts_with("Launching") && words.contains(instance.as_str())
+            let description = activity.description().unwrap_or_default();
+            description.starts_with("Launching") && description.contains(instance.as_str())
         });
         if let Some(activity) = launch {
             return Ok(activity.start_time().and_then(utc));
@@ -275,14 +173,14 @@ pub async fn launched_at(
 /// The answer to a lifecycle hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleResult {
-    /// Go on.
+    /// The instance goes on to its next state.
     Continue,
-    /// A launching instance is terminated; a terminating one is kept, where its group says so.
+    /// A launching instance is terminated. A terminating one is kept for an operator if its group is configured so.
     Abandon,
 }
 
 impl LifecycleResult {
-    /// Returns AWS' word.
+    /// Returns AWS' name of the result.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Continue => "CONTINUE",
@@ -291,19 +189,23 @@ impl LifecycleResult {
     }
 }
 
-/// What became of an answer to a lifecycle hook, or of a heartbeat.
+/// The result of an answer to a lifecycle hook, or of a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    /// It was taken.
+    /// Auto Scaling accepted it.
     Done,
-    /// The hook waits no longer: it was answered before, it expired, or the instance is gone.
+    /// The instance does not wait in the hook any more: the hook was answered before, it expired, or the instance is
+    /// gone.
     AlreadyResolved,
 }
 
-/// Answers the hook in which an instance waits. Answering twice is harmless.
+/// Answers the hook in which an instance waits. A repetition is harmless.
 ///
-/// The SDK must not repeat it: whether an answer is the first one decides who tells the operator, and an answer that
-/// was lost on its way back would be found given by somebody else.
+/// Only the caller whose answer is the first one logs the result. So the SDK's retries are off: if the response to the
+/// first try is lost, this function knows that the answer found by the second try is its own.
+///
+/// # Errors
+/// [`Error::Aws`] if Auto Scaling refuses the answer, or after four failed tries.
 pub async fn complete(
     client: &Client,
     group: &str,
@@ -341,6 +243,9 @@ pub async fn complete(
 }
 
 /// Restarts the timeout of the hook in which an instance waits.
+///
+/// # Errors
+/// [`Error::Aws`] if Auto Scaling fails.
 pub async fn heartbeat(
     client: &Client,
     group: &str,
@@ -361,8 +266,8 @@ pub async fn heartbeat(
     }
 }
 
-/// Auto Scaling has no error of its own for a hook that waits no longer, only these words. A `ValidationError`
-/// of another kind is a mistake of ours and must not pass for an answer.
+/// Returns whether the instance does not wait in the hook any more. Auto Scaling has no error code for this, only this
+/// message. Any other `ValidationError` is a defect of this program.
 fn no_active_action<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let Some(error) = error.as_service_error() else {
         return false;
@@ -370,7 +275,7 @@ fn no_active_action<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     error.code() == Some("ValidationError")
         && error
             .message()
-            .is_some_and(|words| words.starts_with("No active Lifecycle Action"))
+            .is_some_and(|message| message.starts_with("No active Lifecycle Action"))
 }
 
 fn read_group(group: &AutoScalingGroup) -> Group {
@@ -393,11 +298,11 @@ fn read_group(group: &AutoScalingGroup) -> Group {
         launches_suspended: group
             .suspended_processes()
             .iter()
-            .any(|process| process.process_name() == Some(launches::LAUNCH)),
+            .any(|process| process.process_name() == Some(LAUNCH)),
     }
 }
 
-/// An id that is not an instance's cannot be acted upon, so such a member is left out.
+/// Returns the member, or `None` if its id is not an EC2 instance's: commands cannot be sent to it.
 fn read_member(instance: &Instance) -> Option<Member> {
     Some(Member {
         instance_id: instance.instance_id()?.parse().ok()?,

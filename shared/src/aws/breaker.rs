@@ -1,7 +1,8 @@
-//! What is remembered of the breakers of an application's groups, in one SSM parameter: which launches Rekindle suspended.
+//! The records of the circuit breakers of an application's groups, in one SSM parameter: which launches Rekindle
+//! suspended.
 //!
-//! Auto Scaling does not say who suspended a process, so a suspension is Rekindle's own only where this record says
-//! so. It has a parameter to itself: the restore function must stay unable to say that an application had backups.
+//! Auto Scaling does not return who suspended a process. A suspension is Rekindle's own only if this record is open.
+//! The record has its own parameter, so that the restore function needs no permission to write an application's state.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,51 +16,57 @@ use crate::error::Result;
 use crate::id::{ApplicationName, InstanceId};
 use crate::layout;
 
-/// The schema that this version writes, and the newest that it reads.
+/// The schema version that this version of Rekindle writes, and the newest that it reads.
 const SCHEMA_VERSION: u32 = 1;
-/// For how long Auto Scaling tells what a group launched: a breaker that was closed before says nothing any more.
+/// The time for which Auto Scaling lists launches. The record of a breaker that was closed earlier has no effect any
+/// more.
 const ACTIVITIES_KEPT: Duration = Duration::from_hours(6 * 7 * 24);
 
-/// What is remembered of one group's breaker. A group that never needed it has none.
+/// The record of one group's breaker. A group whose breaker never tripped has none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Breaker {
     /// Rekindle suspended the group's launches, or is about to.
     Open {
-        /// How often in a row, without a success in between.
+        /// The number of trips in a row, without a successful launch in between.
         trips: u32,
-        /// When.
+        /// When the breaker tripped.
         #[serde(with = "time::serde::rfc3339")]
         tripped_at: OffsetDateTime,
-        /// The instance whose failure was the last straw.
+        /// The instance whose failure tripped the breaker.
         instance_id: InstanceId,
     },
     /// The launches were resumed to try one.
     HalfOpen {
-        /// How often in a row the breaker had tripped.
+        /// The number of trips in a row before.
         trips: u32,
-        /// When it had tripped last.
+        /// When the breaker tripped last.
         #[serde(with = "time::serde::rfc3339")]
         tripped_at: OffsetDateTime,
     },
-    /// A launch succeeded, or the operator closed it: what failed before does not count any more.
+    /// A launch succeeded, or an operator closed the breaker. Earlier failures do not count any more.
     Closed {
-        /// When.
+        /// When the breaker was closed.
         #[serde(with = "time::serde::rfc3339")]
         closed_at: OffsetDateTime,
     },
 }
 
-/// The breakers of an application's groups. An application has one group, but for a mistake that trips the breaker of each.
+/// The breakers of an application's groups. An application has more than one group only by mistake, and then the
+/// breaker of each trips.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breakers {
-    /// The schema of the writer.
+    /// The writer's schema version.
     pub schema_version: u32,
-    /// By the group's name.
+    /// The breakers by their group's name.
     pub groups: BTreeMap<String, Breaker>,
 }
 
-/// Reads the breaker of a group; none where it never tripped.
+/// Returns the breaker of a group, or `None` if it never tripped.
+///
+/// # Errors
+/// [`crate::Error::Contract`] if the parameter cannot be parsed or has a newer schema, [`crate::Error::Aws`] if SSM
+/// fails.
 pub async fn read(
     client: &Client,
     application: &ApplicationName,
@@ -69,7 +76,10 @@ pub async fn read(
     Ok(breakers.groups.remove(group))
 }
 
-/// Writes the breaker of a group; those of the application's other groups stay.
+/// Writes the breaker of a group, and keeps those of the application's other groups. `now` is the current time.
+///
+/// # Errors
+/// Those of [`read`], and [`crate::Error::Aws`] if the parameter cannot be written.
 pub async fn write(
     client: &Client,
     application: &ApplicationName,
@@ -98,7 +108,7 @@ async fn of_application(client: &Client, application: &ApplicationName) -> Resul
 }
 
 impl Breakers {
-    /// Sets one, and forgets what says nothing any more: a parameter holds no more than 4 KiB.
+    /// Sets a breaker, and removes records without effect: a parameter holds at most 4 KiB.
     fn set(&mut self, group: &str, breaker: Breaker, now: OffsetDateTime) {
         self.groups.retain(|_, known| match known {
             Breaker::Closed { closed_at } => now - *closed_at <= ACTIVITIES_KEPT,
@@ -115,7 +125,7 @@ mod tests {
     use time::macros::datetime;
 
     #[test]
-    fn the_parameter_is_as_documented() {
+    fn the_parameter_has_the_documented_format() {
         let text = json!({"schema_version": 1, "groups": {
             "dtr": {"state": "open", "trips": 2, "tripped_at": "2026-11-23T02:15:00Z", "instance_id": "i-04d1c8f7a2b3e6905"},
             "git": {"state": "half-open", "trips": 1, "tripped_at": "2026-11-23T02:15:00Z"},
@@ -132,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn one_groups_breaker_leaves_the_others_and_only_old_closings_are_forgotten() {
+    fn writing_one_breaker_keeps_the_others_and_removes_only_old_closed_ones() {
         let now = datetime!(2026-11-23 02:15:00 UTC);
         let closed = |days: u64| Breaker::Closed {
             closed_at: now - Duration::from_hours(24 * days),

@@ -1,4 +1,4 @@
-//! What a bucket holds, listed: backups by their manifests, pins, and the objects below `backups/`.
+//! Listings of the bucket: backups by their manifests, commit markers, pins, and the objects below `backups/`.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,14 +16,17 @@ use crate::layout::{self, BackupState};
 
 const LIST_OBJECTS: &str = "s3:ListObjectsV2";
 
-/// How far back the days of backups are listed at first. An application that is alive has backups there.
+/// The newest days of backups, which are listed first. A running application has backups there.
 const RECENT: Duration = Duration::days(31);
 
-/// Returns the ids of an application's newest backups on a state, newest first and at most `count`.
+/// Returns the ids of an application's newest backups in one state, newest first and at most `count`.
 ///
-/// Keys come in ascending order and cannot be listed backwards. So the days are listed first, those near `now`
-/// alone if they suffice, then the newest days one by one: the number of calls depends on `count`, not on how
-/// many backups there are. An id is taken from its key, never from a time of S3.
+/// S3 lists keys in ascending order only. So this lists the days first (only the recent ones, if they suffice), then
+/// the backups of the newest days one by one. The number of calls depends on `count`, not on the number of backups. A
+/// backup's time is that of its key, not S3's.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn newest(
     client: &Client,
     bucket: &str,
@@ -44,8 +47,14 @@ pub async fn newest(
     Ok(newest)
 }
 
-/// Returns the backups of all applications that are said to be committed, from `since` on and before `until`: one call for each
-/// thousand. What is said is so; of a backup of which nothing is said, its manifest has to be asked.
+/// Returns the backups of all applications that have a commit marker, from `since` on and before `until`, with one call
+/// for each thousand.
+///
+/// The marker is written after the manifest, best effort. If a marker exists, its backup is committed; if it is
+/// missing, check the manifest.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn commits(
     client: &Client,
     bucket: &str,
@@ -72,7 +81,10 @@ pub async fn commits(
     Ok(found)
 }
 
-/// Returns the applications that have backups on a state, all of them in one call for each thousand.
+/// Returns the applications that have backups in one state, with one call for each thousand applications.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn applications(
     client: &Client,
     bucket: &str,
@@ -91,7 +103,10 @@ pub async fn applications(
     Ok(applications.collect())
 }
 
-/// Returns all of an application's backups on a state.
+/// Returns all backups of an application in one state.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn all(
     client: &Client,
     bucket: &str,
@@ -109,7 +124,10 @@ pub async fn all(
     Ok(found.into_iter().collect())
 }
 
-/// Returns the backups of an application that are pinned.
+/// Returns the pinned backups of an application.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn pinned(
     client: &Client,
     bucket: &str,
@@ -125,7 +143,10 @@ pub async fn pinned(
     Ok(pins.await?.into_iter().collect())
 }
 
-/// Returns the keys of all objects of one backup, whichever attempt put them.
+/// Returns the keys of all objects of one backup, of all its runs.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn objects_of(
     client: &Client,
     bucket: &str,
@@ -137,8 +158,11 @@ pub async fn objects_of(
     listed(bucket, request, keys).await
 }
 
-/// Returns at most a page of the keys of an application's backups that follow `after`, in ascending order, each with the time
-/// when it was put.
+/// Returns one page of the keys below an application's `backups/` that follow `after`, in ascending order, each with
+/// the time when it was written.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn objects_after(
     client: &Client,
     bucket: &str,
@@ -158,7 +182,10 @@ pub async fn objects_after(
     Ok(keys_and_times(&page))
 }
 
-/// Returns the keys of the images of an application's containers, each with the time when it was put.
+/// Returns the keys of the images of an application's containers, each with the time when it was written.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
 pub async fn images(
     client: &Client,
     bucket: &str,
@@ -169,7 +196,7 @@ pub async fn images(
     listed(bucket, request, keys_and_times).await
 }
 
-/// Lists the days, ascending, on which an application has manifests; from one day on, if that is given.
+/// Returns the days on which an application has manifests, in ascending order, from the day `from` on if it is given.
 async fn days(
     client: &Client,
     bucket: &str,
@@ -200,7 +227,7 @@ async fn newest_of_days(
         if newest.len() >= count {
             break;
         }
-        // At most 1,440 by the schedule, which are two pages.
+        // A schedule of one minute makes 1,440 a day, which are two pages.
         let prefix = state.prefix_of_day(application, day);
         let mut of_day = backups_below(client, bucket, application, state, prefix).await?;
         of_day.sort_unstable();
@@ -209,7 +236,7 @@ async fn newest_of_days(
     Ok(newest)
 }
 
-/// Lists the backups whose manifests have a prefix.
+/// Returns the backups whose manifests have a prefix.
 async fn backups_below(
     client: &Client,
     bucket: &str,
@@ -221,7 +248,7 @@ async fn backups_below(
     listed(bucket, request, |page| manifests(page, application, state)).await
 }
 
-/// Reads the backups whose manifests are on a page.
+/// Returns the backups whose manifests are on a page.
 fn manifests(
     page: &ListObjectsV2Output,
     application: &ApplicationName,
@@ -234,7 +261,7 @@ fn manifests(
     backups.collect()
 }
 
-/// Reads the names between a prefix and the next slash.
+/// Returns the names between a prefix and the next slash.
 fn folders(page: &ListObjectsV2Output, prefix: &str) -> Vec<String> {
     let names = page.common_prefixes().iter().filter_map(|found| {
         let name = found.prefix()?.strip_prefix(prefix)?.strip_suffix('/')?;
@@ -250,13 +277,13 @@ fn keys(page: &ListObjectsV2Output) -> Vec<String> {
 
 fn keys_and_times(page: &ListObjectsV2Output) -> Vec<(String, OffsetDateTime)> {
     let objects = page.contents().iter().filter_map(|object| {
-        let put_at = object.last_modified().and_then(utc)?;
-        Some((object.key()?.to_owned(), put_at))
+        let written_at = object.last_modified().and_then(utc)?;
+        Some((object.key()?.to_owned(), written_at))
     });
     objects.collect()
 }
 
-/// Joins what is found on each page of a listing.
+/// Returns the items that `find` finds on each page of a listing.
 async fn listed<T: Send>(
     bucket: &str,
     request: ListObjectsV2FluentBuilder,
@@ -271,7 +298,8 @@ async fn listed<T: Send>(
     Ok(found)
 }
 
-/// Takes a listing's pages one by one, until there are no more or `see` has enough. Not generic: what it comes to as code is large.
+/// Calls `see` with each page of a listing, until there are no more pages or it returns `Break`. This is not generic
+/// because its compiled code is large.
 async fn each_page(
     bucket: &str,
     request: ListObjectsV2FluentBuilder,
@@ -280,7 +308,7 @@ async fn each_page(
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(failed(LIST_OBJECTS)).map_err(advise(bucket))?;
-        // An empty bucket is one that says its name.
+        // A response without the name of the bucket did not come from S3, so it does not prove that the bucket is empty.
         of_s3(LIST_OBJECTS, page.name())?;
         if see(&page).is_break() {
             break;

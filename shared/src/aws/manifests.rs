@@ -1,4 +1,4 @@
-//! The manifests of backups in S3: the only reader of them.
+//! The manifests of backups in S3. No other code reads them.
 
 use aws_sdk_s3::Client;
 use futures_util::try_join;
@@ -21,10 +21,11 @@ pub struct Manifests<'a> {
 }
 
 impl Manifests<'_> {
-    /// Returns a backup's manifest below one prefix, or `None` if it is not there.
+    /// Returns a backup's manifest in one state, or `None` if it has none there.
     ///
     /// # Errors
-    /// [`crate::Error::Contract`] if the manifest cannot be parsed or is another backup's.
+    /// [`crate::Error::Contract`] if the manifest cannot be parsed or is another backup's, [`crate::Error::Aws`] if S3
+    /// fails.
     pub async fn read(&self, state: BackupState, backup: &BackupId) -> Result<Option<Manifest>> {
         let bytes = self.read_bytes(state, backup).await?;
         bytes
@@ -32,7 +33,11 @@ impl Manifests<'_> {
             .transpose()
     }
 
-    /// Returns the bytes of a backup's manifest below one prefix, or `None` if it is not there.
+    /// Returns the bytes of a backup's manifest in one state, or `None` if it has none there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Aws`] if S3 fails, [`crate::Error::Contract`] if the object is larger than
+    /// [`MOST_MANIFEST_BYTES`].
     pub async fn read_bytes(
         &self,
         state: BackupState,
@@ -46,7 +51,11 @@ impl Manifests<'_> {
         }
     }
 
-    /// Returns a backup's manifest and where it is: committed, else quarantined, else `None`.
+    /// Returns a backup's state and manifest, or `None` if it has no manifest. A committed one goes before a
+    /// quarantined one.
+    ///
+    /// # Errors
+    /// Those of [`Manifests::read`].
     pub async fn find(&self, backup: &BackupId) -> Result<Option<(BackupState, Manifest)>> {
         for state in [BackupState::Committed, BackupState::Quarantined] {
             if let Some(manifest) = self.read(state, backup).await? {
@@ -56,7 +65,10 @@ impl Manifests<'_> {
         Ok(None)
     }
 
-    /// Returns where a backup's manifest is, or `None` if it has none. Reads no manifest.
+    /// Returns a backup's state, or `None` if it has no manifest. Reads no manifest.
+    ///
+    /// # Errors
+    /// [`crate::Error::Aws`] if S3 fails.
     pub async fn locate(&self, backup: &BackupId) -> Result<Option<BackupState>> {
         let key = |state: BackupState| state.manifest(self.application, backup);
         let (committed, quarantined) = (key(BackupState::Committed), key(BackupState::Quarantined));

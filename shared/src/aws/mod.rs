@@ -1,7 +1,7 @@
-//! The AWS calls: domain types in, domain types out, one API operation per function.
+//! The AWS calls: one API operation per function, with the types of this crate.
 //!
-//! Functions take the concrete client of their service. The seam for tests is the endpoint
-//! (`AWS_ENDPOINT_URL`), so that what is tested is what is shipped.
+//! Functions take the client of their service. End-to-end tests replace AWS by the endpoint (`AWS_ENDPOINT_URL`), so
+//! that they test the shipped code.
 
 pub mod autoscaling;
 pub mod breaker;
@@ -31,15 +31,23 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::http_client_fn;
 use time::OffsetDateTime;
 
-use crate::env::Endpoints;
 use crate::error::Error;
 
-/// A client that the first call makes: an event needs some of them, and a function that starts needs none.
+/// A client that is made at its first use. Most events need only some of the clients.
 pub type Lazy<C> = LazyLock<C, Box<dyn FnOnce() -> C + Send>>;
 
-/// Makes a client when it is first used.
+/// Returns a client that `make` makes at its first use.
 pub fn lazy<C>(make: impl FnOnce() -> C + Send + 'static) -> Lazy<C> {
     LazyLock::new(Box::new(make))
+}
+
+/// The region and the endpoint of AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The region. Lambda always sets it.
+    pub region: Option<String>,
+    /// The URL of a stand-in for AWS, or `None` for AWS itself.
+    pub endpoint: Option<String>,
 }
 
 /// The clients of both functions.
@@ -54,13 +62,13 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Prepares the clients, whose credentials are in the variables that Lambda sets; nothing is called yet.
+    /// Returns the clients without a call. They take their credentials from the variables that Lambda sets.
     ///
-    /// The SDK's default chain would look for them in files, containers and the instance's metadata, too, where a function
-    /// has none: that was 7 % of its package, and 10 % of each start.
+    /// The SDK's default chain also searches files, containers and the instance's metadata, where a function has no
+    /// credentials. It made 7 % of the package and 10 % of each start.
     pub fn connect(aws: Endpoints) -> Self {
-        // A call may take a minute with its retries: far below the function's own 15 minutes, so that a call
-        // that hangs becomes an error with a name instead of a dead invocation.
+        // A call with its retries may take a minute. That is far below the function's 15 minutes, so a call that hangs
+        // becomes an error instead of a timeout of the invocation.
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(Duration::from_secs(20))
             .operation_timeout(Duration::from_mins(1))
@@ -89,10 +97,10 @@ fn client<C: 'static>(config: &Arc<SdkConfig>, new: fn(&SdkConfig) -> C) -> Lazy
     lazy(move || new(&config))
 }
 
-/// Makes what clients of AWS connect by, with ring's cryptography: the SDK's own choice makes larger packages.
+/// Returns the HTTP client of all AWS clients, with ring's cryptography: the SDK's default makes larger packages.
 ///
-/// The machine's root certificates are read by the first request. By itself, this client would read them for nothing
-/// when the client of a service is made, once more for each: that was most of a function's start.
+/// The root certificates are read at the first request. The SDK's own client reads them again for each service when its
+/// client is made, which was most of a function's start.
 pub fn http_client() -> SharedHttpClient {
     let client = HttpClient::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -100,7 +108,7 @@ pub fn http_client() -> SharedHttpClient {
     http_client_fn(move |settings, components| client.http_connector(settings, components))
 }
 
-/// What the services call an overload, none of which their models declare.
+/// The services' error codes for an overload. Their models do not declare them.
 const THROTTLING: &[&str] = &[
     "Throttling",
     "ThrottlingException",
@@ -118,7 +126,8 @@ const THROTTLING: &[&str] = &[
     "OperationAborted",
 ];
 
-/// Turns what the SDK says of a failed call into the one error of this crate.
+/// Returns a function that converts an error of the SDK into [`Error::Aws`]. `operation` is the API operation, as IAM
+/// writes it.
 pub fn failed<E>(operation: &'static str) -> impl Fn(SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -132,7 +141,7 @@ where
             (None, SdkError::TimeoutError(_), _) => "Timeout".to_owned(),
             (None, SdkError::DispatchFailure(_), _) => "NotSent".to_owned(),
             (None, SdkError::ConstructionFailure(_), _) => "NotBuilt".to_owned(),
-            // The answer to a HEAD has no body that could name a code.
+            // The answer to a HEAD request has no body, so it has no code.
             (None, _, Some(403)) => "AccessDenied".to_owned(),
             (None, _, Some(404)) => "NotFound".to_owned(),
             (None, _, Some(status)) => format!("Http{status}"),
@@ -156,7 +165,7 @@ where
     }
 }
 
-/// Reads a time of the SDK; none where it lies outside the years that can be written.
+/// Returns a time of the SDK, or `None` if its year is out of range.
 fn utc(time: &DateTime) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok()
 }

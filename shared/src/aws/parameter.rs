@@ -1,4 +1,4 @@
-//! What is remembered of an application outside of its bucket: JSON in SSM parameters, with the schema of whoever wrote it.
+//! Records of an application outside its bucket: JSON in SSM parameters, with the writer's schema version.
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::ParameterType;
@@ -9,7 +9,11 @@ use serde_json::Value;
 use super::failed;
 use crate::error::{Error, Result};
 
-/// Reads a parameter whose newest known schema is `schema_version`; none where there is no such parameter.
+/// Returns the value of a parameter, or `None` if there is no such parameter. `schema_version` is the newest supported
+/// one.
+///
+/// # Errors
+/// [`Error::Contract`] if the value cannot be parsed or has a newer schema, [`Error::Aws`] if SSM fails.
 pub(super) async fn read<T: DeserializeOwned>(
     client: &Client,
     name: &str,
@@ -33,23 +37,26 @@ pub(super) async fn read<T: DeserializeOwned>(
     parse(name, value, schema_version).map(Some)
 }
 
-/// Reads the value of a parameter.
+/// Parses the value of a parameter. `newest` is the newest supported schema version.
 pub(super) fn parse<T: DeserializeOwned>(name: &str, value: &str, newest: u32) -> Result<T> {
     let unreadable =
         |error: serde_json::Error| Error::contract(object(name), format!("not readable: {error}"));
     let value: Value = serde_json::from_str(value).map_err(unreadable)?;
-    // A newer schema may have any shape, so its version is looked at first.
+    // A newer schema may have any fields, so the version is checked first.
     let written = value["schema_version"].as_u64();
     if let Some(newer) = written.filter(|written| *written > u64::from(newest)) {
         let problem = format!(
-            "newer schema version {newer}, this Rekindle reads up to {newest}: deploy the newer version again"
+            "newer schema version {newer}, this version of Rekindle reads up to {newest}; deploy the newer version again"
         );
         return Err(Error::contract(object(name), problem));
     }
     serde_json::from_value(value).map_err(unreadable)
 }
 
-/// Writes a parameter; one that is there is an error of AWS unless it is to be overwritten.
+/// Writes a parameter.
+///
+/// # Errors
+/// [`Error::Aws`] with the code `ParameterAlreadyExists` if it exists and `overwrite` is `false`.
 pub(super) async fn put(
     client: &Client,
     name: &str,
@@ -80,7 +87,7 @@ mod tests {
     use crate::aws::state::ApplicationState;
 
     #[test]
-    fn what_cannot_be_read_is_named_and_a_newer_schema_is_not_guessed() {
+    fn errors_name_the_parameter_and_a_newer_schema_is_refused() {
         let read = |value| parse::<ApplicationState>("/rekindle/dtr", value, 1);
         let good = r#"{"schema_version":1,"first_backup":"20261123T021500.000Z"}"#;
         assert_eq!(read(good).unwrap().schema_version, 1);
@@ -88,14 +95,14 @@ mod tests {
             ("", "not readable"),
             (r#"{"schema_version":1}"#, "missing field `first_backup`"),
             (
-                r#"{"schema_version":2,"since":"ever"}"#,
+                r#"{"schema_version":2,"since":"2026"}"#,
                 "newer schema version 2",
             ),
         ];
-        for (value, words) in cases {
+        for (value, expected) in cases {
             let error = read(value).unwrap_err().chain();
             assert!(error.starts_with("the SSM parameter /rekindle/dtr: "));
-            assert!(error.contains(words), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! S3: bounded reads, checks of objects, writes that never overwrite, and deletions. `catalog` lists.
+//! S3: bounded reads, checks of objects, writes that never overwrite, and deletions. `catalog` has the listings.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,18 +14,22 @@ use crate::checksum::digests;
 use crate::error::{Error, Result};
 use crate::id::Crc64;
 
-/// How often an object is read whose bytes do not come through, or asked for where the answer is not S3's.
+/// The most tries to read an object whose bytes arrive incomplete, or whose response is not S3's.
 const READ_TRIES: u32 = 3;
 const GET_OBJECT: &str = "s3:GetObject";
 const HEAD_OBJECT: &str = "s3:HeadObject";
 const PUT_OBJECT: &str = "s3:PutObject";
-/// The code of an answer that does not name what S3 always names.
+/// The error code for a response that did not come from S3.
 const NOT_OF_S3: &str = "NotOfS3";
-/// How often a write is tried again while another write to the same key is under way.
+/// The most tries of a write while another write to the same key is under way.
 const CONFLICT_TRIES: u32 = 5;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Reads an object of at most `limit` bytes; a larger one is an error before its bytes are taken.
+/// Returns the bytes of an object, in the given version or in the newest one.
+///
+/// # Errors
+/// [`Error::Contract`] if the object has more than `limit` bytes or its checksum does not match, [`Error::Aws`] if S3
+/// fails; [`is_missing`] recognises an object that does not exist.
 pub async fn read(
     client: &Client,
     bucket: &str,
@@ -37,27 +41,30 @@ pub async fn read(
     loop {
         match read_once(client, bucket, key, version, limit).await {
             Ok(Ok(bytes)) => return Ok(bytes),
-            // Whether the connection broke or the checksum differs: the next read may be whole. The SDK repeats
-            // requests, not bodies.
+            // The connection broke or the checksum differs; the next read may succeed. The SDK retries requests, but
+            // not the reading of bodies.
             Ok(Err(_)) if tries < READ_TRIES => tries += 1,
             Err(error) if is_not_of_s3(&error) && tries < READ_TRIES => tries += 1,
-            Ok(Err(error)) => return Err(unread(key, error)),
+            Ok(Err(error)) => return Err(unreadable(key, error)),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Refuses an answer without what S3 always says: the `ETag` of an object, the name of a listed bucket. It is one of a
-/// proxy, or of an error under the status 200, and says nothing about what is in the bucket.
-pub fn of_s3(operation: &'static str, word: Option<&str>) -> Result<()> {
-    if word.is_some_and(|word| !word.is_empty()) {
+/// Checks that a response came from S3. `field` is a field that every response of S3 has: the `ETag` of an object, or
+/// the name of a listed bucket. A response without it came from a proxy, or is an error with the status 200.
+///
+/// # Errors
+/// A retryable [`Error::Aws`] if the field is missing or empty.
+pub fn of_s3(operation: &'static str, field: Option<&str>) -> Result<()> {
+    if field.is_some_and(|field| !field.is_empty()) {
         return Ok(());
     }
     Err(Error::Aws {
         operation,
         code: NOT_OF_S3.to_owned(),
         retryable: true,
-        source: "the answer lacks what every answer of S3 has".into(),
+        source: "the response lacks a field that every response of S3 has".into(),
     })
 }
 
@@ -65,12 +72,14 @@ fn is_not_of_s3(error: &Error) -> bool {
     error.aws_code() == Some(NOT_OF_S3)
 }
 
-/// Says why the bytes of an object that is there did not come through.
-fn unread(key: &str, error: ByteStreamError) -> Error {
+/// Returns the error of an object whose bytes could not be read.
+fn unreadable(key: &str, error: ByteStreamError) -> Error {
     match mismatch(&error) {
         Some(mismatch) => Error::contract(
             key,
-            format!("S3 delivers other bytes than were uploaded: {mismatch}"),
+            format!(
+                "its bytes differ from the uploaded ones: {mismatch}; restore an older version of the object"
+            ),
         ),
         None => Error::Aws {
             operation: GET_OBJECT,
@@ -81,7 +90,7 @@ fn unread(key: &str, error: ByteStreamError) -> Error {
     }
 }
 
-/// Returns what says that the object was delivered to its end, and its bytes are not those that its checksum is of.
+/// Returns the SDK's error of a checksum that does not match, or `None` if the error is another one.
 fn mismatch(error: &ByteStreamError) -> Option<&(dyn StdError + 'static)> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -93,7 +102,7 @@ fn mismatch(error: &ByteStreamError) -> Option<&(dyn StdError + 'static)> {
     None
 }
 
-/// Reads an object once; the inner error is of its bytes.
+/// Reads an object once. The inner error is one of reading its body.
 async fn read_once(
     client: &Client,
     bucket: &str,
@@ -104,7 +113,9 @@ async fn read_once(
     let too_large = || {
         Error::contract(
             key,
-            format!("it has more than the {limit} bytes that are read"),
+            format!(
+                "it has more than the {limit} bytes that are read; check which program wrote it"
+            ),
         )
     };
     let answer = client
@@ -138,7 +149,7 @@ async fn read_once(
     Ok(Ok(bytes))
 }
 
-/// Tells whether an object could not be read because it is not there.
+/// Returns whether an object could not be read because it does not exist.
 pub fn is_missing(error: &Error) -> bool {
     matches!(
         error.aws_code(),
@@ -146,20 +157,23 @@ pub fn is_missing(error: &Error) -> bool {
     )
 }
 
-/// What S3 itself holds of an object.
+/// The metadata of an object in S3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The CRC-64/NVME that S3 verified at upload, where it has one.
+    /// The CRC-64/NVME that S3 verified at upload, if the object has one.
     pub crc64: Option<Crc64>,
-    /// Whether that checksum covers the whole object, not a list of parts' checksums.
+    /// Whether the checksum is of the whole object, and not of its parts' checksums.
     pub full_object: bool,
-    /// The version, where the bucket keeps versions.
+    /// The version, if the bucket keeps versions.
     pub version_id: Option<String>,
 }
 
-/// Returns what S3 holds of an object; none where there is no such object or version.
+/// Returns the metadata of an object in the given version or in the newest one, or `None` if it does not exist.
+///
+/// # Errors
+/// [`Error::Aws`] if S3 fails.
 pub async fn head(
     client: &Client,
     bucket: &str,
@@ -200,19 +214,22 @@ pub async fn head(
     }))
 }
 
-/// What became of a write that never overwrites.
+/// The result of a write that never overwrites.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
     /// The object was written.
     Now {
-        /// Its version, where the bucket keeps versions.
+        /// Its version, if the bucket keeps versions.
         version_id: Option<String>,
     },
-    /// The key was taken; what was there is untouched.
+    /// An object with this key exists already, and is unchanged.
     AlreadyThere,
 }
 
-/// Writes an object unless its key is taken. S3 verifies the CRC-64/NVME that goes with it.
+/// Writes an object unless its key exists. S3 verifies its CRC-64/NVME.
+///
+/// # Errors
+/// [`Error::Aws`] if S3 fails.
 pub async fn create(
     client: &Client,
     bucket: &str,
@@ -256,13 +273,16 @@ pub async fn create(
 /// The most objects that one call deletes.
 const DELETED_AT_ONCE: usize = 1_000;
 
-/// Deletes objects. In a bucket that keeps versions they can be brought back for as long as it does; those that are not
-/// there are no error.
+/// Deletes objects. If the bucket keeps versions, deleted objects can be restored for as long as it keeps them. Keys
+/// without an object are ignored.
+///
+/// # Errors
+/// [`Error::Aws`] with the first object that S3 did not delete, or if S3 fails.
 pub async fn delete(client: &Client, bucket: &str, keys: &[String]) -> Result<()> {
     for keys in keys.chunks(DELETED_AT_ONCE) {
         let mut delete = Delete::builder().quiet(true);
         for key in keys {
-            delete = delete.objects(identified(key)?);
+            delete = delete.objects(identifier(key)?);
         }
         let delete = delete.build().map_err(|error| incomplete(&error))?;
         let answer = client
@@ -274,7 +294,7 @@ pub async fn delete(client: &Client, bucket: &str, keys: &[String]) -> Result<()
             .map_err(failed("s3:DeleteObjects"))
             .map_err(advise(bucket))?;
         if let Some(error) = answer.errors().first() {
-            let text = |text: Option<&str>| text.unwrap_or("no word").to_owned();
+            let text = |text: Option<&str>| text.unwrap_or("unknown").to_owned();
             let (code, key) = (text(error.code()), text(error.key()));
             let message = format!("{key}: {}", text(error.message()));
             return Err(advise(bucket)(Error::Aws {
@@ -288,9 +308,9 @@ pub async fn delete(client: &Client, bucket: &str, keys: &[String]) -> Result<()
     Ok(())
 }
 
-fn identified(key: &str) -> Result<ObjectIdentifier> {
-    let identifier = ObjectIdentifier::builder().key(key).build();
-    identifier.map_err(|error| incomplete(&error))
+fn identifier(key: &str) -> Result<ObjectIdentifier> {
+    let built = ObjectIdentifier::builder().key(key).build();
+    built.map_err(|error| incomplete(&error))
 }
 
 fn incomplete(error: &dyn StdError) -> Error {
@@ -304,7 +324,7 @@ fn has_code<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
         == Some(code)
 }
 
-/// Puts what an operator does about it into the chain of causes, where the cause is a setting.
+/// Returns a function that adds the action of an operator to the causes of an error, if the cause is a setting.
 pub(super) fn advise(bucket: &str) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Aws {
@@ -343,7 +363,7 @@ pub(super) fn advise(bucket: &str) -> impl Fn(Error) -> Error {
     }
 }
 
-/// An error of the SDK, with what to do about it.
+/// An error of the SDK with the action of an operator.
 #[derive(Debug)]
 struct Advised {
     advice: String,

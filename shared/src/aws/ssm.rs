@@ -1,4 +1,6 @@
-//! Systems Manager: which agents answer, and the commands that are sent to them.
+//! Systems Manager: the state of the SSM agents, and the commands that are sent to them.
+
+mod query;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,39 +14,43 @@ use aws_sdk_ssm::types::{
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use self::query::CommandQuery;
 pub use super::status::{CommandEnd, InvocationStatus};
 use super::{failed, utc};
 use crate::command::{AGENT_STEP, FETCH_STEP, Parameters};
 use crate::error::{Error, Result};
+use crate::exit_code::ExitCode;
 use crate::id::{CommandId, InstanceId};
-use crate::report::ExitCode;
 
 /// The most instances that one call may name.
 pub const MOST_INSTANCES: usize = 50;
 
-/// SSM answers "there is no such invocation" for a few seconds after a command was sent.
+/// SSM returns `InvocationDoesNotExist` for a few seconds after a command was sent.
 const INVOCATION_TRIES: u32 = 5;
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);
-/// The response code of a step that was not started.
+/// The response code of a step that did not run.
 const NEVER_RUN: i32 = -1;
 
-/// Whether an instance's SSM agent answers. It pings every five minutes, so `Online` may be stale.
+/// The state of an instance's SSM agent. The agent pings every five minutes, so `Online` may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ping {
-    /// The agent answered its last ping.
+    /// The agent's last ping arrived.
     Online,
-    /// It did not.
+    /// The agent's pings are missing.
     ConnectionLost,
 }
 
-/// Asks which agents answer. An instance that is not registered is absent from the result.
+/// Returns the state of the instances' SSM agents. An instance that is not registered is absent.
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails.
 pub async fn ping(client: &Client, instances: &[InstanceId]) -> Result<HashMap<InstanceId, Ping>> {
     let mut pings = HashMap::new();
     let mut chunks: Vec<&[InstanceId]> = instances.chunks(MOST_INSTANCES).collect();
     while let Some(chunk) = chunks.pop() {
         match ping_chunk(client, chunk).await {
             Ok(found) => pings.extend(found),
-            // Usually an unknown id is left out of the answer; AWS also documents that it may refuse the call.
+            // SSM usually leaves out an unknown id, but its documentation allows that it refuses the call.
             Err(error) if refuses_instance(&error) => {
                 if chunk.len() > 1 {
                     let (left, right) = chunk.split_at(chunk.len() / 2);
@@ -84,63 +90,31 @@ async fn ping_chunk(client: &Client, chunk: &[InstanceId]) -> Result<Vec<(Instan
     Ok(pings)
 }
 
-/// Tells whether a call was refused because of an instance: its agent is not registered, it was terminated, or
-/// the function may not command it. AWS does not say which instance, nor which of the three.
+/// Returns whether SSM refused a call because of an instance: its agent is not registered, it was terminated, or the
+/// function may not command it. SSM returns neither the instance nor the reason.
 pub fn refuses_instance(error: &Error) -> bool {
     error.aws_code() == Some("InvalidInstanceId")
 }
 
-/// What SSM remembers of a command.
+/// A command in SSM's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandRecord {
     /// The command.
     pub command_id: CommandId,
     /// When it was sent.
     pub requested_at: OffsetDateTime,
-    /// What was asked.
+    /// The parameters of its document.
     pub parameters: Parameters,
-    /// Of whom.
+    /// The instances that it was sent to.
     pub instance_ids: Vec<InstanceId>,
-    /// Where it stands on all of them together.
+    /// The status of the command as a whole.
     pub status: InvocationStatus,
 }
 
-/// Which commands of a document to list.
-#[derive(Debug, Clone, Copy)]
-pub struct CommandQuery<'a> {
-    document: &'a str,
-    since: OffsetDateTime,
-    executing_only: bool,
-    instance: Option<&'a InstanceId>,
-}
-
-impl<'a> CommandQuery<'a> {
-    /// Asks for the commands of a document that were sent since a time.
-    pub fn new(document: &'a str, since: OffsetDateTime) -> Self {
-        Self {
-            document,
-            since,
-            executing_only: false,
-            instance: None,
-        }
-    }
-
-    /// Asks only for commands that are still executing.
-    #[must_use]
-    pub fn executing(mut self) -> Self {
-        self.executing_only = true;
-        self
-    }
-
-    /// Asks only for commands that were sent to this instance.
-    #[must_use]
-    pub fn on(mut self, instance: &'a InstanceId) -> Self {
-        self.instance = Some(instance);
-        self
-    }
-}
-
-/// Lists commands, newest first as SSM returns them.
+/// Returns the commands of a query, newest first as SSM lists them.
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails.
 pub async fn commands(client: &Client, query: CommandQuery<'_>) -> Result<Vec<CommandRecord>> {
     const OPERATION: &str = "ssm:ListCommands";
     let CommandQuery {
@@ -149,7 +123,7 @@ pub async fn commands(client: &Client, query: CommandQuery<'_>) -> Result<Vec<Co
         executing_only,
         instance,
     } = query;
-    // SSM wants whole seconds and a Z; one second more is read and left out below.
+    // SSM requires whole seconds and a Z. So up to a second more is listed, and filtered out below.
     let whole = since
         .to_offset(time::UtcOffset::UTC)
         .replace_nanosecond(0)
@@ -183,7 +157,10 @@ pub async fn commands(client: &Client, query: CommandQuery<'_>) -> Result<Vec<Co
     Ok(commands)
 }
 
-/// Returns what SSM remembers of one command; none where it is unknown or forgotten.
+/// Returns a command from SSM's history, or `None` if it is not there (any more).
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails.
 pub async fn command(client: &Client, command_id: &CommandId) -> Result<Option<CommandRecord>> {
     let listed = client
         .list_commands()
@@ -198,7 +175,11 @@ pub async fn command(client: &Client, command_id: &CommandId) -> Result<Option<C
     }
 }
 
-/// Lists where a command stands on each of its instances. Empty for a few seconds after it was sent.
+/// Returns the status of a command on each of its instances. The list is empty for a few seconds after the command was
+/// sent.
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails.
 pub async fn invocations(
     client: &Client,
     command_id: &CommandId,
@@ -221,22 +202,22 @@ pub async fn invocations(
     Ok(invocations)
 }
 
-/// What a command came to on one instance.
+/// The result of a command on one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
-    /// Where it stands.
+    /// The status.
     pub status: InvocationStatus,
-    /// The agent's exit code; -1 while it has none.
+    /// The agent's exit status; -1 before it has ended.
     pub response_code: i32,
-    /// The beginning of its standard output; empty until it is finished.
+    /// The beginning of the agent's standard output; empty until it has ended.
     pub output: String,
-    /// The beginning of its standard error.
+    /// The beginning of the agent's standard error; empty until it has ended.
     pub errors: String,
 }
 
 impl Invocation {
-    /// Returns the exit code of the table by which the agent's step failed; none where it is none of the table. Where
-    /// the step was never run, there was no agent to run.
+    /// Returns the agent's exit code, or `None` if the exit status is not one of [`ExitCode::ALL`]. If the step did not
+    /// run, the agent could not be fetched: [`ExitCode::AgentMismatch`].
     pub fn exit_code(&self) -> Option<ExitCode> {
         if self.response_code == NEVER_RUN {
             return Some(ExitCode::AgentMismatch);
@@ -245,9 +226,12 @@ impl Invocation {
     }
 }
 
-/// Returns what a command came to on one instance; none where SSM knows of no such invocation.
+/// Returns the result of a command on one instance, or `None` if SSM does not list it there after five tries.
 ///
-/// Where the agent was never run, the errors are those of the step that should have fetched it.
+/// If the agent did not run, [`Invocation::errors`] are those of the step that fetches it.
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails.
 pub async fn invocation(
     client: &Client,
     command_id: &CommandId,
@@ -256,9 +240,9 @@ pub async fn invocation(
     let mut step = Some(AGENT_STEP);
     let mut tries = 1;
     let invocation = loop {
-        match of_step(client, command_id, instance, step).await {
+        match step_result(client, command_id, instance, step).await {
             Ok(invocation) => break invocation,
-            // A command that never reached its steps has none to name.
+            // SSM has no steps of a command that ended before its first one.
             Err(error) if step.is_some() && error.aws_code() == Some("InvalidPluginName") => {
                 step = None;
             }
@@ -278,20 +262,20 @@ pub async fn invocation(
     {
         return Ok(Some(invocation));
     }
-    let fetched = of_step(client, command_id, instance, Some(FETCH_STEP)).await;
-    let words = match &fetched {
+    let fetched = step_result(client, command_id, instance, Some(FETCH_STEP)).await;
+    let reason = match &fetched {
         Ok(fetched) => fetched.errors.trim(),
-        // What failed is known without them.
-        Err(_) => "SSM does not say why",
+        // The failed step is known, and only the reason is missing.
+        Err(_) => "SSM does not return the reason",
     };
     Ok(Some(Invocation {
-        errors: format!("{FETCH_STEP} failed: {words}"),
+        errors: format!("{FETCH_STEP} failed: {reason}"),
         ..invocation
     }))
 }
 
-/// Asks for one step of a command, or for the command as a whole.
-async fn of_step(
+/// Returns the result of one step of a command, or of the command as a whole if `step` is `None`.
+async fn step_result(
     client: &Client,
     command_id: &CommandId,
     instance: &InstanceId,
@@ -308,10 +292,14 @@ async fn of_step(
     Ok(read_invocation(&answer))
 }
 
-/// Sends a command to at most [`MOST_INSTANCES`] instances. `delivery` is how long, in seconds, their agents may
-/// take to accept it. One unknown instance has the whole call refused: [`refuses_instance`].
+/// Sends a command to at most [`MOST_INSTANCES`] instances, and returns its id. `delivery` is the time, in seconds, in
+/// which their SSM agents have to accept it.
 ///
-/// SSM has no token against repetition: a call whose answer was lost is repeated, and the node arbitrates.
+/// SSM has no idempotency token. If a response is lost, the SDK sends a second command, and the agent runs the
+/// operation only once.
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails. SSM refuses the whole call because of one unknown instance: see [`refuses_instance`].
 pub async fn send(
     client: &Client,
     document: &str,
@@ -329,7 +317,7 @@ pub async fn send(
         .timeout_seconds(i32::try_from(delivery).unwrap_or(i32::MAX))
         .comment(comment.chars().take(100).collect::<String>())
         .max_concurrency("50")
-        // One application's failure must not stop the others of its batch.
+        // The failure of one application must not stop the others of its batch.
         .max_errors("100%")
         .send()
         .await
@@ -339,10 +327,13 @@ pub async fn send(
         .and_then(Command::command_id)
         .unwrap_or_default();
     id.parse()
-        .map_err(|error| Error::contract("the answer to ssm:SendCommand", format!("{error}")))
+        .map_err(|error| Error::contract("the response of ssm:SendCommand", format!("{error}")))
 }
 
-/// Asks SSM to cancel a command. Whether it still ran is known only from its status later.
+/// Cancels a command. Only its status shows later whether it ran in spite of that.
+///
+/// # Errors
+/// [`Error::Aws`] if SSM fails.
 pub async fn cancel(client: &Client, command_id: &CommandId) -> Result<()> {
     client
         .cancel_command()
@@ -353,7 +344,7 @@ pub async fn cancel(client: &Client, command_id: &CommandId) -> Result<()> {
     Ok(())
 }
 
-/// A command without an id, a time or parameters is not one that Rekindle sent.
+/// Returns the command, or `None` if it has no valid id or time: Rekindle did not send it.
 fn read_command(command: &Command) -> Option<CommandRecord> {
     let status = command.status().map(CommandStatus::as_str);
     Some(CommandRecord {

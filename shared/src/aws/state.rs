@@ -1,6 +1,6 @@
-//! The small state of an application, in one SSM parameter: that it ever had a committed backup.
+//! The state of an application, in one SSM parameter: it exists if the application ever had a committed backup.
 //!
-//! The parameter lives apart from the bucket on purpose: it tells a first boot from a lost or wrong bucket.
+//! The parameter is outside the bucket on purpose: it distinguishes a first boot from a lost or wrong bucket.
 
 use aws_sdk_ssm::Client;
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,20 @@ use crate::error::Result;
 use crate::id::{ApplicationName, BackupId};
 use crate::layout;
 
-/// The schema that this version writes, and the newest that it reads.
+/// The schema version that this version of Rekindle writes, and the newest that it reads.
 const SCHEMA_VERSION: u32 = 1;
 
-/// What is remembered of an application outside of its bucket.
+/// The state of an application outside its bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplicationState {
-    /// The schema of the writer.
+    /// The writer's schema version.
     pub schema_version: u32,
-    /// The first committed backup, or the newest one of the time when the parameter had to be written again.
+    /// The first committed backup, or the newest one when a lost parameter was written again.
     pub first_backup: BackupId,
 }
 
 impl ApplicationState {
-    /// Says that this application has had backups since `first_backup`.
+    /// Returns the state of an application that has had backups since `first_backup`.
     pub fn since(first_backup: BackupId) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
@@ -31,13 +31,20 @@ impl ApplicationState {
         }
     }
 
-    /// Reads a parameter's value.
+    /// Parses the value of the application's parameter.
+    ///
+    /// # Errors
+    /// [`crate::Error::Contract`] if the value cannot be parsed or has a newer schema.
     pub fn parse(value: &str, application: &ApplicationName) -> Result<Self> {
         parameter::parse(&layout::state_parameter(application), value, SCHEMA_VERSION)
     }
 }
 
-/// Reads an application's state; none where the application never had a backup.
+/// Returns an application's state, or `None` if it never had a backup.
+///
+/// # Errors
+/// [`crate::Error::Contract`] if the parameter cannot be parsed or has a newer schema, [`crate::Error::Aws`] if SSM
+/// fails.
 pub async fn read(
     client: &Client,
     application: &ApplicationName,
@@ -50,9 +57,12 @@ pub async fn read(
     .await
 }
 
-/// Writes an application's state unless there is one, as of a committed backup; tells whether it did.
+/// Writes an application's state with this committed backup if there is none, and returns whether it did.
 ///
-/// It is read first: SSM allows many more reads a second than writes, and one write is all that an application ever needs.
+/// It reads the state first: SSM allows many more reads a second than writes, and an application needs only one write.
+///
+/// # Errors
+/// Those of [`read`], and [`crate::Error::Aws`] if the parameter cannot be written.
 pub async fn ensure(
     client: &Client,
     application: &ApplicationName,

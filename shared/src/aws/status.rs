@@ -1,22 +1,22 @@
-//! Where an SSM command stands: the two vocabularies of SSM brought to one.
+//! The status of an SSM command: one type for SSM's `Status` and its more exact `StatusDetails`.
 
 use std::fmt;
 
-use crate::failure::Kind;
+use crate::kind::Kind;
 
-/// Defines the statuses from one table; the words are SSM's `StatusDetails` without spaces.
+/// Defines the statuses in one table. Their names are SSM's `StatusDetails` without spaces.
 macro_rules! statuses {
     ($($(#[$doc:meta])* $variant:ident,)*) => {
-        /// Where a command stands, as a whole or on one instance.
+        /// The status of a command, as a whole or on one instance.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum InvocationStatus {
             $($(#[$doc])* $variant,)*
-            /// A status that AWS has added since; it counts as not finished.
+            /// A status that AWS has added since. It counts as not finished.
             Unknown(String),
         }
 
         impl InvocationStatus {
-            /// Returns SSM's word.
+            /// Returns SSM's name of the status, without spaces.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => stringify!($variant),)*
@@ -37,29 +37,29 @@ macro_rules! statuses {
 }
 
 statuses! {
-    /// Not delivered yet.
+    /// SSM has not delivered it yet.
     Pending,
-    /// Could not be delivered yet.
+    /// SSM could not deliver it yet, and tries again.
     Delayed,
-    /// Running; a dead agent's command stays here until its timeouts have passed.
+    /// The instance runs it. If the SSM agent dies, the status stays until the command's timeouts have passed.
     InProgress,
-    /// Being cancelled.
+    /// SSM is cancelling it.
     Cancelling,
-    /// Ended with exit code 0.
+    /// It ended with exit code 0.
     Success,
-    /// Ended with another exit code.
+    /// It ended with another exit code.
     Failed,
-    /// Cancelled.
+    /// It was cancelled.
     Cancelled,
-    /// Too late, SSM does not say at what.
+    /// A timeout passed; SSM does not return which.
     TimedOut,
-    /// The agent did not take it in time, or died with it.
+    /// The SSM agent did not accept it in time, or died while it ran.
     DeliveryTimedOut,
-    /// It ran too long.
+    /// It ran longer than its execution timeout.
     ExecutionTimedOut,
     /// The instance does not exist or does not answer.
     Undeliverable,
-    /// Stopped since too many other instances failed.
+    /// SSM stopped it because it failed on too many other instances.
     Terminated,
     /// The document is not for this platform.
     InvalidPlatform,
@@ -68,7 +68,8 @@ statuses! {
 }
 
 impl InvocationStatus {
-    /// Reads what SSM says twice: the details are more exact, and the plain status has fewer words.
+    /// Returns the status from SSM's two fields. The details are more exact; an unknown detail falls back to the plain
+    /// status.
     pub(super) fn read(status: Option<&str>, details: Option<&str>) -> Self {
         match (details.map(Self::from), status.map(Self::from)) {
             (Some(Self::Unknown(_)) | None, Some(status)) => status,
@@ -77,7 +78,7 @@ impl InvocationStatus {
         }
     }
 
-    /// Tells whether nothing more will come.
+    /// Returns whether the status is final.
     pub fn is_finished(&self) -> bool {
         !matches!(
             self,
@@ -85,12 +86,12 @@ impl InvocationStatus {
         )
     }
 
-    /// Tells whether the command ended well.
+    /// Returns whether the command succeeded.
     pub fn is_success(&self) -> bool {
         *self == Self::Success
     }
 
-    /// Says how a command ended that is over, and of whose end no report tells.
+    /// Returns how a finished command ended that has no report.
     pub fn end(&self) -> CommandEnd {
         match self {
             Self::TimedOut | Self::DeliveryTimedOut | Self::ExecutionTimedOut => {
@@ -104,22 +105,22 @@ impl InvocationStatus {
         }
     }
 
-    /// Tells whether the instance's agent has not taken the command yet.
+    /// Returns whether the SSM agent has not accepted the command yet.
     pub fn is_undelivered(&self) -> bool {
         matches!(self, Self::Pending | Self::Delayed)
     }
 }
 
-/// How a command ended without a report of its own.
+/// How a command without a report ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandEnd {
-    /// Its time was over, for its delivery or for its execution, or it was killed.
+    /// A timeout of its delivery or its execution passed, or the agent was killed.
     TimedOut,
-    /// Somebody cancelled it.
+    /// It was cancelled.
     Cancelled,
-    /// SSM did not get it to the instance, or was not allowed to.
+    /// SSM could not deliver it to the instance, or was not allowed to.
     Undeliverable,
-    /// It ended by itself, with an exit code that is not the agent's.
+    /// It ended with an exit code that the agent does not use.
     Failed,
 }
 
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_details_decide_and_spaces_do_not_matter() {
+    fn the_details_decide_and_spaces_are_ignored() {
         let read = |status, details| InvocationStatus::read(Some(status), details);
         assert_eq!(
             read("TimedOut", Some("DeliveryTimedOut")),
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_finished_when_nothing_more_will_come() {
+    fn only_a_final_status_counts_as_finished() {
         for word in [
             "Pending",
             "Delayed",

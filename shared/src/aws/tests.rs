@@ -1,4 +1,4 @@
-//! Every way in which a call can fail has one meaning here.
+//! The conversion of failed calls into errors.
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::ErrorMetadata;
@@ -12,7 +12,7 @@ async fn cancel_with(code: &'static str) -> Error {
     let rule = mock!(Client::cancel_command).then_error(move || {
         let metadata = ErrorMetadata::builder()
             .code(code)
-            .message("words of AWS")
+            .message("message of AWS")
             .build();
         CancelCommandError::generic(metadata)
     });
@@ -42,13 +42,13 @@ async fn an_overload_is_retryable_and_a_refusal_is_not() {
                 .starts_with(&format!("ssm:CancelCommand failed ({code})")),
             "{error:?}"
         );
-        assert!(error.chain().contains("words of AWS"), "{error:?}");
+        assert!(error.chain().contains("message of AWS"), "{error:?}");
         assert_eq!(ssm::refuses_instance(&error), code == "InvalidInstanceId");
     }
 }
 
 #[tokio::test]
-async fn an_answer_without_a_code_is_named_by_its_status() {
+async fn a_server_error_without_a_code_is_retryable() {
     let rule = mock!(Client::cancel_command)
         .sequence()
         .http_status(500, None)

@@ -1,4 +1,4 @@
-//! How SSM's status and the agent's report make one verdict.
+//! The verdict for every combination of SSM's status and the agent's report.
 
 use super::*;
 use crate::report::{FailureReport, RestoreOutcome};
@@ -32,7 +32,7 @@ fn judge(status: &str, response_code: i32, output: &str) -> Verdict<RestoreRepor
         status: status.into(),
         response_code,
         output: output.to_owned(),
-        errors: "pg_restore: error\npg_restore: gave up\n".to_owned(),
+        errors: "pg_restore: error\npg_restore: aborted\n".to_owned(),
     };
     let whole = &invocation.status;
     of_restore(whole, Some(&invocation), &operation())
@@ -180,7 +180,7 @@ fn a_step_that_succeeded_counts_before_ssm_lists_the_command_as_finished() {
 }
 
 #[test]
-fn the_message_is_the_agents_or_its_last_line() {
+fn the_message_is_the_agents_own_or_its_last_line_of_standard_error() {
     let own = failure_report("launch-i-0123abcd", ExitCode::DiskTooSmall);
     let own = failure(judge("Failed", 35, &own));
     assert_eq!(own.message, "12 GiB needed, 8 GiB free");
@@ -188,7 +188,7 @@ fn the_message_is_the_agents_or_its_last_line() {
     let other = failure(judge("Failed", 32, &from_another_time));
     assert_eq!(other.cause, Cause::Agent(ExitCode::Restore));
     assert!(
-        other.message.contains("pg_restore: gave up"),
+        other.message.contains("pg_restore: aborted"),
         "{}",
         other.message
     );
@@ -201,7 +201,7 @@ fn a_backup_needs_the_report_of_its_operation_as_a_restore_does() {
         status,
         response_code: code,
         output,
-        errors: "pg_dump: error: gave up\n".to_owned(),
+        errors: "pg_dump: error: aborted\n".to_owned(),
     };
     let judge = |step: &Invocation| of_backup(&step.status, Some(step), &operation);
     let restore = Report::Restore(restore_report("launch-i-0123abcd")).to_line();
@@ -216,7 +216,7 @@ fn a_backup_needs_the_report_of_its_operation_as_a_restore_does() {
     let expected = CommandFailure {
         cause: Cause::Agent(ExitCode::Dump),
         message: "exit status 21 without a report of this operation; last line of standard error: \
-                  pg_dump: error: gave up"
+                  pg_dump: error: aborted"
             .to_owned(),
     };
     assert_eq!(other, Verdict::Failed(expected));

@@ -1,7 +1,8 @@
-//! The rules of the circuit breaker, from facts alone: no calls, no clock, no log.
+//! The rules of the circuit breaker. They use only the given facts: no calls, no clock, no log.
 //!
-//! The breaker trips by suspending the group's launches. After a wait it half-opens: it resumes them to try one launch. If
-//! that one succeeds, the breaker closes; if it fails, the breaker trips again for twice as long.
+//! When the breaker trips, it opens: Rekindle suspends the group's launches. After a wait it half-opens: Rekindle
+//! resumes them to try one launch. If that launch succeeds, the breaker closes. If it fails, the breaker trips again
+//! and waits twice as long.
 
 use std::time::Duration;
 
@@ -34,14 +35,14 @@ pub struct FailedLaunch {
 /// The decision about a failed launch, before it is abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Do nothing: the group replaces it.
+    /// Do nothing: the group launches another instance.
     Relaunch {
-        /// How many launches have failed in a row, with this one.
+        /// The number of failed launches in a row, including this one.
         failures: u32,
     },
     /// Trip the breaker: write this record, then suspend the group's launches.
     Trip {
-        /// How many launches have failed in a row, with this one.
+        /// The number of failed launches in a row, including this one.
         failures: u32,
         /// The record.
         breaker: Breaker,
@@ -55,8 +56,8 @@ pub enum OnFailure {
 /// Returns the decision about a launch that is about to be abandoned.
 pub fn on_failure(facts: &FailedLaunch) -> OnFailure {
     match &facts.breaker {
-        // This launch tripped the breaker, and its pass was cut off before the suspension. The wait starts again: counted
-        // from the first record, a trial might be due before the next pass has suspended the launches.
+        // This launch tripped the breaker, but its pass was cut off before the suspension. The wait starts again: if it
+        // counted from the first record, a trial might be due before the next pass has suspended the launches.
         Some(Breaker::Open {
             trips, instance_id, ..
         }) if *instance_id == facts.instance_id && !facts.suspended => {
@@ -104,8 +105,9 @@ impl FailedLaunch {
     }
 }
 
-/// Returns how many launches failed in a row, including this one, whatever its own record contains. A launch without an
-/// instance does not count, since it is not about restores, nor does one that has not ended.
+/// Returns the number of failed launches in a row, including `this` one, from the newest launches, newest first.
+/// Launches before `since` do not count, nor do launches that have not ended. A launch without an instance does not
+/// count, because its failure has nothing to do with restores.
 pub fn failures_in_row(
     launches: &[Launch],
     this: &InstanceId,
@@ -120,7 +122,8 @@ pub fn failures_in_row(
     u32::try_from(earlier.count()).map_or(u32::MAX, |earlier| earlier.saturating_add(1))
 }
 
-/// An operator may have put an instance into service by hand, which the record does not contain.
+/// Returns whether a launch has succeeded since the breaker tripped. An operator may have put an instance into service,
+/// and the record does not contain this.
 fn succeeded_since(launches: &[Launch], tripped_at: OffsetDateTime) -> bool {
     let successful = |it: &Launch| it.end == LaunchEnd::Successful && it.started_at >= tripped_at;
     launches.iter().any(successful)
@@ -145,7 +148,7 @@ pub fn on_success(breaker: Option<&Breaker>, now: OffsetDateTime) -> OnSuccess {
     match breaker {
         None | Some(Breaker::Closed { .. }) => OnSuccess::Nothing,
         Some(open @ (Breaker::Open { .. } | Breaker::HalfOpen { .. })) => OnSuccess::Close {
-            // A launch that began before the breaker tripped has succeeded.
+            // The launches are still suspended: a launch that began before the breaker tripped has succeeded.
             resume: matches!(open, Breaker::Open { .. }),
             breaker: Breaker::Closed { closed_at: now },
         },
@@ -168,11 +171,11 @@ pub struct WatchedGroup {
 /// A sweep's decision about a group's breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnSweep {
-    /// Do nothing: it is closed, on trial, or not due, or somebody else suspended the launches.
+    /// Do nothing: the breaker is closed, half-open or not due, or somebody else suspended the launches.
     Nothing,
     /// Try a launch: resume the group's launches, then write this record.
     HalfOpen(Breaker),
-    /// The launches were resumed without a record: write this record. A later suspension is somebody else's.
+    /// Somebody resumed the launches: write this record. A later suspension counts as somebody else's.
     RecordResumed(Breaker),
 }
 
@@ -186,7 +189,7 @@ pub fn on_sweep(facts: &WatchedGroup) -> OnSweep {
     else {
         return OnSweep::Nothing;
     };
-    // The pass over that instance has not ended.
+    // The pass that trips the breaker has not ended.
     if facts.waiting.contains(instance_id) {
         return OnSweep::Nothing;
     }
@@ -197,8 +200,8 @@ pub fn on_sweep(facts: &WatchedGroup) -> OnSweep {
         OnSweep::HalfOpen(half_open)
     } else if !facts.suspended
         && age >= budget::seconds(budget::BREAKER_SETTLE)
-        // A launch on trial writes its own record. This record must not overwrite it: a suspension by Rekindle would count
-        // as somebody else's for ever.
+        // A launch on trial writes its own record, which this one must not overwrite. Otherwise a suspension by
+        // Rekindle would count as somebody else's, and nobody would resume it.
         && facts.waiting.is_empty()
     {
         OnSweep::RecordResumed(half_open)
@@ -207,7 +210,7 @@ pub fn on_sweep(facts: &WatchedGroup) -> OnSweep {
     }
 }
 
-/// Returns how long launches stay suspended after this number of trips in a row.
+/// Returns the time for which launches stay suspended after this number of trips in a row.
 pub fn wait(trips: u32) -> Duration {
     let doublings = trips.saturating_sub(1).min(16);
     let wait = budget::BREAKER_FIRST_WAIT << doublings;
@@ -221,15 +224,15 @@ pub enum OnResume {
     Resume(Breaker),
     /// The launches are not suspended, but the breaker is not closed: write this record.
     Close {
-        /// Whether to resume the group's launches: if the breaker is open, a suspension may be on its way.
+        /// Whether to resume the group's launches: if the breaker is open, a suspension may still take effect.
         resume: bool,
         /// The record.
         breaker: Breaker,
     },
     /// Do nothing: Rekindle suspended nothing.
     NothingToDo,
-    /// Somebody else suspended the launches, and the operator has to resume them with Auto Scaling. If there is a record,
-    /// write it to close the breaker.
+    /// Somebody else suspended the launches, so the operator has to resume them in Auto Scaling. If there is a record,
+    /// write it: it closes the breaker.
     SuspendedBySomebodyElse(Option<Breaker>),
 }
 

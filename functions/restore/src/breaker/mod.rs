@@ -1,18 +1,20 @@
-//! The circuit breaker of a group's launches: the rules of `decide`, carried out with AWS.
+//! The circuit breaker of a group's launches: applies the rules of `decide` to AWS.
 //!
-//! The order is always: record, suspension, answer. Each step may be repeated. If a pass is cut off between two steps, the
-//! next pass over the instance or the next sweep continues; only the check for a late suspension is not repeated, and the
-//! alarm `LaunchesSuspended` stays on then.
+//! The order is always: record, suspension, answer to the hook. Each step may be repeated. If a pass is cut off between
+//! two steps, the next pass over the instance or the next sweep continues. Only the check for a late suspension is not
+//! repeated; if it is missed, the alarm `LaunchesSuspended` stays on.
 
 pub mod decide;
 
 use futures_util::try_join;
 use shared::aws::autoscaling::{self, Group, LifecycleState, launches};
 use shared::aws::breaker::{self, Breaker};
-use shared::context::Context;
-use shared::failure::{self, Kind, Subject};
+use shared::function::context::Context;
+use shared::function::failure;
+use shared::function::metrics::{self, Metric};
 use shared::id::{ApplicationName, InstanceId};
-use shared::metrics::{self, Metric};
+use shared::kind::Kind;
+use shared::subject::Subject;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::{info, warn};
@@ -25,7 +27,7 @@ use self::decide::{
 /// A launch that is about to end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Launch<'a> {
-    /// When its facts were read.
+    /// When its facts were gathered.
     pub(crate) now: OffsetDateTime,
     /// The application.
     pub(crate) application: &'a ApplicationName,
@@ -33,7 +35,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) group: &'a str,
     /// The instance.
     pub(crate) instance_id: &'a InstanceId,
-    /// Whether the instance can still wait in its hook for the breaker's calls to be retried.
+    /// Whether the instance can wait in its hook for a retry of the breaker's calls.
     pub(crate) can_wait: bool,
 }
 
@@ -51,18 +53,18 @@ impl<'a> Launch<'a> {
 /// Whether the group launches another instance after an abandoned one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NextLaunch {
-    /// It does.
+    /// The group launches another one.
     Allowed,
-    /// Its launches are suspended.
+    /// The group's launches are suspended.
     Suspended,
 }
 
-/// Trips the breaker before a launch is abandoned, if the rules ask for it. `permanent`: the next launch would fail for the
-/// same reason.
+/// Trips the breaker before a launch is abandoned, if the rules require it, and returns whether the group launches
+/// again. `permanent` is whether the next launch would fail for the same reason.
 ///
 /// # Errors
-/// A retryable error, while the instance can wait: meanwhile nothing is launched. Any other error is recorded, and the
-/// instance is abandoned without the breaker: its hook would expire otherwise, without any log line.
+/// A retryable error while the instance can wait; meanwhile the group launches nothing. Any other error is recorded,
+/// and the instance is abandoned without the breaker: otherwise its hook would expire without a log line.
 pub(crate) async fn before_abandoning(
     context: &Context,
     launch: Launch<'_>,
@@ -133,7 +135,7 @@ async fn failed_launch(
         permanent,
         launches,
         suspended: described.launches_suspended,
-        // Read last: every suspension by Rekindle that was seen above has its record.
+        // Read after the group: then every suspension by Rekindle that the group shows has its record.
         breaker: breaker::read(&context.aws.ssm, launch.application, group).await?,
     }))
 }
@@ -159,8 +161,9 @@ async fn trip(
     }
 }
 
-/// Resumes the launches and returns `true` if the breaker is not open any more. A throttled suspension may take effect after
-/// an operator's resume or after a success; no record calls it Rekindle's then, so nobody would ever resume it.
+/// Resumes the launches and returns `true` if the breaker is not open any more. A throttled suspension may take effect
+/// after an operator's resume or after a success. No open record marks it as Rekindle's then, so nothing else would
+/// resume it.
 async fn resume_if_closed_meanwhile(
     context: &Context,
     group: &str,
@@ -175,8 +178,8 @@ async fn resume_if_closed_meanwhile(
     Ok(closed)
 }
 
-/// Closes the breaker before a restored instance is admitted. If this is cut off before the record, the next pass repeats it,
-/// since the instance still waits. A failure is recorded and does not delay the instance.
+/// Closes the breaker before a restored instance is admitted. If this is cut off before the record, the next pass
+/// repeats it, because the instance still waits. A failure is recorded and does not delay the instance.
 pub(crate) async fn before_admitting(context: &Context, launch: Launch<'_>) {
     if let Err(error) = close(context, launch).await {
         let message = "the breaker was not closed, so the next failed launch trips it at once";
@@ -200,9 +203,9 @@ async fn close(context: &Context, launch: Launch<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Records that the breaker is not open any more. If `resume`, resumes the group's launches before the record and again
-/// after it. A pass that suspends them at the same moment does so either after the record, and resumes them itself; or before
-/// it, and the second resumption ends that.
+/// Writes a record that is not open. If `resume`, resumes the group's launches before the record and again after it,
+/// because a concurrent pass may suspend them. If it suspends them after the record, it finds the record and resumes
+/// them itself. If it suspends them before the record, the second call here resumes them.
 pub(crate) async fn write_not_open(
     context: &Context,
     application: &ApplicationName,
@@ -222,14 +225,14 @@ pub(crate) async fn write_not_open(
     Ok(())
 }
 
-/// Returns whether a sweep has to read the group's breaker. A group that serves and may launch needs nothing now, and there
-/// may be a thousand of them.
+/// Returns whether a sweep has to read the group's breaker. If a member is in service and launches are not suspended,
+/// there is nothing to do; this saves the calls for up to a thousand groups.
 pub(crate) fn is_watched(group: &Group) -> bool {
     let serves = |state: &LifecycleState| *state == LifecycleState::InService;
     group.launches_suspended || !group.members.iter().any(|member| serves(&member.state))
 }
 
-/// Half-opens a group's breaker if its wait is over.
+/// Half-opens a group's breaker if its wait is over, and records if somebody else resumed the launches.
 pub(crate) async fn watch(
     context: &Context,
     group: &Group,
@@ -264,7 +267,8 @@ pub(crate) async fn watch(
     Ok(())
 }
 
-/// Logs that the launches are suspended now, and measures it. The ERROR line of the abandoned instance has the reason.
+/// Logs that the launches are suspended, and prints the metric. The ERROR line of the abandoned instance has the
+/// reason.
 fn log_tripped(context: &Context, launch: Launch<'_>, failures: u32, breaker: &Breaker) {
     let Launch {
         now,
@@ -280,7 +284,7 @@ fn log_tripped(context: &Context, launch: Launch<'_>, failures: u32, breaker: &B
         warn!(
             decision = "trip-breaker", %application, group, %instance_id, failures, trips, %tripped_at,
             wait_seconds = wait(*trips).as_secs(),
-            remedy = "Fix the cause of the failed launch, then send the request resume. Without it, Rekindle tries a launch after the wait.",
+            remedy = "Fix the cause of the failed launch, then send the request resume. Without the request, Rekindle tries a launch after the wait.",
             "suspended the group's launches"
         );
     }

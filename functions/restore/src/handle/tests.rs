@@ -1,17 +1,16 @@
-//! Whole passes over one launching instance, against an AWS that records each change.
+//! Complete passes over one launching instance, with a mock of AWS that records each change.
 
 mod breaker;
 mod given;
 
 use lambda_runtime::LambdaEvent;
 use serde_json::{Value, json};
-use shared::env::Config;
-use shared::lambda::handle_event;
-use shared::report::{
-    ExitCode, FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup,
-};
+use shared::exit_code::ExitCode;
+use shared::function::env::Config;
+use shared::function::lambda::handle_event;
+use shared::report::{FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup};
 
-use shared::answer::Handled;
+use shared::function::answer::Handled;
 
 use super::*;
 use given::{BACKUP, COMMAND, Given, INSTANCE, Journal, ready};
@@ -21,15 +20,15 @@ fn config() -> Config {
         bucket: "backups".to_owned(),
         backup_document: "rekindle-backup".to_owned(),
         restore_document: "rekindle-restore".to_owned(),
-        // Any file serves: what is published is not looked at here.
+        // Any file will do: these tests do not read the published agent.
         agent: concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into(),
         metric_namespace: "Rekindle".to_owned(),
-        retention: shared::env::Retention::default(),
+        retention: shared::function::env::Retention::default(),
     }
 }
 
-/// Handles an event, as `cargo lambda watch` sends it, with no time to wait. Returns the answer in short (the decisions about
-/// instances, else JSON, else the error) and the changes that were made to AWS.
+/// Handles an event without a deadline, as `cargo lambda watch` sends it, so that nothing waits. Returns the answer as
+/// a text (the decisions about instances, or else JSON, or else the error) and the changes that were made to AWS.
 async fn handled(given: &Given, event: Value) -> (String, String) {
     let journal = Journal::default();
     let context = Context::new(given.clients(&journal), config());
@@ -47,7 +46,7 @@ async fn handled(given: &Given, event: Value) -> (String, String) {
     (answer, done)
 }
 
-/// The changes when the breaker trips for the first time, in this order.
+/// The changes when the breaker trips for the first time.
 const TRIPPED: &str = "record open 1; suspend Launch; ABANDON";
 
 fn launching() -> Value {
@@ -94,11 +93,11 @@ fn failure() -> String {
     .to_line()
 }
 
-/// Checks that a launch event, and the sweep that follows a lost one, have the same result.
+/// Checks that a launch event has this result, and a sweep after a lost event has the same.
 async fn check(given: &Given, outcome: &str, done: &str) {
     for event in [launching(), sweep_request()] {
-        let came = handled(given, event.clone()).await;
-        assert_eq!(came, (outcome.to_owned(), done.to_owned()), "{event}");
+        let found = handled(given, event.clone()).await;
+        assert_eq!(found, (outcome.to_owned(), done.to_owned()), "{event}");
     }
 }
 
@@ -132,7 +131,7 @@ async fn an_application_whose_backups_are_gone_is_abandoned() {
 }
 
 #[tokio::test]
-async fn a_denied_listing_is_no_first_boot() {
+async fn a_denied_listing_does_not_lead_to_a_first_boot() {
     let given = Given {
         listing_denied: true,
         parameter: false,
@@ -174,7 +173,8 @@ async fn nothing_is_sent_while_waiting_for_the_agent_or_a_predecessor() {
         };
         check(&fenced, "waiting-for-predecessor", "").await;
     }
-    // A group may launch first what replaces an unhealthy member: waiting for that one would never end.
+    // A group may launch the replacement of an unhealthy member before it terminates the member. Waiting would never
+    // end.
     let unhealthy = Given {
         predecessor: Some("InService"),
         health: "Unhealthy",
@@ -215,8 +215,8 @@ async fn the_result_of_the_restore_decides_the_answer() {
     ];
     for (given, outcome, answer) in cases {
         check(&given, outcome, answer).await;
-        let came = handled(&given, finished("rekindle-restore")).await;
-        assert_eq!(came, (outcome.to_owned(), answer.to_owned()));
+        let found = handled(&given, finished("rekindle-restore")).await;
+        assert_eq!(found, (outcome.to_owned(), answer.to_owned()));
     }
 }
 
@@ -228,7 +228,7 @@ async fn a_backup_committed_during_the_restore_keeps_the_instance_out_of_service
         ..ready()
     };
     check(&given, "abandoned", "ABANDON").await;
-    // The one that its report names as skipped is known to be no good.
+    // The report lists this backup as skipped, so it is not restored by another launch either.
     let skipped = Given {
         backups: &["20261123T023000.000Z", BACKUP],
         ..given.clone()
@@ -239,7 +239,7 @@ async fn a_backup_committed_during_the_restore_keeps_the_instance_out_of_service
         ..given.clone()
     };
     check(&denied, "admitted", "CONTINUE").await;
-    // What is restored may be all that there is.
+    // The restored backup may be the only one.
     let gone = Given {
         backups: &[],
         ..given.clone()
@@ -265,16 +265,16 @@ async fn a_hook_that_was_answered_before_is_no_failure() {
 }
 
 #[tokio::test]
-async fn an_instance_in_service_is_left_alone() {
+async fn an_instance_in_service_is_not_changed() {
     let given = Given {
         state: "InService",
         ..ready()
     };
-    let left_alone = ("already-resolved".to_owned(), String::new());
-    assert_eq!(handled(&given, launching()).await, left_alone);
+    let unchanged = ("already-resolved".to_owned(), String::new());
+    assert_eq!(handled(&given, launching()).await, unchanged);
     assert_eq!(
         handled(&given, finished("rekindle-restore")).await,
-        left_alone
+        unchanged
     );
     let nothing = (String::new(), String::new());
     assert_eq!(handled(&given, sweep_request()).await, nothing);
@@ -330,8 +330,8 @@ async fn events_of_the_backup_function_are_refused() {
             "Event: unusable event: `LifecycleHookName` is \"warm-up\", but the restore function handles \"rekindle-launch\" only; correct the rule",
         ),
     ];
-    for (event, words) in cases {
-        let refused = (words.to_owned(), String::new());
+    for (event, text) in cases {
+        let refused = (text.to_owned(), String::new());
         assert_eq!(handled(&ready(), event).await, refused);
     }
 }

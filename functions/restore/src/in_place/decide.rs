@@ -1,12 +1,12 @@
-//! Decides about an in-place restore that an operator requested, from facts alone: no calls, no clock, no log.
+//! The decision about an in-place restore that an operator requested. It uses only the given facts: no calls, no clock,
+//! no log.
 
 use shared::id::InstanceId;
-
 use shared::verdict::{Cause, Verdict};
 
 use crate::attempts::RestoreAttempt;
 
-/// The most commands for one restore whose result SSM does not know: the agent continues where it was killed.
+/// The most commands for one restore if the agent ends without a report: the agent continues where it was killed.
 const MOST_COMMANDS: usize = 3;
 
 /// The facts about an in-place restore.
@@ -14,7 +14,7 @@ const MOST_COMMANDS: usize = 3;
 pub struct InPlaceFacts {
     /// The instance whose data the restore replaces.
     pub instance_id: InstanceId,
-    /// Whether it is its group's only member in service.
+    /// Whether the instance is its group's only member in service.
     pub serves: bool,
     /// Whether the backup of its current data is in S3 with a manifest.
     pub backed_up: bool,
@@ -25,11 +25,11 @@ pub struct InPlaceFacts {
 /// The decision about an in-place restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InPlaceDecision {
-    /// Its backup is not complete, or a command is under way.
+    /// Do nothing yet: its backup is not complete, or a command is running.
     Wait,
-    /// Send it.
+    /// Send the restore command.
     Send,
-    /// Do nothing more: it has had its commands, or its node does not serve any more.
+    /// Do nothing any more: its commands have ended, or its node is not in service any more.
     Over,
 }
 
@@ -42,7 +42,7 @@ pub fn decide(facts: &InPlaceFacts) -> InPlaceDecision {
     if attempts().any(|verdict| matches!(verdict, Verdict::Executing | Verdict::Pending)) {
         return InPlaceDecision::Wait;
     }
-    // The agent rolled back a failure that it reported itself; the operator decides whether to try again.
+    // If the agent reports a failure, it has rolled back the restore. The operator decides whether to try again.
     let reported = attempts().any(|verdict| match verdict {
         Verdict::Failed(failure) => !matches!(failure.cause, Cause::Command(_)),
         _ => false,
@@ -60,11 +60,12 @@ pub fn decide(facts: &InPlaceFacts) -> InPlaceDecision {
 #[cfg(test)]
 mod tests {
     use shared::aws::ssm::CommandEnd;
-    use shared::report::{ExitCode, RestoreOutcome, RestoreReport};
+    use shared::exit_code::ExitCode;
+    use shared::report::{RestoreOutcome, RestoreReport};
+    use shared::verdict::CommandFailure;
     use time::OffsetDateTime;
 
     use super::*;
-    use shared::verdict::CommandFailure;
 
     fn failed(cause: Cause) -> Verdict<RestoreReport> {
         Verdict::Failed(CommandFailure {

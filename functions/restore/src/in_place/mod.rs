@@ -1,7 +1,7 @@
-//! In-place restores: an operator chose a backup for a node that serves.
+//! In-place restores: an operator chose a backup for a node in service.
 //!
-//! The operator asked the backup function, which first backs the node up. The operation of that backup names the choice, so
-//! the sweep finds every requested restore in SSM's list of commands, without any event.
+//! The operator sends the request to the backup function, which first backs up the node. The operation of that backup
+//! has the chosen backup's id, so the sweep finds every requested restore in SSM's list of commands, without an event.
 
 pub mod decide;
 
@@ -10,14 +10,16 @@ use shared::aws::autoscaling::{self, Group, LifecycleState};
 use shared::aws::manifests::Manifests;
 use shared::aws::ssm::{self, CommandQuery, CommandRecord};
 use shared::command::{self, Candidate, Mode, RestoreCommand};
-use shared::context::Context;
 use shared::event::CommandStatus;
-use shared::failure::{self, Subject};
+use shared::function::agent;
+use shared::function::context::Context;
+use shared::function::failure;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use shared::operation::{InPlace, Operation};
 use shared::report::{RestoreOutcome, RestoreReport};
+use shared::subject::Subject;
 use shared::verdict::{self, Verdict};
-use shared::{Error, Result, agent, budget};
+use shared::{Error, Result, budget};
 use time::OffsetDateTime;
 use tracing::{field, info};
 
@@ -52,7 +54,8 @@ impl InPlaceRequest<'_> {
     }
 }
 
-/// Returns the in-place restores that operators requested, as far back as their backups may be committed.
+/// Returns the requested in-place restores whose backups before them have succeeded, as far back as backups may be
+/// committed.
 pub(crate) async fn requested<'a>(
     context: &Context,
     groups: &'a [Group],
@@ -90,7 +93,7 @@ pub(crate) async fn send_if_due(
     request: &InPlaceRequest<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<CommandId>> {
-    // Without a group, nothing proves which application's backups the instance may have.
+    // Without a group, nothing proves which application the instance belongs to.
     let Some(application) = &request.application else {
         return Ok(None);
     };
@@ -117,7 +120,7 @@ pub(crate) async fn send_if_due(
     let chosen = manifests.find(&restore.chosen).await?;
     let (_, chosen) = chosen.ok_or_else(|| {
         Error::Refused(format!(
-            "the backup {} that an operator chose for {instance} does not exist any more",
+            "the backup {} that an operator chose for {instance} does not exist any more; request another one",
             restore.chosen
         ))
     })?;
@@ -172,7 +175,7 @@ async fn send(
     .await
 }
 
-/// Logs the end of an in-place restore; does nothing if the command was none.
+/// Logs the end of an in-place restore. Does nothing for any other command.
 pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> Result<()> {
     let (command_id, instance_id) = (&finished.command_id, &finished.instance_id);
     let Some(record) = ssm::command(&context.aws.ssm, command_id).await? else {

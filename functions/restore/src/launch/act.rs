@@ -1,15 +1,18 @@
-//! Does what a decision about a launching instance asks for: at most one answer, heartbeat or command.
+//! Carries out the decision about a launching instance: at most one answer, heartbeat or command.
 
 use shared::aws::autoscaling::{self, Completion, LAUNCH_HOOK, LifecycleResult};
 use shared::aws::ssm;
 use shared::command::{Candidate, Mode, RestoreCommand};
-use shared::context::Context;
-use shared::failure::{self, Kind, Subject};
+use shared::function::agent;
+use shared::function::context::Context;
+use shared::function::failure;
+use shared::function::metrics::{self, Metric};
 use shared::id::{CommandId, InstanceId};
-use shared::metrics::{self, Metric};
+use shared::kind::Kind;
 use shared::operation::Operation;
 use shared::report::{RestoreOutcome, RestoreReport};
-use shared::{Result, agent, budget};
+use shared::subject::Subject;
+use shared::{Result, budget};
 use tracing::{field, info};
 
 use super::candidates::{self, Backups, Choice, UnreadableBackup};
@@ -23,19 +26,19 @@ use crate::breaker::{self, Launch, NextLaunch};
 pub(crate) enum LaunchStep {
     /// It does not wait in the hook any more.
     AlreadyResolved,
-    /// Its group has no application: it gets no answer from this function.
+    /// Its group has no application, so this function does not answer the hook.
     NotProtected,
-    /// It was let pass into the warm pool.
+    /// It passed into the warm pool without a restore.
     PassedIntoWarmPool,
-    /// Its SSM agent takes no command yet.
+    /// Its SSM agent does not accept commands yet.
     WaitingForAgent,
     /// A predecessor's final backup may still come.
     WaitingForPredecessor,
-    /// A restore was sent to it just now.
+    /// This pass sent it a restore.
     SentRestore,
-    /// A first boot was sent to it just now.
+    /// This pass sent it a first boot.
     SentFirstBoot,
-    /// It works on an earlier command.
+    /// It runs an earlier command.
     AlreadyRunning,
     /// It was admitted.
     Admitted,
@@ -44,7 +47,7 @@ pub(crate) enum LaunchStep {
 }
 
 impl LaunchStep {
-    /// Returns the word in the answer.
+    /// Returns the name in the function's answer.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AlreadyResolved => "already-resolved",
@@ -60,7 +63,7 @@ impl LaunchStep {
         }
     }
 
-    /// Returns whether the only thing to do is to look again soon.
+    /// Returns whether the instance is not ready, so that another pass has to follow soon.
     pub(crate) fn is_waiting(self) -> bool {
         matches!(self, Self::WaitingForAgent | Self::WaitingForPredecessor)
     }
@@ -77,7 +80,7 @@ impl<'a> LaunchingInstance<'a> {
         Self { context, facts }
     }
 
-    /// Does what the decision asks for.
+    /// Carries out the decision.
     pub(super) async fn act(&self, decision: LaunchDecision) -> Result<LaunchStep> {
         match decision {
             LaunchDecision::AlreadyResolved { .. } => Ok(LaunchStep::AlreadyResolved),
@@ -130,7 +133,7 @@ impl<'a> LaunchingInstance<'a> {
         Ok(step)
     }
 
-    /// Sends the restore. A second delivery is harmless: the node runs an operation once.
+    /// Sends the restore command. A second delivery is harmless: the agent runs an operation once.
     async fn send(&self, candidates: Vec<Candidate>) -> Result<LaunchStep> {
         let (config, instance) = (&self.context.config, &self.facts.instance_id);
         let agent = agent::publish(&self.context.aws, config).await?;
@@ -183,7 +186,7 @@ impl<'a> LaunchingInstance<'a> {
     async fn admit(&self, command_id: &CommandId, report: &RestoreReport) -> Result<LaunchStep> {
         let backups = match facts::backups(self.context, self.facts).await {
             Ok(backups) => backups,
-            // A restored instance must not lose its hook because S3 does not answer.
+            // The hook of a restored instance must not expire because S3 fails.
             Err(error) => {
                 self.heartbeat().await?;
                 return Err(error);
@@ -318,8 +321,8 @@ impl<'a> LaunchingInstance<'a> {
         }
     }
 
-    /// Records that the second look for a newer backup failed. The restored backup was the newest when it was chosen, and
-    /// may be all that there is.
+    /// Records that the second check for a newer backup failed. The instance is admitted: the restored backup was the
+    /// newest when it was chosen, and may be the only one.
     fn record_unknown_backups(&self, backups: Backups) {
         let reason = match backups {
             Backups::Unknown(problem) => Reason::BackupsUnknown { problem },
@@ -359,7 +362,7 @@ impl<'a> LaunchingInstance<'a> {
                     backup_id = backup_id.as_ref().map(field::display),
                     "restored by an earlier command, and admitted"
                 );
-                // This command's seconds are not those of a restore.
+                // This command did not restore, so its duration is not measured.
                 values.clear();
             }
         }

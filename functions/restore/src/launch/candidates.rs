@@ -1,4 +1,4 @@
-//! Chooses the backups that a launch restore is offered, from manifests that were read before: no calls, no clock, no log.
+//! The choice of the backups that a launch restore may use. It uses only the given facts: no calls, no clock, no log.
 
 use shared::command::{Candidate, MOST_CANDIDATES};
 use shared::id::{BackupId, InstanceId};
@@ -9,7 +9,7 @@ use super::reason::Reason;
 /// The most manifests that are read to find [`MOST_CANDIDATES`] readable ones.
 pub const MOST_MANIFESTS: usize = 24;
 
-/// The sources for an application's restore.
+/// The facts for the choice of an application's backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     /// Another group of the same application that has instances.
@@ -27,7 +27,7 @@ pub enum Backups {
     NeverAny,
     /// The listing was empty, but the state parameter exists: there were backups.
     Gone,
-    /// AWS refused a call, and would refuse it again; the reason.
+    /// AWS refused a call, and would refuse it again. The text is the error.
     Unknown(String),
 }
 
@@ -50,9 +50,9 @@ pub enum ManifestRead {
         /// The instance that was backed up.
         instance_id: InstanceId,
     },
-    /// It is missing, damaged or another application's; the reason.
+    /// It is missing, damaged or another application's. The text is the reason.
     Unreadable(String),
-    /// A newer version of Rekindle wrote it; the reason.
+    /// A newer version of Rekindle wrote it. The text is the error.
     NewerSchema(String),
 }
 
@@ -61,7 +61,7 @@ pub enum ManifestRead {
 pub struct UnreadableBackup {
     /// The backup.
     pub backup_id: BackupId,
-    /// What is wrong with its manifest.
+    /// Why its manifest cannot be read.
     pub problem: String,
 }
 
@@ -70,18 +70,18 @@ pub struct UnreadableBackup {
 pub enum Choice {
     /// Restore the newest backup, or one of its fallbacks.
     Restore {
-        /// Newest first; at least one, at most [`MOST_CANDIDATES`].
+        /// The backups, newest first: at least one, at most [`MOST_CANDIDATES`].
         candidates: Vec<Candidate>,
-        /// The backups among them that cannot be offered.
+        /// The newer backups that cannot be offered.
         unreadable: Vec<UnreadableBackup>,
     },
-    /// Start the application empty: this is its first node.
+    /// Start the application empty: it has no backups yet.
     FirstBoot,
     /// Abandon the instance.
     Abandon(Reason),
 }
 
-/// Returns the backups that the instance is restored from.
+/// Returns the backups that the instance may be restored from.
 pub fn choose(sources: &Sources) -> Choice {
     if let Some(with) = sources.shared_with.clone() {
         return Choice::Abandon(Reason::ApplicationShared { with });
@@ -92,11 +92,11 @@ pub fn choose(sources: &Sources) -> Choice {
         Backups::Unknown(problem) => Choice::Abandon(Reason::BackupsUnknown {
             problem: problem.clone(),
         }),
-        Backups::Committed(backups) => among(backups),
+        Backups::Committed(backups) => choose_among(backups),
     }
 }
 
-fn among(backups: &[Committed]) -> Choice {
+fn choose_among(backups: &[Committed]) -> Choice {
     let (mut candidates, mut unreadable) = (Vec::new(), Vec::new());
     for Committed {
         backup_id,
@@ -109,8 +109,8 @@ fn among(backups: &[Committed]) -> Choice {
                 backup_id: backup_id.clone(),
                 problem: problem.clone(),
             }),
-            // A newer version's backup is good: to fall back to an older one would lose data silently. As a fallback, it
-            // ends the list.
+            // A newer version of Rekindle can restore this backup, so a fallback to an older one would lose data. If it
+            // is only a fallback itself, the list ends before it.
             ManifestRead::NewerSchema(problem) if candidates.is_empty() => {
                 return Choice::Abandon(Reason::NewerSchema {
                     backup_id: backup_id.clone(),
@@ -136,10 +136,12 @@ fn among(backups: &[Committed]) -> Choice {
     }
 }
 
-/// Returns the reason to abandon a restored instance, or `None`: another instance's backup, newer than the restored one
-/// and not skipped by it, was committed after the restore was chosen.
+/// Returns the reason to abandon a restored instance, or `None` if there is none. The reason is a backup of another
+/// instance that is newer than the restored one, was not skipped by the restore, and was committed after the restore
+/// was chosen.
 ///
-/// Quarantine catches a backup whose node has a successor. It cannot know a successor whose restore is only being sent.
+/// The backup function quarantines the backup of a node that has a successor, but it does not know of a successor whose
+/// restore has just been chosen.
 pub fn newer_backup(
     instance: &InstanceId,
     report: &RestoreReport,
@@ -161,7 +163,7 @@ pub fn newer_backup(
         let backup_id = backup_id.clone();
         return match manifest {
             ManifestRead::Unreadable(_) => continue,
-            // The instance was put back into its group, and backed up after its restore.
+            // The instance itself was backed up after its restore: it has been in service before.
             ManifestRead::Readable { instance_id, .. } if instance_id == instance => None,
             ManifestRead::Readable { .. } => Some(Reason::NewerBackup { backup_id }),
             ManifestRead::NewerSchema(problem) => Some(Reason::NewerSchema {
@@ -173,7 +175,7 @@ pub fn newer_backup(
     None
 }
 
-/// Returns whether the manifests read so far suffice for the choice.
+/// Returns whether the manifests that were read so far suffice for the choice.
 pub fn is_enough(backups: &[Committed]) -> bool {
     let readable = |backup: &&Committed| matches!(backup.manifest, ManifestRead::Readable { .. });
     let newer = |backup: &Committed| matches!(backup.manifest, ManifestRead::NewerSchema(_));

@@ -1,12 +1,11 @@
-//! Decides about an instance in the launch hook, from facts alone: no calls, no clock, no log.
+//! The decision about an instance in the launch hook. It uses only the given facts: no calls, no clock, no log.
 
 use shared::aws::autoscaling::LifecycleState;
 use shared::budget;
 use shared::id::{ApplicationName, CommandId, InstanceId};
 use shared::report::RestoreReport;
-use time::OffsetDateTime;
-
 use shared::verdict::Verdict;
+use time::OffsetDateTime;
 
 use super::reason::Reason;
 use crate::attempts::RestoreAttempt;
@@ -18,13 +17,13 @@ pub struct LaunchFacts {
     pub now: OffsetDateTime,
     /// The instance.
     pub instance_id: InstanceId,
-    /// Its group; empty where no group has it.
+    /// Its group; empty if it is in no group.
     pub group: String,
-    /// The instance's state in its group now, whatever the event says.
+    /// Its current state in its group. The event's state may be out of date.
     pub hook_state: HookState,
-    /// The application that the group's tag names, or the reason why it names none.
+    /// The application in the group's tag, or the reason why there is none.
     pub application: Result<ApplicationName, String>,
-    /// Whether the event is of an instance that keeps its id and loses its disk.
+    /// Whether the event is of a replaced root volume: the instance keeps its id and loses its disk.
     pub root_volume_replaced: bool,
     /// When the instance was launched, or taken out of the warm pool.
     pub launched_at: OffsetDateTime,
@@ -39,9 +38,9 @@ pub struct LaunchFacts {
 /// The state of an instance in its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookState {
-    /// In the launch hook, on its way into service.
+    /// In the launch hook, before it enters service.
     Waiting,
-    /// In the launch hook, on its way into the warm pool.
+    /// In the launch hook, before it enters the warm pool.
     WaitingForWarmPool,
     /// Any other state, by its name, or "in no group".
     Elsewhere(String),
@@ -63,7 +62,7 @@ impl HookState {
 pub enum Predecessor {
     /// It is terminating: its final backup may still come.
     Terminating(InstanceId),
-    /// It is healthy and in service: its data are newer than every backup, and two nodes would serve one application.
+    /// It is healthy and in service: its data are newer than every backup, and a second node must not serve.
     Active(InstanceId),
 }
 
@@ -81,9 +80,9 @@ impl Predecessor {
 pub enum Agent {
     /// It never registered.
     Unregistered,
-    /// It registered, but does not answer now.
+    /// It registered, but its pings are missing.
     Lost,
-    /// It answers.
+    /// Its pings arrive.
     Online,
 }
 
@@ -95,16 +94,16 @@ pub enum LaunchDecision {
         /// Its state.
         state: String,
     },
-    /// Do not answer: the group names no application.
+    /// Do not answer the hook: the group has no application.
     NotProtected {
         /// The reason.
         problem: String,
     },
-    /// Let the instance pass into the warm pool without a restore: it serves nobody there.
+    /// Let the instance pass into the warm pool without a restore: it is not in service there.
     PassIntoWarmPool,
-    /// Wait: the SSM agent does not answer yet.
+    /// Wait: the SSM agent is not online yet.
     WaitForAgent,
-    /// Wait behind the fence: a predecessor's final backup may still come.
+    /// Wait (the fence): a predecessor's final backup may still come.
     WaitForPredecessor {
         /// The predecessor.
         predecessor: InstanceId,
@@ -114,11 +113,11 @@ pub enum LaunchDecision {
         /// The predecessor that is still terminating at the end of the fence's time limit.
         fence_broken_by: Option<InstanceId>,
     },
-    /// Send nothing: a restore is under way.
+    /// Send nothing: a restore is running.
     AlreadyRunning {
         /// Its command.
         command_id: CommandId,
-        /// Whether to extend the hook's timeout: the restore is visibly at work.
+        /// Whether to send a heartbeat, which extends the hook's timeout: the restore is visibly running.
         heartbeat: bool,
     },
     /// Admit the instance: the node is ready.
@@ -128,7 +127,7 @@ pub enum LaunchDecision {
         /// Its report.
         report: RestoreReport,
     },
-    /// Abandon the instance: it will not become a good node.
+    /// Abandon the instance.
     Abandon(Reason),
 }
 
@@ -142,8 +141,8 @@ pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
         let problem = problem.clone();
         return LaunchDecision::NotProtected { problem };
     }
-    // The state decides, not the event's destination: a late event of an instance that entered the pool must not admit an
-    // empty instance that leaves it.
+    // The current state decides, not the event's destination. A late event of an instance that entered the warm pool
+    // must not admit it without data when it leaves the pool.
     if facts.hook_state == HookState::WaitingForWarmPool {
         return LaunchDecision::PassIntoWarmPool;
     }
@@ -180,8 +179,8 @@ pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
     LaunchDecision::ChooseBackup { fence_broken_by }
 }
 
-/// Returns the decision about an instance whose agent registered, but takes no command now. A reboot may take as long as
-/// the hook waits without a heartbeat.
+/// Returns the decision about an instance whose SSM agent registered, but does not accept commands now. It may be
+/// rebooting, so it has almost as much time as the hook without a heartbeat.
 pub fn agent_silent(facts: &LaunchFacts) -> LaunchDecision {
     if facts.waited_longer_than(budget::SSM_READY + budget::FENCE) {
         LaunchDecision::Abandon(Reason::AgentLost)
@@ -193,8 +192,8 @@ pub fn agent_silent(facts: &LaunchFacts) -> LaunchDecision {
 /// Returns the decision from the commands that were sent, or `None` if there are none.
 fn on_attempts(facts: &LaunchFacts) -> Option<LaunchDecision> {
     let attempts = || facts.attempts.iter();
-    // A good node never waits this long for its answer. A success that old is from an earlier stay in the hook, and the
-    // disk may have been replaced since.
+    // A restored node is answered long before the hard cap. A success that is older is from an earlier stay in the
+    // hook, and the disk may have been replaced since.
     if attempts().len() > 0 && facts.waited_longer_than(budget::HARD_CAP) {
         return Some(LaunchDecision::Abandon(Reason::HardCap));
     }
@@ -203,7 +202,7 @@ fn on_attempts(facts: &LaunchFacts) -> Option<LaunchDecision> {
             Verdict::Succeeded(report) => Some((attempt, report)),
             _ => None,
         });
-        // The first one did the work; a later one found it done.
+        // The first command restored; a later one found the node restored.
         let (attempt, report) = successes.min_by_key(|(attempt, _)| attempt.requested_at)?;
         Some(LaunchDecision::Admit {
             command_id: attempt.command_id.clone(),
@@ -216,7 +215,7 @@ fn on_attempts(facts: &LaunchFacts) -> Option<LaunchDecision> {
         let attempt = executing.or_else(pending)?;
         Some(LaunchDecision::AlreadyRunning {
             command_id: attempt.command_id.clone(),
-            // SSM shows a dead agent's command as InProgress until its own timeouts have passed.
+            // If the SSM agent dies, the command stays InProgress until its timeouts have passed.
             heartbeat: executing.is_some() && facts.agent == Agent::Online,
         })
     };
@@ -252,7 +251,7 @@ impl LaunchDecision {
         }
     }
 
-    /// Returns the command that the decision concerns.
+    /// Returns the command that the decision is about, or `None` if there is none.
     pub fn command_id(&self) -> Option<&CommandId> {
         match self {
             Self::AlreadyRunning { command_id, .. }
@@ -264,7 +263,7 @@ impl LaunchDecision {
 }
 
 impl LaunchFacts {
-    /// Returns the facts about an instance that does not wait in the launch hook. Nothing else is known, or needed.
+    /// Returns the facts about an instance that does not wait in the launch hook. The decision needs no others.
     pub fn elsewhere(
         instance_id: &InstanceId,
         group: &str,
@@ -290,8 +289,8 @@ impl LaunchFacts {
         (self.now - self.launched_at).whole_seconds()
     }
 
-    /// Returns whether the instance has to be abandoned now even if the breaker's calls fail: its hook would expire before
-    /// enough further tries.
+    /// Returns whether the instance must be abandoned now even if the breaker's calls fail, because its hook would
+    /// expire soon.
     pub fn breaker_patience_is_over(&self) -> bool {
         self.waited_longer_than(budget::BREAKER_PATIENCE)
     }

@@ -1,11 +1,11 @@
-//! The facts about a launching instance, read from AWS. Of the event, only the instance's id is used.
+//! The facts about a launching instance, read from AWS. From the event, only the instance's id is used.
 
 use futures_util::try_join;
 use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState, Member};
 use shared::aws::manifests::Manifests;
 use shared::aws::ssm::{self, CommandQuery, Ping};
 use shared::aws::{catalog, state};
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId, InstanceId};
 use shared::layout::BackupState;
 use shared::operation::Operation;
@@ -23,8 +23,8 @@ pub(super) struct KnownLaunch {
     began_at: OffsetDateTime,
 }
 
-/// Returns the facts about one instance, and those of them that the next pass need not read again. `known` are those of an
-/// earlier pass.
+/// Returns the facts about one instance, and those that the next pass does not have to read again. `known` has those of
+/// an earlier pass.
 pub(super) async fn gather(
     context: &Context,
     instance: &InstanceId,
@@ -40,7 +40,8 @@ pub(super) async fn gather(
             let facts = LaunchFacts::elsewhere(instance, "", "in no group", now);
             return Ok((facts, None));
         };
-        // Most events find the work done, by another delivery or by the sweep: those cost this one call.
+        // For most events, another delivery or the sweep has finished the launch before. These events end here, after
+        // one call.
         if let HookState::Elsewhere(state) = hook_state(&state) {
             let facts = LaunchFacts::elsewhere(instance, &group, &state, now);
             return Ok((facts, None));
@@ -104,11 +105,12 @@ fn application_of(
     })
 }
 
-/// Returns the member that the restore has to wait for. One in service goes before one that is terminating: it has to
-/// terminate, too.
+/// Returns the member that the restore has to wait for, or `None` if there is none. A member in service goes before a
+/// terminating one, because it has to terminate, too.
 fn predecessor(members: &[Member], instance: &InstanceId) -> Option<Predecessor> {
     let others = || members.iter().filter(|it| it.instance_id != *instance);
-    // An unhealthy member is being replaced: if the group launches first, it terminates only after this launch.
+    // An unhealthy member is being replaced. If the group launches first, it terminates the member only after this
+    // launch.
     let active = others().find(|it| it.state == LifecycleState::InService && it.healthy);
     let terminating = || others().find(|it| it.state.is_terminating());
     let active = active.map(|it| Predecessor::Active(it.instance_id.clone()));
@@ -130,7 +132,7 @@ async fn attempts(
     began_at: Option<OffsetDateTime>,
     now: OffsetDateTime,
 ) -> Result<Vec<RestoreAttempt>> {
-    // Without a record of the launch, every command that may belong to it counts.
+    // If the group does not list the launch yet, every command that may belong to it counts.
     let since = began_at.unwrap_or(now - budget::seconds(budget::HARD_CAP));
     let query = CommandQuery::new(&context.config.restore_document, since).on(instance);
     let commands = ssm::commands(&context.aws.ssm, query).await?;
@@ -138,7 +140,7 @@ async fn attempts(
     attempts::judge(context, instance, &operation, commands).await
 }
 
-/// Returns the sources for the application's restore.
+/// Returns the facts for the choice of the application's backups.
 ///
 /// # Errors
 /// Retryable errors only: a refusal by AWS is a fact, [`Backups::Unknown`].
@@ -183,7 +185,7 @@ async fn list_backups(context: &Context, facts: &LaunchFacts) -> Result<Backups>
     if newest.is_empty() {
         return Ok(match state::read(&context.aws.ssm, application).await {
             Ok(None) => Backups::NeverAny,
-            // A parameter that cannot be parsed exists all the same: there were backups.
+            // A parameter that cannot be parsed exists, so there were backups.
             Ok(Some(_)) | Err(Error::Contract { .. }) => Backups::Gone,
             Err(error) => return Err(error),
         });

@@ -1,6 +1,6 @@
 //! An instance in the launch hook: from its first event to CONTINUE or ABANDON.
 //!
-//! `facts` reads AWS, `decide` decides, `act` does it: at most one answer, heartbeat or command in each pass.
+//! One pass: `facts` reads AWS, `decide` decides, and `act` makes at most one answer, heartbeat or command.
 
 mod act;
 pub mod candidates;
@@ -11,12 +11,12 @@ pub mod reason;
 use std::time::{Duration, SystemTime};
 
 use shared::Result;
-use shared::answer::Handled;
-use shared::context::Context;
 use shared::event::LifecycleAction;
-use shared::failure::Subject;
+use shared::function::answer::Handled;
+use shared::function::context::Context;
+use shared::function::lambda::Deadline;
 use shared::id::InstanceId;
-use shared::lambda::Deadline;
+use shared::subject::Subject;
 use tokio::time::Instant;
 use tracing::{field, info};
 
@@ -25,17 +25,17 @@ use self::act::LaunchingInstance;
 use self::decide::{LaunchDecision, LaunchFacts, Predecessor};
 use self::facts::KnownLaunch;
 
-/// Between two passes over an instance that is not ready: nobody is served while it waits.
+/// The pause between two passes over an instance that is not ready. It is short because no node serves meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two passes over an instance that has waited longer than [`SOON`].
+/// The pause between two passes after [`SOON`].
 const LONG_PAUSE: Duration = Duration::from_secs(5);
-/// A healthy launch registers within this time, and most final backups have ended.
+/// The time within which a healthy instance registers and most final backups end.
 const SOON: Duration = Duration::from_mins(5);
-/// Time that is left of the invocation when waiting ends, so that no call is cut off.
+/// The part of the invocation that is not used for waiting, so that no call is cut off.
 const RESERVE: Duration = Duration::from_secs(30);
 
-/// Advances a launching instance until its restore is sent, or until this invocation has to end. The event of the finished
-/// command, or the sweep, continues.
+/// Advances a launching instance until its restore is sent, or until this invocation has to end. Then the event of the
+/// finished command, or the sweep, continues.
 pub(crate) async fn advance_until(
     context: &Context,
     action: &LifecycleAction,
@@ -70,9 +70,9 @@ pub(crate) async fn advance_once(context: &Context, instance: &InstanceId) -> Re
 /// The memory of one invocation between its passes over one instance.
 #[derive(Debug, Default)]
 struct Passes {
-    /// The instance's launch, which does not change.
+    /// The facts that do not change between passes.
     launch: Option<KnownLaunch>,
-    /// The last decision. The log has it once, for as long as it stays the same.
+    /// The last decision. It is logged only when it changes.
     decision: Option<LaunchDecision>,
 }
 

@@ -1,10 +1,10 @@
-//! Why an instance is abandoned: the kind of failure, and the reason in words.
+//! The reasons for which an instance is abandoned.
 
 use std::fmt;
 
 use shared::budget;
-use shared::failure::Kind;
 use shared::id::{BackupId, CommandId, InstanceId};
+use shared::kind::Kind;
 use shared::verdict::{Cause, CommandFailure};
 
 /// Why an instance is abandoned.
@@ -19,7 +19,7 @@ pub enum Reason {
     },
     /// The SSM agent never registered.
     AgentNeverCame,
-    /// The SSM agent registered, then stopped answering.
+    /// The SSM agent registered, then did not accept commands.
     AgentLost,
     /// Another member of the group is in service and does not terminate.
     PredecessorActive {
@@ -30,21 +30,21 @@ pub enum Reason {
     BackupsGone,
     /// It is unknown whether there are backups.
     BackupsUnknown {
-        /// The failed call.
+        /// The error of the failed call.
         problem: String,
     },
     /// A newer version of Rekindle made the newest backup.
     NewerSchema {
         /// The backup.
         backup_id: BackupId,
-        /// The error of reading its manifest.
+        /// Why its manifest cannot be read.
         problem: String,
     },
     /// No manifest can be read.
     NoReadableManifest {
-        /// How many were read.
+        /// The number of manifests that were read.
         looked_at: usize,
-        /// The error of the newest.
+        /// Why the newest one cannot be read.
         problem: String,
     },
     /// The restore failed on the node.
@@ -94,7 +94,8 @@ impl Reason {
                 Cause::Agent(exit_code) => exit_code.permanent(),
                 Cause::Command(_) | Cause::Contract => false,
             },
-            // A new instance has a new volume and a new agent, may find the predecessor gone, and chooses its backup again.
+            // A new instance has a new volume and a new SSM agent, its predecessor may be gone, and its backup is
+            // chosen again.
             Self::RootVolumeReplaced
             | Self::AgentNeverCame
             | Self::AgentLost
@@ -104,7 +105,7 @@ impl Reason {
         }
     }
 
-    /// Returns the command that failed, or `None` if the reason is another one.
+    /// Returns the failed command, or `None` if no command failed.
     pub fn command_id(&self) -> Option<&CommandId> {
         match self {
             Self::RestoreFailed { command_id, .. } => Some(command_id),
@@ -117,7 +118,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RootVolumeReplaced => f.write_str(
-                "the root volume was replaced: the instance keeps its id and lost its data",
+                "the root volume was replaced, so the instance has the same id but not its data",
             ),
             Self::ApplicationShared { with } => {
                 write!(f, "the group {with} has the same application")
@@ -129,7 +130,7 @@ impl fmt::Display for Reason {
             ),
             Self::AgentLost => write!(
                 f,
-                "the SSM agent registered, but takes no command {} seconds after the launch",
+                "the SSM agent registered, but does not accept commands {} seconds after the launch",
                 budget::SSM_READY + budget::FENCE
             ),
             Self::PredecessorActive { instance_id } => write!(

@@ -1,41 +1,41 @@
-//! What became of a group's launches, and whether it may launch anything.
+//! A group's launches: their results, and their suspension.
 
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{Activity, ScalingActivityStatusCode};
 use time::OffsetDateTime;
 
 use super::super::{failed, utc};
-use super::{ACTIVITY_PAGES, PAGE};
+use super::{ACTIVITY_PAGES, LAUNCH, PAGE};
 use crate::error::Result;
 use crate::id::InstanceId;
 
-/// The process of Auto Scaling by which a group gets instances.
-pub(super) const LAUNCH: &str = "Launch";
-
-/// A launch, as the group recorded it.
+/// A launch in the group's list of activities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// The instance; none where EC2 refused to give one.
+    /// The instance, or `None` if EC2 refused to start one.
     pub instance_id: Option<InstanceId>,
-    /// When it began.
+    /// When the launch began.
     pub started_at: OffsetDateTime,
-    /// What became of it.
+    /// The result of the launch.
     pub end: LaunchEnd,
 }
 
-/// What became of a launch.
+/// The result of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchEnd {
-    /// It is not over: the instance starts, or waits in a hook.
+    /// The launch has not ended: the instance starts, or waits in a hook.
     NotYet,
-    /// The instance came into service.
+    /// The instance entered service.
     Successful,
-    /// It did not: its hook was abandoned or expired, it died on its way, or there never was one.
+    /// The instance did not enter service: its hook was abandoned or expired, it died, or EC2 started none.
     Failed,
 }
 
-/// Returns the newest launches of a group, the newest first, back to the last successful one. What fills a warm pool
-/// is none of them: it puts nothing into service.
+/// Returns the newest launches of a group, newest first, back to the last successful one. Launches into the warm pool
+/// are left out: they put nothing into service.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if Auto Scaling fails.
 pub async fn recent(client: &Client, group: &str) -> Result<Vec<Launch>> {
     let mut pages = client
         .describe_scaling_activities()
@@ -57,7 +57,10 @@ pub async fn recent(client: &Client, group: &str) -> Result<Vec<Launch>> {
     Ok(launches)
 }
 
-/// Suspends a group's launches, and nothing else. Doing so twice is harmless.
+/// Suspends a group's launches and no other process. A repetition is harmless.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if Auto Scaling fails.
 pub async fn suspend(client: &Client, group: &str) -> Result<()> {
     client
         .suspend_processes()
@@ -69,7 +72,10 @@ pub async fn suspend(client: &Client, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Resumes a group's launches, and nothing else. Doing so twice is harmless.
+/// Resumes a group's launches and no other process. A repetition is harmless.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if Auto Scaling fails.
 pub async fn resume(client: &Client, group: &str) -> Result<()> {
     client
         .resume_processes()
@@ -81,14 +87,15 @@ pub async fn resume(client: &Client, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads an activity that is a launch: "Launching a new EC2 instance: i-….  Status Reason: …", and "from warm pool"
-/// before the colon where it came from there.
+/// Returns the launch that an activity describes, or `None` if it is another activity. A launch is described as
+/// "Launching a new EC2 instance: i-….  Status Reason: …", with "from warm pool" before the colon if it came from
+/// there.
 fn read_launch(activity: &Activity) -> Option<Launch> {
-    let words = activity.description().unwrap_or_default();
-    if !words.starts_with("Launching") || words.contains("into warm pool") {
+    let description = activity.description().unwrap_or_default();
+    if !description.starts_with("Launching") || description.contains("into warm pool") {
         return None;
     }
-    let mut names = words.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-'));
+    let mut names = description.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-'));
     Some(Launch {
         instance_id: names.find_map(|name| name.parse().ok()),
         started_at: activity.start_time().and_then(utc)?,

@@ -1,4 +1,4 @@
-//! Groups over many pages, and answers to hooks that wait no longer.
+//! Groups on many pages, launches, and answers to hooks that were answered before.
 
 use aws_sdk_autoscaling::error::ErrorMetadata;
 use aws_sdk_autoscaling::operation::complete_lifecycle_action::{
@@ -73,7 +73,7 @@ async fn protected_groups_are_found_on_every_page() {
         .match_requests(|request| request.next_token() == Some("more"))
         .then_output(|| {
             DescribeAutoScalingGroupsOutput::builder()
-                .auto_scaling_groups(described("two", "Not A Application"))
+                .auto_scaling_groups(described("two", "Not An Application"))
                 .build()
         });
     let client = mock_client!(aws_sdk_autoscaling, RuleMode::Sequential, [&first, &second]);
@@ -86,23 +86,19 @@ async fn protected_groups_are_found_on_every_page() {
         ["one", "two"]
     );
     assert_eq!(groups[0].application().unwrap().unwrap().as_str(), "dtr");
-    assert_eq!(
-        groups[0].members.len(),
-        2,
-        "what is no instance cannot be acted upon"
-    );
+    assert_eq!(groups[0].members.len(), 2, "only EC2 instances are members");
     assert_eq!(groups[0].members[0].state, LifecycleState::InService);
     let unknown = LifecycleState::Unknown("Terminating:SomethingNew".to_owned());
     assert_eq!(groups[0].members[1].state, unknown);
     let error = groups[1].application().unwrap_err().chain();
     assert!(
-        error.contains(r#""two""#) && error.contains("Not A Application"),
+        error.contains(r#""two""#) && error.contains("Not An Application"),
         "{error}"
     );
 }
 
 #[test]
-fn a_group_retains_only_where_it_says_so() {
+fn a_group_keeps_an_abandoned_instance_only_if_its_policy_is_retain() {
     let triggers = |action: &str| {
         RetentionTriggers::builder()
             .terminate_hook_abandon(action.into())
@@ -124,7 +120,7 @@ fn a_group_retains_only_where_it_says_so() {
 }
 
 #[test]
-fn a_group_says_when_it_may_launch_nothing() {
+fn only_the_suspended_process_launch_counts() {
     let suspended = |process: &str| {
         let mut group = described("one", "dtr");
         let process = SuspendedProcess::builder().process_name(process).build();
@@ -145,7 +141,7 @@ fn refusal(code: &'static str, message: &'static str) -> Rule {
 }
 
 #[tokio::test]
-async fn answering_a_hook_twice_is_harmless_and_other_refusals_are_not() {
+async fn a_second_answer_to_a_hook_is_no_error_and_other_refusals_are() {
     let answer = async |rule: &Rule| {
         let client = mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, [rule]);
         complete(
@@ -186,7 +182,7 @@ async fn answering_a_hook_twice_is_harmless_and_other_refusals_are_not() {
 }
 
 #[tokio::test]
-async fn the_newest_launch_of_an_instance_counts() {
+async fn the_newest_launch_of_an_instance_is_found() {
     let activity = |description: &str, seconds: i64| {
         Activity::builder()
             .activity_id("a")
@@ -300,7 +296,7 @@ async fn launches_are_read_back_to_the_last_successful_one() {
 }
 
 #[tokio::test]
-async fn the_process_launch_is_suspended_and_resumed_and_no_other() {
+async fn only_the_process_launch_is_suspended_and_resumed() {
     let launch = ["Launch".to_owned()];
     let (to_suspend, to_resume) = (launch.clone(), launch);
     let suspended = mock!(Client::suspend_processes)
@@ -322,7 +318,7 @@ async fn the_process_launch_is_suspended_and_resumed_and_no_other() {
 }
 
 #[test]
-fn lifecycle_states_are_read_as_they_are_written() {
+fn lifecycle_states_are_read_back_from_their_names() {
     for state in LifecycleState::ALL {
         assert_eq!(&LifecycleState::from(state.as_str()), state);
         let terminating = matches!(

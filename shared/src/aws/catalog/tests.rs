@@ -1,4 +1,4 @@
-//! The newest backups among many, and what is no backup.
+//! The newest backups among many, and keys that are not backups.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ fn application() -> ApplicationName {
     "dtr".parse().unwrap()
 }
 
-/// Answers a listing as S3 does, 1,000 keys a page, and counts the calls.
+/// A bucket that lists its keys as S3 does, 1,000 a page, and counts the calls.
 fn bucket(keys: BTreeSet<String>) -> (Rule, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
@@ -41,7 +41,7 @@ fn bucket(keys: BTreeSet<String>) -> (Rule, Arc<AtomicUsize>) {
                     Some(end) => key[..=prefix.len() + end].to_owned(),
                     None => key.clone(),
                 };
-                // What a token ended with has been given already, with everything below it.
+                // The page before ended with this entry.
                 if request.continuation_token() != Some(entry.as_str()) {
                     entries.insert(entry);
                 }
@@ -95,7 +95,7 @@ fn every_minute(minutes: i64) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn the_newest_backups_cost_as_many_calls_however_many_there_are() {
+async fn the_number_of_calls_does_not_depend_on_the_number_of_backups() {
     let expected: Vec<BackupId> = (0..3)
         .map(|age| BackupId::at(NOW - Duration::minutes(age)))
         .collect();
@@ -106,7 +106,7 @@ async fn the_newest_backups_cost_as_many_calls_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn the_newest_of_a_whole_day_are_beyond_its_first_page() {
+async fn the_newest_backups_of_a_full_day_are_on_its_second_page() {
     let noon = NOW.replace_hour(23).unwrap();
     let keys = (0..1_380)
         .map(|age| layout::manifest(&application(), &BackupId::at(noon - Duration::minutes(age))))
@@ -122,9 +122,9 @@ async fn the_newest_of_a_whole_day_are_beyond_its_first_page() {
 }
 
 #[tokio::test]
-async fn what_all_applications_committed_lately_costs_a_call_for_each_thousand() {
+async fn recent_commit_markers_cost_one_call_for_each_thousand() {
     let names = ["dtr", "gitea"].map(|name| name.parse::<ApplicationName>().unwrap());
-    let told = |from: i64, to: i64| -> BTreeSet<(ApplicationName, BackupId)> {
+    let markers = |from: i64, to: i64| -> BTreeSet<(ApplicationName, BackupId)> {
         let ages = from..to;
         ages.map(|age| BackupId::at(NOW - Duration::minutes(age)))
             .flat_map(|backup| {
@@ -134,7 +134,7 @@ async fn what_all_applications_committed_lately_costs_a_call_for_each_thousand()
             })
             .collect()
     };
-    let mut keys: BTreeSet<String> = told(0, 20_000)
+    let mut keys: BTreeSet<String> = markers(0, 20_000)
         .iter()
         .map(|(application, backup)| layout::commit(application, backup))
         .collect();
@@ -143,10 +143,10 @@ async fn what_all_applications_committed_lately_costs_a_call_for_each_thousand()
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&rule]);
     let ago = |minutes| NOW - Duration::minutes(minutes);
     let expected = [
-        (ago(120), NOW + Duration::minutes(1), told(0, 121), 1),
-        // It begins with what was asked for, and ends before what is known.
-        (ago(240), ago(120), told(121, 241), 1),
-        (ago(1_200), ago(0), told(1, 1_201), 3),
+        (ago(120), NOW + Duration::minutes(1), markers(0, 121), 1),
+        // `since` is included, `until` is not.
+        (ago(240), ago(120), markers(121, 241), 1),
+        (ago(1_200), ago(0), markers(1, 1_201), 3),
     ];
     for (since, until, expected, most_calls) in expected {
         let before = calls.load(Ordering::Relaxed);
@@ -157,7 +157,7 @@ async fn what_all_applications_committed_lately_costs_a_call_for_each_thousand()
 }
 
 #[tokio::test]
-async fn all_applications_of_a_shelf_cost_one_call() {
+async fn all_quarantined_applications_are_listed_with_one_call() {
     let mut keys = BTreeSet::from(["quarantine/No Application/notes".to_owned()]);
     for name in ["dtr", "gitea"] {
         let application = name.parse().unwrap();
@@ -173,7 +173,7 @@ async fn all_applications_of_a_shelf_cost_one_call() {
 }
 
 #[tokio::test]
-async fn backups_of_long_ago_are_found_as_well() {
+async fn old_backups_are_found() {
     let old = [40, 400, 1_500].map(|days| BackupId::at(NOW - Duration::days(days)));
     let keys = old
         .iter()
@@ -184,7 +184,7 @@ async fn backups_of_long_ago_are_found_as_well() {
 }
 
 #[tokio::test]
-async fn what_is_no_manifest_of_this_application_does_not_count() {
+async fn only_manifests_of_this_application_count() {
     let keys = [
         "manifests/dtr/2026-11-23/notes.json",
         "manifests/dtr/2026-11-22/20261123T021500.000Z.json",
@@ -196,7 +196,7 @@ async fn what_is_no_manifest_of_this_application_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_not_there_is_not_taken_for_an_empty_one() {
+async fn a_missing_bucket_is_not_treated_as_an_empty_one() {
     let body = "<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>";
     let missing = mock!(Client::list_objects_v2)
         .sequence()

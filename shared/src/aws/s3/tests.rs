@@ -9,7 +9,7 @@ use aws_smithy_mocks::{RuleMode, mock, mock_client};
 use super::*;
 
 #[tokio::test]
-async fn an_object_larger_than_agreed_is_not_read() {
+async fn an_object_larger_than_the_limit_is_not_read() {
     let body = || {
         GetObjectOutput::builder()
             .e_tag("\"1\"")
@@ -33,13 +33,13 @@ async fn an_object_larger_than_agreed_is_not_read() {
         let error = read(&client, "bucket", "key", None, 4).await.unwrap_err();
         assert_eq!(
             error.chain(),
-            "key: it has more than the 4 bytes that are read"
+            "key: it has more than the 4 bytes that are read; check which program wrote it"
         );
     }
 }
 
 #[tokio::test]
-async fn a_head_tells_what_s3_verified() {
+async fn a_head_request_returns_the_checksum_that_s3_verified() {
     let rule = mock!(Client::head_object)
         .match_requests(|request| request.checksum_mode() == Some(&ChecksumMode::Enabled))
         .then_output(|| {
@@ -76,7 +76,7 @@ async fn a_head_tells_what_s3_verified() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_etag_is_asked_for_again_and_never_believed() {
+async fn a_response_without_an_etag_is_requested_again_and_never_used() {
     let head_rule = mock!(Client::head_object)
         .then_output(|| HeadObjectOutput::builder().content_length(9).build());
     let get_rule = mock!(Client::get_object).then_output(|| {
@@ -100,7 +100,7 @@ async fn an_answer_without_an_etag_is_asked_for_again_and_never_believed() {
 }
 
 #[tokio::test]
-async fn a_denied_bucket_is_not_taken_for_an_empty_one() {
+async fn a_denied_bucket_is_not_treated_as_an_empty_one() {
     let denied = mock!(Client::head_object)
         .sequence()
         .http_status(403, None)
@@ -115,7 +115,7 @@ async fn a_denied_bucket_is_not_taken_for_an_empty_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_never_overwrites_and_waits_for_another() {
+async fn a_write_never_overwrites_and_waits_for_a_concurrent_one() {
     let error = |code: &str| {
         Some(format!(
             "<Error><Code>{code}</Code><Message>m</Message></Error>"
@@ -155,7 +155,7 @@ async fn a_write_never_overwrites_and_waits_for_another() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_not_deleted_is_named() {
+async fn the_error_names_an_object_that_was_not_deleted() {
     let denied = aws_sdk_s3::types::Error::builder()
         .key("backups/dtr/x")
         .code("AccessDenied")

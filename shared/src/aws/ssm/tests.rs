@@ -1,4 +1,4 @@
-//! Agents and commands over many pages, and what SSM says before it is consistent.
+//! SSM agents and commands on many pages, and SSM's responses before it is consistent.
 
 use aws_sdk_ssm::error::ErrorMetadata;
 use aws_sdk_ssm::operation::describe_instance_information::{
@@ -24,7 +24,7 @@ fn command_id() -> CommandId {
     COMMAND.parse().unwrap()
 }
 
-/// An SSM to which every instance is registered but number 7, which it either leaves out or refuses.
+/// An SSM with every instance registered except number 7, which it either leaves out or refuses.
 fn agents(refuses: bool) -> Rule {
     mock!(Client::describe_instance_information).then_compute_response(move |request| {
         let asked = request.filters()[0].values();
@@ -55,7 +55,7 @@ fn agents(refuses: bool) -> Rule {
 }
 
 #[tokio::test]
-async fn an_unregistered_instance_is_absent_and_hides_no_other() {
+async fn an_unregistered_instance_is_absent_and_the_others_are_found() {
     let instances: Vec<InstanceId> = (1..=120).map(instance).collect();
     for refuses in [false, true] {
         let rule = agents(refuses);
@@ -84,7 +84,7 @@ fn listed(id: &str, at: i64, instances: &[usize]) -> Command {
 }
 
 #[tokio::test]
-async fn commands_are_listed_over_all_pages_from_their_time_on() {
+async fn commands_are_listed_on_all_pages_from_the_given_time_on() {
     let since = datetime!(2026-11-23 02:15:00.5 UTC);
     let start = datetime!(2026-11-23 02:15:00 UTC).unix_timestamp();
     let rule = mock!(Client::list_commands).then_compute_output(move |request| {
@@ -140,7 +140,7 @@ fn invocation_error(code: &'static str) -> GetCommandInvocationError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invocation_that_is_not_there_yet_is_asked_for_again_and_not_for_ever() {
+async fn a_missing_invocation_is_requested_again_five_times_at_most() {
     let late = mock!(Client::get_command_invocation)
         .match_requests(|request| request.plugin_name() == Some(AGENT_STEP))
         .sequence()
@@ -175,7 +175,7 @@ async fn an_invocation_that_is_not_there_yet_is_asked_for_again_and_not_for_ever
 }
 
 #[tokio::test]
-async fn a_command_that_never_reached_its_steps_is_still_told() {
+async fn a_command_without_steps_has_its_own_status() {
     let rule = mock!(Client::get_command_invocation).then_compute_response(|request| match request
         .plugin_name()
     {
@@ -191,7 +191,7 @@ async fn a_command_that_never_reached_its_steps_is_still_told() {
 }
 
 #[tokio::test]
-async fn where_the_agent_was_never_run_the_step_that_fetches_it_says_why() {
+async fn the_errors_are_those_of_the_fetching_step_if_the_agent_did_not_run() {
     let rule = mock!(Client::get_command_invocation).then_compute_output(|request| {
         match request.plugin_name() {
             Some(FETCH_STEP) => invocation_answer("Failed", "Failed", 1),
@@ -210,7 +210,7 @@ async fn where_the_agent_was_never_run_the_step_that_fetches_it_says_why() {
 }
 
 #[tokio::test]
-async fn one_applications_failure_does_not_stop_the_others_of_its_batch() {
+async fn the_failure_of_one_application_does_not_stop_its_batch() {
     let rule = mock!(Client::send_command)
         .match_requests(|request| {
             request.max_errors() == Some("100%")

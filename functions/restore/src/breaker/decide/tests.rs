@@ -1,9 +1,9 @@
-//! The breaker's rules, one by one.
+//! The rules of the circuit breaker, one by one.
 
 mod life;
 
 use shared::aws::ssm::CommandEnd;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use time::macros::datetime;
 
 use super::*;
@@ -26,7 +26,7 @@ fn launch(number: u32, end: LaunchEnd) -> Launch {
     }
 }
 
-/// A launch of the instance 50, before which nothing went wrong.
+/// A failed launch of the instance 50, without an earlier failure.
 fn failed() -> FailedLaunch {
     FailedLaunch {
         now: NOW,
@@ -58,7 +58,7 @@ fn tripped(trips: u32, failures: u32) -> OnFailure {
 }
 
 #[test]
-fn a_permanent_cause_trips_at_once_and_any_other_at_the_third_in_a_row() {
+fn a_permanent_failure_trips_at_once_and_a_transient_one_at_the_third_in_a_row() {
     use LaunchEnd::{Failed, NotYet, Successful};
     assert_eq!(on_failure(&failed()), OnFailure::Relaunch { failures: 1 });
     let permanent = FailedLaunch {
@@ -90,7 +90,7 @@ fn a_permanent_cause_trips_at_once_and_any_other_at_the_third_in_a_row() {
 }
 
 #[test]
-fn a_cause_is_permanent_where_a_fresh_instance_would_find_it_too() {
+fn a_failure_is_permanent_if_a_new_instance_would_fail_for_the_same_reason() {
     let failed = |cause| Reason::RestoreFailed {
         command_id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
         failure: CommandFailure {
@@ -131,7 +131,7 @@ fn a_cause_is_permanent_where_a_fresh_instance_would_find_it_too() {
 }
 
 #[test]
-fn this_launch_counts_once_and_one_without_an_instance_never() {
+fn this_launch_counts_once_and_a_launch_without_an_instance_does_not_count() {
     let mut launches = vec![launch(50, LaunchEnd::Failed), launch(49, LaunchEnd::Failed)];
     launches.extend([48, 47].map(|number| Launch {
         instance_id: None,
@@ -142,7 +142,7 @@ fn this_launch_counts_once_and_one_without_an_instance_never() {
 }
 
 #[test]
-fn what_failed_before_the_breaker_was_closed_does_not_count() {
+fn failures_before_the_breaker_was_closed_do_not_count() {
     let launches = [50, 49, 48, 47].map(|number| launch(number, LaunchEnd::Failed));
     let closed_at = |closed_at| FailedLaunch {
         launches: launches.to_vec(),
@@ -159,7 +159,7 @@ fn what_failed_before_the_breaker_was_closed_does_not_count() {
 }
 
 #[test]
-fn a_launch_on_trial_trips_whatever_its_cause_unless_one_has_succeeded_meanwhile() {
+fn any_failure_on_trial_trips_unless_a_launch_has_succeeded_meanwhile() {
     let tripped_at = NOW - 20 * MINUTE;
     let on_trial = |breaker, launches| FailedLaunch {
         breaker: Some(breaker),
@@ -171,20 +171,20 @@ fn a_launch_on_trial_trips_whatever_its_cause_unless_one_has_succeeded_meanwhile
             on_failure(&on_trial(breaker.clone(), vec![])),
             tripped(2, 1)
         );
-        // An operator let one into service by hand, and it died an hour later.
-        let let_in = Launch {
+        // An operator put an instance into service, and it failed later.
+        let successful = Launch {
             started_at: tripped_at + MINUTE,
             ..launch(49, LaunchEnd::Successful)
         };
         assert_eq!(
-            on_failure(&on_trial(breaker, vec![let_in])),
+            on_failure(&on_trial(breaker, vec![successful])),
             OnFailure::Relaunch { failures: 1 }
         );
     }
 }
 
 #[test]
-fn a_pass_that_was_cut_off_is_made_up_for_and_a_repeated_one_changes_nothing() {
+fn a_pass_that_was_cut_off_is_continued_and_a_repetition_changes_nothing() {
     let again = |suspended| FailedLaunch {
         permanent: true,
         suspended,
@@ -196,7 +196,7 @@ fn a_pass_that_was_cut_off_is_made_up_for_and_a_repeated_one_changes_nothing() {
 }
 
 #[test]
-fn a_suspension_without_a_record_is_somebody_elses() {
+fn a_suspension_without_an_open_record_is_somebody_elses() {
     let closed = Breaker::Closed { closed_at: NOW };
     for breaker in [None, Some(closed), Some(half_open(1, NOW))] {
         let facts = FailedLaunch {
@@ -222,13 +222,13 @@ fn a_suspension_without_a_record_is_somebody_elses() {
 }
 
 #[test]
-fn waits_double_up_to_the_longest() {
+fn the_wait_doubles_up_to_the_longest_one() {
     let minutes = [0, 1, 2, 3, 4, 5, 6, 7, u32::MAX].map(|trips| wait(trips).as_secs() / 60);
     assert_eq!(minutes, [15, 15, 30, 60, 120, 240, 240, 240, 240]);
 }
 
 #[test]
-fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
+fn a_sweep_half_opens_the_breaker_after_the_wait_and_not_before() {
     let after = |trips, minutes| WatchedGroup {
         now: NOW + MINUTE * minutes,
         waiting: vec![],
@@ -239,7 +239,7 @@ fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
         assert_eq!(on_sweep(&after(trips, minutes - 1)), OnSweep::Nothing);
         let due = after(trips, minutes);
         assert_eq!(on_sweep(&due), OnSweep::HalfOpen(half_open(trips, NOW)));
-        // Its own failed instance is not away yet: a launch is tried after that.
+        // The failed instance is still in its hook. A launch is tried after it has left.
         let waiting = WatchedGroup {
             waiting: vec![instance(50)],
             ..due
@@ -249,24 +249,24 @@ fn a_sweep_tries_a_launch_when_the_wait_is_over_and_not_before() {
 }
 
 #[test]
-fn launches_that_somebody_else_resumed_are_on_trial_and_no_longer_ours_to_resume() {
+fn launches_that_somebody_else_resumed_are_on_trial() {
     let resumed = |seconds, waiting: &[u32]| WatchedGroup {
         now: NOW + Duration::from_secs(seconds),
         waiting: waiting.iter().copied().map(instance).collect(),
         suspended: false,
         breaker: Some(open(2, NOW, 50)),
     };
-    // The suspension may still be on its way.
+    // The suspension may still take effect.
     assert_eq!(on_sweep(&resumed(119, &[])), OnSweep::Nothing);
     assert_eq!(on_sweep(&resumed(10_000, &[50])), OnSweep::Nothing);
-    let noted = OnSweep::RecordResumed(half_open(2, NOW));
-    assert_eq!(on_sweep(&resumed(120, &[])), noted);
-    // The one on trial is about to write the record itself.
+    let recorded = OnSweep::RecordResumed(half_open(2, NOW));
+    assert_eq!(on_sweep(&resumed(120, &[])), recorded);
+    // The launch on trial writes its own record.
     assert_eq!(on_sweep(&resumed(120, &[51])), OnSweep::Nothing);
 }
 
 #[test]
-fn a_success_closes_what_was_tripped_and_writes_nothing_otherwise() {
+fn a_success_closes_a_tripped_breaker_and_does_nothing_otherwise() {
     let closed = Breaker::Closed { closed_at: NOW };
     assert_eq!(on_success(None, NOW), OnSuccess::Nothing);
     assert_eq!(on_success(Some(&closed), NOW), OnSuccess::Nothing);
@@ -280,7 +280,7 @@ fn a_success_closes_what_was_tripped_and_writes_nothing_otherwise() {
 }
 
 #[test]
-fn the_operator_resumes_what_is_ours_and_is_told_of_what_is_not() {
+fn a_request_resumes_only_launches_that_rekindle_suspended() {
     let closed = Breaker::Closed { closed_at: NOW };
     let (open, half_open) = (open(1, NOW, 50), half_open(1, NOW));
     let close = |resume| OnResume::Close {

@@ -1,8 +1,8 @@
-//! The order of the breaker's steps, the treatment of a failed step, and the answers to `resume`.
+//! The order of the breaker's steps, the handling of a failed step, and the answers to `resume`.
 
 use std::time::Duration;
 
-use shared::failure::Kind;
+use shared::kind::Kind;
 use time::OffsetDateTime;
 
 use super::given::OLD_INSTANCE;
@@ -23,16 +23,16 @@ fn half_open() -> Value {
     json!({"state": "half-open", "trips": 1, "tripped_at": minutes_ago(20)})
 }
 
-/// An instance whose restore was ended by SSM, which may be bad luck.
-fn unlucky() -> Given {
+/// An instance with a transient failure: SSM ended its restore.
+fn transient() -> Given {
     Given {
         sent_before: Some(("TimedOut", String::new())),
         ..ready()
     }
 }
 
-/// One whose restore can only fail again.
-fn hopeless() -> Given {
+/// An instance with a permanent failure: its disk is too small.
+fn permanent() -> Given {
     Given {
         sent_before: Some(("Failed", failure())),
         ..ready()
@@ -41,20 +41,20 @@ fn hopeless() -> Given {
 
 #[tokio::test]
 async fn a_transient_failure_trips_at_the_third_in_a_row_and_on_trial_at_the_first() {
-    check(&unlucky(), "abandoned", "ABANDON").await;
+    check(&transient(), "abandoned", "ABANDON").await;
     let twice = Given {
         failed_before: 1,
-        ..unlucky()
+        ..transient()
     };
     check(&twice, "abandoned", "ABANDON").await;
-    let thrice = Given {
+    let three_times = Given {
         failed_before: 2,
-        ..unlucky()
+        ..transient()
     };
-    check(&thrice, "abandoned", TRIPPED).await;
+    check(&three_times, "abandoned", TRIPPED).await;
     let on_trial = Given {
         breaker: Some(half_open()),
-        ..unlucky()
+        ..transient()
     };
     let tripped_again = "record open 2; suspend Launch; ABANDON";
     check(&on_trial, "abandoned", tripped_again).await;
@@ -64,7 +64,7 @@ async fn a_transient_failure_trips_at_the_third_in_a_row_and_on_trial_at_the_fir
 async fn a_pass_that_was_cut_off_is_continued() {
     let recorded = Given {
         breaker: Some(open(1, INSTANCE)),
-        ..hopeless()
+        ..permanent()
     };
     check(&recorded, "abandoned", TRIPPED).await;
     let suspended = Given {
@@ -78,7 +78,7 @@ async fn a_pass_that_was_cut_off_is_continued() {
 async fn a_throttled_suspension_is_retried_while_the_instance_waits_and_a_denied_one_is_not() {
     let throttled = Given {
         refuses_to_suspend: Some("Throttling"),
-        ..hopeless()
+        ..permanent()
     };
     for event in [launching(), sweep_request()] {
         let (answer, done) = handled(&throttled, event).await;
@@ -88,7 +88,7 @@ async fn a_throttled_suspension_is_retried_while_the_instance_waits_and_a_denied
         );
         assert_eq!(done, "record open 1");
     }
-    // Its hook would expire soon.
+    // The hook would expire soon.
     let late = Given {
         minutes: 29,
         ..throttled
@@ -96,7 +96,7 @@ async fn a_throttled_suspension_is_retried_while_the_instance_waits_and_a_denied
     check(&late, "abandoned", "record open 1; ABANDON").await;
     let denied = Given {
         refuses_to_suspend: Some("AccessDenied"),
-        ..hopeless()
+        ..permanent()
     };
     check(&denied, "abandoned", "record open 1; ABANDON").await;
 }
@@ -105,7 +105,7 @@ async fn a_throttled_suspension_is_retried_while_the_instance_waits_and_a_denied
 async fn a_suspension_that_takes_effect_after_the_breaker_was_closed_is_resumed() {
     let late = Given {
         closed_meanwhile: true,
-        ..hopeless()
+        ..permanent()
     };
     let resumed_again = "record open 1; suspend Launch; resume Launch; ABANDON";
     check(&late, "abandoned", resumed_again).await;
@@ -116,7 +116,7 @@ async fn an_unreadable_record_does_not_stop_the_answer() {
     let unreadable = Some(json!("nonsense"));
     let failed = Given {
         breaker: unreadable.clone(),
-        ..hopeless()
+        ..permanent()
     };
     check(&failed, "abandoned", "ABANDON").await;
     let restored = Given {
@@ -145,7 +145,7 @@ async fn a_success_closes_the_breaker_before_the_instance_is_admitted() {
     check(&restored(Some(closed_before)), "admitted", "CONTINUE").await;
 }
 
-/// A group whose only instance is gone.
+/// A group whose only instance is terminated.
 fn empty(suspended: bool, breaker: Option<Value>) -> Given {
     Given {
         state: "Terminated",
@@ -156,7 +156,7 @@ fn empty(suspended: bool, breaker: Option<Value>) -> Given {
 }
 
 #[tokio::test]
-async fn a_sweep_half_opens_a_breaker_that_is_due_and_rekindles() {
+async fn a_sweep_half_opens_a_breaker_when_its_wait_is_over() {
     let resumed = "resume Launch; record half-open 1; resume Launch";
     let cases = [
         (empty(true, Some(open(16, INSTANCE))), resumed),
@@ -168,9 +168,9 @@ async fn a_sweep_half_opens_a_breaker_that_is_due_and_rekindles() {
         (empty(false, Some(half_open())), ""),
     ];
     for (given, done) in cases {
-        let came = handled(&given, sweep_request()).await;
+        let found = handled(&given, sweep_request()).await;
         assert_eq!(
-            came,
+            found,
             (String::new(), done.to_owned()),
             "{:?}",
             given.breaker
@@ -206,18 +206,18 @@ async fn the_answer_to_resume_names_the_state_of_the_launches() {
         ),
     ];
     for (given, launches, done) in cases {
-        let (answer, did) = handled(&given, resume()).await;
+        let (answer, changes) = handled(&given, resume()).await;
         let answer: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["application"], "dtr");
         assert_eq!(answer["groups"][0]["group"], "dtr");
         assert_eq!(answer["groups"][0]["launches"], launches);
-        assert_eq!(did, done);
+        assert_eq!(changes, done);
     }
-    let stranger = Given {
+    let other_application = Given {
         tag: Some("git"),
         ..ready()
     };
-    let (answer, _) = handled(&stranger, resume()).await;
+    let (answer, _) = handled(&other_application, resume()).await;
     let refused = json!({"outcome": "refused", "application": "dtr", "kind": "Refused",
         "reason": "refused: no Auto Scaling group has the tag rekindle:application=dtr",
         "remedy": Kind::Refused.remedy()});

@@ -1,8 +1,9 @@
-//! The choice of backups, from short descriptions of what a bucket has.
+//! The choice of backups, for short descriptions of a bucket.
 
 use super::*;
 use proptest::prelude::*;
-use shared::report::{ExitCode, RestoreOutcome, SkippedBackup};
+use shared::exit_code::ExitCode;
+use shared::report::{RestoreOutcome, SkippedBackup};
 
 fn backup_id(number: usize) -> BackupId {
     format!("20261123T02{:02}00.000Z", 59 - number)
@@ -26,8 +27,8 @@ fn readable(number: usize, instance: &str) -> ManifestRead {
     }
 }
 
-/// Makes a sources from one letter per backup, the newest first: `y` readable, `o` readable and the instance's own,
-/// `n` damaged, `v` newer version.
+/// Returns the sources for a text with one letter for each backup, newest first: `y` is readable, `o` is readable and
+/// the instance's own, `n` is damaged, `v` is a newer version's.
 fn committed(letters: &str) -> Sources {
     let backups = letters
         .chars()
@@ -37,7 +38,7 @@ fn committed(letters: &str) -> Sources {
             manifest: match letter {
                 'y' => readable(number, "i-0000000a"),
                 'o' => readable(number, "i-0000000b"),
-                'n' => ManifestRead::Unreadable("cut short".to_owned()),
+                'n' => ManifestRead::Unreadable("truncated".to_owned()),
                 _ => ManifestRead::NewerSchema("schema 2".to_owned()),
             },
         });
@@ -60,8 +61,8 @@ fn chosen(sources: &Sources) -> String {
             unreadable,
         } => {
             let candidates: String = candidates.iter().map(|it| number(&it.backup_id)).collect();
-            let passed: String = unreadable.iter().map(|it| number(&it.backup_id)).collect();
-            format!("{candidates}/{passed}")
+            let unreadable: String = unreadable.iter().map(|it| number(&it.backup_id)).collect();
+            format!("{candidates}/{unreadable}")
         }
         Choice::FirstBoot => "first boot".to_owned(),
         Choice::Abandon(reason) => reason.kind().as_str().to_owned(),
@@ -88,7 +89,7 @@ fn the_newest_readable_backups_are_offered_newest_first() {
 }
 
 #[test]
-fn nothing_falls_back_past_a_newer_version() {
+fn no_fallback_is_older_than_a_backup_of_a_newer_version() {
     let cases = [
         ("v", "NewerSchema"),
         ("vyyy", "NewerSchema"),
@@ -102,7 +103,7 @@ fn nothing_falls_back_past_a_newer_version() {
 }
 
 #[test]
-fn an_empty_bucket_is_a_first_boot_only_where_there_never_was_a_backup() {
+fn an_empty_bucket_is_a_first_boot_only_if_there_never_was_a_backup() {
     assert_eq!(chosen(&sources(Backups::NeverAny)), "first boot");
     assert_eq!(chosen(&sources(Backups::Gone)), "BackupsGone");
     let denied = Backups::Unknown("s3:ListObjectsV2 failed (AccessDenied)".to_owned());
@@ -110,7 +111,7 @@ fn an_empty_bucket_is_a_first_boot_only_where_there_never_was_a_backup() {
 }
 
 #[test]
-fn two_groups_never_share_one_application() {
+fn an_application_that_two_groups_share_is_not_restored() {
     for mut sources in [sources(Backups::NeverAny), committed("y")] {
         sources.shared_with = Some("other".to_owned());
         assert_eq!(chosen(&sources), "ApplicationShared");
@@ -134,7 +135,7 @@ fn report(outcome: RestoreOutcome, skipped: &[usize]) -> RestoreReport {
 }
 
 #[test]
-fn a_backup_committed_after_the_choice_keeps_the_instance_out_of_service() {
+fn an_instance_is_abandoned_if_a_newer_backup_was_committed_after_the_choice() {
     let restored = |number| RestoreOutcome::Restored {
         backup_id: backup_id(number),
         age_seconds: 1,
@@ -178,7 +179,7 @@ fn a_backup_committed_after_the_choice_keeps_the_instance_out_of_service() {
 
 proptest! {
     #[test]
-    fn first_boot_never_where_a_parameter_or_a_manifest_exists(
+    fn no_first_boot_if_a_parameter_or_a_manifest_exists(
         letters in "[ynv]{1,24}", refused in any::<bool>(), shared in any::<bool>(),
     ) {
         let mut sources = committed(&letters);
@@ -189,7 +190,7 @@ proptest! {
     }
 
     #[test]
-    fn reading_stops_where_older_manifests_would_not_change_the_choice(letters in "[ynv]{1,24}") {
+    fn reading_stops_when_older_manifests_would_not_change_the_choice(letters in "[ynv]{1,24}") {
         let all = committed(&letters);
         let Backups::Committed(backups) = &all.backups else { unreachable!() };
         let read = (1..=backups.len()).find(|n| is_enough(&backups[..*n])).unwrap_or(backups.len());

@@ -2,7 +2,8 @@ mod invariants;
 
 use super::*;
 use shared::aws::ssm::CommandEnd;
-use shared::report::{ExitCode, RestoreOutcome};
+use shared::exit_code::ExitCode;
+use shared::report::RestoreOutcome;
 use shared::verdict::{Cause, CommandFailure};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -53,11 +54,11 @@ fn report() -> RestoreReport {
 fn failed(cause: Cause) -> Verdict<RestoreReport> {
     Verdict::Failed(CommandFailure {
         cause,
-        message: "words".to_owned(),
+        message: "reason".to_owned(),
     })
 }
 
-/// Makes attempts of which each was sent a second after the one before.
+/// Returns attempts that were sent one second after the other.
 fn attempts(verdict: impl IntoIterator<Item = Verdict<RestoreReport>>) -> Vec<RestoreAttempt> {
     let numbered = (0_u8..).zip(verdict);
     numbered
@@ -85,7 +86,7 @@ fn decided(facts: &LaunchFacts) -> &'static str {
 }
 
 #[test]
-fn an_instance_that_waits_no_longer_is_left_alone() {
+fn an_instance_outside_the_launch_hook_is_not_changed() {
     for state in [
         "InService",
         "Pending:Proceed",
@@ -95,7 +96,7 @@ fn an_instance_that_waits_no_longer_is_left_alone() {
         let facts = LaunchFacts {
             hook_state: HookState::Elsewhere(state.to_owned()),
             root_volume_replaced: true,
-            application: Err("not looked at".to_owned()),
+            application: Err("not read".to_owned()),
             attempts: attempts([Verdict::Executing]),
             ..ready(60)
         };
@@ -104,7 +105,7 @@ fn an_instance_that_waits_no_longer_is_left_alone() {
 }
 
 #[test]
-fn a_group_that_names_no_application_gets_no_answer() {
+fn the_hook_of_a_group_without_an_application_is_not_answered() {
     for hook_state in [HookState::Waiting, HookState::WaitingForWarmPool] {
         let facts = LaunchFacts {
             hook_state,
@@ -125,7 +126,7 @@ fn an_instance_passes_into_the_warm_pool_and_is_restored_when_it_leaves_it() {
 }
 
 #[test]
-fn a_replaced_root_volume_is_refused_whatever_was_restored_before() {
+fn a_replaced_root_volume_is_abandoned_even_after_a_restore() {
     let facts = LaunchFacts {
         root_volume_replaced: true,
         ..attempted([Verdict::Succeeded(report())])
@@ -180,7 +181,7 @@ fn a_terminating_predecessor_is_awaited_until_the_fence_ends() {
 }
 
 #[test]
-fn no_node_is_restored_beside_one_that_serves() {
+fn no_node_is_restored_while_another_one_is_in_service() {
     for agent in [Agent::Online, Agent::Lost] {
         let beside = |waited| LaunchFacts {
             predecessor: Some(Predecessor::Active(other())),
@@ -223,7 +224,7 @@ fn any_success_admits_the_instance() {
 }
 
 #[test]
-fn the_first_success_is_the_one_that_is_reported() {
+fn the_first_success_is_reported() {
     let mut found_done = report();
     found_done.outcome = RestoreOutcome::AlreadyRestored { backup_id: None };
     let mut facts = attempted([Verdict::Succeeded(report()), Verdict::Succeeded(found_done)]);
@@ -237,7 +238,7 @@ fn the_first_success_is_the_one_that_is_reported() {
 }
 
 #[test]
-fn a_fence_or_a_silent_agent_does_not_undo_a_success() {
+fn neither_the_fence_nor_a_lost_agent_delays_a_success() {
     let facts = LaunchFacts {
         agent: Agent::Lost,
         predecessor: Some(Predecessor::Terminating(other())),
@@ -247,7 +248,7 @@ fn a_fence_or_a_silent_agent_does_not_undo_a_success() {
 }
 
 #[test]
-fn only_a_command_with_signs_of_life_gets_a_heartbeat() {
+fn only_an_executing_command_with_an_online_agent_gets_a_heartbeat() {
     let cases = [
         (Verdict::Executing, Agent::Online, true),
         (Verdict::Executing, Agent::Lost, false),
@@ -285,7 +286,7 @@ fn no_launch_outlasts_the_hard_cap() {
 }
 
 #[test]
-fn a_failed_restore_is_abandoned_for_its_newest_cause() {
+fn a_failed_restore_is_abandoned_for_its_newest_failure() {
     let busy = || failed(Cause::Agent(ExitCode::Busy));
     let disk = || failed(Cause::Agent(ExitCode::DiskTooSmall));
     let cases = [
@@ -328,7 +329,7 @@ fn a_failed_restore_is_abandoned_for_its_newest_cause() {
 
 #[test]
 fn every_reason_has_a_kind_a_remedy_and_a_text() {
-    let problem = || "words".to_owned();
+    let problem = || "reason".to_owned();
     let failure = |cause| Reason::RestoreFailed {
         command_id: command_id(0),
         failure: CommandFailure {

@@ -1,58 +1,57 @@
-//! The breaker through whole lives of a group: whatever happens, and in whatever order.
+//! The breaker of a group over time, with random events in random order.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A group as AWS has it, driven by the rules as `circuit` and `request` drive it.
+/// A group in AWS, to which the decisions are applied as `breaker` and `requests` do it.
 #[derive(Debug)]
 struct Life {
     now: OffsetDateTime,
     breaker: Option<Breaker>,
     suspended: bool,
-    /// Whether the suspension that stands is an operator's.
+    /// Whether an operator made the current suspension.
     by_operator: bool,
     launches: Vec<Launch>,
     instances: u32,
-    /// Launches that failed since the last success, resumption or suspension that let the group start anew.
+    /// The number of failed launches since the last success or the last request to resume.
     in_row: u32,
     on_trial: bool,
 }
 
-/// What happens to it.
+/// An event in the life of a group.
 #[derive(Debug, Clone)]
-enum Happening {
-    /// A launch fails; the function is cut off after so many of the steps at a trip.
+enum Event {
+    /// A launch fails. If it trips the breaker, the function may be cut off after this number of steps.
     Fails {
         permanent: bool,
         cut_off_after: Option<usize>,
     },
     /// A launch succeeds.
     Succeeds,
-    /// Time passes, and a sweep comes.
-    Passes {
-        minutes: u32,
-    },
-    /// The operator suspends or resumes launches behind Rekindle's back, or asks it to resume.
+    /// Time passes, with a sweep each minute.
+    Passes { minutes: u32 },
+    /// An operator suspends the launches in Auto Scaling.
     Suspends,
+    /// An operator resumes the launches in Auto Scaling.
     ResumesByHand,
-    Asks,
+    /// An operator sends the request `resume`.
+    Requests,
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
-    let fails = (any::<bool>(), prop::option::of(0_usize..2)).prop_map(|(permanent, cut)| {
-        Happening::Fails {
+fn event() -> impl Strategy<Value = Event> {
+    let fails =
+        (any::<bool>(), prop::option::of(0_usize..2)).prop_map(|(permanent, cut)| Event::Fails {
             permanent,
             cut_off_after: cut,
-        }
-    });
+        });
     prop_oneof![
         6 => fails,
-        1 => Just(Happening::Succeeds),
-        6 => (0_u32..300).prop_map(|minutes| Happening::Passes { minutes }),
-        1 => Just(Happening::Suspends),
-        1 => Just(Happening::ResumesByHand),
-        1 => Just(Happening::Asks),
+        1 => Just(Event::Succeeds),
+        6 => (0_u32..300).prop_map(|minutes| Event::Passes { minutes }),
+        1 => Just(Event::Suspends),
+        1 => Just(Event::ResumesByHand),
+        1 => Just(Event::Requests),
     ]
 }
 
@@ -103,7 +102,7 @@ impl Life {
         };
         self.in_row += 1;
         let must_trip = permanent || self.in_row >= MOST_FAILURES || self.on_trial;
-        // Cut off once at the most: the next pass over the instance, which still waits, goes on.
+        // Cut off once at most: the instance still waits, and the next pass over it continues.
         for cut_off_after in [cut_off_after, None] {
             let decision = on_failure(&FailedLaunch {
                 now: self.now,
@@ -165,32 +164,32 @@ impl Life {
         }
     }
 
-    fn happen(&mut self, happening: &Happening) {
-        match happening {
-            Happening::Fails {
+    fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Fails {
                 permanent,
                 cut_off_after,
             } => self.fail(*permanent, *cut_off_after),
-            Happening::Succeeds => self.succeed(),
-            Happening::Passes { minutes } => {
-                // A sweep comes each minute.
+            Event::Succeeds => self.succeed(),
+            Event::Passes { minutes } => {
+                // There is a sweep each minute.
                 for _ in 0..*minutes {
                     self.now += MINUTE;
                     self.sweep();
                 }
             }
-            Happening::Suspends => {
-                // Where launches are suspended, one cannot suspend them; where the hand was quicker than the sweep
-                // that would have noted it, the record is in the way.
-                self.settle();
+            Event::Suspends => {
+                // Before the next sweep has recorded that somebody resumed the launches, a new suspension would count
+                // as Rekindle's. So let that sweep happen first.
+                self.wait_for_sweep();
                 self.by_operator |= !self.suspended;
                 self.suspended = true;
             }
-            Happening::ResumesByHand => {
+            Event::ResumesByHand => {
                 self.on_trial |= self.suspended && !self.by_operator;
                 (self.suspended, self.by_operator) = (false, false);
             }
-            Happening::Asks => {
+            Event::Requests => {
                 match on_resume(self.breaker.as_ref(), self.suspended, self.now) {
                     OnResume::Resume(breaker) => {
                         self.resume();
@@ -207,23 +206,23 @@ impl Life {
         }
     }
 
-    fn settle(&mut self) {
+    fn wait_for_sweep(&mut self) {
         self.now += budget::seconds(budget::BREAKER_SETTLE);
         self.sweep();
     }
 }
 
 proptest! {
-    /// Whatever happens in whatever order: failures that repeat stop, an operator's suspension stays until the operator
-    /// ends it, and Rekindle's own ends by itself within the longest wait.
+    /// Repeated failures stop the launches. An operator's suspension stays until the operator ends it. Rekindle's own
+    /// suspension ends by itself within the longest wait.
     #[test]
-    fn a_group_neither_relaunches_for_ever_nor_stays_stopped(happenings in prop::collection::vec(happening(), 0..60)) {
+    fn a_group_neither_launches_without_end_nor_stays_suspended(events in prop::collection::vec(event(), 0..60)) {
         let mut life = Life::begin();
-        for happening in &happenings {
-            life.happen(happening);
+        for event in &events {
+            life.apply(event);
         }
         let minutes = budget::BREAKER_LONGEST_WAIT / 60;
-        life.happen(&Happening::Passes { minutes });
+        life.apply(&Event::Passes { minutes });
         prop_assert_eq!(life.suspended, life.by_operator, "{:?}", life);
     }
 }

@@ -1,4 +1,4 @@
-//! What holds of every decision, whatever the facts.
+//! Rules that hold for every decision, with random facts.
 
 use proptest::prelude::*;
 
@@ -63,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_sent_where_anything_was_sent(facts in any_facts()) {
+    fn no_restore_is_sent_after_another_one(facts in any_facts()) {
         if let LaunchDecision::ChooseBackup { .. } = decide(&facts) {
             prop_assert!(facts.attempts.is_empty());
             prop_assert_ne!(facts.predecessor, Some(Predecessor::Active(other())));
@@ -73,7 +73,7 @@ proptest! {
     }
 
     #[test]
-    fn no_heartbeat_without_a_living_restore_below_the_cap(facts in any_facts()) {
+    fn a_heartbeat_needs_an_executing_restore_below_the_hard_cap(facts in any_facts()) {
         if let LaunchDecision::AlreadyRunning { heartbeat: true, .. } = decide(&facts) {
             prop_assert!(facts.attempts.iter().any(|attempt| attempt.verdict == Verdict::Executing));
             prop_assert_eq!(facts.agent, Agent::Online);

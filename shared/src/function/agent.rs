@@ -1,23 +1,27 @@
-//! Publishing the agent: the binary that came with this function is put where nodes fetch it from.
+//! Publishes the agent: uploads the binary of this function's layer to the bucket, where nodes fetch it.
 //!
-//! So functions and agent always match, and a deployment has no second step.
+//! So the versions of functions and agent always match, and a deployment needs no second step.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::env::{AGENT, Config};
 use crate::aws::{Aws, s3};
 use crate::checksum::digests;
-use crate::env::{AGENT, Config};
 use crate::error::{Error, Result};
 use crate::id::Sha256;
 use crate::layout;
 
-/// The agent that this process has seen in the bucket.
+/// The SHA-256 of the agent, once this process has found it in the bucket or uploaded it.
 static PUBLISHED: OnceLock<Sha256> = OnceLock::new();
 
-/// Makes sure that nodes can fetch the agent, and returns the SHA-256 by which commands name it. S3 is asked
-/// once per process.
+/// Uploads the agent if the bucket does not have it, and returns its SHA-256, by which commands name it. Calls S3 once
+/// per process.
+///
+/// # Errors
+/// [`Error::Config`] if the layer's files cannot be read, [`Error::Contract`] if they do not match, [`Error::Aws`] if
+/// S3 fails.
 pub async fn publish(aws: &Aws, config: &Config) -> Result<Sha256> {
     if let Some(sha256) = PUBLISHED.get() {
         return Ok(sha256.clone());
@@ -40,16 +44,17 @@ async fn publish_to(client: &aws_sdk_s3::Client, bucket: &str, binary: &Path) ->
     let found = digests(&bytes).sha256;
     if found != sha256 {
         let problem = format!(
-            "its SHA-256 is {found}, the file beside it says {sha256}: build the layer again"
+            "its SHA-256 is {found}, but the file beside it has {sha256}; build the layer again"
         );
         return Err(Error::contract(binary.display().to_string(), problem));
     }
-    // Whoever was faster wrote the same bytes: the key is their hash.
+    // If another process was faster, it wrote the same bytes: the key is their hash.
     s3::create(client, bucket, &key, bytes, "application/octet-stream").await?;
     Ok(sha256)
 }
 
-/// Reads the hash that the build left beside the binary; without it the binary is hashed at every cold start.
+/// Returns the hash that the build wrote beside the binary, or `None` if there is no such file. Without it, the binary
+/// is hashed at every cold start.
 fn recorded_sha256(binary: &Path) -> Result<Option<Sha256>> {
     let mut path = binary.as_os_str().to_owned();
     path.push(".sha256");
@@ -59,7 +64,7 @@ fn recorded_sha256(binary: &Path) -> Result<Option<Sha256>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(&path, &error)),
     };
-    // `sha256sum` puts the file's name behind the hash.
+    // `sha256sum` writes the file's name after the hash.
     let word = text.split_whitespace().next().unwrap_or_default();
     let sha256 = word
         .parse()
@@ -69,7 +74,7 @@ fn recorded_sha256(binary: &Path) -> Result<Option<Sha256>> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::Config(format!(
-        "the agent {} cannot be read ({error}); attach its layer, or correct {AGENT}",
+        "cannot read the agent {} ({error}); attach its layer, or correct {AGENT}",
         path.display()
     ))
 }
@@ -96,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_published_agent_is_not_uploaded_again() {
-        let there = mock!(Client::head_object)
+        let present = mock!(Client::head_object)
             .match_requests(|request| {
                 request.key() == Some(&format!("agent/{AGENT_SHA256}/rekindle-node"))
             })
@@ -106,11 +111,11 @@ mod tests {
                     .content_length(5)
                     .build()
             });
-        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&there]);
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&present]);
         let (_directory, binary) = layer(Some(&format!("{AGENT_SHA256}  rekindle-node\n")));
         let sha256 = publish_to(&client, "bucket", &binary).await.unwrap();
         assert_eq!(sha256.as_str(), AGENT_SHA256);
-        assert_eq!(there.num_calls(), 1);
+        assert_eq!(present.num_calls(), 1);
     }
 
     #[tokio::test]
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_is_not_what_the_build_recorded_is_never_uploaded() {
+    async fn an_agent_that_differs_from_the_recorded_hash_is_not_uploaded() {
         let missing = mock!(Client::head_object)
             .sequence()
             .http_status(404, None)
@@ -148,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_layer_is_named_with_its_variable() {
+    async fn the_error_of_a_missing_layer_names_its_path_and_its_variable() {
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, []);
         let error = publish_to(&client, "bucket", Path::new("/nowhere/agent"))
             .await

@@ -1,4 +1,4 @@
-//! The log of both functions, in the format and with the level that Lambda's settings ask for.
+//! The log of both functions. Lambda's settings choose its format and its level.
 
 use std::io;
 
@@ -6,13 +6,13 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Writes events to standard output from now on: JSON lines if the function's log format is JSON, and nothing below
-/// its log level. Lambda adds the time.
+/// Starts the log: lines on standard output, in JSON if the function's log format is JSON, from its log level on.
+/// Lambda adds the time.
 ///
-/// The runtime's own subscriber has a filter language, which brings regular expressions into the package.
+/// The subscriber of `lambda_runtime` is not used: its filter language adds a regular expression engine to the package.
 #[expect(
     clippy::disallowed_methods,
-    reason = "Lambda's settings of the log, before there is a configuration"
+    reason = "Lambda's own settings of the log; they are needed before `Config` is read"
 )]
 pub(crate) fn init() {
     let setting = |name| std::env::var(name).unwrap_or_default();
@@ -22,7 +22,7 @@ pub(crate) fn init() {
         .with_target(false)
         .without_time()
         .with_ansi(false)
-        .with_writer(WithoutRepetitions);
+        .with_writer(WithoutRuntimeErrors);
     if setting("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
         log.json().init();
     } else {
@@ -30,11 +30,11 @@ pub(crate) fn init() {
     }
 }
 
-/// Standard output without the Lambda runtime's line for a returned error: the error has its ERROR line already, with
-/// more fields. The runtime's line for a panic, which has a field `error`, stays.
-struct WithoutRepetitions;
+/// Standard output without the Lambda runtime's line for a returned error: the error's own ERROR line has more fields.
+/// The runtime's line for a panic, which has a field `error`, stays.
+struct WithoutRuntimeErrors;
 
-impl<'a> MakeWriter<'a> for WithoutRepetitions {
+impl<'a> MakeWriter<'a> for WithoutRuntimeErrors {
     type Writer = Box<dyn io::Write>;
 
     fn make_writer(&'a self) -> Self::Writer {

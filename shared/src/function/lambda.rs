@@ -1,4 +1,5 @@
-//! The life of a function's process: its log, its environment, its clients, and then one event after the other.
+//! The main loop of a function's process: it sets up the log, the settings and the clients, then handles event after
+//! event.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -7,37 +8,40 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::answer::Refused;
+use super::answer::Refused;
+use super::context::Context;
+use super::env::{Config, Endpoints};
+use super::failure;
+use super::log;
 use crate::aws::Aws;
-use crate::context::Context;
-use crate::env::{Config, Endpoints};
 use crate::error::Result;
 use crate::event::Event;
-use crate::failure::{self, Subject};
-use crate::log;
+use crate::kind::Kind;
+use crate::subject::Subject;
 
-/// The time that is left for an invocation.
+/// The time at which Lambda ends an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(Option<SystemTime>);
 
 impl Deadline {
-    /// Reads Lambda's deadline, in milliseconds since 1970. `cargo lambda watch` gives one in 1970: it is unknown then.
+    /// Returns the deadline from Lambda's milliseconds since 1970. `cargo lambda watch` sends one in 1970, which counts
+    /// as unknown.
     pub fn at(milliseconds: u64) -> Self {
         let day = Duration::from_hours(24);
         let since_1970 = Duration::from_millis(milliseconds);
         Self((since_1970 > day).then(|| SystemTime::UNIX_EPOCH + since_1970))
     }
 
-    /// Returns how much time is left at `now`; `None` if the deadline is unknown.
+    /// Returns the time between `now` and the deadline, zero after it, or `None` if the deadline is unknown.
     pub fn remaining(self, now: SystemTime) -> Option<Duration> {
         let deadline = self.0?;
         Some(deadline.duration_since(now).unwrap_or_default())
     }
 }
 
-/// Serves Lambda until it ends the process. Without a complete environment nothing is served.
+/// Serves Lambda until it ends the process. If an environment variable is missing or invalid, the process ends at once.
 ///
-/// `handle` is called for each event. See [`handle_event`] for the treatment of errors.
+/// `handle` is called for each event; [`handle_event`] describes its errors.
 pub async fn serve<A: Serialize + From<Refused>>(
     handle: impl AsyncFn(&Context, Event, Deadline) -> Result<A>,
 ) -> ExitCode {
@@ -46,7 +50,7 @@ pub async fn serve<A: Serialize + From<Refused>>(
         Ok(config) => config,
         Err(error) => {
             let (kind, reason) = (error.kind(), error.chain());
-            let message = "the function does not start";
+            let message = "the function cannot start";
             failure::log(
                 Subject::default(),
                 kind.as_str(),
@@ -63,12 +67,11 @@ pub async fn serve<A: Serialize + From<Refused>>(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let reason = error.to_string();
-            let remedy =
-                "Lambda starts the process again; if it lasts, check the service's health.";
-            let message = "the Lambda runtime ended";
+            let remedy = "Wait: Lambda starts the process again. If the failures continue, check the AWS Health Dashboard.";
+            let message = "the Lambda runtime ended with an error";
             failure::log(
                 Subject::default(),
-                "AwsUnavailable",
+                Kind::AwsUnavailable.as_str(),
                 message,
                 &reason,
                 remedy,
@@ -81,8 +84,8 @@ pub async fn serve<A: Serialize + From<Refused>>(
 /// Handles one event. Each failure is recorded once.
 ///
 /// # Errors
-/// An error asks Lambda to retry the event (retryable), or marks the event itself as unusable (`Error::Event`). Every
-/// other failure is the answer [`Refused`]: a retry would not change it.
+/// A retryable error, so that Lambda retries the event, or [`crate::Error::Event`] if the event is invalid. Every other
+/// failure is the answer [`Refused`]: a retry would not change it.
 pub async fn handle_event<A: From<Refused>>(
     context: &Context,
     event: LambdaEvent<Value>,

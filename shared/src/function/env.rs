@@ -1,47 +1,49 @@
-//! Every environment variable of the functions, read once, in `main`.
+//! Every environment variable of the functions. They are read once, at the start of the process.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use time::Duration;
 
+// until all users moved
+pub use crate::aws::Endpoints;
 use crate::error::{Error, Result};
 
 /// The bucket of backups, manifests and the agent.
 pub const BUCKET: &str = "REKINDLE_BUCKET";
-/// The name of the SSM document that backs an instance up.
+/// The name of the SSM document that backs up an instance.
 pub const BACKUP_DOCUMENT: &str = "REKINDLE_BACKUP_DOCUMENT";
 /// The name of the SSM document that restores an instance.
 pub const RESTORE_DOCUMENT: &str = "REKINDLE_RESTORE_DOCUMENT";
-/// The agent's binary, as the layer brings it; its SHA-256 lies beside it with the ending `.sha256`.
+/// The path of the agent's binary in the layer. The file with the suffix `.sha256` beside it has its SHA-256.
 pub const AGENT: &str = "REKINDLE_AGENT";
 /// The CloudWatch namespace of the metrics.
 pub const METRIC_NAMESPACE: &str = "REKINDLE_METRIC_NAMESPACE";
 
-/// For how many hours every backup is kept, at least [`LEAST_HOURS`].
+/// The number of hours for which every backup is kept, at least [`LEAST_HOURS`].
 pub const RETAIN_ALL_HOURS: &str = "REKINDLE_RETAIN_ALL_HOURS";
-/// For how many days the first backup of every hour is kept.
+/// The number of days for which the first backup of every hour is kept.
 pub const RETAIN_HOURLY_DAYS: &str = "REKINDLE_RETAIN_HOURLY_DAYS";
-/// For how many days the first backup of every day is kept.
+/// The number of days for which the first backup of every day is kept.
 pub const RETAIN_DAILY_DAYS: &str = "REKINDLE_RETAIN_DAILY_DAYS";
-/// How many of the newest good backups are kept, however old they are; at least [`LEAST_BACKUPS`].
+/// The number of newest good backups that are kept, however old they are; at least [`LEAST_BACKUPS`].
 pub const RETAIN_AT_LEAST: &str = "REKINDLE_RETAIN_AT_LEAST";
 
-/// The least that [`RETAIN_ALL_HOURS`] may say.
+/// The smallest value of [`RETAIN_ALL_HOURS`].
 pub const LEAST_HOURS: u32 = 48;
-/// The least that [`RETAIN_AT_LEAST`] may say: a restore has fallbacks.
+/// The smallest value of [`RETAIN_AT_LEAST`]: a restore needs fallbacks.
 pub const LEAST_BACKUPS: u32 = 3;
 
 /// How long backups are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// For so long, every backup.
+    /// The time for which every backup is kept.
     pub all: Duration,
-    /// For so long, the first backup of every hour.
+    /// The time for which the first backup of every hour is kept.
     pub hourly: Duration,
-    /// For so long, the first backup of every day.
+    /// The time for which the first backup of every day is kept.
     pub daily: Duration,
-    /// So many of the newest good backups are kept, however old they are.
+    /// The number of newest good backups that are kept, however old they are.
     pub at_least: usize,
 }
 
@@ -57,7 +59,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Reads what the environment says; what it does not say is the default.
+    /// Returns the values of the variables; a missing or empty variable has its default.
     fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self> {
         let number = |name: &'static str, default: u32, least: u32| {
             let text = match variables.get(name) {
@@ -69,7 +71,7 @@ impl Retention {
                 .filter(|number| *number >= least)
                 .ok_or_else(|| {
                     Error::Config(format!(
-                        "{name} is {text:?}: give a whole number, at least {least}"
+                        "{name} is {text:?}; set it to a whole number of at least {least}"
                     ))
                 })
         };
@@ -95,21 +97,12 @@ pub struct Config {
     pub agent: PathBuf,
     /// [`METRIC_NAMESPACE`].
     pub metric_namespace: String,
-    /// [`RETAIN_ALL_HOURS`] and what follows it.
+    /// [`RETAIN_ALL_HOURS`], [`RETAIN_HOURLY_DAYS`], [`RETAIN_DAILY_DAYS`] and [`RETAIN_AT_LEAST`].
     pub retention: Retention,
 }
 
-/// Where AWS is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoints {
-    /// The region, which Lambda always says.
-    pub region: Option<String>,
-    /// What stands in for AWS; mostly nothing does.
-    pub endpoint: Option<String>,
-}
-
 impl Endpoints {
-    /// Reads the environment. A call that lacks the region says so itself.
+    /// Returns the values of `AWS_REGION` and `AWS_ENDPOINT_URL`. A missing region is the error of the first call.
     pub fn from_env() -> Self {
         let variables: BTreeMap<String, String> = std::env::vars().collect();
         let variable = |name| variables.get(name).filter(|it| !it.is_empty()).cloned();
@@ -121,7 +114,10 @@ impl Endpoints {
 }
 
 impl Config {
-    /// Reads the environment; an error names every variable that is missing or empty, not only the first.
+    /// Returns the settings from the environment.
+    ///
+    /// # Errors
+    /// [`Error::Config`], which names every missing variable, or the first invalid one.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(&std::env::vars().collect())
     }
@@ -147,7 +143,7 @@ impl Config {
             return Ok(config);
         }
         Err(Error::Config(format!(
-            "set {}; template.yaml has their values",
+            "set {}; template.yaml has the values",
             missing.join(", ")
         )))
     }
@@ -158,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_missing_variables_are_named_at_once() {
+    fn one_error_names_all_missing_variables() {
         let variables = [(BUCKET, "b"), (AGENT, ""), (METRIC_NAMESPACE, "Rekindle")];
         let variables = variables
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -167,12 +163,12 @@ mod tests {
         assert_eq!(
             error.chain(),
             "the environment is incomplete: set REKINDLE_BACKUP_DOCUMENT, REKINDLE_RESTORE_DOCUMENT, \
-             REKINDLE_AGENT; template.yaml has their values"
+             REKINDLE_AGENT; template.yaml has the values"
         );
     }
 
     #[test]
-    fn retention_is_what_the_environment_says_within_bounds() {
+    fn retention_is_read_from_the_environment_within_its_bounds() {
         let read = |name: &str, value: &str| {
             let variables = [(name.to_owned(), value.to_owned())].into();
             Retention::from_variables(&variables)

@@ -1,29 +1,29 @@
-//! What lives as long as a function's process: clients, settings, and a memory that only saves calls.
+//! The state of a function's process: clients, settings, and a memory that only saves calls.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
+use super::env::Config;
 use crate::aws::Aws;
 use crate::aws::manifests::Manifests;
-use crate::env::Config;
 use crate::id::{ApplicationName, CommandId, InstanceId};
 
-/// A function's process. Every step takes it as its first argument.
+/// The state of a function's process. Most functions take it as their first argument.
 #[derive(Debug)]
 pub struct Context {
     /// The AWS clients.
     pub aws: Aws,
     /// The settings.
     pub config: Config,
-    /// Commands whose end was handled. A process that does not remember one comes to the same result by more calls.
+    /// Finished commands that were handled. A process that does not remember one has the same result with more calls.
     pub handled_commands: Memory<(CommandId, InstanceId)>,
-    /// Applications whose state parameter exists. Every commit checks again; this saves ticks their calls.
+    /// Applications whose state parameter exists. Ticks skip their check; every commit checks again.
     pub applications_with_state: Memory<ApplicationName>,
 }
 
 impl Context {
-    /// Starts with an empty memory.
+    /// Returns the state with an empty memory.
     pub fn new(aws: Aws, config: Config) -> Self {
         Self {
             aws,
@@ -43,11 +43,11 @@ impl Context {
     }
 }
 
-/// A set of facts that this process has seen.
+/// A set of facts that this process remembers, at most 10,000.
 #[derive(Debug)]
 pub struct Memory<T>(Mutex<HashSet<T>>);
 
-/// The commands of ten ticks for a thousand nodes; a full memory starts again empty.
+/// The commands of ten ticks for a thousand nodes. A full memory is emptied.
 const MOST_REMEMBERED: usize = 10_000;
 
 impl<T> Default for Memory<T> {

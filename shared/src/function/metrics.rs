@@ -1,31 +1,31 @@
 //! Metrics, as lines of CloudWatch's embedded metric format on standard output.
 //!
-//! Written by hand: `metrique` brings 27 more crates and a queue with a thread of its own, which Lambda freezes
-//! with the invocation's last metrics in it. One line per fact needs neither.
+//! This does without a library: `metrique` adds 27 crates and a thread with a queue, which Lambda freezes together with
+//! the last metrics of an invocation.
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::id::ApplicationName;
 
-/// What is measured of an application.
+/// A measurement of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
-    /// Seconds since the newest committed backup was asked for: what would be lost now.
+    /// Seconds since the newest committed backup was requested: the data loss if the node failed now.
     BackupAge,
     /// Bytes of a committed backup in S3.
     BackupBytes,
-    /// Seconds that the node took for a backup.
+    /// Seconds that a backup took on the node.
     BackupSeconds,
     /// Rows in a committed backup.
     BackupRows,
-    /// Seconds that the node took for a restore.
+    /// Seconds that a restore took on the node.
     RestoreSeconds,
-    /// Seconds between a restored backup's start and its restore: what was lost.
+    /// Seconds between a restored backup's start and its restore: the data loss.
     RestoredAge,
-    /// 1 for as long as a group of the application may launch nothing; not printed otherwise.
+    /// 1 while the launches of a group of the application are suspended; not printed otherwise.
     LaunchesSuspended,
-    /// 1 for as long as a backup of the application is kept aside; not printed otherwise.
+    /// 1 while a backup of the application is quarantined; not printed otherwise.
     BackupsQuarantined,
 }
 
@@ -54,7 +54,7 @@ impl Metric {
     }
 }
 
-/// Prints measurements of an application.
+/// Prints measurements of an application in one line, and nothing if there are none. `namespace` is CloudWatch's.
 pub fn measured(
     namespace: &str,
     now: OffsetDateTime,
@@ -66,8 +66,8 @@ pub fn measured(
     }
 }
 
-/// Prints that something failed. `kind` is the word of an error or of an exit code. There is no application where the
-/// failure concerns none, or none that is known.
+/// Prints one count of the metric `Failures`. `kind` is [`crate::kind::Kind::as_str`]. `application` is `None` if the
+/// failure concerns no application, or an unknown one.
 pub fn failed(
     namespace: &str,
     now: OffsetDateTime,
@@ -97,7 +97,7 @@ fn measurements(
     Value::Object(line)
 }
 
-/// The metric without dimensions is the one for the alarm; the others say where and what.
+/// The alarm uses the metric without dimensions; the dimensions show the application and the kind.
 fn failure(
     namespace: &str,
     now: OffsetDateTime,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_with_and_without_its_dimensions() {
+    fn a_failure_is_counted_with_and_without_its_dimensions() {
         let application = "dtr".parse().unwrap();
         let line = failure("Rekindle", NOW, Some(&application), "Busy");
         let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];

@@ -7,7 +7,7 @@ use crate::id::{ApplicationName, BackupId, CommandId, InstanceId};
 /// The result for one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Handled {
-    /// The application, where it is known.
+    /// The application, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationName>,
     /// The instance.
@@ -15,18 +15,18 @@ pub struct Handled {
     /// The backup that was committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_id: Option<BackupId>,
-    /// The command that the decision concerns.
+    /// The command that was sent, or whose end was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
-    /// The decision, in kebab-case, as in the log.
+    /// The decision in kebab-case, as in the log.
     pub decision: &'static str,
-    /// The reason, or what follows, for a person.
+    /// The reason or the consequence, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
 impl Handled {
-    /// Returns a result that consists of a decision about an instance.
+    /// Returns a result without optional fields.
     pub fn new(
         application: Option<&ApplicationName>,
         instance_id: &InstanceId,
@@ -43,15 +43,15 @@ impl Handled {
     }
 }
 
-/// Nothing was done, for a reason that a retry does not change. The log has it, too.
+/// The answer if nothing was done and a retry would not help. The log has the same failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refused {
-    /// The application, where the event names one.
+    /// The application, if the event names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationName>,
-    /// The kind of failure.
+    /// The kind of failure, as in the log.
     pub kind: &'static str,
-    /// The reason.
+    /// The reason: the error and its causes.
     pub reason: String,
     /// The action that an operator takes.
     pub remedy: &'static str,

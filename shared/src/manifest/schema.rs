@@ -1,0 +1,38 @@
+//! The schema version of indexes and manifests.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The schema version that this version of Rekindle writes, and the newest that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The beginning of the text by which [`is_newer_schema`] recognises a document that must not be skipped.
+const NEWER_SCHEMA: &str = "newer schema version";
+
+/// Returns whether a document could not be parsed because a newer version of Rekindle wrote it. A fallback to an older
+/// backup would lose data that the newer version can restore.
+pub fn is_newer_schema(error: &Error) -> bool {
+    matches!(error, Error::Contract { problem, .. } if problem.starts_with(NEWER_SCHEMA))
+}
+
+/// Parses a document whose schema version this version of Rekindle supports. `object` is its name for errors.
+pub(super) fn parse_versioned<T: for<'de> Deserialize<'de>>(
+    bytes: &[u8],
+    object: &str,
+) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema_version: u32,
+    }
+    let unreadable =
+        |error: serde_json::Error| Error::contract(object, format!("not readable: {error}"));
+    let Version { schema_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+    if schema_version > SCHEMA_VERSION {
+        let problem = format!(
+            "{NEWER_SCHEMA} {schema_version}, this version of Rekindle reads up to {SCHEMA_VERSION}; deploy the newer version again"
+        );
+        return Err(Error::contract(object, problem));
+    }
+    serde_json::from_slice(bytes).map_err(unreadable)
+}
