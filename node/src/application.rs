@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::failure::{Failure, Result};

@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use shared::command::{BackupCommand, Purpose, RestoreCommand};
-use shared::id::OperationId;
-use shared::report::{ExitCode, Report};
+use shared::exit_code::ExitCode;
+use shared::operation::Operation;
+use shared::report::Report;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -87,7 +88,7 @@ enum Command {
 }
 
 impl Command {
-    fn operation_id(&self) -> &OperationId {
+    fn operation_id(&self) -> &Operation {
         match self {
             Self::Backup(command) => &command.operation_id,
             Self::Restore(command) => &command.operation_id,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use tempfile::TempDir;
 
 use crate::postgres::Postgres;

@@ -10,9 +10,6 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::{datetime, format_description};
 use time::{OffsetDateTime, UtcOffset};
 
-// until all users moved
-pub use crate::operation::Operation as OperationId;
-
 /// The error of a malformed name: its kind, its beginning, and the valid format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {value:?} is not {format}")]

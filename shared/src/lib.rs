@@ -22,6 +22,3 @@ pub mod subject;
 pub mod verdict;
 
 pub use error::{Error, Result};
-
-// until all users moved
-pub use function::{agent, answer, context, env, failure, lambda, metrics};

@@ -4,8 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
-// until all users moved
-pub use crate::exit_code::ExitCode;
+use crate::exit_code::ExitCode;
 use crate::id::{BackupId, RunId, Sha256};
 use crate::operation::Operation;
 

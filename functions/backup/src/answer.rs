@@ -1,8 +1,8 @@
 //! The function's answers: one JSON object with `outcome`, for operators and for tests.
 
 use serde::Serialize;
-use shared::answer::{Handled, Refused};
 use shared::command::Purpose;
+use shared::function::answer::{Handled, Refused};
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use time::OffsetDateTime;
 

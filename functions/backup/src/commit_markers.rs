@@ -12,10 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use shared::aws::{catalog, s3};
 use shared::budget::{self, seconds};
-use shared::context::Context;
-use shared::failure::{Failures, Subject};
+use shared::function::context::Context;
+use shared::function::failure::Failures;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout;
+use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::warn;
 

@@ -1,9 +1,9 @@
 //! Protected groups, their nodes, and the application of each. Only a group's tag names the application.
 
 use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
-use shared::context::Context;
-use shared::failure::Subject;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, InstanceId};
+use shared::subject::Subject;
 use shared::{Error, Result};
 
 /// A node of a protected group, or an instance that was one.

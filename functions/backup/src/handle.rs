@@ -1,8 +1,8 @@
 //! The dispatch of events. Every event is a hint: it leads to steps that read the facts from AWS again.
 
-use shared::context::Context;
 use shared::event::Event;
-use shared::lambda::Deadline;
+use shared::function::context::Context;
+use shared::function::lambda::Deadline;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 

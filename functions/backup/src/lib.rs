@@ -25,5 +25,5 @@ use std::process::ExitCode;
 /// Serves Lambda until it ends the process.
 #[tokio::main(flavor = "current_thread")]
 pub async fn serve() -> ExitCode {
-    shared::lambda::serve(handle::handle).await
+    shared::function::lambda::serve(handle::handle).await
 }

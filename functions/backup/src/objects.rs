@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use shared::aws::s3;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::manifest::ObjectRecord;
 use shared::{Error, Result};
 

@@ -7,15 +7,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use shared::Result;
-use shared::answer::Handled;
 use shared::aws::autoscaling::Group;
 use shared::aws::ssm::{self, CommandRecord, InvocationStatus};
 use shared::budget::{self, seconds};
 use shared::command::{BackupCommand, Purpose};
-use shared::context::Context;
-use shared::failure::{Failures, Subject};
+use shared::function::answer::Handled;
+use shared::function::context::Context;
+use shared::function::failure::Failures;
 use shared::id::{CommandId, InstanceId};
 use shared::layout::BackupState;
+use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::info;
 

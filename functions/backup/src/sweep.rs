@@ -4,8 +4,8 @@ use shared::Result;
 use shared::aws::autoscaling;
 use shared::aws::ssm::{self, CommandQuery};
 use shared::budget::{self, seconds};
-use shared::context::Context;
-use shared::failure::Failures;
+use shared::function::context::Context;
+use shared::function::failure::Failures;
 use time::OffsetDateTime;
 
 use crate::answer::Answer;

@@ -20,8 +20,8 @@ use proptest::prelude::*;
 use shared::aws::ssm::InvocationStatus;
 use shared::aws::{Aws, lazy};
 use shared::checksum::digests;
-use shared::context::Context;
-use shared::env::{Config, Retention};
+use shared::function::context::Context;
+use shared::function::env::{Config, Retention};
 
 /// An object in the bucket, with the type of the checksum that S3 reports of it.
 #[derive(Debug, Clone)]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use shared::command::{Candidate, Mode, Purpose, RestoreCommand};
-use shared::id::{BackupId, OperationId};
+use shared::id::BackupId;
+use shared::operation::Operation;
 
 /// Backs up and restores the application of this instance; SSM runs it.
 #[derive(Debug, Parser)]
@@ -31,7 +32,7 @@ pub(crate) enum Task {
     Backup {
         /// Id of the operation. A second command with the same id gets the same report.
         #[arg(long)]
-        operation_id: OperationId,
+        operation_id: Operation,
         /// Id of the new backup.
         #[arg(long)]
         backup_id: BackupId,
@@ -43,7 +44,7 @@ pub(crate) enum Task {
     Restore {
         /// Id of the operation. A second command with the same id gets the same report.
         #[arg(long)]
-        operation_id: OperationId,
+        operation_id: Operation,
         /// `<backup id>/<run id>/<SHA-256 of the index>/<version or ->`, newest first, separated by commas; or `none`.
         #[arg(long)]
         candidates: Candidates,
@@ -78,7 +79,7 @@ impl CommandLine {
 }
 
 /// Returns the operation id in arguments that clap refused, so that the failure can be reported for this operation.
-pub(crate) fn operation_of(arguments: &[OsString]) -> Option<OperationId> {
+pub(crate) fn operation_of(arguments: &[OsString]) -> Option<Operation> {
     let mut texts = arguments.iter().filter_map(|argument| argument.to_str());
     while let Some(text) = texts.next() {
         match text.strip_prefix("--operation-id") {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 /// The result of the agent's own functions.
 pub type Result<T> = std::result::Result<T, Failure>;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aws_config::provider_config::ProviderConfig;
 use shared::aws::http_client;
+use shared::exit_code::ExitCode;
 use shared::id::InstanceId;
-use shared::report::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
 

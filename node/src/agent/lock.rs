@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use shared::budget;
-use shared::id::OperationId;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
+use shared::operation::Operation;
 use tokio::time::{Instant, sleep};
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
@@ -34,7 +34,7 @@ pub(crate) enum WaitPolicy {
 
 impl WaitPolicy {
     /// Returns how long to wait for the holder. Another run of the same operation is always waited for: it has the report.
-    fn limit(self, operation: &OperationId, holder: &Holder) -> Duration {
+    fn limit(self, operation: &Operation, holder: &Holder) -> Duration {
         if holder.operation().as_ref() == Some(operation) {
             return budget::seconds(budget::RESTORE_EXECUTION);
         }
@@ -62,7 +62,7 @@ impl Lock {
     /// Takes the lock, or fails with `Busy` after the time that the policy allows.
     pub(crate) async fn acquire(
         state: &State,
-        operation: &OperationId,
+        operation: &Operation,
         policy: WaitPolicy,
     ) -> Result<Self> {
         let mut lock = LockFile::open(state.directory().join("lock"))?;
@@ -95,7 +95,7 @@ struct Holder {
 
 impl Holder {
     /// Returns the holder's operation, or `None` before the holder has written it.
-    fn operation(&self) -> Option<OperationId> {
+    fn operation(&self) -> Option<Operation> {
         self.operation.parse().ok()
     }
 
@@ -155,7 +155,7 @@ impl LockFile {
         })
     }
 
-    fn write_holder(&mut self, operation: &OperationId) -> Result<()> {
+    fn write_holder(&mut self, operation: &Operation) -> Result<()> {
         let holder = format!("{operation} {}", std::process::id());
         self.file
             .set_len(0)

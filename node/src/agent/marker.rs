@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shared::id::{ApplicationName, InstanceId, OperationId};
+use shared::exit_code::ExitCode;
+use shared::id::{ApplicationName, InstanceId};
 use shared::manifest::Lineage;
-use shared::report::ExitCode;
+use shared::operation::Operation;
 use time::OffsetDateTime;
 
 use crate::agent::failure::{OrFail as _, Result};
@@ -28,7 +29,7 @@ pub(crate) struct Marker {
     /// How the data came to this node.
     pub(crate) lineage: Lineage,
     /// The operation that wrote the marker.
-    pub(crate) operation_id: OperationId,
+    pub(crate) operation_id: Operation,
     /// When it was written.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) time: OffsetDateTime,

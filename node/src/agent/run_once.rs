@@ -1,6 +1,6 @@
 //! Runs each operation once. A second delivery of the same command gets the report of the first one.
 
-use shared::id::OperationId;
+use shared::operation::Operation;
 use shared::report::{FailureReport, Report};
 
 use crate::agent::failure::{Failure, Result};
@@ -12,7 +12,7 @@ use crate::agent::state::State;
 /// A failure that may pass is not recorded: the same operation may run again.
 pub(crate) async fn run_once(
     state: &State,
-    operation: &OperationId,
+    operation: &Operation,
     policy: WaitPolicy,
     work: impl AsyncFnOnce() -> Result<Report>,
 ) -> Report {
@@ -38,7 +38,7 @@ pub(crate) async fn run_once(
 }
 
 /// Logs a failure of the operation, and returns its report.
-pub(crate) fn failed(operation: &OperationId, failure: &Failure) -> Report {
+pub(crate) fn failed(operation: &Operation, failure: &Failure) -> Report {
     let message = failure.chain();
     let exit_code = failure.code;
     tracing::error!(%operation, exit_code = %exit_code, remedy = exit_code.remedy(), "{message}");

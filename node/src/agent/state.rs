@@ -9,8 +9,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use shared::id::OperationId;
-use shared::report::{ExitCode, Report};
+use shared::exit_code::ExitCode;
+use shared::operation::Operation;
+use shared::report::Report;
 
 use crate::agent::failure::{OrFail as _, Result};
 
@@ -55,7 +56,7 @@ impl State {
 
     /// Returns the report of an operation that has finished, or `None`. An unreadable record is an error: the operation
     /// must not run again by mistake.
-    pub(crate) fn recorded(&self, operation: &OperationId) -> Result<Option<Report>> {
+    pub(crate) fn recorded(&self, operation: &Operation) -> Result<Option<Report>> {
         let path = self.path(operation);
         let Some(bytes) = read_if_exists(&path)? else {
             return Ok(None);
@@ -94,7 +95,7 @@ impl State {
         Ok(())
     }
 
-    fn path(&self, operation: &OperationId) -> PathBuf {
+    fn path(&self, operation: &Operation) -> PathBuf {
         self.directory
             .join("operations")
             .join(format!("{operation}.json"))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use tokio::time::Instant;
 
 use crate::agent::failure::Failure;

@@ -10,8 +10,8 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};

@@ -4,8 +4,8 @@
 use std::io::{self, BufReader, Read};
 
 use bytes::Bytes;
+use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};

@@ -8,12 +8,13 @@ use std::io::Read as _;
 
 use shared::checksum::digests;
 use shared::command::{BackupCommand, Purpose};
+use shared::exit_code::ExitCode;
 use shared::id::RunId;
 use shared::layout;
 use shared::manifest::{
     DatabaseRecord, Index, Lineage, Node, ObjectRecord, SCHEMA_VERSION, Timing, Versions,
 };
-use shared::report::{BackupReport, ExitCode};
+use shared::report::BackupReport;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 

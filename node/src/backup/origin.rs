@@ -1,8 +1,8 @@
 //! Where the node's data came from. A backup needs this: only the application's current data may become a backup.
 
 use shared::command::{BackupCommand, Purpose};
+use shared::exit_code::ExitCode;
 use shared::manifest::Lineage;
-use shared::report::ExitCode;
 use time::OffsetDateTime;
 
 use crate::agent::failure::{Failure, Result};

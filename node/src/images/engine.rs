@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use shared::exit_code::ExitCode;
 use shared::id::Sha256;
-use shared::report::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::process::Program;

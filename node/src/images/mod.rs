@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::budget;
 use shared::command::Purpose;
+use shared::exit_code::ExitCode;
 use shared::id::Sha256;
 use shared::manifest::{ImageRecord, Index, ObjectRecord};
-use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 

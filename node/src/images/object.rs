@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use shared::aws::{failed, s3};
 use shared::checksum::{Digests, ObjectDigest};
 use shared::command::Purpose;
+use shared::exit_code::ExitCode;
 use shared::id::Sha256;
 use shared::layout;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
 use super::{archive, engine};

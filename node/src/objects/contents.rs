@@ -4,8 +4,8 @@
 use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
+use shared::exit_code::ExitCode;
 use shared::manifest::SCHEMA_VERSION;
-use shared::report::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::postgres::database::properties::DatabaseProperties;

@@ -7,8 +7,8 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 use shared::checksum::{Digests, ObjectDigest};
+use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 

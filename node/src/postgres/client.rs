@@ -1,7 +1,7 @@
 //! Runs the server's own tools (`psql`, `pg_dump`, `pg_restore`), on the node or inside the application's container.
 
 use serde::de::DeserializeOwned;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Program;

@@ -3,7 +3,7 @@
 //! Killing `docker exec` kills only the client. The tool that it started keeps running in the container, with its
 //! session and its locks. Only its environment distinguishes it from the application's own processes.
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::process::Program;

@@ -1,6 +1,6 @@
 //! The databases that a restore creates and leaves behind: their names, and how they are dropped.
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::Result;
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};

@@ -1,7 +1,7 @@
 //! The identity and version of the cluster.
 
 use serde::Deserialize;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};

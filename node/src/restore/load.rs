@@ -5,8 +5,8 @@
 //! rows, `--jobs` would need the whole archive in a file first.
 
 use bytes::Bytes;
+use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 

@@ -16,9 +16,10 @@ mod verify;
 use std::time::{Duration, Instant};
 
 use shared::command::{Candidate, Mode, RestoreCommand};
-use shared::id::OperationId;
+use shared::exit_code::ExitCode;
 use shared::manifest::Lineage;
-use shared::report::{ExitCode, RestoreOutcome, RestoreReport, SkippedBackup};
+use shared::operation::Operation;
+use shared::report::{RestoreOutcome, RestoreReport, SkippedBackup};
 use time::OffsetDateTime;
 
 use crate::agent::failure::{Failure, Result};
@@ -119,7 +120,7 @@ fn already_restored(lineage: Lineage) -> Restored {
 }
 
 /// Starts the empty application.
-async fn first_boot(context: &Context, operation: &OperationId) -> Result<Restored> {
+async fn first_boot(context: &Context, operation: &Operation) -> Result<Restored> {
     let (commands, root) = (&context.settings.commands, &context.root);
     let (postgres, settings) = (&context.postgres, &context.settings.postgres);
     let starting = async {
@@ -143,7 +144,7 @@ async fn first_boot(context: &Context, operation: &OperationId) -> Result<Restor
 /// a replacement node restores the backup that was taken before.
 async fn in_place(
     context: &Context,
-    operation: &OperationId,
+    operation: &Operation,
     candidates: &[Candidate],
 ) -> Result<Restored> {
     let [candidate] = candidates else {
@@ -191,7 +192,7 @@ async fn in_place(
 /// Restores the first usable candidate.
 async fn from_newest_usable(
     context: &Context,
-    operation: &OperationId,
+    operation: &Operation,
     candidates: &[Candidate],
 ) -> Result<Restored> {
     let mut launch = LaunchRestore {
@@ -234,7 +235,7 @@ fn older_backup_may_work(code: ExitCode) -> bool {
 /// A launch restore, which may try several backups.
 struct LaunchRestore<'c> {
     context: &'c Context,
-    operation: &'c OperationId,
+    operation: &'c Operation,
     postgres_started: bool,
     skipped: Vec<SkippedBackup>,
 }
@@ -268,7 +269,7 @@ impl LaunchRestore<'_> {
 async fn finish(
     run: RestoreRun<'_>,
     result: Result<RestoredData>,
-    operation: &OperationId,
+    operation: &Operation,
     candidate: &Candidate,
     skipped: Vec<SkippedBackup>,
 ) -> Result<Restored> {
@@ -313,7 +314,7 @@ async fn finish(
 
 fn write_marker(
     context: &Context,
-    operation: &OperationId,
+    operation: &Operation,
     server: &Server,
     lineage: Lineage,
 ) -> Result<()> {

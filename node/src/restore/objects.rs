@@ -3,9 +3,9 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 
+use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::{Index, ObjectRecord};
-use shared::report::ExitCode;
 use tokio::join;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use shared::exit_code::ExitCode;
 use shared::manifest::Index;
-use shared::report::ExitCode;
 
 use crate::agent::failure::{Failure, Result};
 use crate::objects::contents::Contents;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use shared::checksum::digests;
 use shared::command::Candidate;
-use shared::id::OperationId;
+use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Index;
-use shared::report::ExitCode;
+use shared::operation::Operation;
 use tokio::join;
 use tokio::time::sleep;
 
@@ -73,7 +73,7 @@ impl<'c> RestoreRun<'c> {
     /// `postgres_started` is whether an earlier run has already started Postgres.
     pub(crate) async fn prepare(
         context: &'c Context,
-        operation: &OperationId,
+        operation: &Operation,
         candidate: &Candidate,
         postgres_started: bool,
     ) -> Result<Self> {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, Result};
 use crate::files::on_node;

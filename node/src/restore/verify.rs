@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use tokio::join;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};

@@ -5,8 +5,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedPart};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use shared::aws::failed;
+use shared::exit_code::ExitCode;
 use shared::id::Crc64;
-use shared::report::ExitCode;
 use tokio::task::JoinSet;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};

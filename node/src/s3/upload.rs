@@ -7,8 +7,8 @@ use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload};
 use bytes::BytesMut;
 use shared::aws::{failed, s3};
 use shared::checksum::Digests;
+use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::watchdog::Progress;

@@ -8,8 +8,8 @@ mod value;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use shared::exit_code::ExitCode;
 use shared::id::ApplicationName;
-use shared::report::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use time::Duration;
 
-// until all users moved
-pub use crate::aws::Endpoints;
+use crate::aws::Endpoints;
 use crate::error::{Error, Result};
 
 /// The bucket of backups, manifests and the agent.

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::answer::Refused;
 use super::context::Context;
-use super::env::{Config, Endpoints};
+use super::env::Config;
 use super::failure;
 use super::log;
-use crate::aws::Aws;
+use crate::aws::{Aws, Endpoints};
 use crate::error::Result;
 use crate::event::Event;
 use crate::kind::Kind;

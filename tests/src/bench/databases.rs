@@ -10,8 +10,8 @@ use super::plan::{ORIGINAL, Plan, REKINDLE};
 use super::profile;
 use super::sample::{Row, Sample, memory, stored, time, written};
 use super::site::{APPLICATION, BUCKET, Site, StoppedMachines};
-use crate::nodes::machine::Node;
 use crate::fixtures::registry::MAIN_DATABASE;
+use crate::nodes::machine::Node;
 
 const MEGA: u64 = 1_000_000;
 

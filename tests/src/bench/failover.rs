@@ -16,13 +16,13 @@ use super::plan::{Plan, REKINDLE};
 use super::process::{Program, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
+use crate::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
+use crate::lock::lock;
 use crate::nodes::machine::Node;
-use crate::fixtures::protected_groups::{WAIT_LIMIT, ProtectedGroups};
+use crate::standin::Binaries;
 use crate::standin::autoscaling::Lifecycle;
 use crate::standin::bus::DeliveryFault;
 use crate::standin::clock;
-use crate::lock::lock;
-use crate::standin::Binaries;
 use crate::wait::wait_for;
 
 const APPLICATION: &str = "failover";
@@ -50,8 +50,8 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
         plan.log_run(&row.name, run);
         protected.standin.kill_instance(node.id()).await?;
         node = protected
-            .world
-            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
+            .standin
+            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
             .await?;
         let in_service = clock::now();
         let report = protected.restore_report(&node).await?;
@@ -69,21 +69,24 @@ pub(super) async fn rows(programs: &Programs, plan: &Plan) -> Result<Vec<Row>> {
             ));
         }
 
-        protected.standin.bus().inject(LAUNCH, Mishap::Drop, 1);
+        protected
+            .standin
+            .bus()
+            .inject(LAUNCH, DeliveryFault::Drop, 1);
         protected.standin.kill_instance(node.id()).await?;
         node = protected
-            .world
+            .standin
             .wait_until(
                 APPLICATION,
                 Lifecycle::PendingWait,
                 Some(node.id()),
-                PATIENCE,
+                WAIT_LIMIT,
             )
             .await?;
         let naps = poll(&protected, programs, &node, &manifest).await?;
         protected
-            .world
-            .wait_until_in_service(APPLICATION, None, PATIENCE)
+            .standin
+            .wait_until_in_service(APPLICATION, None, WAIT_LIMIT)
             .await?;
         let in_service = clock::now();
         let worked = worked(&protected, &node).await?;
@@ -238,7 +241,7 @@ async fn poll(
 /// Returns the duration of the agent's restore for the poller, in seconds.
 async fn worked(protected: &ProtectedGroups, node: &Node) -> Result<f64> {
     let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
-    wait_for("the poller's restore", PATIENCE, async || {
+    wait_for("the poller's restore", WAIT_LIMIT, async || {
         let listed = ssm
             .list_command_invocations()
             .instance_id(node.id())

@@ -172,11 +172,14 @@ async fn start(starter: &Starter) -> Result<Start> {
             "SSL_CERT_FILE",
             "/etc/ssl/certs/ca-certificates.crt".to_owned(),
         ),
-        (shared::env::BUCKET, "bench".to_owned()),
-        (shared::env::BACKUP_DOCUMENT, "backup".to_owned()),
-        (shared::env::RESTORE_DOCUMENT, "restore".to_owned()),
-        (shared::env::AGENT, "/nowhere".to_owned()),
-        (shared::env::METRIC_NAMESPACE, "Bench".to_owned()),
+        (shared::function::env::BUCKET, "bench".to_owned()),
+        (shared::function::env::BACKUP_DOCUMENT, "backup".to_owned()),
+        (
+            shared::function::env::RESTORE_DOCUMENT,
+            "restore".to_owned(),
+        ),
+        (shared::function::env::AGENT, "/nowhere".to_owned()),
+        (shared::function::env::METRIC_NAMESPACE, "Bench".to_owned()),
     ] {
         environment.insert(name.to_owned(), value);
     }

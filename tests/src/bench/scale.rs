@@ -16,8 +16,8 @@ use super::plan::{Plan, REKINDLE};
 use super::process::{cpu_seconds_of_tree, resident_kib};
 use super::sample::{Row, Sample, calls, time};
 use super::site::{self, APPLICATION, BUCKET, Programs, Site};
-use crate::standin::autoscaling::Lifecycle;
 use crate::lock::lock;
+use crate::standin::autoscaling::Lifecycle;
 use crate::standin::{APPLICATION_TAG, Binaries, StandIn};
 use crate::wait::wait_for;
 
@@ -65,7 +65,7 @@ async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
         functions: programs.functions.clone(),
         agent: programs.agent.clone(),
     };
-    let world = StandIn::builder()
+    let standin = StandIn::builder()
         .binaries(binaries)
         // No node writes anything: only S3 needs the faster disk.
         .below(site::store())
@@ -74,11 +74,13 @@ async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
         .stale(1e6)
         .start()
         .await?;
-    create_groups(&world, nodes).await?;
+    create_groups(&standin, nodes).await?;
     let ready = |number: u32| {
-        let group = world.group(&format!("group-{number}"));
+        let group = standin.group(&format!("group-{number}"));
         let only = group.first();
-        only.is_some_and(|one| one.state == Lifecycle::InService && world.ssm().has_agent(&one.id))
+        only.is_some_and(|one| {
+            one.state == Lifecycle::InService && standin.ssm().has_agent(&one.id)
+        })
     };
     wait_for("the nodes and their agents", PATIENCE, async || {
         let missing = (0..nodes).filter(|number| !ready(*number)).count();
@@ -89,39 +91,39 @@ async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
     })
     .await?;
     // From now on no agent takes a command, and SSM still shows the agents as online.
-    for node in world.nodes() {
+    for node in standin.nodes() {
         node.stop_agent();
     }
-    Ok(world)
+    Ok(standin)
 }
 
 /// Runs one tick.
 async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
-    let world = with_nodes(programs, nodes).await?;
+    let standin = with_nodes(programs, nodes).await?;
     // Every application has backups of the ticks of the last hours.
     let now = OffsetDateTime::now_utc();
-    store_backups(&world, nodes, now).await?;
+    store_backups(&standin, nodes, now).await?;
     // Warms the process up: a tick that is too late starts no backups, and does everything else.
-    world.bus().tick(now - time::Duration::hours(1));
-    handled(&world).await?;
-    let process = backup_process(&world)?;
+    standin.bus().tick(now - time::Duration::hours(1));
+    handled(&standin).await?;
+    let process = backup_process(&standin)?;
     let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let counting = Arc::clone(&counted);
-    world.faults().on_call(move |call| {
+    standin.faults().on_call(move |call| {
         *lock(&counting).entry(call.operation.clone()).or_default() += 1;
         None
     });
-    let stored_before = world.s3().counts();
+    let stored_before = standin.s3().counts();
     let cpu = cpu_seconds_of_tree(process)?;
     let began = Instant::now();
-    world.tick();
-    handled(&world).await?;
+    standin.tick();
+    handled(&standin).await?;
     let seconds = began.elapsed().as_secs_f64();
-    ensure_success(&world)?;
+    ensure_success(&standin)?;
     let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
     let mut counts = lock(&counted).clone();
     let throttled: u64 = counts.values().sum();
-    for (operation, count) in world.s3().counts() {
+    for (operation, count) in standin.s3().counts() {
         let before = stored_before.get(&operation).copied().unwrap_or_default();
         counts.insert(format!("S3's {operation}"), count - before);
     }
@@ -142,20 +144,20 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
 }
 
 /// Returns the id of the backup function's process.
-fn backup_process(world: &StandIn) -> Result<u32> {
-    let function = world
+fn backup_process(standin: &StandIn) -> Result<u32> {
+    let function = standin
         .functions()
         .find(|name| name.to_lowercase().contains("backup"))
         .context("there is no backup function")?
         .to_owned();
-    let processes = world.lambda().processes(&function);
+    let processes = standin.lambda().processes(&function);
     let process = processes.first();
     process.copied().context("the function's process has ended")
 }
 
 /// Returns an error if a function logged one, or if no backup was started.
-fn ensure_success(world: &StandIn) -> Result<()> {
-    let problems: Vec<String> = world
+fn ensure_success(standin: &StandIn) -> Result<()> {
+    let problems: Vec<String> = standin
         .logs()
         .into_iter()
         .filter(|line| {
@@ -166,17 +168,17 @@ fn ensure_success(world: &StandIn) -> Result<()> {
         .take(3)
         .collect();
     ensure!(problems.is_empty(), "{problems:#?}");
-    let sent: usize = world.ssm().sent().values().sum();
+    let sent: usize = standin.ssm().sent().values().sum();
     ensure!(sent > 0, "the tick started no backup");
     Ok(())
 }
 
 /// Stores manifests and commit markers of the ticks before `now`. Each core does a part of the applications.
-async fn store_backups(world: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
+async fn store_backups(standin: &StandIn, nodes: u32, now: OffsetDateTime) -> Result<()> {
     let cores = u32::try_from(std::thread::available_parallelism()?.get())?;
     let mut storing = JoinSet::new();
     for core in 0..cores {
-        let (s3, bucket) = (world.s3().clone(), world.bucket().to_owned());
+        let (s3, bucket) = (standin.s3().clone(), standin.bucket().to_owned());
         storing.spawn_blocking(move || {
             for number in (core..nodes).step_by(cores as usize) {
                 let application = format!("application-{number}").parse()?;
@@ -211,9 +213,9 @@ fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
 }
 
 /// Waits until every event is handled.
-async fn handled(world: &StandIn) -> Result<()> {
+async fn handled(standin: &StandIn) -> Result<()> {
     wait_for("the tick", PATIENCE, async || {
-        match world.lambda().pending() {
+        match standin.lambda().pending() {
             0 => Ok(Some(())),
             pending => Err(format!("{pending} events are pending")),
         }
@@ -222,8 +224,8 @@ async fn handled(world: &StandIn) -> Result<()> {
 }
 
 /// Creates groups without hooks or user data: their instances are in service at once, with only an agent.
-async fn create_groups(world: &StandIn, nodes: u32) -> Result<()> {
-    let auto_scaling = aws_sdk_autoscaling::Client::new(world.aws());
+async fn create_groups(standin: &StandIn, nodes: u32) -> Result<()> {
+    let auto_scaling = aws_sdk_autoscaling::Client::new(standin.aws());
     for number in 0..nodes {
         let name = format!("group-{number}");
         let tag = aws_sdk_autoscaling::types::Tag::builder()
@@ -277,8 +279,15 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
         let expected = BackupId::at(now - time::Duration::minutes(INTERVAL));
         for _ in 0..plan.runs {
             let (before, began) = (listings(site), Instant::now());
-            let found =
-                catalog::newest(&client, BUCKET, &application, BackupState::Committed, 1, now).await?;
+            let found = catalog::newest(
+                &client,
+                BUCKET,
+                &application,
+                BackupState::Committed,
+                1,
+                now,
+            )
+            .await?;
             ensure!(
                 found.first() == Some(&expected),
                 "the wrong backup was found: {found:?}"
@@ -286,7 +295,8 @@ pub(super) async fn newest(site: &Site, plan: &Plan) -> Result<Vec<Row>> {
             row.add(REKINDLE, counted(site, before, began));
             if backups <= MAX_LISTED {
                 let (before, began) = (listings(site), Instant::now());
-                let all = catalog::all(&client, BUCKET, &application, BackupState::Committed).await?;
+                let all =
+                    catalog::all(&client, BUCKET, &application, BackupState::Committed).await?;
                 ensure!(all.last() == Some(&expected), "the wrong backup was found");
                 row.add(LISTING, counted(site, before, began));
             }

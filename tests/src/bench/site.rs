@@ -22,11 +22,11 @@ use tokio::task::JoinHandle;
 use super::process::{Program, Run, cpu_seconds_of_tree, run};
 use super::profile;
 use super::sample::Sample;
-use crate::nodes::machine::{Node, MachineSettings};
-use crate::nodes::postgres::Cluster;
 use crate::fixtures::registry;
 use crate::fixtures::registry::{MAIN_DATABASE, Seed};
 use crate::http;
+use crate::nodes::machine::{MachineSettings, Node};
+use crate::nodes::postgres::Cluster;
 use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 /// The bucket.

@@ -325,7 +325,7 @@ impl<'a> ContainerDemo<'a> {
             .find(|name| name.to_lowercase().contains("restore"));
         let environment = function.and_then(|function| world.environment(function));
         environment
-            .and_then(|environment| environment.get(shared::env::RESTORE_DOCUMENT))
+            .and_then(|environment| environment.get(shared::function::env::RESTORE_DOCUMENT))
             .cloned()
             .context("REKINDLE_RESTORE_DOCUMENT is not set")
     }

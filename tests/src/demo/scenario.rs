@@ -80,9 +80,10 @@ impl<'a> Scenario<'a> {
     /// Returns the keys of the committed backups, oldest first.
     pub(super) fn backups(&self) -> Result<Vec<String>> {
         let application: ApplicationName = APPLICATION.parse()?;
-        self.world
-            .s3()
-            .keys(self.world.bucket(), &BackupState::Committed.prefix(&application))
+        self.world.s3().keys(
+            self.world.bucket(),
+            &BackupState::Committed.prefix(&application),
+        )
     }
 
     /// Reads a manifest by its key.

@@ -1,12 +1,13 @@
 //! A node's answers, and what the functions do with them: a hostile node may print anything.
 
-use backup::decide::{self, Ending, FinishedFacts};
-use restore::attempt::{self, Progress};
+use backup::finished::decide::{self, Ending, FinishedFacts};
 use shared::aws::ssm::{Invocation, InvocationStatus};
 use shared::budget;
 use shared::command::{BackupCommand, Purpose};
 use shared::layout;
+use shared::operation::Operation;
 use shared::report::{BackupReport, MOST_REPORT_BYTES, Report};
+use shared::verdict::{self, Verdict};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -38,8 +39,16 @@ pub(super) fn report(input: &[u8]) {
             output: output.clone().into_owned(),
             errors: output.clone().into_owned(),
         };
-        of_backup(&invocation, Purpose::Scheduled, BACKUP);
-        of_backup(&invocation, Purpose::Final, &format!("final-{INSTANCE}"));
+        of_backup(
+            &invocation,
+            Purpose::Scheduled,
+            &Operation::Backup(name(BACKUP)),
+        );
+        of_backup(
+            &invocation,
+            Purpose::Final,
+            &Operation::FinalBackup(name(INSTANCE)),
+        );
         of_restore(&invocation);
     }
 }
@@ -59,17 +68,17 @@ fn written_and_read_back(report: &Report) {
         ),
         Report::Failure(report) => (&report.operation_id, Vec::new()),
     };
-    assert_harmless(operation.as_str());
+    assert_harmless(&operation.to_string());
     // CloudWatch rejects larger values, and the whole line of metrics with them.
     for seconds in seconds {
         assert!((0.0..1e18).contains(&seconds), "{seconds} seconds");
     }
 }
 
-fn of_backup(invocation: &Invocation, purpose: Purpose, operation: &str) {
+fn of_backup(invocation: &Invocation, purpose: Purpose, operation: &Operation) {
     let facts = FinishedFacts {
         command: BackupCommand {
-            operation_id: name(operation),
+            operation_id: operation.clone(),
             backup_id: name(BACKUP),
             purpose,
         },
@@ -92,8 +101,8 @@ fn may_be_committed(facts: &FinishedFacts, report: &BackupReport) {
         assert_eq!(report.backup_id, command.backup_id);
     }
     let age = facts.now - report.backup_id.time();
-    let window = decide::seconds(budget::COMMIT_WINDOW);
-    assert!((-decide::seconds(budget::MARGIN)..=window).contains(&age));
+    let window = time::Duration::seconds(budget::COMMIT_WINDOW.into());
+    assert!((-time::Duration::seconds(budget::MARGIN.into())..=window).contains(&age));
     let (backup, run) = (&report.backup_id, &report.run_id);
     let key = layout::object(&name(APPLICATION), backup, run, layout::INDEX);
     let segments: Vec<&str> = key.split('/').collect();
@@ -105,11 +114,11 @@ fn may_be_committed(facts: &FinishedFacts, report: &BackupReport) {
 }
 
 fn of_restore(invocation: &Invocation) {
-    let operation = name(&format!("launch-{INSTANCE}"));
+    let operation = Operation::LaunchRestore(name(INSTANCE));
     for whole in ["InProgress", "Success", "Failed"] {
         let whole = InvocationStatus::from(whole);
-        let progress = attempt::progress(&whole, Some(invocation), &operation);
-        if let Progress::Succeeded(report) = progress {
+        let verdict = verdict::of_restore(&whole, Some(invocation), &operation);
+        if let Verdict::Succeeded(report) = verdict {
             assert_eq!(invocation.status, InvocationStatus::Success);
             assert_eq!(report.operation_id, operation);
         }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use regex::Regex;
-use shared::command::{BackupCommand, InPlace, Mode, Purpose, RestoreCommand};
-use shared::id::{BackupId, OperationId, Sha256};
+use shared::command::{BackupCommand, Mode, Purpose, RestoreCommand};
+use shared::id::{BackupId, Sha256};
+use shared::operation::Operation;
 
 use super::names::BACKUP;
 use crate::standin::template::Template;
@@ -48,7 +49,7 @@ pub(super) fn accepts(parameter: &str, text: &str) -> bool {
 pub(super) fn parameter(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     let read: [(&str, bool); 6] = [
-        ("OperationId", text.parse::<OperationId>().is_ok()),
+        ("OperationId", text.parse::<Operation>().is_ok()),
         ("BackupId", text.parse::<BackupId>().is_ok()),
         ("Purpose", text.parse::<Purpose>().is_ok()),
         ("Mode", text.parse::<Mode>().is_ok()),
@@ -76,13 +77,8 @@ pub(super) fn parameter(input: &[u8]) {
         let written: Vec<String> = candidates.iter().map(ToString::to_string).collect();
         assert_eq!(written.join(","), text.strip_prefix("none").unwrap_or(text));
     }
-    if let Ok(operation) = text.parse::<OperationId>() {
-        if let Some(request) = InPlace::after_backup(&operation) {
-            assert_eq!(request.backup().ok().as_ref(), Some(&operation));
-        }
-        if let Some(request) = InPlace::of_restore(&operation) {
-            assert_eq!(request.restore().ok(), Some(operation));
-        }
+    if let Ok(operation) = text.parse::<Operation>() {
+        assert_eq!(operation.to_string(), text);
     }
     recorded(text);
 }

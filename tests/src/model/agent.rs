@@ -1,7 +1,7 @@
 //! The agent on an instance: its lock, its records, its marker, and the stages of a backup and of a restore. It may be
 //! killed between two stages.
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::model::protocol::Protocol;
 use crate::model::protocol::defects::Defect;

@@ -1,6 +1,6 @@
 //! Everything that can happen next, in small steps.
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use super::aws::ssm;
 use crate::model::protocol::Protocol;

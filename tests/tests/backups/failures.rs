@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, change_settings};
 use rekindle_tests::nodes::machine::Node;
-use shared::report::{ExitCode, Report};
+use shared::exit_code::ExitCode;
+use shared::report::Report;
 use time::{Duration, OffsetDateTime};
 
 use super::{invoke_backup, tick};

@@ -12,8 +12,9 @@ use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
 use shared::command::Purpose;
+use shared::exit_code::ExitCode;
 use shared::id::BackupId;
-use shared::report::{ExitCode, RestoreOutcome};
+use shared::report::RestoreOutcome;
 use tokio::try_join;
 
 const TERMINATE: &str = "EC2 Instance-terminate Lifecycle Action";

@@ -7,7 +7,7 @@ use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
 use rekindle_tests::standin::Binaries;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
-use shared::env;
+use shared::function::env;
 use tokio::process::Command;
 
 use super::event;

@@ -7,8 +7,9 @@ use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::nodes::machine::Node;
 use serde_json::{Value, json};
 use shared::command::Purpose;
+use shared::exit_code::ExitCode;
 use shared::manifest::Lineage;
-use shared::report::{ExitCode, Report};
+use shared::report::Report;
 use tokio::try_join;
 
 use super::{event, invoke_backup};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use rekindle_tests::chaos::application::promise::Promise;
 use rekindle_tests::chaos::application::{APPLICATION, Application};
-use rekindle_tests::nodes::protected::PATIENCE;
-use rekindle_tests::nodes::standalone::{self, StandaloneNode};
+use rekindle_tests::fixtures::protected_groups::WAIT_LIMIT;
+use rekindle_tests::fixtures::standalone;
+use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::fixtures::tampering;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::standin::s3::S3;
@@ -135,7 +137,7 @@ async fn backup_of_empty_node(app: &Application, genuine: &Manifest) -> Result<M
         id.as_str(),
     ];
     let agent = standalone.start(&[&arguments[..], &["--purpose", "scheduled"]].concat())?;
-    let answer = standalone::ended(agent).await?;
+    let answer = standalone::wait_for_exit(agent).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let (s3, bucket) = storage(app);
     let keys = s3.keys(bucket, &format!("backups/{APPLICATION}/{}/{id}/", id.day()))?;
@@ -170,14 +172,14 @@ async fn violations_by_launches_are_found() -> Result<()> {
     let second = app.protected.back_up(APPLICATION).await?;
     expect_none(&mut app).await?;
     let protected = Arc::clone(&app.protected);
-    let world = &protected.standin;
-    let (s3, bucket) = (world.s3(), world.bucket());
+    let standin = &protected.standin;
+    let (s3, bucket) = (standin.s3(), standin.bucket());
 
     // An object of the newest backup is damaged without the record's knowledge, so that an older backup is restored.
     let damaged = &second.index.databases[1].key;
     let saved = s3.save(bucket, damaged)?;
     s3.flip(bucket, damaged, saved[0].1.len() as u64 / 2)?;
-    let node = protected.lose(&app.node).await?;
+    let node = protected.replace_lost(&app.node).await?;
     app.check_new_node(&node).await?;
     expect(&mut app, Promise::OneInterval);
     for (path, bytes) in saved {
@@ -195,7 +197,7 @@ async fn violations_by_launches_are_found() -> Result<()> {
     delete_manifest(&mut app, &key).await?;
 
     // A failure is not reported.
-    app.expect_report(protected.mark(), "something was missing");
+    app.expect_report(protected.log_length(), "something was missing");
     expect(&mut app, Promise::SameOrReported);
 
     // No function gets the events of the next launches, and each launch is abandoned by hand.
@@ -206,13 +208,18 @@ async fn violations_by_launches_are_found() -> Result<()> {
     expect(&mut app, Promise::Bounded);
 
     // The next instance is admitted without a restore.
-    let waiting = world
-        .wait_until(APPLICATION, Lifecycle::PendingWait, Some(&newest), PATIENCE)
+    let waiting = standin
+        .wait_until(
+            APPLICATION,
+            Lifecycle::PendingWait,
+            Some(&newest),
+            WAIT_LIMIT,
+        )
         .await?;
-    let client = aws_sdk_autoscaling::Client::new(world.aws());
+    let client = aws_sdk_autoscaling::Client::new(standin.aws());
     answer(&client, waiting.id(), LAUNCH, "CONTINUE").await?;
-    let node = world
-        .wait_until_in_service(APPLICATION, Some(lost.id()), PATIENCE)
+    let node = standin
+        .wait_until_in_service(APPLICATION, Some(lost.id()), WAIT_LIMIT)
         .await?;
     app.check_new_node(&node).await?;
     expect(&mut app, Promise::Restored);
@@ -224,20 +231,24 @@ const TERMINATE: &str = "rekindle-terminate";
 
 /// Drops every event, terminates an instance, and abandons the next four launches. Returns the last instance.
 async fn abandon_launches(app: &Application, lost: &str) -> Result<String> {
-    let world = &app.protected.standin;
-    world.bus().inject_where(|_| true, Mishap::Drop, usize::MAX);
-    world.kill_instance(lost).await?;
-    world.bus().clear_faults();
-    world.bus().inject_where(|_| true, Mishap::Drop, usize::MAX);
-    let client = aws_sdk_autoscaling::Client::new(world.aws());
+    let standin = &app.protected.standin;
+    standin
+        .bus()
+        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
+    standin.kill_instance(lost).await?;
+    standin.bus().clear_faults();
+    standin
+        .bus()
+        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
+    let client = aws_sdk_autoscaling::Client::new(standin.aws());
     let terminating = waiting_in(app, Lifecycle::TerminatingWait, None).await?;
     answer(&client, &terminating, TERMINATE, "CONTINUE").await?;
     let mut previous = None;
     for _ in 0..4 {
         let instance = waiting_in(app, Lifecycle::PendingWait, previous.as_deref()).await?;
         answer(&client, &instance, LAUNCH, "ABANDON").await?;
-        let gone = wait_for("the instance to leave its group", PATIENCE, async || {
-            let group = world.group(APPLICATION);
+        let gone = wait_for("the instance to leave its group", WAIT_LIMIT, async || {
+            let group = standin.group(APPLICATION);
             if let Some(one) = group.iter().find(|one| one.id == instance) {
                 if one.state == Lifecycle::TerminatingWait {
                     answer(&client, &instance, TERMINATE, "CONTINUE")
@@ -256,14 +267,14 @@ async fn abandon_launches(app: &Application, lost: &str) -> Result<String> {
 
 /// Waits for another instance than `not` in this state, and returns its id.
 async fn waiting_in(app: &Application, state: Lifecycle, not: Option<&str>) -> Result<String> {
-    let world = &app.protected.standin;
-    wait_for("an instance in its hook", PATIENCE, async || {
-        let group = world.group(APPLICATION);
+    let standin = &app.protected.standin;
+    wait_for("an instance in its hook", WAIT_LIMIT, async || {
+        let group = standin.group(APPLICATION);
         let waiting = group
             .iter()
             .find(|one| one.state == state && not != Some(one.id.as_str()));
         match waiting {
-            Some(one) if world.node(&one.id).is_ok() => Ok(Some(one.id.clone())),
+            Some(one) if standin.node(&one.id).is_ok() => Ok(Some(one.id.clone())),
             _ => Err(format!("{group:?}")),
         }
     })

@@ -5,7 +5,8 @@ use rekindle_tests::fixtures::containers::Application;
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, fill};
 use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::engine;
-use shared::report::{ExitCode, Report};
+use shared::exit_code::ExitCode;
+use shared::report::Report;
 
 use super::{skipped, spare_machine};
 

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::standalone;
 use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::fixtures::tampering;
+use shared::exit_code::ExitCode;
 use shared::layout;
-use shared::report::ExitCode;
 
 use super::{APPLICATION, Scenario, assert_refused};
 

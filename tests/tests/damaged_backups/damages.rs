@@ -7,9 +7,10 @@ use rekindle_tests::fixtures::standalone::AgentOutput;
 use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::standin::s3::S3Fault;
+use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Manifest;
-use shared::report::{ExitCode, Report, RestoreOutcome, SkippedBackup};
+use shared::report::{Report, RestoreOutcome, SkippedBackup};
 
 use super::{APPLICATION, DUMP, Scenario, assert_refused, put_back, save};
 

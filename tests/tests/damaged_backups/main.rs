@@ -18,9 +18,10 @@ use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;
+use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Manifest;
-use shared::report::{ExitCode, Report};
+use shared::report::Report;
 
 const APPLICATION: &str = "damaged";
 /// The first dump of a backup.

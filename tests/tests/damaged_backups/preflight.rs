@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::fixtures::tampering;
 use shared::command::Candidate;
+use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Manifest;
-use shared::report::ExitCode;
 
 use super::{APPLICATION, Scenario, assert_refused};
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::standin::Binaries;
 use serde_json::Value;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use super::{project, quoted, read, sources};
 

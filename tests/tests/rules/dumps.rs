@@ -9,7 +9,8 @@ use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::fixtures::registry::MAIN_DATABASE;
 use rekindle_tests::nodes::machine::{Node, write_program};
 use rekindle_tests::nodes::postgres::bin_directory;
-use shared::report::{ExitCode, Report};
+use shared::exit_code::ExitCode;
+use shared::report::Report;
 use time::{Duration, OffsetDateTime};
 
 /// Creates 64 MiB that cannot be compressed: several parts of an upload, and more than the agent holds in memory.

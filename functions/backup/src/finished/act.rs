@@ -3,10 +3,12 @@
 use shared::Result;
 use shared::aws::ssm::CommandRecord;
 use shared::command::Purpose;
-use shared::context::Context;
-use shared::failure::{self, Kind, Subject};
+use shared::function::context::Context;
+use shared::function::failure;
 use shared::id::BackupId;
+use shared::kind::Kind;
 use shared::report::BackupReport;
+use shared::subject::Subject;
 use shared::verdict::{Cause, CommandFailure};
 use tracing::{info, warn};
 

@@ -6,8 +6,9 @@ mod tests;
 use shared::aws::ssm::{CommandEnd, Invocation, InvocationStatus};
 use shared::budget::{self, seconds};
 use shared::command::{BackupCommand, Purpose};
+use shared::exit_code::ExitCode;
 use shared::id::BackupId;
-use shared::report::{BackupReport, ExitCode};
+use shared::report::BackupReport;
 use shared::verdict::{self, Cause, CommandFailure, Verdict};
 use time::OffsetDateTime;
 

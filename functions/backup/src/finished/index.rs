@@ -5,12 +5,12 @@ use std::fmt::Display;
 use shared::aws::s3;
 use shared::checksum::digests;
 use shared::command::BackupCommand;
-use shared::context::Context;
-use shared::failure::Subject;
+use shared::function::context::Context;
 use shared::id::CommandId;
 use shared::layout;
 use shared::manifest::{Index, MOST_INDEX_BYTES, ObjectRecord};
 use shared::report::BackupReport;
+use shared::subject::Subject;
 use shared::{Error, Result};
 
 use crate::groups::Node;

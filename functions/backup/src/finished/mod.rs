@@ -12,12 +12,12 @@ mod tests;
 
 use std::time::Duration;
 
-use shared::answer::Handled;
 use shared::aws::autoscaling::Completion;
 use shared::aws::ssm::{self, Invocation};
 use shared::command::{BackupCommand, Purpose};
-use shared::context::Context;
 use shared::event::CommandStatus;
+use shared::function::answer::Handled;
+use shared::function::context::Context;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 

@@ -6,8 +6,9 @@ pub mod decide;
 
 use shared::Result;
 use shared::aws::autoscaling::{self, Completion, TERMINATE_HOOK};
-use shared::context::Context;
-use shared::failure::{self, Kind};
+use shared::function::context::Context;
+use shared::function::failure;
+use shared::kind::Kind;
 use tracing::info;
 
 use self::decide::FinalBackup;

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _};
 use shared::Result;
 use shared::aws::catalog;
 use shared::aws::manifests::Manifests;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout::BackupState;
 use time::OffsetDateTime;

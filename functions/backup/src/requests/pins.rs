@@ -5,7 +5,7 @@
 
 use shared::Result;
 use shared::aws::s3::{self, Created};
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout;
 

@@ -1,7 +1,7 @@
 //! The requests that accept a quarantined backup, or reject it.
 
 use shared::aws::s3;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout::BackupState;
 use shared::manifest::Manifest;

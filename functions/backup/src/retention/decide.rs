@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::env::Retention;
+use shared::function::env::Retention;
 use shared::id::{BackupId, RunId};
 use time::{Duration, OffsetDateTime};
 

@@ -58,7 +58,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::{Value, json};
-    use shared::context::Context;
+    use shared::function::context::Context;
     use shared::id::ApplicationName;
     use shared::layout;
     use time::Duration;

@@ -15,10 +15,12 @@ mod tests;
 use std::collections::BTreeSet;
 
 use shared::Result;
-use shared::context::Context;
-use shared::failure::{self, Kind, Subject};
+use shared::function::context::Context;
+use shared::function::failure;
 use shared::id::{ApplicationName, BackupId};
+use shared::kind::Kind;
 use shared::layout::BackupState;
+use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::info;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use shared::Result;
 use shared::aws::{catalog, s3};
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout::BackupState;
 use time::OffsetDateTime;

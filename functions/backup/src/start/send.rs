@@ -6,10 +6,12 @@ mod tests;
 
 use shared::aws::ssm::{self, MOST_INSTANCES, Ping};
 use shared::command::{BackupCommand, Purpose};
-use shared::context::Context;
-use shared::failure::{Failures, Subject};
+use shared::function::agent;
+use shared::function::context::Context;
+use shared::function::failure::Failures;
 use shared::id::{CommandId, InstanceId};
-use shared::{Error, Result, agent, budget};
+use shared::subject::Subject;
+use shared::{Error, Result, budget};
 use tracing::info;
 
 use super::decide::{Skip, Target};

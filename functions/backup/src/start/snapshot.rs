@@ -9,8 +9,8 @@ use shared::aws::autoscaling::{self, Group, LifecycleState};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord, Ping};
 use shared::budget::{self, seconds};
 use shared::command::BackupCommand;
-use shared::context::Context;
 use shared::error::Result;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
 use time::OffsetDateTime;
 

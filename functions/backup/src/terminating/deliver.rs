@@ -1,9 +1,9 @@
 //! Sends a final backup, and follows it until the SSM agent has accepted it.
 
 use shared::Result;
-use shared::answer::Handled;
 use shared::aws::ssm::{self, InvocationStatus};
 use shared::command::{BackupCommand, Purpose};
+use shared::function::answer::Handled;
 use shared::id::{BackupId, CommandId};
 use shared::operation::Operation;
 use time::OffsetDateTime;

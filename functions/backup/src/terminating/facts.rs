@@ -7,7 +7,7 @@ use shared::aws::autoscaling::{self, LifecycleState};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord, InvocationStatus};
 use shared::budget::{self, seconds};
 use shared::command::BackupCommand;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::CommandId;
 use shared::operation::Operation;
 use shared::verdict::{self, Verdict};

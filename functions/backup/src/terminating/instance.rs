@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use shared::Result;
-use shared::answer::Handled;
 use shared::aws::autoscaling::Completion;
-use shared::context::Context;
+use shared::function::answer::Handled;
+use shared::function::context::Context;
 
 use crate::groups::Node;
 use crate::hook;

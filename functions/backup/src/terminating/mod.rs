@@ -12,13 +12,13 @@ mod tests;
 
 use std::time::{Duration, SystemTime};
 
-use shared::answer::Handled;
 use shared::aws::autoscaling::TERMINATE_HOOK;
 use shared::aws::ssm::CommandRecord;
-use shared::context::Context;
 use shared::event::{LifecycleAction, Location};
+use shared::function::answer::Handled;
+use shared::function::context::Context;
+use shared::function::lambda::Deadline;
 use shared::id::CommandId;
-use shared::lambda::Deadline;
 use shared::{Error, Result};
 use tracing::{field, info, warn};
 

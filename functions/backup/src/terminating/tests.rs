@@ -14,9 +14,10 @@ use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::{Command, InstanceInformation, PingStatus};
 use aws_smithy_mocks::mock;
 use shared::command::{BackupCommand, Purpose};
+use shared::exit_code::ExitCode;
 use shared::id::{BackupId, InstanceId};
 use shared::operation::Operation;
-use shared::report::{ExitCode, FailureReport, Report};
+use shared::report::{FailureReport, Report};
 use time::OffsetDateTime;
 
 use super::*;

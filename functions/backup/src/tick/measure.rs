@@ -9,11 +9,12 @@ use futures_util::stream::{self, StreamExt as _};
 use shared::Result;
 use shared::aws::{catalog, state};
 use shared::budget::{self, seconds};
-use shared::context::Context;
-use shared::failure::{Failures, Subject};
+use shared::function::context::Context;
+use shared::function::failure::Failures;
+use shared::function::metrics::{self, Metric};
 use shared::id::{ApplicationName, BackupId};
 use shared::layout::BackupState;
-use shared::metrics::{self, Metric};
+use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::info;
 

@@ -7,9 +7,12 @@ use shared::Result;
 use shared::aws::autoscaling::Group;
 use shared::budget::{self, seconds};
 use shared::command::Purpose;
-use shared::context::Context;
-use shared::failure::{self, Failures, Kind, Subject};
+use shared::function::context::Context;
+use shared::function::failure;
+use shared::function::failure::Failures;
 use shared::id::{ApplicationName, BackupId};
+use shared::kind::Kind;
+use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::{field, info, warn};
 

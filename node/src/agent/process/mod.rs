@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 

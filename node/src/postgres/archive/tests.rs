@@ -1,4 +1,4 @@
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use super::*;
 use crate::testing::Cluster;

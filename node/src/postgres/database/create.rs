@@ -1,6 +1,6 @@
 //! Creates a database with a backup's properties, and applies the properties that must wait until its data are restored.
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::Result;
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};

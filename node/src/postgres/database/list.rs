@@ -4,7 +4,7 @@
 //! on every server from 9.4 on.
 
 use serde::Deserialize;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, Result};
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, Result};
 use crate::postgres::quote::{identifier, literal};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 

@@ -9,10 +9,10 @@ use shared::Error;
 use shared::aws::s3;
 use shared::checksum::{ObjectDigest, digests};
 use shared::command::Candidate;
+use shared::exit_code::ExitCode;
 use shared::id::ApplicationName;
 use shared::layout;
 use shared::manifest::{Index, MOST_INDEX_BYTES, ObjectRecord, is_newer_schema};
-use shared::report::ExitCode;
 use tokio::sync::mpsc;
 
 use self::ranges::Ranges;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::Bytes;
 use shared::aws::{failed, s3};
+use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
-use shared::report::ExitCode;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use crate::fixtures::protected_groups::ProtectedGroups;
+use crate::lock::lock;
 use crate::standin::fault;
-use crate::standin::fault::{ApiCall, lock};
+use crate::standin::fault::ApiCall;
 use crate::standin::s3;
 use crate::standin::s3::Call;
 
@@ -48,9 +49,9 @@ pub struct Request {
 #[derive(Debug, Clone)]
 pub enum Injection {
     /// A fault of S3.
-    S3(s3::Fault),
+    S3(s3::S3Fault),
     /// An error of another service.
-    Api(fault::Fault),
+    Api(fault::ApiError),
 }
 
 type Rule = Box<dyn FnMut(&Request) -> Option<Injection> + Send>;

@@ -18,8 +18,8 @@ use self::interceptor::Interceptor;
 use self::promise::{Promise, Violation};
 use crate::chaos::record::history::Record;
 use crate::chaos::record::snapshot;
-use crate::nodes::machine::Node;
 use crate::fixtures::protected_groups::{ProtectedGroups, change_settings};
+use crate::nodes::machine::Node;
 use crate::standin::{ProtectedGroup, UserData};
 
 /// The name of every application; each has a stand-in of its own.
@@ -63,7 +63,7 @@ impl Application {
         let gates = Gates::new(&protected.standin.directory().join("gates"))?;
         let disks = Arc::new(Disks::default());
         create_group(&protected, &gates, &disks)?;
-        let node = protected.in_service(APPLICATION, None).await?;
+        let node = protected.wait_until_in_service(APPLICATION, None).await?;
         Ok(Self {
             protected,
             interceptor,
@@ -113,6 +113,6 @@ fn create_group(protected: &ProtectedGroups, gates: &Gates, disks: &Arc<Disks>) 
         .boxed()
     });
     protected
-        .world
+        .standin
         .create_group(ProtectedGroup { user_data, ..group })
 }

@@ -74,8 +74,8 @@ pub(super) fn damage(
     action: Action,
     choices: &mut Choices,
 ) -> Result<(Vec<String>, Undo)> {
-    let world = &app.protected.standin;
-    let (s3, bucket) = (world.s3(), world.bucket());
+    let standin = &app.protected.standin;
+    let (s3, bucket) = (standin.s3(), standin.bucket());
     let good = app.record.committed.keys().rev();
     let mut good = good.filter(|id| !app.record.unrestorable.contains(*id));
     let newest = good.next().context("there is no backup")?.clone();
@@ -207,14 +207,17 @@ pub(super) fn require_extension(app: &Application) -> Result<Undo> {
     let newest = newest.last().context("there is no backup")?;
     let genuine = protected.manifest(&app.name, newest)?;
     let key = layout::manifest(&app.name.parse()?, newest);
-    let saved = protected.standin.s3().save(protected.standin.bucket(), &key)?;
+    let saved = protected
+        .standin
+        .s3()
+        .save(protected.standin.bucket(), &key)?;
     let forged = tampering::forge(protected, &genuine, |_, parts| {
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
-        standalone::edit_contents(part, |contents: &mut Value| {
+        tampering::edit_contents(part, |contents: &mut Value| {
             let extension = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
             contents["databases"][0]["properties"]["extensions"] = extension;
         })
     })?;
-    standalone::commit(protected, &forged)?;
+    tampering::commit(protected, &forged)?;
     Ok(Undo::RestoreFiles(saved))
 }

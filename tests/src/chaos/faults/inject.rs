@@ -17,11 +17,11 @@ use crate::chaos::application::Application;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::disks::Disks;
 use crate::chaos::application::gates::Gates;
-use crate::nodes::machine::Node;
 use crate::fixtures::registry::{MAIN_DATABASE, block_dumps};
+use crate::lock::lock;
+use crate::nodes::machine::Node;
 use crate::standin::autoscaling::Lifecycle;
 use crate::standin::bus;
-use crate::lock::lock;
 
 /// The delay of a late event.
 const DELAY: Duration = Duration::from_secs(2);
@@ -166,8 +166,8 @@ pub async fn inject(
 impl ActiveFault {
     /// Advances a fault that needs time. Called while a launch is awaited.
     pub fn advance(&self, app: &Application, lost: &Node) {
-        let world = &app.protected.standin;
-        let waiting = world.group(&app.name).into_iter();
+        let standin = &app.protected.standin;
+        let waiting = standin.group(&app.name).into_iter();
         let mut waiting = waiting.filter(|one| one.state == Lifecycle::PendingWait);
         let Some(waiting) = waiting.find(|one| one.id != lost.id()) else {
             return;
@@ -176,12 +176,12 @@ impl ActiveFault {
         match self.action {
             Some(Action::AgentLate) if before == LATE_AFTER => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
-                world.hold_agents(false);
+                standin.hold_agents(false);
             }
             // Once for each instance: its hook must not expire before a function has handled it.
             Some(Action::AgentNever) if lock(&self.aged).insert(waiting.id) => {
                 self.hits.fetch_add(1, Ordering::SeqCst);
-                world.backdate(&app.name, 11);
+                standin.backdate(&app.name, 11);
             }
             _ => {}
         }
@@ -201,13 +201,13 @@ impl ActiveFault {
         for task in &self.tasks {
             task.abort();
         }
-        let world = &app.protected.standin;
-        world.hold_agents(false);
+        let standin = &app.protected.standin;
+        standin.hold_agents(false);
         let of_events = self
             .event_faults
             .map_or(0, |before| event_faults(app) - before);
-        world.bus().clear_faults();
-        world.bus().release();
+        standin.bus().clear_faults();
+        standin.bus().release();
         drop(self.held);
         let at_gate = u64::from(app.gates.open()?);
         for undo in self.undo {
@@ -215,7 +215,7 @@ impl ActiveFault {
         }
         app.disks.forget_plan();
         app.disks
-            .clean_up(|instance| world.node(instance).is_ok())?;
+            .clean_up(|instance| standin.node(instance).is_ok())?;
         if matches!(self.action, Some(Action::Server(_))) && app.node.has_power() {
             app.node.cluster()?.start().await?;
         }

@@ -62,7 +62,7 @@ pub(super) async fn inject(
                 let due = point.matches(request) && hits.load(Ordering::SeqCst) < last;
                 due.then(|| {
                     hits.fetch_add(1, Ordering::SeqCst);
-                    Injection::Api(fault::Fault::throttled(service(&request.operation)))
+                    Injection::Api(fault::ApiError::throttled(service(&request.operation)))
                 })
             });
         }
@@ -75,7 +75,7 @@ pub(super) async fn inject(
         }
         Action::Server(point) => inject_once(app, point, hits, move |_| {
             let node = target.working()?;
-            node.cluster().ok()?.strike().ok()?;
+            node.cluster().ok()?.kill_now().ok()?;
             Some(None)
         }),
         Action::Power(point) => inject_once(app, point, hits, move |request| {
@@ -112,7 +112,7 @@ fn answer_wrongly(app: &Application, point: Point, answer: S3Answer, hits: Hits,
         let aborts = point.operation == "AbortMultipartUpload";
         if aborts && request.operation == "CompleteMultipartUpload" {
             // Only a failed upload is aborted.
-            let refused = s3::Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
+            let refused = s3::S3Fault::Error(StatusCode::BAD_REQUEST, "InvalidPart".to_owned());
             return Some(Injection::S3(refused));
         }
         let due = point.matches(request) && hits.load(Ordering::SeqCst) < last;
@@ -169,7 +169,7 @@ fn watch(
 fn slow(point: &Point, request: &Request) -> Option<Injection> {
     let restores = request.operation == "GetObject" && request.object == "dump 1";
     let slow = point.operation == HEARTBEAT && restores;
-    slow.then(|| Injection::S3(s3::Fault::Stall(4 * SHORT_STALL)))
+    slow.then(|| Injection::S3(s3::S3Fault::Stall(4 * SHORT_STALL)))
 }
 
 /// Reports the agent as missing: a function uploads it only then, and the other function may just have uploaded it.
@@ -177,27 +177,27 @@ fn missing(point: &Point, request: &Request) -> Option<Injection> {
     let puts = (point.operation, point.object) == ("PutObject", "agent");
     let looks = request.caller == point.caller && request.operation == "HeadObject";
     let missing = puts && looks && request.object == point.object;
-    let answer = || s3::Fault::Error(StatusCode::NOT_FOUND, "NotFound".to_owned());
+    let answer = || s3::S3Fault::Error(StatusCode::NOT_FOUND, "NotFound".to_owned());
     missing.then(|| Injection::S3(answer()))
 }
 
 /// Makes the product send a request that it does not send every time.
 async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Vec<Undo>> {
-    let world = &app.protected.standin;
+    let standin = &app.protected.standin;
     match (point.caller, point.operation, point.object) {
         // A process of a function checks the agent only once, and uploads it only if it is missing.
         (Caller::Backup | Caller::Restore, operation, "agent") => {
             target.end(point.caller, Termination::Killed);
             if operation == "PutObject" {
-                for key in world.s3().keys(world.bucket(), "agent/")? {
-                    world.s3().remove(world.bucket(), &key).await?;
+                for key in standin.s3().keys(standin.bucket(), "agent/")? {
+                    standin.s3().remove(standin.bucket(), &key).await?;
                 }
             }
         }
         // The application's state is written only if it is missing.
         (Caller::Backup, "PutParameter", _) => {
             let name = shared::layout::state_parameter(&app.name.parse()?);
-            let ssm = aws_sdk_ssm::Client::new(world.aws());
+            let ssm = aws_sdk_ssm::Client::new(standin.aws());
             ssm.delete_parameter().name(name).send().await?;
         }
         // The function reads the activities only of an instance that has left its group: a sweep finishes the final
@@ -206,7 +206,9 @@ async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Ve
             let ended = |event: &Value| {
                 event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
             };
-            world.bus().inject_where(ended, bus::DeliveryFault::Hold, 1);
+            standin
+                .bus()
+                .inject_where(ended, bus::DeliveryFault::Hold, 1);
             release_once_gone(target.clone());
         }
         // The breaker trips at the first permanent failure.
@@ -222,10 +224,10 @@ async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Ve
 fn release_once_gone(target: Target) {
     tokio::spawn(async move {
         while let Some(protected) = target.protected.upgrade() {
-            let world = &protected.standin;
-            let mut members = world.group(&target.application).into_iter();
+            let standin = &protected.standin;
+            let mut members = standin.group(&target.application).into_iter();
             if !members.any(|one| one.id == target.lost) {
-                world.bus().release();
+                standin.bus().release();
                 return;
             }
             drop(protected);
@@ -260,24 +262,24 @@ fn stall(point: Point, last: u64) -> Duration {
     }
 }
 
-fn storage(answer: S3Answer, stall: Duration) -> s3::Fault {
-    let error = |status, code: &str| s3::Fault::Error(status, code.to_owned());
+fn storage(answer: S3Answer, stall: Duration) -> s3::S3Fault {
+    let error = |status, code: &str| s3::S3Fault::Error(status, code.to_owned());
     match answer {
         S3Answer::Internal => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         S3Answer::SlowDown => error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
-        S3Answer::OkWithError => s3::Fault::OkWithError("InternalError".to_owned()),
-        S3Answer::Stall => s3::Fault::Stall(stall),
-        S3Answer::Reset => s3::Fault::Reset,
-        S3Answer::WrongETag => s3::Fault::WrongETag,
+        S3Answer::OkWithError => s3::S3Fault::OkWithError("InternalError".to_owned()),
+        S3Answer::Stall => s3::S3Fault::Stall(stall),
+        S3Answer::Reset => s3::S3Fault::Reset,
+        S3Answer::WrongETag => s3::S3Fault::WrongETag,
     }
 }
 
 /// Returns the answer to a request whose caller has ended and must not take effect.
 fn unanswered(request: &Request) -> Injection {
     if request.storage {
-        Injection::S3(s3::Fault::Reset)
+        Injection::S3(s3::S3Fault::Reset)
     } else {
-        let unheard = fault::Fault::with_status(500, "InternalFailure", "the caller has ended");
+        let unheard = fault::ApiError::with_status(500, "InternalFailure", "the caller has ended");
         Injection::Api(unheard)
     }
 }
@@ -298,8 +300,8 @@ fn truncate_newest(
     object: &str,
     percent: u64,
 ) -> Result<()> {
-    let world = &protected.standin;
-    let (s3, bucket) = (world.s3(), world.bucket());
+    let standin = &protected.standin;
+    let (s3, bucket) = (standin.s3(), standin.bucket());
     let keys = s3.keys(bucket, &format!("backups/{application}/"))?;
     let newest = keys
         .iter()

@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 use super::fault::{Scenario, Termination};
 use crate::chaos::application::Application;
 use crate::chaos::application::interceptor::Caller;
-use crate::nodes::machine::Node;
+use crate::fixtures::processes;
 use crate::fixtures::protected_groups::ProtectedGroups;
-use crate::fixtures::tampering;
+use crate::nodes::machine::Node;
 
 /// The application that a rule acts on. The application owns its rules, so that a rule must hold a weak reference.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ impl Target {
 
     /// Returns the nodes of the application that have power.
     pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
-        let nodes = self.protected.upgrade().map(|it| it.world.nodes());
+        let nodes = self.protected.upgrade().map(|it| it.standin.nodes());
         let nodes = nodes.unwrap_or_default().into_iter();
         nodes
             .filter(|node| node.group() == self.application && node.has_power())
@@ -42,8 +42,8 @@ impl Target {
     pub(super) fn kill(&self, word: &str) -> bool {
         let mut killed = false;
         for node in self.nodes() {
-            let found = standalone::processes(&node, &[word]).unwrap_or_default();
-            killed |= !found.is_empty() && standalone::kill(&found).is_ok();
+            let found = processes::find(&node, &[word]).unwrap_or_default();
+            killed |= !found.is_empty() && processes::kill(&found).is_ok();
         }
         killed
     }
@@ -68,7 +68,7 @@ impl Target {
         }
         let processes = lambda.processes(&function).into_iter();
         let processes: Vec<i32> = processes.filter_map(|id| i32::try_from(id).ok()).collect();
-        standalone::kill(&processes).is_ok()
+        processes::kill(&processes).is_ok()
     }
 
     /// Cuts the power of the node whose agent is working, without waiting for it.
@@ -76,12 +76,12 @@ impl Target {
         let protected = self.protected.upgrade()?;
         let node = self.working()?;
         tokio::spawn(async move {
-            let world = &protected.standin;
-            if let Err(problem) = world.kill_instance(node.id()).await {
+            let standin = &protected.standin;
+            if let Err(problem) = standin.kill_instance(node.id()).await {
                 tracing::warn!("cannot cut the power: {problem:#}");
             }
             // While an instance waits in its hook, Auto Scaling notices its death only when the hook expires.
-            world.expire_hooks(node.id());
+            standin.expire_hooks(node.id());
         });
         Some(())
     }

@@ -12,9 +12,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::snapshot::{Snapshot, Tables, differences, digest};
-use crate::nodes::postgres::bin_directory;
 use crate::fixtures::protected_groups::ProtectedGroups;
 use crate::fixtures::registry::CONFIGURATION;
+use crate::nodes::postgres::bin_directory;
 
 /// The content of a backup.
 #[derive(Debug)]
@@ -33,15 +33,15 @@ pub struct Decoded {
 
 /// Returns the hash of an object's bytes in the bucket's directory.
 pub fn hash(protected: &ProtectedGroups, key: &str) -> Result<String> {
-    let world = &protected.standin;
-    let bytes = world.s3().read(world.bucket(), key)?;
+    let standin = &protected.standin;
+    let bytes = standin.s3().read(standin.bucket(), key)?;
     Ok(digests(&bytes).sha256.as_str().to_owned())
 }
 
 /// Reads the backup with this manifest, every object to its end.
 pub async fn backup(protected: &ProtectedGroups, manifest: &str) -> Result<Decoded> {
-    let world = &protected.standin;
-    let read = |key: &str| world.s3().read(world.bucket(), key);
+    let standin = &protected.standin;
+    let read = |key: &str| standin.s3().read(standin.bucket(), key);
     let index = |value: Value| -> Result<Value> {
         let key = value["index_object"]["key"].as_str().context("no index")?;
         Ok(serde_json::from_slice(&read(key)?)?)

@@ -69,9 +69,9 @@ impl Application {
     pub(super) async fn check_backups(&mut self) -> Result<()> {
         let protected = std::sync::Arc::clone(&self.protected);
         let prefix = format!("manifests/{}/", self.name);
-        let world = &protected.standin;
+        let standin = &protected.standin;
         let mut present = BTreeSet::new();
-        for key in world.s3().keys(world.bucket(), &prefix)? {
+        for key in standin.s3().keys(standin.bucket(), &prefix)? {
             let name = key.rsplit('/').next().unwrap_or_default();
             let id = name.trim_end_matches(".json").to_owned();
             if self.record.expendable.contains(&id) {

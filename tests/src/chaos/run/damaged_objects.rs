@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Manifest;
-use shared::report::{ExitCode, Report};
+use shared::report::Report;
 
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::{APPLICATION, Application};
 use crate::fixtures::protected_groups::ProtectedGroups;
-use crate::fixtures::tampering;
 use crate::fixtures::standalone::StandaloneNode;
+use crate::fixtures::tampering;
 
 /// The objects, by their names within a backup.
 const OBJECTS: [&str; 6] = [
@@ -145,8 +146,8 @@ impl Trial<'_> {
 
     /// Replaces the object by its first part: S3 returns the new size.
     async fn truncate(&self, percent: usize, damaged: &mut DamagedObjects) -> Result<()> {
-        let world = &self.protected.standin;
-        let (s3, bucket, key) = (world.s3(), world.bucket(), self.key());
+        let standin = &self.protected.standin;
+        let (s3, bucket, key) = (standin.s3(), standin.bucket(), self.key());
         let genuine: BTreeMap<_, _> = s3.save(bucket, &key)?.into_iter().collect();
         let bytes = s3.read(bucket, &key)?;
         s3.replace(bucket, &key, &bytes[..bytes.len() * percent / 100])?;
@@ -159,8 +160,8 @@ impl Trial<'_> {
 
     /// Flips one bit at rest: S3 still returns the old size and checksum.
     async fn flip(&self, choices: &mut Choices, damaged: &mut DamagedObjects) -> Result<()> {
-        let world = &self.protected.standin;
-        let path = world.s3().path(world.bucket(), &self.key())?;
+        let standin = &self.protected.standin;
+        let path = standin.s3().path(standin.bucket(), &self.key())?;
         let genuine = std::fs::read(&path)?;
         let mut bytes = genuine.clone();
         let bit = choices.below(8 * bytes.len());

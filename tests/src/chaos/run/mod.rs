@@ -235,7 +235,7 @@ async fn one_fault(
     let missed = matches!(&result, Ok(Some(result)) if result.hits == 0);
     let failed = result.is_err() || !violations.is_empty();
     if failed || missed {
-        for line in app.protected.problems(APPLICATION).iter().rev().take(3) {
+        for line in app.protected.error_lines(APPLICATION).iter().rev().take(3) {
             log(&format!("         logged: {}", line["fields"]));
         }
     }

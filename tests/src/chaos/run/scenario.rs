@@ -15,8 +15,8 @@ use crate::chaos::application::{APPLICATION, Application, POLL};
 use crate::chaos::faults::fault::{Action, Fault, Scenario};
 use crate::chaos::faults::inject::{self, ActiveFault};
 use crate::chaos::record::snapshot;
+use crate::fixtures::protected_groups::{WAIT_LIMIT, fill};
 use crate::nodes::machine::Node;
-use crate::fixtures::protected_groups::{PATIENCE, fill};
 use crate::standin::autoscaling::Lifecycle;
 
 /// The interval between two sweeps.
@@ -62,9 +62,9 @@ impl Application {
         }
         app.write().await?;
         if let Err(problem) = app.protected.back_up(APPLICATION).await {
-            return Err(problem.context(format!("{:#?}", app.protected.lines(0))));
+            return Err(problem.context(format!("{:#?}", app.protected.log_lines(0))));
         }
-        app.protected.quiet().await?;
+        app.protected.wait_until_idle().await?;
         app.check_all().await?;
         Ok(app)
     }
@@ -91,7 +91,7 @@ impl Application {
     ) -> Result<Option<FaultResult>> {
         self.write().await?;
         let known = self.newest()?;
-        let mark = self.protected.mark();
+        let mark = self.protected.log_length();
         if let Some(fault) = fault {
             Box::pin(inject::prepare(self, fault, choices)).await?;
         }
@@ -106,12 +106,12 @@ impl Application {
             self.protected.standin.tick();
             let committed = self.wait_for_backup(known.as_ref()).await?;
             if !committed && !self.accept_quarantined(mark).await? {
-                let problems = self.protected.problems(&self.name);
+                let problems = self.protected.error_lines(&self.name);
                 let how = format!("no backup even without the fault: {problems:?}");
                 self.violate(Promise::SameOrReported, how);
             }
         }
-        self.protected.quiet().await?;
+        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.check_all().await?;
         Ok(Some(FaultResult { hits, outcome }))
@@ -119,9 +119,9 @@ impl Application {
 
     /// Accepts the newest quarantined backup, as an operator does after the alarm. Returns whether there was one.
     async fn accept_quarantined(&mut self, mark: usize) -> Result<bool> {
-        let world = &self.protected.standin;
+        let standin = &self.protected.standin;
         let prefix = format!("quarantine/{}/", self.name);
-        let quarantined = world.s3().keys(world.bucket(), &prefix)?;
+        let quarantined = standin.s3().keys(standin.bucket(), &prefix)?;
         let Some(newest) = quarantined.last().and_then(|key| backup_of_manifest(key)) else {
             return Ok(false);
         };
@@ -129,7 +129,7 @@ impl Application {
             "rekindle": "accept-quarantined", "application": self.name, "backup_id": newest,
         });
         let function = self.protected.function("backup")?;
-        let answer = world.invoke(&function, request).await;
+        let answer = standin.invoke(&function, request).await;
         answer.map_err(|error| anyhow::anyhow!("accept {newest}: {error}"))?;
         self.expect_report(mark, &format!("{newest} was quarantined"));
         Ok(true)
@@ -141,10 +141,10 @@ impl Application {
 
     /// Waits until a newer backup is committed or sweeps find nothing more to do. Returns whether one is committed.
     async fn wait_for_backup(&self, known: Option<&BackupId>) -> Result<bool> {
-        let (world, end) = (&self.protected.standin, Instant::now() + PATIENCE);
+        let (standin, end) = (&self.protected.standin, Instant::now() + WAIT_LIMIT);
         let mut sweeps = 0;
         loop {
-            if world.is_at_rest(&[self.node.id()]) {
+            if standin.is_at_rest(&[self.node.id()]) {
                 // Everything that follows a commit has also happened by now.
                 if self.newest()?.as_ref() > known {
                     return Ok(true);
@@ -153,12 +153,12 @@ impl Application {
                     return Ok(false);
                 }
                 sweeps += 1;
-                world.sweep();
+                standin.sweep();
             }
             if Instant::now() > end {
                 bail!(
                     "a backup neither ends nor fails: {:#?}",
-                    self.protected.problems(&self.name)
+                    self.protected.error_lines(&self.name)
                 );
             }
             tokio::time::sleep(POLL).await;
@@ -176,7 +176,7 @@ impl Application {
             inject::prepare(self, fault, choices).await?;
         }
         self.write().await?;
-        let mark = self.protected.mark();
+        let mark = self.protected.log_length();
         let launches = self.protected.launches(&self.name).await?.len();
         let Some(active) = inject::inject(self, fault, choices).await? else {
             return Ok(None);
@@ -198,7 +198,7 @@ impl Application {
         self.interceptor.clear();
         self.node = Arc::clone(&node);
         // A final backup is added to the record before the node that was restored from it is checked.
-        self.protected.quiet().await?;
+        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.check_backups().await?;
         let epoch = self.check_new_node(&node).await?;
@@ -224,17 +224,23 @@ impl Application {
 
     /// Waits until another node is in service, launches are suspended, or `LAUNCH_LIMIT` has passed.
     async fn wait_for_launch(&self, lost: &Node, active: &ActiveFault) -> Result<LaunchEnd> {
-        let (world, end) = (&self.protected.standin, Instant::now() + LAUNCH_LIMIT);
+        let (standin, end) = (&self.protected.standin, Instant::now() + LAUNCH_LIMIT);
         let mut swept = Instant::now();
         loop {
-            let group = world.group(&self.name);
+            let group = standin.group(&self.name);
             let arrived = group
                 .iter()
                 .find(|one| one.state == Lifecycle::InService && one.id != lost.id());
             if let Some(arrived) = arrived {
-                return Ok(LaunchEnd::InService(world.node(&arrived.id)?));
+                return Ok(LaunchEnd::InService(standin.node(&arrived.id)?));
             }
-            if group.is_empty() && !self.protected.suspended(&self.name).await?.is_empty() {
+            if group.is_empty()
+                && !self
+                    .protected
+                    .suspended_processes(&self.name)
+                    .await?
+                    .is_empty()
+            {
                 return Ok(LaunchEnd::Suspended);
             }
             if Instant::now() > end {
@@ -242,7 +248,7 @@ impl Application {
             }
             if swept.elapsed() > SWEEP {
                 active.advance(self, lost);
-                world.sweep();
+                standin.sweep();
                 swept = Instant::now();
             }
             tokio::time::sleep(POLL).await;
@@ -252,14 +258,17 @@ impl Application {
     /// Continues as an operator who has fixed the cause.
     async fn without_the_fault(&mut self, lost: &Node) -> Result<Arc<Node>> {
         let launches = self.protected.launches(&self.name).await?.len();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_LIMIT;
         // The answer to a failed `resume` asks the operator to repeat it.
         while let Err(problem) = self.protected.resume(&self.name).await {
             if Instant::now() > end {
                 return Err(problem);
             }
         }
-        let arrived = self.protected.in_service(&self.name, Some(lost)).await;
+        let arrived = self
+            .protected
+            .wait_until_in_service(&self.name, Some(lost))
+            .await;
         let node = arrived.context("no node entered service even without the fault")?;
         self.check_launches(launches).await?;
         Ok(node)
@@ -267,14 +276,14 @@ impl Application {
 
     /// Waits until no SSM command is running on a node, and every event that follows was handled.
     async fn idle(&self, node: &Node) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_LIMIT;
         while self.protected.standin.ssm().is_busy(node.id()) {
             if Instant::now() > end {
                 bail!("a command does not end on {}", node.id());
             }
             tokio::time::sleep(POLL).await;
         }
-        self.protected.quiet().await
+        self.protected.wait_until_idle().await
     }
 
     fn outcome(&mut self, recovered: bool, mark: usize, what: &str) -> FaultOutcome {
@@ -287,7 +296,7 @@ impl Application {
 
     /// Checks that a failure was reported since `mark`: by an ERROR line and by a metric.
     pub fn expect_report(&mut self, mark: usize, what: &str) {
-        let lines = self.protected.lines(mark);
+        let lines = self.protected.log_lines(mark);
         let logged = lines.iter().any(|line| line["level"] == "ERROR");
         let counted = lines.iter().any(|line: &Value| line["Failures"] == 1);
         if !logged || !counted {

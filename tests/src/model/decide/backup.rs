@@ -1,6 +1,10 @@
 //! The decisions of the backup function.
 
-use backup::decide as shipped;
+use backup::finished::decide as finish;
+use backup::hook::decide as hook;
+use backup::requests::decide::on_adopt;
+use backup::start::decide as shipped_start;
+use backup::terminating::decide as terminate;
 use shared::aws::autoscaling::{LifecycleResult, LifecycleState};
 use shared::aws::ssm::{InvocationStatus, Ping};
 use shared::budget;
@@ -42,7 +46,7 @@ pub(in crate::model) fn start(facts: &TickFacts) -> Start {
     STARTS.with(|memo| {
         memo.get(facts, |facts| {
             let in_service = facts.in_service.iter().copied();
-            let facts = shipped::GroupFacts {
+            let facts = shipped_start::StartFacts {
                 application: Ok(names::application()),
                 rivals: Vec::new(),
                 in_service: in_service.map(names::instance).collect(),
@@ -50,9 +54,9 @@ pub(in crate::model) fn start(facts: &TickFacts) -> Start {
                 executing: facts.executing.map(names::command_id),
                 requested: facts.requested.map(names::command_id),
             };
-            match shipped::on_tick(&facts) {
-                shipped::Start::Start { instance, .. } => Start::BackUp(names::node(&instance)),
-                shipped::Start::Skip(skip) => Start::Skip {
+            match shipped_start::on_start(&facts) {
+                shipped_start::Start::Start(target) => Start::BackUp(names::node(&target.instance)),
+                shipped_start::Start::Skip(skip) => Start::Skip {
                     refused: is_refused(&skip),
                 },
             }
@@ -60,23 +64,23 @@ pub(in crate::model) fn start(facts: &TickFacts) -> Start {
     })
 }
 
-fn is_refused(skip: &shipped::Skip) -> bool {
+fn is_refused(skip: &shipped_start::Skip) -> bool {
     match skip {
-        shipped::Skip::MalformedTag(_) | shipped::Skip::ApplicationClaimedTwice(_) => {
+        shipped_start::Skip::MalformedTag(_) | shipped_start::Skip::ApplicationClaimedTwice(_) => {
             unreachable!("the model has one group, with a valid tag")
         }
-        shipped::Skip::NoInstanceInService
-        | shipped::Skip::SeveralInService(_)
-        | shipped::Skip::AlreadyRequested(_)
-        | shipped::Skip::CommandExecuting(_)
-        | shipped::Skip::AgentNotRegistered(_)
-        | shipped::Skip::AgentConnectionLost(_) => skip.is_refusal(),
+        shipped_start::Skip::NoInstanceInService
+        | shipped_start::Skip::SeveralInService(_)
+        | shipped_start::Skip::AlreadyRequested(_)
+        | shipped_start::Skip::CommandExecuting(_)
+        | shipped_start::Skip::AgentNotRegistered(_)
+        | shipped_start::Skip::AgentConnectionLost(_) => skip.is_refusal(),
     }
 }
 
 /// Decides whether an operator may adopt the node in service.
 pub(in crate::model) fn may_adopt(newest: Option<BackupNumber>) -> bool {
-    shipped::on_adopt(newest.map(names::backup_id).as_ref(), false).is_ok()
+    on_adopt(newest.map(names::backup_id).as_ref(), false).is_ok()
 }
 
 /// The facts about a backup command.
@@ -111,7 +115,7 @@ pub(in crate::model) fn finished(facts: &FinishedFacts) -> Ending {
             let operation_id = names::backup_operation(node, facts.backup, purpose);
             let requested_at = names::requested_at(facts.backup);
             let window = if facts.late { budget::COMMIT_WINDOW } else { 0 };
-            let facts = shipped::FinishedFacts {
+            let facts = finish::FinishedFacts {
                 requested_at,
                 invocation: invocation(facts.status, &operation_id, facts.reported),
                 command: BackupCommand {
@@ -119,21 +123,16 @@ pub(in crate::model) fn finished(facts: &FinishedFacts) -> Ending {
                     backup_id: names::backup_id(facts.backup),
                     purpose: shipped_purpose(purpose),
                 },
-                now: requested_at + shipped::seconds(window + 1),
+                now: requested_at + budget::seconds(window + 1),
             };
-            match shipped::on_finished(&facts) {
-                shipped::Ending::StillRunning(_) => Ending::StillRunning,
-                shipped::Ending::Commit(report) => Ending::Commit(names::run(&report.run_id)),
-                shipped::Ending::TooLate(backup) => Ending::TooLate(names::backup(&backup)),
-                shipped::Ending::Busy => Ending::Busy,
-                shipped::Ending::NotRestored(_) => Ending::NotRestored,
-                shipped::Ending::Unreported {
-                    status: InvocationStatus::Cancelled,
-                    ..
-                } => Ending::Cancelled,
-                shipped::Ending::Rejected(_)
-                | shipped::Ending::Failed { .. }
-                | shipped::Ending::Unreported { .. } => Ending::Failed,
+            match finish::on_finished(&facts) {
+                finish::Ending::StillRunning(_) => Ending::StillRunning,
+                finish::Ending::Commit(report) => Ending::Commit(names::run(&report.run_id)),
+                finish::Ending::TooLate(backup) => Ending::TooLate(names::backup(&backup)),
+                finish::Ending::Busy => Ending::Busy,
+                finish::Ending::NotRestored(_) => Ending::NotRestored,
+                finish::Ending::Cancelled(_) => Ending::Cancelled,
+                finish::Ending::Failed(_) => Ending::Failed,
             }
         })
     })
@@ -173,26 +172,30 @@ pub(in crate::model) fn terminating(facts: &TerminatingFacts) -> Terminating {
             let requested_at = names::requested_at(0);
             let overdue = facts.command.as_ref().is_some_and(|it| it.overdue);
             let elapsed = if overdue { 2 * budget::DELIVERY } else { 1 };
-            let command = facts.command.as_ref().map(|it| shipped::FinalCommand {
+            let command = facts.command.as_ref().map(|it| terminate::FinalCommand {
                 command_id: names::command_id(it.command),
                 requested_at,
                 status: Some(status(it.status)),
                 busy: it.busy,
             });
-            let facts = shipped::TerminatingFacts {
+            let facts = terminate::TerminatingFacts {
                 state: lifecycle(facts.lifecycle),
                 ping: ping(facts.agent),
                 command,
                 now: requested_at + Duration::seconds(elapsed.into()),
             };
-            match shipped::on_terminating(&facts) {
-                shipped::Terminating::NotLeaving
-                | shipped::Terminating::NothingWaits
-                | shipped::Terminating::Wait { .. } => Terminating::Nothing,
-                shipped::Terminating::Send => Terminating::Send,
-                shipped::Terminating::Cancel(id) => Terminating::Cancel(names::command(&id)),
-                shipped::Terminating::Settle(id) => Terminating::Finish(names::command(&id)),
-                shipped::Terminating::GiveUp(_) => Terminating::GiveUp,
+            match terminate::on_terminating(&facts) {
+                terminate::TerminatingDecision::NotLeaving
+                | terminate::TerminatingDecision::NothingWaits
+                | terminate::TerminatingDecision::Wait { .. } => Terminating::Nothing,
+                terminate::TerminatingDecision::Send => Terminating::Send,
+                terminate::TerminatingDecision::Cancel(id) => {
+                    Terminating::Cancel(names::command(&id))
+                }
+                terminate::TerminatingDecision::Finish(id) => {
+                    Terminating::Finish(names::command(&id))
+                }
+                terminate::TerminatingDecision::GiveUp(_) => Terminating::GiveUp,
             }
         })
     })
@@ -201,12 +204,12 @@ pub(in crate::model) fn terminating(facts: &TerminatingFacts) -> Terminating {
 /// Decides whether the terminate hook is answered. The model has no group that retains abandoned instances.
 pub(in crate::model) fn answers(result: FinalResult) -> bool {
     let result = match result {
-        FinalResult::Committed => shipped::FinalBackup::Committed,
-        FinalResult::NothingToSave => shipped::FinalBackup::NothingToSave,
-        FinalResult::Failed | FinalResult::GivenUp => shipped::FinalBackup::Failed,
-        FinalResult::Cancelled => shipped::FinalBackup::Cancelled,
+        FinalResult::Committed => hook::FinalBackup::Committed,
+        FinalResult::NothingToSave => hook::FinalBackup::NothingToSave,
+        FinalResult::Failed | FinalResult::GivenUp => hook::FinalBackup::Failed,
+        FinalResult::Cancelled => hook::FinalBackup::Cancelled,
     };
-    shipped::answer(result, false) == Some(LifecycleResult::Continue)
+    hook::answer(result, false) == Some(LifecycleResult::Continue)
 }
 
 fn ping(agent: Agent) -> Option<Ping> {

@@ -1,6 +1,6 @@
 //! The decisions of the circuit breaker.
 
-use restore::decide::breaker as shipped;
+use restore::breaker::decide as shipped;
 use shared::aws::autoscaling::launches;
 use shared::aws::breaker as record;
 use shared::budget;
@@ -115,7 +115,7 @@ pub(in crate::model) struct SweepFacts {
 pub(in crate::model) enum OnSweep {
     Nothing,
     HalfOpen,
-    NoteResumed,
+    RecordResumed,
 }
 
 /// Decides about the breaker at a sweep.
@@ -132,7 +132,7 @@ pub(in crate::model) fn on_sweep(facts: &SweepFacts) -> OnSweep {
                 TripAge::TrialDue => shipped::wait(trips.into()),
             };
             let waiting = facts.waiting.iter().copied();
-            let facts = shipped::Watched {
+            let facts = shipped::WatchedGroup {
                 now: tripped_at + age,
                 waiting: waiting.map(names::instance).collect(),
                 suspended: facts.suspended,
@@ -141,7 +141,7 @@ pub(in crate::model) fn on_sweep(facts: &SweepFacts) -> OnSweep {
             match shipped::on_sweep(&facts) {
                 shipped::OnSweep::Nothing => OnSweep::Nothing,
                 shipped::OnSweep::HalfOpen(_) => OnSweep::HalfOpen,
-                shipped::OnSweep::NoteResumed(_) => OnSweep::NoteResumed,
+                shipped::OnSweep::RecordResumed(_) => OnSweep::RecordResumed,
             }
         })
     })

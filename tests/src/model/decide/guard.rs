@@ -57,10 +57,13 @@ pub(in crate::model) fn continues(new: &Profile, predecessor: &Predecessor) -> C
                 Ok(None) => Continued::Nothing,
                 Ok(Some(backup)) => Continued::Backup(names::backup(&backup)),
                 Err(
-                    shipped::Doubt::OtherLineage { .. }
-                    | shipped::Doubt::ReferenceUnreadable { .. },
+                    shipped::QuarantineReason::OtherLineage { .. }
+                    | shipped::QuarantineReason::ReferenceUnreadable { .. },
                 ) => Continued::Suspicious,
-                Err(shipped::Doubt::Superseded { .. } | shipped::Doubt::LostMost { .. }) => {
+                Err(
+                    shipped::QuarantineReason::Superseded { .. }
+                    | shipped::QuarantineReason::LostMost { .. },
+                ) => {
                     unreachable!("the lineage alone decides")
                 }
             }
@@ -78,11 +81,11 @@ pub(in crate::model) fn lost_most(new: &Profile, reference: &Profile) -> bool {
                 &shipped_profile(reference),
             ) {
                 Ok(()) => false,
-                Err(shipped::Doubt::LostMost { .. }) => true,
+                Err(shipped::QuarantineReason::LostMost { .. }) => true,
                 Err(
-                    shipped::Doubt::Superseded { .. }
-                    | shipped::Doubt::OtherLineage { .. }
-                    | shipped::Doubt::ReferenceUnreadable { .. },
+                    shipped::QuarantineReason::Superseded { .. }
+                    | shipped::QuarantineReason::OtherLineage { .. }
+                    | shipped::QuarantineReason::ReferenceUnreadable { .. },
                 ) => unreachable!("the counts alone decide"),
             },
         )

@@ -3,9 +3,9 @@
 //! The functions exist for their `match`: a new variant of a decision does not compile until its reason is here or the
 //! model handles it.
 
-use backup::decide::FinalBackup;
-use restore::decide::breaker::OnResume;
-use restore::decide::in_place::Decision as InPlaceDecision;
+use backup::hook::decide::FinalBackup;
+use restore::breaker::decide::OnResume;
+use restore::in_place::decide::InPlaceDecision;
 
 /// Returns why the model leaves out a decision about an in-place restore.
 pub fn in_place(decision: &InPlaceDecision) -> &'static str {

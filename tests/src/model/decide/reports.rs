@@ -1,9 +1,10 @@
 //! A command as SSM returns it: its status, and the report that the agent printed.
 
 use shared::aws::ssm::{Invocation, InvocationStatus};
-use shared::id::OperationId;
+use shared::exit_code::ExitCode;
+use shared::operation::Operation;
 use shared::report::{
-    BackupReport, ExitCode, FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup,
+    BackupReport, FailureReport, Report, RestoreOutcome, RestoreReport, SkippedBackup,
 };
 
 use crate::model::world::names;
@@ -15,7 +16,7 @@ const NO_RESPONSE: i32 = -1;
 /// Returns a command's invocation. `backup_of` is the backup that a reported run belongs to.
 pub(super) fn invocation(
     status: Status,
-    operation: &OperationId,
+    operation: &Operation,
     backup_of: BackupNumber,
 ) -> Invocation {
     let ended = |status, response_code, output| Invocation {
@@ -43,7 +44,7 @@ pub(super) fn invocation(
     }
 }
 
-fn report(outcome: AgentOutcome, operation: &OperationId, backup_of: BackupNumber) -> Report {
+fn report(outcome: AgentOutcome, operation: &Operation, backup_of: BackupNumber) -> Report {
     let operation_id = operation.clone();
     let restored = |outcome, skipped: u8| {
         let skipped = (1..=skipped).map(|newer| backup_of.saturating_add(newer));
@@ -87,7 +88,7 @@ fn report(outcome: AgentOutcome, operation: &OperationId, backup_of: BackupNumbe
 
 /// Returns the report of a restore that skipped these backups.
 pub(super) fn restore_report(
-    operation_id: OperationId,
+    operation_id: Operation,
     outcome: RestoreOutcome,
     skipped: impl Iterator<Item = BackupNumber>,
 ) -> RestoreReport {

@@ -1,13 +1,14 @@
 //! The decisions of the restore function.
 
-use restore::attempt;
-use restore::choose;
-use restore::decide as shipped;
-use restore::reason::Reason;
+use restore::attempts::RestoreAttempt;
+use restore::launch::candidates;
+use restore::launch::decide as shipped;
+use restore::launch::reason::Reason;
 use shared::aws::autoscaling::LifecycleState;
 use shared::budget;
 use shared::command::Candidate;
 use shared::report::RestoreOutcome;
+use shared::verdict;
 use time::Duration;
 
 use super::memo::Memo;
@@ -78,22 +79,27 @@ pub(in crate::model) enum Cause {
 pub(in crate::model) fn launch(facts: &LaunchFacts) -> LaunchDecision {
     LAUNCHES.with(|memo| {
         memo.get(facts, |facts| {
-            match shipped::instance(&shipped_facts(facts)) {
-                shipped::Decision::AlreadyResolved { .. }
-                | shipped::Decision::WaitForAgent
-                | shipped::Decision::WaitForPredecessor { .. }
-                | shipped::Decision::AlreadyRunning { .. } => LaunchDecision::Nothing,
-                shipped::Decision::NotProtected { .. } | shipped::Decision::PassIntoWarmPool => {
+            match shipped::decide(&shipped_facts(facts)) {
+                shipped::LaunchDecision::AlreadyResolved { .. }
+                | shipped::LaunchDecision::WaitForAgent
+                | shipped::LaunchDecision::WaitForPredecessor { .. }
+                | shipped::LaunchDecision::AlreadyRunning { .. } => LaunchDecision::Nothing,
+                shipped::LaunchDecision::NotProtected { .. }
+                | shipped::LaunchDecision::PassIntoWarmPool => {
                     unreachable!("the model has one protected group, without a warm pool")
                 }
-                shipped::Decision::ChooseBackup { fence_broken_by } => LaunchDecision::Choose {
-                    fence_broken_by: fence_broken_by.as_ref().map(names::node),
-                },
-                shipped::Decision::Continue { report, .. } => LaunchDecision::Admit {
+                shipped::LaunchDecision::ChooseBackup { fence_broken_by } => {
+                    LaunchDecision::Choose {
+                        fence_broken_by: fence_broken_by.as_ref().map(names::node),
+                    }
+                }
+                shipped::LaunchDecision::Admit { report, .. } => LaunchDecision::Admit {
                     restored: report.outcome.backup_id().map(names::backup),
                     reports_skipped: !report.skipped.is_empty(),
                 },
-                shipped::Decision::Abandon(reason) => LaunchDecision::Abandon(abandon(&reason)),
+                shipped::LaunchDecision::Abandon(reason) => {
+                    LaunchDecision::Abandon(abandon(&reason))
+                }
             }
         })
     })
@@ -125,19 +131,19 @@ fn abandon(reason: &Reason) -> Abandon {
 /// Decides whether an instance whose command SSM refused is abandoned.
 pub(in crate::model) fn agent_is_lost(facts: &LaunchFacts) -> bool {
     match shipped::agent_silent(&shipped_facts(facts)) {
-        shipped::Decision::Abandon(_) => true,
-        shipped::Decision::WaitForAgent => false,
-        shipped::Decision::AlreadyResolved { .. }
-        | shipped::Decision::NotProtected { .. }
-        | shipped::Decision::PassIntoWarmPool
-        | shipped::Decision::WaitForPredecessor { .. }
-        | shipped::Decision::ChooseBackup { .. }
-        | shipped::Decision::AlreadyRunning { .. }
-        | shipped::Decision::Continue { .. } => unreachable!("the waiting time alone decides"),
+        shipped::LaunchDecision::Abandon(_) => true,
+        shipped::LaunchDecision::WaitForAgent => false,
+        shipped::LaunchDecision::AlreadyResolved { .. }
+        | shipped::LaunchDecision::NotProtected { .. }
+        | shipped::LaunchDecision::PassIntoWarmPool
+        | shipped::LaunchDecision::WaitForPredecessor { .. }
+        | shipped::LaunchDecision::ChooseBackup { .. }
+        | shipped::LaunchDecision::AlreadyRunning { .. }
+        | shipped::LaunchDecision::Admit { .. } => unreachable!("the waiting time alone decides"),
     }
 }
 
-fn shipped_facts(facts: &LaunchFacts) -> shipped::Facts {
+fn shipped_facts(facts: &LaunchFacts) -> shipped::LaunchFacts {
     let launched_at = names::requested_at(0);
     let operation = names::launch_operation(facts.node);
     let attempts = facts.attempts.iter().map(|&(command, status)| {
@@ -147,10 +153,10 @@ fn shipped_facts(facts: &LaunchFacts) -> shipped::Facts {
             _ => 0,
         };
         let step = invocation(status, &operation, reported);
-        attempt::Attempt {
+        RestoreAttempt {
             command_id: names::command_id(command),
             requested_at: launched_at + Duration::seconds(command.into()),
-            progress: attempt::progress(&step.status, Some(&step), &operation),
+            verdict: verdict::of_restore(&step.status, Some(&step), &operation),
         }
     });
     let limit = match facts.waited {
@@ -160,20 +166,20 @@ fn shipped_facts(facts: &LaunchFacts) -> shipped::Facts {
         LaunchWait::PastReadyAndFence => budget::SSM_READY + budget::FENCE,
         LaunchWait::PastHardCap => budget::HARD_CAP,
     };
-    shipped::Facts {
+    shipped::LaunchFacts {
         now: launched_at + Duration::seconds(i64::from(limit) + 1),
         instance_id: names::instance(facts.node),
         group: "dtr".to_owned(),
-        standing: match facts.lifecycle {
-            Lifecycle::Launching => shipped::Standing::Waiting,
-            other => shipped::Standing::Elsewhere(state_name(other)),
+        hook_state: match facts.lifecycle {
+            Lifecycle::Launching => shipped::HookState::Waiting,
+            other => shipped::HookState::Elsewhere(state_name(other)),
         },
         application: Ok(names::application()),
         root_volume_replaced: false,
         launched_at,
         predecessor: facts.predecessor.map(|predecessor| match predecessor {
             LaunchPredecessor::Terminating(node) => {
-                shipped::Predecessor::Leaving(names::instance(node))
+                shipped::Predecessor::Terminating(names::instance(node))
             }
             LaunchPredecessor::InService(node) => {
                 shipped::Predecessor::Active(names::instance(node))
@@ -241,23 +247,23 @@ pub(in crate::model) enum Source {
 pub(in crate::model) fn source(facts: &StoredBackups) -> Source {
     SOURCES.with(|memo| {
         memo.get(facts, |facts| {
-            let stock = choose::Stock {
+            let sources = candidates::Sources {
                 shared_with: None,
                 backups: shipped_backups(facts),
             };
-            match choose::source(&stock) {
-                choose::Source::Restore {
+            match candidates::choose(&sources) {
+                candidates::Choice::Restore {
                     candidates,
-                    passed_over,
+                    unreadable,
                 } => Source::Restore {
                     candidates: candidates
                         .iter()
                         .map(|candidate| names::backup(&candidate.backup_id))
                         .collect(),
-                    skipped_manifests: !passed_over.is_empty(),
+                    skipped_manifests: !unreadable.is_empty(),
                 },
-                choose::Source::FirstBoot => Source::FirstBoot,
-                choose::Source::Abandon(reason) => Source::Abandon(abandon(&reason)),
+                candidates::Choice::FirstBoot => Source::FirstBoot,
+                candidates::Choice::Abandon(reason) => Source::Abandon(abandon(&reason)),
             }
         })
     })
@@ -275,25 +281,26 @@ pub(in crate::model) fn is_overtaken(facts: &AdmissionFacts) -> bool {
                 facts.skipped.iter().copied(),
             );
             let instance = names::instance(facts.node);
-            let reason = choose::overtaken(&instance, &report, &shipped_backups(&facts.stored));
+            let reason =
+                candidates::newer_backup(&instance, &report, &shipped_backups(&facts.stored));
             reason.as_ref().map(abandon).is_some()
         })
     })
 }
 
-fn shipped_backups(facts: &StoredBackups) -> choose::Backups {
+fn shipped_backups(facts: &StoredBackups) -> candidates::Backups {
     if facts.manifests.is_empty() {
         return if facts.parameter {
-            choose::Backups::Gone
+            candidates::Backups::Gone
         } else {
-            choose::Backups::NeverAny
+            candidates::Backups::NeverAny
         };
     }
     let mut committed = Vec::new();
     for stored in &facts.manifests {
         let backup_id = names::backup_id(stored.backup);
         let manifest = if stored.readable {
-            choose::Readable::Yes {
+            candidates::ManifestRead::Readable {
                 candidate: Candidate {
                     backup_id: backup_id.clone(),
                     run_id: names::run_id(stored.run),
@@ -303,15 +310,15 @@ fn shipped_backups(facts: &StoredBackups) -> choose::Backups {
                 instance_id: names::instance(stored.of),
             }
         } else {
-            choose::Readable::No("it is damaged".to_owned())
+            candidates::ManifestRead::Unreadable("it is damaged".to_owned())
         };
-        committed.push(choose::Committed {
+        committed.push(candidates::Committed {
             backup_id,
             manifest,
         });
-        if choose::is_enough(&committed) {
+        if candidates::is_enough(&committed) {
             break;
         }
     }
-    choose::Backups::Committed(committed)
+    candidates::Backups::Committed(committed)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use backup::retention::decide as shipped;
-use shared::env::Retention;
+use shared::function::env::Retention;
 
 use super::memo::Memo;
 use crate::model::world::BackupNumber;

@@ -78,7 +78,7 @@ pub(in crate::model) fn sweep(world: &World) -> Option<Call> {
     match decide::on_sweep(&facts) {
         OnSweep::Nothing => None,
         OnSweep::HalfOpen => Some(Call::ResumeLaunches { resumption }),
-        OnSweep::NoteResumed => Some(Call::RecordBreaker { resumption }),
+        OnSweep::RecordResumed => Some(Call::RecordBreaker { resumption }),
     }
 }
 

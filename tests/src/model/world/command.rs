@@ -1,6 +1,6 @@
 //! SSM commands, and how their operations end on the node.
 
-use shared::report::ExitCode;
+use shared::exit_code::ExitCode;
 
 use super::numbers::{BackupNumber, NodeNumber, RunNumber};
 

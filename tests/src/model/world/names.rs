@@ -1,7 +1,7 @@
 //! Conversions between the model's numbers and the names that the shipped code reads.
 
-use backup::decide;
-use shared::id::{ApplicationName, BackupId, CommandId, InstanceId, OperationId, RunId};
+use shared::id::{ApplicationName, BackupId, CommandId, InstanceId, RunId};
+use shared::operation::Operation;
 use shared::{budget, id};
 use time::{Duration, OffsetDateTime};
 
@@ -92,15 +92,16 @@ pub(in crate::model) fn backup_operation(
     node: NodeNumber,
     backup: BackupNumber,
     purpose: Purpose,
-) -> OperationId {
-    let final_operation =
-        decide::final_operation(&instance(node)).filter(|_| purpose == Purpose::Final);
-    final_operation.unwrap_or_else(|| name(backup_id(backup).as_str()))
+) -> Operation {
+    match purpose {
+        Purpose::Final => Operation::FinalBackup(instance(node)),
+        Purpose::Scheduled | Purpose::Adopt => Operation::Backup(backup_id(backup)),
+    }
 }
 
 /// Returns the operation id of a launch restore, as the restore function and its sweep both derive it.
-pub(in crate::model) fn launch_operation(node: NodeNumber) -> OperationId {
-    name(&format!("launch-{}", instance(node)))
+pub(in crate::model) fn launch_operation(node: NodeNumber) -> Operation {
+    Operation::LaunchRestore(instance(node))
 }
 
 fn number(hexadecimal: &str) -> u8 {

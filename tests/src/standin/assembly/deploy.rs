@@ -108,7 +108,7 @@ pub(super) fn function(
     let binary = binaries.function(&spec.binary)?;
     let mut environment = spec.environment.clone();
     for (name, value) in [
-        (shared::env::AGENT, agent.display().to_string()),
+        (shared::function::env::AGENT, agent.display().to_string()),
         ("AWS_ENDPOINT_URL", endpoint.to_owned()),
         ("AWS_REGION", region.to_owned()),
         ("AWS_ACCESS_KEY_ID", spec.logical_id.clone()),

@@ -9,8 +9,8 @@ mod tests;
 use std::fmt;
 
 use shared::command::Purpose;
-use shared::failure::Kind;
 use shared::id::{BackupId, InstanceId};
+use shared::kind::Kind;
 use shared::manifest::{Index, Lineage};
 
 /// The properties of a backup that the rules compare.

@@ -8,7 +8,7 @@ use shared::aws::catalog;
 use shared::aws::ssm::{self, CommandQuery};
 use shared::budget::{self, seconds};
 use shared::command::Purpose;
-use shared::context::Context;
+use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId, InstanceId};
 use shared::layout::BackupState;
 use shared::manifest::Index;
