@@ -1,6 +1,6 @@
 #!/bin/bash
-# The compiler for `make fuzz`: cargo calls it for the packages of this workspace alone, so that what is searched is
-# instrumented and the hundreds of crates below need not be. All flags are stable.
+# The compiler for `make fuzz`. Cargo calls it only for the packages of this workspace: they are instrumented, and their
+# hundreds of dependencies are not. All flags are stable.
 set -euo pipefail
 
 flags=(-Cpasses=sancov-module -Ccodegen-units=1)
