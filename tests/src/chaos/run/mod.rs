@@ -218,13 +218,13 @@ async fn one_fault(
         .run_fault(fault, &mut Choices::new(seed, &fault.name))
         .await;
     let violations = std::mem::take(&mut app.violations);
-    let word = match &result {
+    let summary = match &result {
         Ok(Some(result)) => format!("{:?}, {} hits", result.outcome, result.hits),
         Ok(None) => "skipped: not possible on this machine".to_owned(),
         Err(problem) => format!("FAILED: {problem:#}"),
     };
     log(&format!(
-        "run {:>3}  {:>5.1} s  {}: {word}",
+        "run {:>3}  {:>5.1} s  {}: {summary}",
         run + 1,
         began.elapsed().as_secs_f64(),
         fault.name
