@@ -66,12 +66,38 @@ pub fn redacted(text: &str) -> String {
         })
 }
 
-/// Returns JSON over several lines, with [`redacted`] texts and without numbers that change.
+/// The longest JSON that [`redacted_json`] writes into one line, in bytes.
+const ONE_LINE: usize = 100;
+
+/// Returns JSON with [`redacted`] texts and without numbers that change. Short arrays and objects are on one line.
 pub fn redacted_json(value: &Value) -> String {
     let mut value = value.clone();
     redact(&mut value);
-    // A `Value` can always be written.
-    serde_json::to_string_pretty(&value).unwrap_or_default()
+    lines(&value, "")
+}
+
+/// Returns the value on one line if it is short, else with one line for each element.
+fn lines(value: &Value, indent: &str) -> String {
+    let line = value.to_string();
+    let inner = format!("{indent}  ");
+    let (open, elements, close) = match value {
+        Value::Array(values) if line.len() > ONE_LINE => {
+            let elements = values.iter().map(|value| lines(value, &inner)).collect();
+            ("[", elements, "]")
+        }
+        Value::Object(fields) if line.len() > ONE_LINE => {
+            let field =
+                |(key, value): (&String, &Value)| format!("{key:?}: {}", lines(value, &inner));
+            let elements: Vec<String> = fields.iter().map(field).collect();
+            ("{", elements, "}")
+        }
+        _ => return line,
+    };
+    let separator = format!(",\n{inner}");
+    format!(
+        "{open}\n{inner}{}\n{indent}{close}",
+        elements.join(&separator)
+    )
 }
 
 fn redact(value: &mut Value) {

@@ -51,22 +51,60 @@ async fn a_backup_has_this_report_manifest_index_keys_and_metrics() -> Result<()
       "tables": 8
     }
     "#);
+    assert_snapshot!(metric_line(&protected, "BackupBytes")?, @r#"
+    {
+      "Application": "texts",
+      "BackupAge": "[BackupAge]",
+      "BackupBytes": "[BackupBytes]",
+      "BackupRows": 1861.0,
+      "BackupSeconds": "[BackupSeconds]",
+      "_aws": {
+        "CloudWatchMetrics": [
+          {
+            "Dimensions": [["Application"]],
+            "Metrics": [
+              {"Name":"BackupAge","Unit":"Seconds"},
+              {"Name":"BackupBytes","Unit":"Bytes"},
+              {"Name":"BackupSeconds","Unit":"Seconds"},
+              {"Name":"BackupRows","Unit":"Count"}
+            ],
+            "Namespace": "Rekindle"
+          }
+        ],
+        "Timestamp": "[Timestamp]"
+      }
+    }
+    "#);
 
-    let standin = &protected.standin;
-    let (s3, bucket) = (standin.s3(), standin.bucket());
+    let (s3, bucket) = (protected.standin.s3(), protected.standin.bucket());
+    let keys = s3.keys(bucket, "")?;
+    let keys = keys.iter().filter(|key| !key.starts_with("agent/"));
+    let keys: Vec<String> = keys.map(|key| redacted(key)).collect();
+    assert_snapshot!(keys.join("\n"), @r#"
+    backups/texts/[day]/[backup]/[run]/config.tar.zst
+    backups/texts/[day]/[backup]/[run]/contents.json.zst
+    backups/texts/[day]/[backup]/[run]/globals.sql.zst
+    backups/texts/[day]/[backup]/[run]/index.json
+    backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst
+    backups/texts/[day]/[backup]/[run]/postgres/1.dump.zst
+    commits/[backup]/texts
+    manifests/texts/[day]/[backup].json
+    "#);
     let key = layout::manifest(&manifest.index.application, &manifest.index.backup_id);
-    let stored: Value = serde_json::from_slice(&s3.read(bucket, &key)?)?;
-    assert_snapshot!(redacted_json(&stored), @r#"
+    assert_manifest(&serde_json::from_slice(&s3.read(bucket, &key)?)?);
+    Ok(())
+}
+
+/// Checks the text of a manifest, which contains the backup's index.
+fn assert_manifest(manifest: &Value) {
+    assert_snapshot!(redacted_json(manifest), @r#"
     {
       "command_id": "[command]",
       "committed_at": "[time]",
       "index": {
         "application": "texts",
         "backup_id": "[backup]",
-        "configuration_paths": [
-          "/var/local/dtr",
-          "/usr/local/etc/dtr"
-        ],
+        "configuration_paths": ["/var/local/dtr","/usr/local/etc/dtr"],
         "databases": [
           {
             "database_bytes": "[database_bytes]",
@@ -88,9 +126,7 @@ async fn a_backup_has_this_report_manifest_index_keys_and_metrics() -> Result<()
         "finished_at": "[time]",
         "node": {
           "instance_id": "[instance]",
-          "lineage": {
-            "kind": "first-boot"
-          },
+          "lineage": {"kind":"first-boot"},
           "system_identifier": "[system_identifier]"
         },
         "objects": [
@@ -136,40 +172,15 @@ async fn a_backup_has_this_report_manifest_index_keys_and_metrics() -> Result<()
         "schema_version": 1,
         "started_at": "[time]",
         "timings": [
-          {
-            "seconds": "[seconds]",
-            "stage": "list"
-          },
-          {
-            "seconds": "[seconds]",
-            "stage": "dump notary"
-          },
-          {
-            "seconds": "[seconds]",
-            "stage": "dump postgres"
-          },
-          {
-            "seconds": "[seconds]",
-            "stage": "globals"
-          },
-          {
-            "seconds": "[seconds]",
-            "stage": "configuration"
-          },
-          {
-            "seconds": "[seconds]",
-            "stage": "contents"
-          },
-          {
-            "seconds": "[seconds]",
-            "stage": "images"
-          }
+          {"seconds":"[seconds]","stage":"list"},
+          {"seconds":"[seconds]","stage":"dump notary"},
+          {"seconds":"[seconds]","stage":"dump postgres"},
+          {"seconds":"[seconds]","stage":"globals"},
+          {"seconds":"[seconds]","stage":"configuration"},
+          {"seconds":"[seconds]","stage":"contents"},
+          {"seconds":"[seconds]","stage":"images"}
         ],
-        "versions": {
-          "agent": "[agent]",
-          "pg_dump": "[pg_dump]",
-          "server": "[server]"
-        }
+        "versions": {"agent":"[agent]","pg_dump":"[pg_dump]","server":"[server]"}
       },
       "index_object": {
         "crc64": "[crc64]",
@@ -181,61 +192,6 @@ async fn a_backup_has_this_report_manifest_index_keys_and_metrics() -> Result<()
       "schema_version": 1
     }
     "#);
-
-    let keys = s3.keys(bucket, "")?;
-    let keys = keys.iter().filter(|key| !key.starts_with("agent/"));
-    let keys: Vec<String> = keys.map(|key| redacted(key)).collect();
-    assert_snapshot!(keys.join("\n"), @r#"
-    backups/texts/[day]/[backup]/[run]/config.tar.zst
-    backups/texts/[day]/[backup]/[run]/contents.json.zst
-    backups/texts/[day]/[backup]/[run]/globals.sql.zst
-    backups/texts/[day]/[backup]/[run]/index.json
-    backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst
-    backups/texts/[day]/[backup]/[run]/postgres/1.dump.zst
-    commits/[backup]/texts
-    manifests/texts/[day]/[backup].json
-    "#);
-    assert_snapshot!(metric_line(&protected, "BackupBytes")?, @r#"
-    {
-      "Application": "texts",
-      "BackupAge": "[BackupAge]",
-      "BackupBytes": "[BackupBytes]",
-      "BackupRows": 1861.0,
-      "BackupSeconds": "[BackupSeconds]",
-      "_aws": {
-        "CloudWatchMetrics": [
-          {
-            "Dimensions": [
-              [
-                "Application"
-              ]
-            ],
-            "Metrics": [
-              {
-                "Name": "BackupAge",
-                "Unit": "Seconds"
-              },
-              {
-                "Name": "BackupBytes",
-                "Unit": "Bytes"
-              },
-              {
-                "Name": "BackupSeconds",
-                "Unit": "Seconds"
-              },
-              {
-                "Name": "BackupRows",
-                "Unit": "Count"
-              }
-            ],
-            "Namespace": "Rekindle"
-          }
-        ],
-        "Timestamp": "[Timestamp]"
-      }
-    }
-    "#);
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,22 +224,8 @@ async fn a_failed_backup_has_this_report_and_metric() -> Result<()> {
       "_aws": {
         "CloudWatchMetrics": [
           {
-            "Dimensions": [
-              [],
-              [
-                "Application"
-              ],
-              [
-                "Application",
-                "Kind"
-              ]
-            ],
-            "Metrics": [
-              {
-                "Name": "Failures",
-                "Unit": "Count"
-              }
-            ],
+            "Dimensions": [[],["Application"],["Application","Kind"]],
+            "Metrics": [{"Name":"Failures","Unit":"Count"}],
             "Namespace": "Rekindle"
           }
         ],

@@ -43,17 +43,8 @@ async fn after_a_permanent_failure_launches_stay_suspended_until_the_operator_re
       "_aws": {
         "CloudWatchMetrics": [
           {
-            "Dimensions": [
-              [
-                "Application"
-              ]
-            ],
-            "Metrics": [
-              {
-                "Name": "LaunchesSuspended",
-                "Unit": "Count"
-              }
-            ],
+            "Dimensions": [["Application"]],
+            "Metrics": [{"Name":"LaunchesSuspended","Unit":"Count"}],
             "Namespace": "Rekindle"
           }
         ],
@@ -64,14 +55,7 @@ async fn after_a_permanent_failure_launches_stay_suspended_until_the_operator_re
     let record = serde_json::to_value(scenario.breakers().await?)?;
     assert_snapshot!(redacted_json(&record), @r#"
     {
-      "groups": {
-        "hopeless": {
-          "instance_id": "[instance]",
-          "state": "open",
-          "tripped_at": "[time]",
-          "trips": 1
-        }
-      },
+      "groups": {"hopeless":{"instance_id":"[instance]","state":"open","tripped_at":"[time]","trips":1}},
       "schema_version": 1
     }
     "#);

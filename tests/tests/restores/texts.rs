@@ -29,9 +29,7 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
     assert_snapshot!(redacted_json(&report(&protected, &first).await?), @r#"
     {
       "operation_id": "launch-[instance]",
-      "outcome": {
-        "kind": "first-boot"
-      },
+      "outcome": {"kind":"first-boot"},
       "peak_memory_kib": "[peak_memory_kib]",
       "report": "restore",
       "seconds": "[seconds]",
@@ -63,10 +61,7 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
     {
       "application": "texts",
       "instance_id": "[instance]",
-      "lineage": {
-        "backup_id": "[backup]",
-        "kind": "restored"
-      },
+      "lineage": {"backup_id":"[backup]","kind":"restored"},
       "operation_id": "launch-[instance]",
       "system_identifier": "[system_identifier]",
       "time": "[time]"
@@ -85,17 +80,8 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
       "_aws": {
         "CloudWatchMetrics": [
           {
-            "Dimensions": [
-              [
-                "Application"
-              ]
-            ],
-            "Metrics": [
-              {
-                "Name": "RestoreSeconds",
-                "Unit": "Seconds"
-              }
-            ],
+            "Dimensions": [["Application"]],
+            "Metrics": [{"Name":"RestoreSeconds","Unit":"Seconds"}],
             "Namespace": "Rekindle"
           }
         ],
