@@ -67,7 +67,7 @@ pub fn redacted(text: &str) -> String {
 }
 
 /// The longest JSON that [`redacted_json`] writes into one line, in bytes.
-const ONE_LINE: usize = 100;
+const ONE_LINE: usize = 160;
 
 /// Returns JSON with [`redacted`] texts and without numbers that change. Short arrays and objects are on one line.
 pub fn redacted_json(value: &Value) -> String {

@@ -62,12 +62,7 @@ async fn a_backup_has_this_report_manifest_index_keys_and_metrics() -> Result<()
         "CloudWatchMetrics": [
           {
             "Dimensions": [["Application"]],
-            "Metrics": [
-              {"Name":"BackupAge","Unit":"Seconds"},
-              {"Name":"BackupBytes","Unit":"Bytes"},
-              {"Name":"BackupSeconds","Unit":"Seconds"},
-              {"Name":"BackupRows","Unit":"Count"}
-            ],
+            "Metrics": [{"Name":"BackupAge","Unit":"Seconds"},{"Name":"BackupBytes","Unit":"Bytes"},{"Name":"BackupSeconds","Unit":"Seconds"},{"Name":"BackupRows","Unit":"Count"}],
             "Namespace": "Rekindle"
           }
         ],
@@ -124,47 +119,13 @@ fn assert_manifest(manifest: &Value) {
           }
         ],
         "finished_at": "[time]",
-        "node": {
-          "instance_id": "[instance]",
-          "lineage": {"kind":"first-boot"},
-          "system_identifier": "[system_identifier]"
-        },
+        "node": {"instance_id":"[instance]","lineage":{"kind":"first-boot"},"system_identifier":"[system_identifier]"},
         "objects": [
-          {
-            "crc64": "[crc64]",
-            "key": "backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst",
-            "sha256": "[sha256]",
-            "size": "[size]",
-            "version_id": "[version_id]"
-          },
-          {
-            "crc64": "[crc64]",
-            "key": "backups/texts/[day]/[backup]/[run]/postgres/1.dump.zst",
-            "sha256": "[sha256]",
-            "size": "[size]",
-            "version_id": "[version_id]"
-          },
-          {
-            "crc64": "[crc64]",
-            "key": "backups/texts/[day]/[backup]/[run]/globals.sql.zst",
-            "sha256": "[sha256]",
-            "size": "[size]",
-            "version_id": "[version_id]"
-          },
-          {
-            "crc64": "[crc64]",
-            "key": "backups/texts/[day]/[backup]/[run]/config.tar.zst",
-            "sha256": "[sha256]",
-            "size": "[size]",
-            "version_id": "[version_id]"
-          },
-          {
-            "crc64": "[crc64]",
-            "key": "backups/texts/[day]/[backup]/[run]/contents.json.zst",
-            "sha256": "[sha256]",
-            "size": "[size]",
-            "version_id": "[version_id]"
-          }
+          {"crc64":"[crc64]","key":"backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst","sha256":"[sha256]","size":"[size]","version_id":"[version_id]"},
+          {"crc64":"[crc64]","key":"backups/texts/[day]/[backup]/[run]/postgres/1.dump.zst","sha256":"[sha256]","size":"[size]","version_id":"[version_id]"},
+          {"crc64":"[crc64]","key":"backups/texts/[day]/[backup]/[run]/globals.sql.zst","sha256":"[sha256]","size":"[size]","version_id":"[version_id]"},
+          {"crc64":"[crc64]","key":"backups/texts/[day]/[backup]/[run]/config.tar.zst","sha256":"[sha256]","size":"[size]","version_id":"[version_id]"},
+          {"crc64":"[crc64]","key":"backups/texts/[day]/[backup]/[run]/contents.json.zst","sha256":"[sha256]","size":"[size]","version_id":"[version_id]"}
         ],
         "operation_id": "[backup]",
         "purpose": "scheduled",
@@ -182,13 +143,7 @@ fn assert_manifest(manifest: &Value) {
         ],
         "versions": {"agent":"[agent]","pg_dump":"[pg_dump]","server":"[server]"}
       },
-      "index_object": {
-        "crc64": "[crc64]",
-        "key": "backups/texts/[day]/[backup]/[run]/index.json",
-        "sha256": "[sha256]",
-        "size": "[size]",
-        "version_id": "[version_id]"
-      },
+      "index_object": {"crc64":"[crc64]","key":"backups/texts/[day]/[backup]/[run]/index.json","sha256":"[sha256]","size":"[size]","version_id":"[version_id]"},
       "schema_version": 1
     }
     "#);
@@ -209,12 +164,7 @@ async fn a_failed_backup_has_this_report_and_metric() -> Result<()> {
     let start = message.split(':').next().unwrap_or_default();
     report["message"] = format!("{start}: …").into();
     assert_snapshot!(redacted_json(&report), @r#"
-    {
-      "exit_code": 20,
-      "message": "psql on database \"template1\": …",
-      "operation_id": "[backup]",
-      "report": "failure"
-    }
+    {"exit_code":20,"message":"psql on database \"template1\": …","operation_id":"[backup]","report":"failure"}
     "#);
     assert_snapshot!(metric_line(&protected, "Failures")?, @r#"
     {
@@ -222,13 +172,7 @@ async fn a_failed_backup_has_this_report_and_metric() -> Result<()> {
       "Failures": 1,
       "Kind": "PostgresUnreachable",
       "_aws": {
-        "CloudWatchMetrics": [
-          {
-            "Dimensions": [[],["Application"],["Application","Kind"]],
-            "Metrics": [{"Name":"Failures","Unit":"Count"}],
-            "Namespace": "Rekindle"
-          }
-        ],
+        "CloudWatchMetrics": [{"Dimensions":[[],["Application"],["Application","Kind"]],"Metrics":[{"Name":"Failures","Unit":"Count"}],"Namespace":"Rekindle"}],
         "Timestamp": "[Timestamp]"
       }
     }

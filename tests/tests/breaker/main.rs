@@ -41,23 +41,14 @@ async fn after_a_permanent_failure_launches_stay_suspended_until_the_operator_re
       "Application": "hopeless",
       "LaunchesSuspended": 1.0,
       "_aws": {
-        "CloudWatchMetrics": [
-          {
-            "Dimensions": [["Application"]],
-            "Metrics": [{"Name":"LaunchesSuspended","Unit":"Count"}],
-            "Namespace": "Rekindle"
-          }
-        ],
+        "CloudWatchMetrics": [{"Dimensions":[["Application"]],"Metrics":[{"Name":"LaunchesSuspended","Unit":"Count"}],"Namespace":"Rekindle"}],
         "Timestamp": "[Timestamp]"
       }
     }
     "#);
     let record = serde_json::to_value(scenario.breakers().await?)?;
     assert_snapshot!(redacted_json(&record), @r#"
-    {
-      "groups": {"hopeless":{"instance_id":"[instance]","state":"open","tripped_at":"[time]","trips":1}},
-      "schema_version": 1
-    }
+    {"groups":{"hopeless":{"instance_id":"[instance]","state":"open","tripped_at":"[time]","trips":1}},"schema_version":1}
     "#);
 
     // Neither time, nor sweeps, nor events that are repeated in another order launch an instance.

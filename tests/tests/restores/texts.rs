@@ -41,13 +41,7 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
     assert_snapshot!(redacted_json(&report(&protected, &next).await?), @r#"
     {
       "operation_id": "launch-[instance]",
-      "outcome": {
-        "age_seconds": "[age_seconds]",
-        "backup_id": "[backup]",
-        "bytes": "[bytes]",
-        "kind": "restored",
-        "rows": 1861
-      },
+      "outcome": {"age_seconds":"[age_seconds]","backup_id":"[backup]","bytes":"[bytes]","kind":"restored","rows":1861},
       "peak_memory_kib": "[peak_memory_kib]",
       "report": "restore",
       "seconds": "[seconds]",
@@ -77,16 +71,7 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
     {
       "Application": "texts",
       "RestoreSeconds": "[RestoreSeconds]",
-      "_aws": {
-        "CloudWatchMetrics": [
-          {
-            "Dimensions": [["Application"]],
-            "Metrics": [{"Name":"RestoreSeconds","Unit":"Seconds"}],
-            "Namespace": "Rekindle"
-          }
-        ],
-        "Timestamp": "[Timestamp]"
-      }
+      "_aws": {"CloudWatchMetrics":[{"Dimensions":[["Application"]],"Metrics":[{"Name":"RestoreSeconds","Unit":"Seconds"}],"Namespace":"Rekindle"}],"Timestamp":"[Timestamp]"}
     }
     "#);
     Ok(())
