@@ -6,7 +6,8 @@ use regex::{Captures, Regex};
 use serde_json::Value;
 
 /// The JSON numbers that change with every run or with the machine, by their key.
-const NUMBERS: [&str; 14] = [
+const NUMBERS: [&str; 16] = [
+    "BackupAge",
     "BackupBytes",
     "BackupSeconds",
     "RestoreSeconds",
@@ -15,6 +16,7 @@ const NUMBERS: [&str; 14] = [
     "age_seconds",
     "bytes",
     "database_bytes",
+    "dump_bytes",
     "index_size",
     "peak_memory_kib",
     "seconds",
@@ -24,9 +26,8 @@ const NUMBERS: [&str; 14] = [
 ];
 
 /// The JSON texts that change with every run or with the machine, by their key.
-const TEXTS: [&str; 6] = [
-    "agent_version",
-    "application_version",
+const TEXTS: [&str; 5] = [
+    "agent",
     "pg_dump",
     "run_id",
     "system_identifier",
@@ -37,6 +38,7 @@ const TEXTS: [&str; 6] = [
 static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     let patterns = [
         ("sha256", r"\b[0-9a-f]{64}\b"),
+        ("hex", r"\b[0-9a-f]{32}\b"),
         ("crc64", r"\b[A-Za-z0-9+/]{11}="),
         (
             "command",
@@ -46,7 +48,8 @@ static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
         ("time", r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),
         ("day", r"\b\d{4}[-/]\d\d[-/]\d\d\b"),
         ("instance", r"\bi-[0-9a-f]{17}\b"),
-        ("run", r"(?:\b)[0-9a-f]{8}(?:\b)"),
+        ("run", r"\b[0-9a-f]{8}\b"),
+        ("bytes", r"\b\d+ bytes\b"),
     ];
     let compiled = patterns.map(|(name, pattern)| Regex::new(pattern).map(|regex| (name, regex)));
     // The patterns are constants; a test compiles all of them.
@@ -63,12 +66,38 @@ pub fn redacted(text: &str) -> String {
         })
 }
 
-/// Returns JSON over several lines, with [`redacted`] texts and without numbers that change.
+/// The longest JSON that [`redacted_json`] writes into one line, in bytes.
+const ONE_LINE: usize = 160;
+
+/// Returns JSON with [`redacted`] texts and without numbers that change. Short arrays and objects are on one line.
 pub fn redacted_json(value: &Value) -> String {
     let mut value = value.clone();
     redact(&mut value);
-    // A `Value` can always be written.
-    serde_json::to_string_pretty(&value).unwrap_or_default()
+    lines(&value, "")
+}
+
+/// Returns the value on one line if it is short, else with one line for each element.
+fn lines(value: &Value, indent: &str) -> String {
+    let line = value.to_string();
+    let inner = format!("{indent}  ");
+    let (open, elements, close) = match value {
+        Value::Array(values) if line.len() > ONE_LINE => {
+            let elements = values.iter().map(|value| lines(value, &inner)).collect();
+            ("[", elements, "]")
+        }
+        Value::Object(fields) if line.len() > ONE_LINE => {
+            let field =
+                |(key, value): (&String, &Value)| format!("{key:?}: {}", lines(value, &inner));
+            let elements: Vec<String> = fields.iter().map(field).collect();
+            ("{", elements, "}")
+        }
+        _ => return line,
+    };
+    let separator = format!(",\n{inner}");
+    format!(
+        "{open}\n{inner}{}\n{indent}{close}",
+        elements.join(&separator)
+    )
 }
 
 fn redact(value: &mut Value) {
@@ -98,7 +127,7 @@ mod tests {
 
     #[test]
     fn ids_times_and_hashes_are_replaced_by_their_names() {
-        assert_eq!(PATTERNS.len(), 8);
+        assert_eq!(PATTERNS.len(), 10);
         let text = "backups/registry/2026-11-30/20261130T021500.000Z/0a1b2c3d/index.json of i-0123456789abcdef0";
         let expected = "backups/registry/[day]/[backup]/[run]/index.json of [instance]";
         assert_eq!(redacted(text), expected);

@@ -81,8 +81,8 @@ fn write_containers(text: &mut String, result: &ContainerResult) -> Result {
     let (saved, bytes) = result.saved_images;
     writeln!(
         text,
-        "\n{} pushed images were pulled by digest {} times, from {} replacements, each before its node was in service.\n\
-         The replacements' engines had no images. The {saved} container images of the application are in S3 ({bytes} bytes).",
+        "\nPushed images: {}. Pulls by digest, each before the node was in service: {}. Replacements: {}.\n\
+         Container images of the application in S3, loaded by each replacement: {saved} ({bytes} bytes).",
         result.images,
         result.pulled,
         result.replacements.len()
@@ -171,7 +171,29 @@ mod tests {
             backup_bytes: 4_500_000,
             backup_seconds: 2.5,
         };
-        insta::assert_snapshot!(of_processes(&result), @"");
+        insta::assert_snapshot!(of_processes(&result), @r#"
+
+        unplanned loss
+             0.00 s  node lost
+             9.00 s  in service
+
+        planned replacement
+             0.00 s  termination requested
+            12.35 s  in service
+
+                                                            unplanned loss   planned replacement
+        different rows                                         0 of 101000           0 of 101000
+        different files                                            0 of 40               0 of 40
+        data lost (RPO)                                             1.21 s                0.00 s
+        time out of service (RTO)                                   9.00 s                9.00 s
+          restore on the node                                       3.10 s                3.10 s
+          Rekindle's functions                                      0.42 s                0.42 s
+          AWS (accelerated), and final backup                       5.48 s                5.48 s
+
+        During the planned replacement, Postgres acknowledged 500 events; 0 of them were lost.
+        The last backup has 4500000 bytes in S3 and took 2.50 s with all checks. The agent's peak memory was 61 MiB.
+        PASSED: every replacement has all rows and files that it must have.
+        "#);
     }
 
     #[test]
@@ -188,6 +210,27 @@ mod tests {
             noticed: vec!["the registry has another certificate".to_owned()],
             saved_images: (1, 100_000_000),
         };
-        insta::assert_snapshot!(of_containers(&result), @"");
+        insta::assert_snapshot!(of_containers(&result), @r#"
+
+        unplanned loss
+             0.00 s  node lost
+             9.00 s  in service
+          DIFFERENT: 3 rows of registry.tag
+          DIFFERENT: hub.yml
+
+                                                            unplanned loss
+        different rows                                         3 of 101000
+        different files                                            1 of 40
+        data lost (RPO)                                             1.21 s
+        time out of service (RTO)                                   9.00 s
+          restore on the node                                       3.10 s
+          Rekindle's functions                                      0.42 s
+          AWS (accelerated), and final backup                       5.48 s
+
+        Pushed images: 2. Pulls by digest, each before the node was in service: 2. Replacements: 1.
+        Container images of the application in S3, loaded by each replacement: 1 (100000000 bytes).
+        PROBLEM: the registry has another certificate
+        FAILED: a replacement has lost or changed data; see DIFFERENT, PROBLEM and the numbers above.
+        "#);
     }
 }

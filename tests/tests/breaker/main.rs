@@ -6,9 +6,11 @@
 
 mod scenario;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use insta::assert_snapshot;
 use rekindle_tests::fixtures::protected_groups::WAIT_LIMIT;
 use rekindle_tests::fixtures::standalone;
+use rekindle_tests::redaction::redacted_json;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::standin::fault::ApiError;
@@ -32,10 +34,22 @@ async fn after_a_permanent_failure_launches_stay_suspended_until_the_operator_re
     assert_eq!(scenario.decisions("trip-breaker")[0]["failures"], 1);
     let has_metric =
         |line: &Value| line["LaunchesSuspended"] == 1.0 && line["Application"] == "hopeless";
-    assert!(
-        protected.log_lines(0).iter().any(has_metric),
-        "the alarm's metric was not written"
-    );
+    let metric = protected.log_lines(0).into_iter().find(has_metric);
+    let metric = metric.context("the alarm's metric was not written")?;
+    assert_snapshot!(redacted_json(&metric), @r#"
+    {
+      "Application": "hopeless",
+      "LaunchesSuspended": 1.0,
+      "_aws": {
+        "CloudWatchMetrics": [{"Dimensions":[["Application"]],"Metrics":[{"Name":"LaunchesSuspended","Unit":"Count"}],"Namespace":"Rekindle"}],
+        "Timestamp": "[Timestamp]"
+      }
+    }
+    "#);
+    let record = serde_json::to_value(scenario.breakers().await?)?;
+    assert_snapshot!(redacted_json(&record), @r#"
+    {"groups":{"hopeless":{"instance_id":"[instance]","state":"open","tripped_at":"[time]","trips":1}},"schema_version":1}
+    "#);
 
     // Neither time, nor sweeps, nor events that are repeated in another order launch an instance.
     let before = scenario.breaker().await?;

@@ -124,7 +124,7 @@ impl Scenario {
     }
 
     /// Reads the parameter that records the application's breakers; `None` if it does not exist.
-    async fn breakers(&self) -> Result<Option<Breakers>> {
+    pub(crate) async fn breakers(&self) -> Result<Option<Breakers>> {
         let ssm = aws_sdk_ssm::Client::new(self.protected.standin.aws());
         let name = layout::breaker_parameter(&self.application.parse()?);
         let answer = match ssm.get_parameter().name(name).send().await {

@@ -37,16 +37,13 @@ fn place<'a>(path: &'a str, files: &[File]) -> Option<(&'a str, String)> {
     if path.contains("/src/bin/") || path.ends_with("tests.rs") || path.ends_with("testing.rs") {
         return None;
     }
-    let (root, rest) = match path.split_once("/src/") {
-        Some((package, rest)) => (&path[..package.len() + "/src".len()], rest),
-        None => {
-            // An integration test: tests/<name>/main.rs is the root of its crate.
-            let (_, test) = path.split_once("/tests/")?;
-            let (name, rest) = test.split_once('/')?;
-            let end = path.len() - rest.len() - 1;
-            debug_assert!(path[..end].ends_with(name));
-            (&path[..end], rest)
-        }
+    let (root, rest) = if let Some((package, rest)) = path.split_once("/src/") {
+        (&path[..package.len() + "/src".len()], rest)
+    } else {
+        // An integration test: tests/<name>/main.rs is the root of its crate.
+        let (_, test) = path.split_once("/tests/")?;
+        let (_, rest) = test.split_once('/')?;
+        (&path[..path.len() - rest.len() - 1], rest)
     };
     let has_library = files
         .iter()

@@ -26,21 +26,54 @@ async fn report(protected: &ProtectedGroups, node: &Node) -> Result<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<()> {
     let (protected, first, ..) = backed_up(APPLICATION).await?;
-    assert_snapshot!(redacted_json(&report(&protected, &first).await?), @"");
+    assert_snapshot!(redacted_json(&report(&protected, &first).await?), @r#"
+    {
+      "operation_id": "launch-[instance]",
+      "outcome": {"kind":"first-boot"},
+      "peak_memory_kib": "[peak_memory_kib]",
+      "report": "restore",
+      "seconds": "[seconds]",
+      "swap_seconds": "[swap_seconds]"
+    }
+    "#);
 
     let next = protected.replace_lost(&first).await?;
-    assert_snapshot!(redacted_json(&report(&protected, &next).await?), @"");
+    assert_snapshot!(redacted_json(&report(&protected, &next).await?), @r#"
+    {
+      "operation_id": "launch-[instance]",
+      "outcome": {"age_seconds":"[age_seconds]","backup_id":"[backup]","bytes":"[bytes]","kind":"restored","rows":1861},
+      "peak_memory_kib": "[peak_memory_kib]",
+      "report": "restore",
+      "seconds": "[seconds]",
+      "swap_seconds": "[swap_seconds]"
+    }
+    "#);
 
     let marker = next.root().join("var/lib/rekindle/restored.json");
     let marker: Value = serde_json::from_slice(&std::fs::read(marker)?)?;
-    assert_snapshot!(redacted_json(&marker), @"");
+    assert_snapshot!(redacted_json(&marker), @r#"
+    {
+      "application": "texts",
+      "instance_id": "[instance]",
+      "lineage": {"backup_id":"[backup]","kind":"restored"},
+      "operation_id": "launch-[instance]",
+      "system_identifier": "[system_identifier]",
+      "time": "[time]"
+    }
+    "#);
 
     let mut lines = protected.standin.logs().into_iter();
     let metrics = lines.find_map(|line| {
         let metrics = line.metrics?;
         metrics.value("RestoreSeconds").and(Some(metrics.raw))
     });
-    assert_snapshot!(redacted_json(&metrics.context("no metrics of a restore")?), @"");
+    assert_snapshot!(redacted_json(&metrics.context("no metrics of a restore")?), @r#"
+    {
+      "Application": "texts",
+      "RestoreSeconds": "[RestoreSeconds]",
+      "_aws": {"CloudWatchMetrics":[{"Dimensions":[["Application"]],"Metrics":[{"Name":"RestoreSeconds","Unit":"Seconds"}],"Namespace":"Rekindle"}],"Timestamp":"[Timestamp]"}
+    }
+    "#);
     Ok(())
 }
 
@@ -49,7 +82,8 @@ async fn a_restore_without_a_good_backup_has_this_report() -> Result<()> {
     let (protected, lost, manifest, _) = backed_up(APPLICATION).await?;
     let standin = &protected.standin;
     let key = &manifest.index.databases[0].key;
-    standin.s3().truncate(standin.bucket(), key, 10)?;
+    let middle = standin.s3().read(standin.bucket(), key)?.len() as u64 / 2;
+    standin.s3().flip(standin.bucket(), key, middle)?;
     standin.kill_instance(lost.id()).await?;
     protected
         .wait_for_failure(APPLICATION, "Verification")
@@ -57,6 +91,13 @@ async fn a_restore_without_a_good_backup_has_this_report() -> Result<()> {
     let group = standin.nodes().into_iter();
     let mut others = group.filter(|node| node.id() != lost.id());
     let node = others.next().context("no instance was launched")?;
-    assert_snapshot!(redacted_json(&report(&protected, &node).await?), @"");
+    assert_snapshot!(redacted_json(&report(&protected, &node).await?), @r#"
+    {
+      "exit_code": 25,
+      "message": "backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst has [bytes] and the SHA-256 [sha256], but [bytes] and [sha256] were committed: it was changed since; restore another backup",
+      "operation_id": "launch-[instance]",
+      "report": "failure"
+    }
+    "#);
     Ok(())
 }
