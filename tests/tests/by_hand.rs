@@ -1,4 +1,4 @@
-//! README's restore without Rekindle, run as it is written.
+//! The restore without Rekindle of docs/disaster-recovery.md, run as it is written.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,12 +13,13 @@ use tokio::process::Command;
 
 const CHAPTER: &str = "## Restoring by hand, without Rekindle";
 
-/// Returns the shell lines of README's chapter.
+/// Returns the shell lines of the chapter.
 fn lines() -> Result<String> {
-    let readme = std::fs::read_to_string(project().join("README.md")).context("read README.md")?;
-    let (_, chapter) = readme
+    let page = project().join("docs/disaster-recovery.md");
+    let page = std::fs::read_to_string(page).context("read docs/disaster-recovery.md")?;
+    let (_, chapter) = page
         .split_once(CHAPTER)
-        .with_context(|| format!("README.md has no chapter {CHAPTER}"))?;
+        .with_context(|| format!("docs/disaster-recovery.md has no chapter {CHAPTER}"))?;
     let (_, block) = chapter.split_once("```sh\n").context("it has no lines")?;
     let (block, _) = block.split_once("```").context("its lines have no end")?;
     Ok(block.to_owned())
@@ -29,7 +30,7 @@ fn project() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
+async fn the_documented_lines_restore_a_backup_without_rekindle() -> Result<()> {
     let (protected, node) = Protected::one("library").await?;
     protected.back_up("library").await?;
     let original = node.cluster()?.connect(MAIN_DATABASE).await?;
@@ -71,7 +72,7 @@ async fn readmes_lines_restore_a_backup_without_rekindle() -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .await
-        .context("run README's lines")?;
+        .context("run the lines of docs/disaster-recovery.md")?;
     assert!(
         output.status.success(),
         "{}\n{}",

@@ -38,7 +38,7 @@ fn check(settings: &str) -> Result<(Option<i32>, String)> {
 fn table(text: &str, marker: &str) -> Result<Vec<Vec<String>>> {
     let (_, rest) = text
         .split_once(marker)
-        .with_context(|| format!("README.md has no {marker}"))?;
+        .with_context(|| format!("the page has no {marker}"))?;
     let lines = rest
         .lines()
         .skip_while(|line| !line.starts_with('|'))
@@ -60,8 +60,8 @@ fn quoted(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn readme_lists_every_exit_code_with_its_remedy() -> Result<()> {
-    let listed = table(&read("README.md")?, "<!-- EXIT CODES -->")?;
+fn errors_md_lists_every_exit_code_with_its_remedy() -> Result<()> {
+    let listed = table(&read("docs/errors.md")?, "<!-- EXIT CODES -->")?;
     let expected: Vec<Vec<String>> = ExitCode::ALL
         .iter()
         .map(|code| {
@@ -81,8 +81,8 @@ fn readme_lists_every_exit_code_with_its_remedy() -> Result<()> {
 /// The second table has the words of `Error::kind`, of a reason to abandon, and those that a function counts by
 /// name; the exit codes' own words stand in the first one.
 #[test]
-fn readme_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
-    let listed: BTreeSet<String> = table(&read("README.md")?, "<!-- ERROR TYPES -->")?
+fn errors_md_lists_every_kind_of_failure_of_the_functions() -> Result<()> {
+    let listed: BTreeSet<String> = table(&read("docs/errors.md")?, "<!-- ERROR TYPES -->")?
         .iter()
         .flat_map(|row| quoted(&row[0]))
         .collect();
@@ -137,7 +137,7 @@ fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// The agent names the keys that it knows where it meets one that it does not.
 #[test]
-fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
+fn settings_md_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
     let unknown = "nonsense = 1\n[configuration]\nnonsense = 1\n[postgres]\nnonsense = 1\n[images]\nnonsense = 1\n[commands]\nnonsense = 1\n";
     let (code, output) = check(unknown)?;
     assert_eq!(code, Some(ExitCode::Settings.code().into()));
@@ -158,7 +158,7 @@ fn readme_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()> {
         }
     }
     assert!(accepted.len() > 15, "{output}");
-    let rows = table(&read("README.md")?, "## Settings on the node")?;
+    let rows = table(&read("docs/settings.md")?, "<!-- SETTINGS -->")?;
     let mut listed = BTreeSet::new();
     for row in &rows {
         let mut section = String::new();
@@ -315,8 +315,108 @@ fn the_security_review_names_only_what_there_is() -> Result<()> {
 }
 
 #[test]
-fn the_architecture_fits_on_a_page() -> Result<()> {
-    let lines = read("ARCHITECTURE.md")?.lines().count();
-    assert!(lines <= 120, "ARCHITECTURE.md has {lines} lines");
+fn readme_and_architecture_are_short() -> Result<()> {
+    for page in ["README.md", "ARCHITECTURE.md"] {
+        let lines = read(page)?.lines().count();
+        assert!(lines <= 150, "{page} has {lines} lines");
+    }
+    Ok(())
+}
+
+/// The lines of a path through the code have the form `path/of/file.rs:function`.
+#[test]
+fn the_architecture_names_only_functions_that_exist() -> Result<()> {
+    let step = regex::Regex::new(r"^(\S+\.rs):([a-z_0-9]+)$")?;
+    let mut seen = 0;
+    for word in quoted(&read("ARCHITECTURE.md")?) {
+        let Some(found) = step.captures(&word) else {
+            continue;
+        };
+        let function = format!("fn {}", &found[2]);
+        let mut rest = read(&found[1])?;
+        let defined = loop {
+            let Some((_, after)) = rest.split_once(&function) else {
+                break false;
+            };
+            if after.starts_with(['(', '<']) {
+                break true;
+            }
+            rest = after.to_owned();
+        };
+        assert!(
+            defined,
+            "ARCHITECTURE.md names {word}, which does not exist"
+        );
+        seen += 1;
+    }
+    assert!(seen >= 10, "only {seen} functions were looked up");
+    Ok(())
+}
+
+/// Links between pages, and to a heading of a page.
+#[test]
+fn every_link_of_the_documents_leads_somewhere() -> Result<()> {
+    let link = regex::Regex::new(r"\]\(([^)\s]+)\)")?;
+    let mut pages: Vec<PathBuf> = Vec::new();
+    for directory in [project(), project().join("docs")] {
+        for entry in std::fs::read_dir(directory)? {
+            pages.push(entry?.path());
+        }
+    }
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    let mut seen = 0;
+    for page in &pages {
+        let text = std::fs::read_to_string(page)?;
+        for found in link.captures_iter(&text) {
+            let target = &found[1];
+            if target.starts_with("http") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() {
+                page.clone()
+            } else {
+                page.with_file_name("").join(path)
+            };
+            ensure!(path.exists(), "{}: {target} is missing", page.display());
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(&path)?;
+                let there = text
+                    .lines()
+                    .any(|line| anchor(line) == Some(heading.into()));
+                ensure!(there, "{}: no heading for {target}", page.display());
+            }
+            seen += 1;
+        }
+    }
+    ensure!(seen > 50, "only {seen} links were followed");
+    Ok(())
+}
+
+/// Returns the anchor that GitHub gives a heading, or `None` if the line is no heading.
+fn anchor(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#');
+    let kept = heading.trim().chars().filter_map(|letter| match letter {
+        ' ' => Some('-'),
+        '-' | '_' => Some(letter),
+        _ => letter
+            .is_alphanumeric()
+            .then(|| letter.to_ascii_lowercase()),
+    });
+    Some(kept.collect())
+}
+
+#[test]
+fn the_overview_is_drawn_from_its_description() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let script = directory.path().join("draw.py");
+    std::fs::copy(project().join("docs/draw.py"), &script)?;
+    let status = Command::new("python3").arg(&script).status()?;
+    ensure!(status.success(), "docs/draw.py failed");
+    let drawn = std::fs::read_to_string(directory.path().join("overview.svg"))?;
+    assert!(
+        drawn == read("docs/overview.svg")?,
+        "docs/overview.svg is old; run `python3 docs/draw.py`"
+    );
     Ok(())
 }
