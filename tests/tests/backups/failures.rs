@@ -92,7 +92,7 @@ impl<'a> BrokenNodes<'a> {
             (ended.status.as_str(), ended.code),
             ("Failed", i32::from(code.code())),
             "{application}: {ended:?} {:?}",
-            self.protected.error_lines(application)
+            self.protected.errors(application)
         );
         let report = Report::from_output(&ended.output).context(ended.output.clone())?;
         let Report::Failure(report) = report else {

@@ -206,7 +206,7 @@ async fn a_node_without_a_marker_takes_no_final_backup() -> Result<()> {
     let next = replace(&protected, &node).await?;
     assert_eq!(protected.backups("fresh")?.len(), 1);
     assert_eq!(source(&protected, &next).await?, before);
-    assert!(protected.error_lines("fresh").is_empty());
+    assert!(protected.errors("fresh").is_empty());
     Ok(())
 }
 
@@ -273,6 +273,6 @@ async fn a_final_backup_preempts_a_running_scheduled_backup() -> Result<()> {
         .map(|backup| Ok(protected.manifest("preempted", backup)?.index.purpose))
         .collect();
     assert_eq!(purposes?, [Purpose::Final]);
-    assert!(protected.error_lines("preempted").is_empty());
+    assert!(protected.errors("preempted").is_empty());
     assert_restored_from_final(&protected, &next).await
 }

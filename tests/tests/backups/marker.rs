@@ -93,7 +93,7 @@ async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a
         (&refused["outcome"], &refused["kind"]),
         (&json!("refused"), &json!("Refused"))
     );
-    let message = refused["message"].as_str().unwrap_or_default();
+    let message = refused["reason"].as_str().unwrap_or_default();
     assert!(
         message.contains("over_existing_backups")
             && message.contains(scheduled.index.backup_id.as_str()),

@@ -70,7 +70,7 @@ async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> 
     now["application"] = json!("unknown");
     let refused = invoke_backup(&protected, now).await?;
     assert_eq!(refused["outcome"], "refused");
-    let message = refused["message"].as_str().unwrap_or_default();
+    let message = refused["reason"].as_str().unwrap_or_default();
     assert!(
         message.contains("rekindle:application=unknown"),
         "{message}"

@@ -31,12 +31,16 @@ async fn after_a_permanent_failure_launches_stay_suspended_until_the_operator_re
     protected
         .wait_for_failure("hopeless", "NoReadableManifest")
         .await?;
-    assert_eq!(scenario.decisions("trip-breaker")[0]["failures"], 1);
-    let has_metric =
-        |line: &Value| line["LaunchesSuspended"] == 1.0 && line["Application"] == "hopeless";
-    let metric = protected.log_lines(0).into_iter().find(has_metric);
+    assert_eq!(
+        scenario.decisions("trip-breaker")[0].number("failures"),
+        Some(1.0)
+    );
+    let has_metric = |line: &MetricLine| {
+        line.value("LaunchesSuspended") == Some(1.0) && line.is_about("hopeless")
+    };
+    let metric = protected.metrics(0).into_iter().find(has_metric);
     let metric = metric.context("the alarm's metric was not written")?;
-    assert_snapshot!(redacted_json(&metric), @r#"
+    assert_snapshot!(redacted_json(&metric.raw), @r#"
     {
       "Application": "hopeless",
       "LaunchesSuspended": 1.0,
@@ -176,7 +180,7 @@ async fn launches_that_somebody_else_suspended_stay_suspended() -> Result<()> {
 
     let unknown = protected.resume("unknown").await?;
     assert_eq!(unknown["kind"], "Refused");
-    let message = unknown["message"].as_str().unwrap_or_default();
+    let message = unknown["reason"].as_str().unwrap_or_default();
     assert!(
         message.contains("rekindle:application=unknown"),
         "{message}"
@@ -197,9 +201,9 @@ async fn a_suspension_that_aws_refuses_is_reported_and_retried_before_the_hook_e
     scenario.kill_node().await?;
     scenario.wait_until_suspended(1).await?;
     assert_eq!(scenario.launches().await?, 2);
-    let throttled = |line: &Value| line["Failures"] == 1 && line["Kind"] == "AwsUnavailable";
+    let throttled = |line: &MetricLine| line.counts_failure("AwsUnavailable");
     assert!(
-        protected.log_lines(0).iter().any(throttled),
+        protected.metrics(0).iter().any(throttled),
         "no throttled call was reported"
     );
 

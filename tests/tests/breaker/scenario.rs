@@ -201,7 +201,7 @@ impl Scenario {
                 Ok((true, _)) => Ok(Some(())),
                 Ok((false, group)) => Err(format!(
                     "{group:?} {:#?}",
-                    self.protected.error_lines(self.application)
+                    self.protected.errors(self.application)
                 )),
                 Err(error) => Err(format!("{error:#}")),
             }
@@ -232,15 +232,11 @@ impl Scenario {
         Ok(())
     }
 
-    /// Returns the fields of the log lines with this decision about this application, oldest first.
-    pub(crate) fn decisions(&self, decision: &str) -> Vec<Value> {
-        let lines = self
-            .protected
-            .log_lines(0)
-            .into_iter()
-            .map(|line| line["fields"].clone());
+    /// Returns the log lines with this decision about this application, oldest first.
+    pub(crate) fn decisions(&self, decision: &str) -> Vec<LogLine> {
+        let lines = self.protected.log(0).into_iter();
         lines
-            .filter(|it| it["decision"] == decision && it["application"] == self.application)
+            .filter(|line| line.has_decision(decision) && line.is_about(self.application))
             .collect()
     }
 }

@@ -94,22 +94,17 @@ impl Scenario {
         Ok(())
     }
 
-    /// Waits for a log line with this message about the newer backup and the current node; returns its fields.
-    async fn wait_for_line(&self, message: &str) -> Result<Value> {
+    /// Waits for a log line with this message about the newer backup and the current node.
+    async fn wait_for_line(&self, message: &str) -> Result<LogLine> {
         let what = format!("the line {message:?}");
         let id = self.newer.index.backup_id.to_string();
         wait_for(&what, WAIT_LIMIT, async || {
-            let lines = self.protected.log_lines(0);
-            let found = lines.iter().find(|line| {
-                let fields = &line["fields"];
-                fields["message"] == message
-                    && fields["instance_id"] == self.node.id()
-                    && fields["backup_id"] == id.as_str()
+            let found = self.protected.log(0).into_iter().find(|line| {
+                line.message == message
+                    && line.is_about_instance(self.node.id())
+                    && line.backup_id.as_ref() == Some(&id)
             });
-            found.map_or_else(
-                || Err("no such line"),
-                |line| Ok(Some(line["fields"].clone())),
-            )
+            found.map(Some).ok_or("no such line")
         })
         .await
     }

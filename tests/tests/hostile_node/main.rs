@@ -158,11 +158,11 @@ impl Scenario {
         Ok(backup.parse()?)
     }
 
-    /// Requests a backup and answers it falsely; returns the message of the function's ERROR line.
+    /// Requests a backup and answers it falsely; returns the reason in the function's ERROR line.
     async fn refusal_of(&self, false_answer: FalseAnswer) -> Result<String> {
         let root = self.node.root();
         let (before, commands) = (
-            self.protected.error_lines(COMPROMISED).len(),
+            self.protected.errors(COMPROMISED).len(),
             self.protected
                 .invocations(&self.node, "backup")
                 .await?
@@ -176,17 +176,17 @@ impl Scenario {
             .await?;
         ensure!(ended.status == "Success", "{ended:?}");
         let refusal = wait_for("an ERROR line about the answer", WAIT_LIMIT, async || {
-            let problems = self.protected.error_lines(COMPROMISED);
+            let problems = self.protected.errors(COMPROMISED);
             match problems.get(before) {
-                Some(problem) => Ok(Some(problem["fields"].clone())),
+                Some(problem) => Ok(Some(problem.clone())),
                 None => Err(format!("{problems:?}")),
             }
         });
         let refusal = refusal.await?;
         self.protected.wait_until_idle().await?;
         std::fs::remove_file(root.join("answer"))?;
-        ensure!(refusal["kind"] == "Contract", "{refusal}");
-        Ok(refusal["message"].as_str().unwrap_or_default().to_owned())
+        ensure!(refusal.has_kind("Contract"), "{refusal}");
+        refusal.reason.context("the line has no reason")
     }
 }
 
@@ -277,14 +277,11 @@ async fn a_node_that_repeats_the_restore_report_of_another_node_is_not_admitted(
         .wait_until_in_service(COMPROMISED, Some(&first))
         .await?;
     assert_eq!(standalone::snapshot(&good).await?.databases, data.databases);
-    let lines = protected.log_lines(0);
-    let admitted = lines.iter().filter(|line| {
-        let message = line["fields"]["message"].as_str().unwrap_or_default();
-        message.ends_with("let into service") && line["fields"]["instance_id"] != first.id()
-    });
-    let admitted: Vec<_> = admitted
-        .map(|line| &line["fields"]["instance_id"])
+    let lines = protected.log(0).into_iter();
+    let admitted: Vec<String> = lines
+        .filter(|line| line.has_decision("admit") && !line.is_about_instance(first.id()))
+        .filter_map(|line| line.instance_id)
         .collect();
-    assert_eq!(admitted, [&json!(good.id())]);
+    assert_eq!(admitted, [good.id()]);
     Ok(())
 }

@@ -107,9 +107,9 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_the_current_data
     assert_eq!(ended.status, "Success", "{ended:?}");
     assert!(is_same(&standalone::snapshot(&node).await?, &with_mistake));
     assert!(
-        protected.error_lines(APPLICATION).is_empty(),
+        protected.errors(APPLICATION).is_empty(),
         "{:#?}",
-        protected.error_lines(APPLICATION)
+        protected.errors(APPLICATION)
     );
     Ok(())
 }

@@ -55,22 +55,19 @@ async fn wait_until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
 
 /// Returns whether an instance of the group is in service, or the restore function admitted one.
 fn was_in_service(protected: &ProtectedGroups, application: &str) -> bool {
-    let admits = |line: &Value| {
-        line["fields"]["group"] == application && line["fields"]["decision"] == "continue"
+    let admits = |line: &LogLine| {
+        line.group.as_deref() == Some(application) && line.has_decision("admit-restored")
     };
     let now = protected.standin.group(application);
-    now.iter().any(|one| one.state == Lifecycle::InService)
-        || protected.log_lines(0).iter().any(admits)
+    now.iter().any(|one| one.state == Lifecycle::InService) || protected.log(0).iter().any(admits)
 }
 
 /// Returns how often the restore function logged that it admitted the node.
 fn admissions(protected: &ProtectedGroups, node: &Node) -> usize {
-    let lines = protected.log_lines(0);
-    let lines = lines.iter().filter(|line| {
-        line["fields"]["message"] == "restored, and let into service"
-            && line["fields"]["instance_id"] == node.id()
-    });
-    lines.count()
+    let lines = protected.log(0).into_iter();
+    lines
+        .filter(|line| line.has_decision("admit") && line.is_about_instance(node.id()))
+        .count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,10 +171,8 @@ async fn if_the_function_is_killed_while_it_waits_the_instance_is_still_restored
         .standin
         .create_group(protected.describe("killed")?)?;
     let is_waiting = || {
-        let lines = protected.log_lines(0);
-        lines
-            .iter()
-            .any(|line| line["fields"]["decision"] == "wait-for-agent")
+        let lines = protected.log(0);
+        lines.iter().any(|line| line.has_decision("wait-for-agent"))
     };
     wait_until("the function to wait for the agent", is_waiting).await?;
     let processes = protected.standin.lambda().processes(&function);

@@ -108,9 +108,9 @@ async fn a_restarted_container_is_still_backed_up_and_a_missing_one_raises_an_al
         .and_then(|path| path.strip_prefix("$."));
     let field = field.context("the filter reads no field")?;
     let raised = || {
-        let lines = protected.log_lines(0).into_iter();
-        let lines = lines.filter(|line| line["Application"] == "moved");
-        lines.filter_map(|line| line[field].as_f64()).sum::<f64>()
+        let lines = protected.metrics(0).into_iter();
+        let lines = lines.filter(|line| line.is_about("moved"));
+        lines.filter_map(|line| line.value(field)).sum::<f64>()
     };
     assert!(raised() < 1.0, "the alarm is raised already");
     protected.standin.tick();

@@ -235,8 +235,8 @@ async fn one_fault(
     let missed = matches!(&result, Ok(Some(result)) if result.hits == 0);
     let failed = result.is_err() || !violations.is_empty();
     if failed || missed {
-        for line in app.protected.error_lines(APPLICATION).iter().rev().take(3) {
-            log(&format!("         logged: {}", line["fields"]));
+        for line in app.protected.errors(APPLICATION).iter().rev().take(3) {
+            log(&format!("         logged: {}", line.raw["fields"]));
         }
     }
     if failed {

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 use shared::id::BackupId;
 use shared::layout::backup_of_manifest;
 
@@ -62,7 +61,7 @@ impl Application {
         }
         app.write().await?;
         if let Err(problem) = app.protected.back_up(APPLICATION).await {
-            return Err(problem.context(format!("{:#?}", app.protected.log_lines(0))));
+            return Err(problem.context(format!("{:#?}", app.protected.log(0))));
         }
         app.protected.wait_until_idle().await?;
         app.check_all().await?;
@@ -106,7 +105,7 @@ impl Application {
             self.protected.standin.tick();
             let committed = self.wait_for_backup(known.as_ref()).await?;
             if !committed && !self.accept_quarantined(mark).await? {
-                let problems = self.protected.error_lines(&self.name);
+                let problems = self.protected.errors(&self.name);
                 let how = format!("no backup even without the fault: {problems:?}");
                 self.violate(Promise::SameOrReported, how);
             }
@@ -158,7 +157,7 @@ impl Application {
             if Instant::now() > end {
                 bail!(
                     "a backup neither ends nor fails: {:#?}",
-                    self.protected.error_lines(&self.name)
+                    self.protected.errors(&self.name)
                 );
             }
             tokio::time::sleep(POLL).await;
@@ -296,9 +295,11 @@ impl Application {
 
     /// Checks that a failure was reported since `mark`: by an ERROR line and by a metric.
     pub fn expect_report(&mut self, mark: usize, what: &str) {
-        let lines = self.protected.log_lines(mark);
-        let logged = lines.iter().any(|line| line["level"] == "ERROR");
-        let counted = lines.iter().any(|line: &Value| line["Failures"] == 1);
+        let logged = self.protected.log(mark).iter().any(LogLine::is_error);
+        let metrics = self.protected.metrics(mark);
+        let counted = metrics
+            .iter()
+            .any(|line| line.value("Failures") == Some(1.0));
         if !logged || !counted {
             let how =
                 format!("{what}, which was not reported (ERROR line: {logged}, metric: {counted})");

@@ -3,6 +3,7 @@
 //! A function writes two kinds of JSON lines: log lines, read into [`LogLine`], and metrics in `CloudWatch`'s embedded
 //! metric format, read into [`MetricLine`]. Each line is parsed once, when it arrives.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
@@ -10,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
+use shared::exit_code::ExitCode;
+use shared::kind::Kind;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 use crate::lock::lock;
@@ -99,6 +102,50 @@ impl LogLine {
         self.application.as_deref() == Some(application)
     }
 
+    /// Returns whether the message, the reason or the remedy contains a text.
+    pub fn contains(&self, text: &str) -> bool {
+        let parts = [
+            Some(&self.message),
+            self.reason.as_ref(),
+            self.remedy.as_ref(),
+        ];
+        parts.into_iter().flatten().any(|part| part.contains(text))
+    }
+
+    /// Returns what the line lacks of the log contract, which docs/operating.md describes, or `None` if it keeps it.
+    pub fn violation(&self) -> Option<String> {
+        let kebab = |text: &str| {
+            let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            !text.is_empty() && text.chars().all(valid)
+        };
+        if let Some(decision) = &self.decision
+            && !kebab(decision)
+        {
+            return Some(format!("the decision {decision:?} is not in kebab-case"));
+        }
+        // The runtime itself logs a panic; no field can be added to it.
+        if !self.is_error() || self.raw["fields"]["error"].is_string() {
+            return None;
+        }
+        let words = Kind::OWN.iter().map(|kind| (kind.as_str(), kind.remedy()));
+        let words = words.chain(
+            ExitCode::ALL
+                .iter()
+                .map(|code| (code.word(), code.remedy())),
+        );
+        let Some(kind) = &self.kind else {
+            return Some("an ERROR line has no kind".to_owned());
+        };
+        let Some((_, remedy)) = words.into_iter().find(|(word, _)| word == kind) else {
+            return Some(format!("the kind {kind:?} is unknown"));
+        };
+        if self.remedy.as_deref() != Some(remedy) {
+            return Some(format!("the remedy is not that of {kind}"));
+        }
+        let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+        is_empty(&self.reason).then(|| "an ERROR line has no reason".to_owned())
+    }
+
     /// Returns whether the line names this instance.
     pub fn is_about_instance(&self, instance: &str) -> bool {
         self.instance_id.as_deref() == Some(instance)
@@ -134,6 +181,12 @@ pub struct MetricLine {
     pub kind: Option<String>,
     /// The whole line.
     pub raw: Value,
+}
+
+impl fmt::Display for LogLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.raw.fmt(f)
+    }
 }
 
 impl MetricLine {
@@ -221,6 +274,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_line_that_violates_the_log_contract_is_found() {
+        let violation = |level: &str, fields: Value| {
+            let line = json!({"level": level, "fields": fields});
+            LogLine::read(&line).unwrap().violation()
+        };
+        let (kind, remedy) = (Kind::Refused.as_str(), Kind::Refused.remedy());
+        let good = json!({"message": "m", "kind": kind, "reason": "r", "remedy": remedy});
+        assert_eq!(violation("ERROR", good.clone()), None);
+        assert_eq!(violation("INFO", json!({"decision": "send-restore"})), None);
+        assert!(violation("INFO", json!({"decision": "Send"})).is_some());
+        for field in ["kind", "reason", "remedy"] {
+            let mut bad = good.clone();
+            bad[field] = json!("");
+            assert!(violation("ERROR", bad).is_some(), "{field}");
+        }
+    }
 
     #[test]
     fn a_json_line_is_a_log_line_or_metrics() {
