@@ -211,7 +211,8 @@ async fn poll(
     RestoreCommand::parse_candidates(&candidate.to_string())
         .map_err(|problem| anyhow::anyhow!(problem))?;
     let parameters = serde_json::json!({"line": [command]}).to_string();
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/poller.py");
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/python/poller.py");
     let line = vec![
         programs.python.join("bin/python3").display().to_string(),
         script.display().to_string(),

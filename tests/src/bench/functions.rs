@@ -75,7 +75,7 @@ async fn cold_starts(
     let python = vec![
         programs.python.join("bin/python3").display().to_string(),
         Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("src/bench/handler.py")
+            .join("src/bench/python/handler.py")
             .display()
             .to_string(),
     ];
