@@ -14,7 +14,8 @@ use rekindle_tests::redaction::redacted_json;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::bus::DeliveryFault;
 use rekindle_tests::standin::fault::ApiError;
-use serde_json::{Value, json};
+use rekindle_tests::standin::lambda::MetricLine;
+use serde_json::json;
 
 use scenario::Scenario;
 
@@ -101,13 +102,18 @@ async fn after_three_transient_failures_launches_are_suspended_until_a_trial_suc
     assert_eq!(scenario.launches().await?, 4);
     let relaunched = scenario.decisions("relaunch");
     assert!(
-        relaunched.iter().any(|it| it["failures"] == 2),
+        relaunched
+            .iter()
+            .any(|line| line.number("failures") == Some(2.0)),
         "{relaunched:?}"
     );
     let tripped = scenario.decisions("trip-breaker");
     assert_eq!(
-        (&tripped[0]["failures"], &tripped[0]["wait_seconds"]),
-        (&json!(3), &json!(900))
+        (
+            tripped[0].number("failures"),
+            tripped[0].number("wait_seconds")
+        ),
+        (Some(3.0), Some(900.0))
     );
 
     // The first trial starts after 15 minutes. Its failure alone doubles the wait.

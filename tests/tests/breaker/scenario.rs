@@ -8,6 +8,7 @@ use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
 use rekindle_tests::fixtures::standalone;
 use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::standin::lambda::LogLine;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 use shared::aws::breaker::{Breaker, Breakers};

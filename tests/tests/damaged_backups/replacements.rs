@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::standalone;
 use rekindle_tests::fixtures::tampering;
 use serde_json::Value;
-use shared::exit_code::ExitCode;
 
 use super::{APPLICATION, DUMP, Scenario, put_back, save};
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use insta::assert_snapshot;
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::standin::Binaries;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use shared::exit_code::ExitCode;
 use shared::kind::Kind;
 
-use super::{project, quoted, read, sources};
+use super::{project, quoted, read};
 
 /// Runs `rekindle-node check` with this settings file; returns the exit status and the output.
 fn check(settings: &str) -> Result<(Option<i32>, String)> {

@@ -15,6 +15,7 @@ use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::StandIn;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::bus::DeliveryFault;
+use rekindle_tests::standin::lambda::LogLine;
 use rekindle_tests::standin::s3::S3Fault;
 use rekindle_tests::wait::wait_for;
 use serde_json::Value;

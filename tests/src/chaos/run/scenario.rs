@@ -17,6 +17,7 @@ use crate::chaos::record::snapshot;
 use crate::fixtures::protected_groups::{WAIT_LIMIT, fill};
 use crate::nodes::machine::Node;
 use crate::standin::autoscaling::Lifecycle;
+use crate::standin::lambda::LogLine;
 
 /// The interval between two sweeps.
 const SWEEP: Duration = Duration::from_secs(1);
