@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use shared::command::{Candidate, Mode, Purpose, RestoreCommand};
 use shared::id::{BackupId, OperationId};
 
-/// Backs up and restores the application of this instance; SSM runs it.
+/// Backs up and restores the application of this node. SSM runs it.
 #[derive(Debug, Parser)]
 #[command(name = "rekindle-node", version)]
 pub(crate) struct CommandLine {
