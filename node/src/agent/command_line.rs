@@ -8,7 +8,7 @@ use shared::command::{Candidate, Mode, Purpose, RestoreCommand};
 use shared::id::BackupId;
 use shared::operation::Operation;
 
-/// Backs up and restores the application of this instance; SSM runs it.
+/// Backs up and restores the application of this node. SSM runs it.
 #[derive(Debug, Parser)]
 #[command(name = "rekindle-node", version)]
 pub(crate) struct CommandLine {

@@ -193,7 +193,7 @@ mod tests {
             let lock = Lock::acquire(&state, &one, WaitPolicy::DoNotWait).await;
             lock.map(drop)
         };
-        let patient = async {
+        let waiting = async {
             let lock = Lock::acquire(&state, &other, WaitPolicy::UntilFree).await;
             lock.map(drop)
         };
@@ -201,8 +201,8 @@ mod tests {
             sleep(Duration::from_millis(50)).await;
             drop(held);
         };
-        let (same, patient, ()) = tokio::join!(same, patient, freed);
+        let (same, waiting, ()) = tokio::join!(same, waiting, freed);
         same.unwrap();
-        patient.unwrap();
+        waiting.unwrap();
     }
 }
