@@ -126,7 +126,9 @@ async fn run_command(
     };
     let began = Instant::now();
     let program = program(command, root, ExitCode::StartCommand)?;
+    // The command's output may contain secrets. It is in the message of a failure only.
     program
+        .quiet()
         .limit(limit)
         .run(ExitCode::StartCommand)
         .await
