@@ -157,10 +157,10 @@ DEFECTS = {
         "LastRestores: no log line has the field backup_age",
     ),
     "query for a decision that nothing logs": (
-        'fields.decision = "Commit"',
-        'fields.decision = "Committed"',
+        'fields.decision = "commit"',
+        'fields.decision = "committed"',
         monitoring.queries,
-        "LastBackups: no log line has the decision Committed",
+        "LastBackups: no log line has the decision committed",
     ),
     "query for a message that nothing logs": (
         "fields.message like /abandoned the launch/",

@@ -11,44 +11,44 @@
 //!
 //! | model | package | product |
 //! |---|---|---|
-//! | `agent::start` | `node` | `settle`, `recall`, `lock` |
-//! | `agent::advance` | `node` | `remember`, `adopt`, `mark`, `from_backup`, `first_boot` |
+//! | `agent::start` | `node` | `run_once`, `recorded`, `acquire` |
+//! | `agent::advance` | `node` | `record`, `adopt`, `write_marker`, `from_newest_usable`, `first_boot` |
 //! | `agent::fail` | `node` | `failed` |
-//! | `agent::end_lock_wait` | `node` | `lock` |
-//! | `agent::preempt` | `node` | `ask_for_way` |
-//! | `functions::backup::start` | `functions/backup` | `on_tick`, `start` |
-//! | `functions::backup::adopt` | `functions/backup` | `on_adopt`, `start` |
-//! | `functions::backup::finish` | `functions/backup` | `settle`, `on_finished` |
-//! | `functions::backup::handle_terminating` | `functions/backup` | `advance`, `gather`, `final_command` |
-//! | `functions::backup::repair_parameter` | `functions/backup` | `look_after` |
+//! | `agent::end_lock_wait` | `node` | `acquire` |
+//! | `agent::preempt` | `node` | `preempt` |
+//! | `functions::backup::start` | `functions/backup` | `on_tick`, `on_start`, `to_all` |
+//! | `functions::backup::adopt` | `functions/backup` | `on_adopt`, `to_one` |
+//! | `functions::backup::finish` | `functions/backup` | `finish`, `on_finished` |
+//! | `functions::backup::handle_terminating` | `functions/backup` | `advance`, `gather`, `final_command`, `on_terminating` |
+//! | `functions::backup::repair_parameter` | `functions/backup` | `measure`, `repair_state` |
 //! | `functions::backup::send_backup` | `functions/backup` | `send` |
 //! | `functions::backup::send_final` | `functions/backup` | `deliver`, `give_up` |
 //! | `functions::backup::cancel_final` | `functions/backup` | `cancel` |
-//! | `functions::backup::answer_terminate_hook` | `functions/backup` | `answer_hook`, `tell_no_final_backup` |
-//! | `functions::commit::check_objects` | `functions/backup` | `commit`, `check_objects`, `doubt`, `successor`, `predecessor` |
-//! | `functions::commit::put_manifest` | `functions/backup` | `put_manifest`, `settled` |
+//! | `functions::backup::answer_terminate_hook` | `functions/backup` | `answer`, `record_no_final_backup` |
+//! | `functions::commit::check_objects` | `functions/backup` | `commit`, `check`, `reason`, `successor`, `predecessor` |
+//! | `functions::commit::put_manifest` | `functions/backup` | `write_manifest`, `earlier_commit` |
 //! | `functions::commit::put_accepted` | `functions/backup` | `accept` |
-//! | `functions::commit::write_parameter` | `functions/backup` | `ensure_state` |
-//! | `functions::commit::start_retention` | `functions/backup` | `after` |
+//! | `functions::commit::write_parameter` | `functions/backup` | `write_state_and_marker`, `write_state` |
+//! | `functions::commit::start_retention` | `functions/backup` | `after_commit` |
 //! | `functions::commit::fail` | `functions/backup` | `act` |
-//! | `functions::retention::expired` | `functions/backup` | `expired`, `newest_good` |
-//! | `functions::retention::list` | `functions/backup` | `pass` |
-//! | `functions::retention::delete_manifests` | `functions/backup` | `retire` |
-//! | `functions::retention::delete_objects` | `functions/backup` | `retire` |
-//! | `functions::restore::handle_launching` | `functions/restore` | `launch`, `advance`, `facts`, `predecessor` |
-//! | `functions::restore::choose_backup` | `functions/restore` | `choose_backup`, `stock`, `source` |
-//! | `functions::restore::check_admission` | `functions/restore` | `admit`, `overtaken` |
+//! | `functions::retention::expired` | `functions/backup` | `expired`, `newest_readable` |
+//! | `functions::retention::list` | `functions/backup` | `run` |
+//! | `functions::retention::delete_manifests` | `functions/backup` | `delete_manifests` |
+//! | `functions::retention::delete_objects` | `functions/backup` | `delete_expired` |
+//! | `functions::restore::handle_launching` | `functions/restore` | `advance_until`, `advance`, `gather`, `predecessor` |
+//! | `functions::restore::choose_backup` | `functions/restore` | `choose_backup`, `sources`, `choose` |
+//! | `functions::restore::check_admission` | `functions/restore` | `admit`, `newer_backup` |
 //! | `functions::restore::send_restore` | `functions/restore` | `send`, `agent_silent` |
 //! | `functions::restore::admit` | `functions/restore` | `admit`, `answer` |
-//! | `functions::restore::report_gaps` | `functions/restore` | `tell_concessions`, `tell_skipped` |
-//! | `functions::restore::abandon` | `functions/restore` | `abandon`, `give_up` |
+//! | `functions::restore::report_gaps` | `functions/restore` | `record_unreadable`, `record_broken_fence`, `record_skipped` |
+//! | `functions::restore::abandon` | `functions/restore` | `abandon` |
 //! | `functions::breaker::before_abandoning` | `functions/restore` | `before_abandoning`, `on_failure` |
-//! | `functions::breaker::before_admitting` | `functions/restore` | `before_continuing`, `on_success` |
+//! | `functions::breaker::before_admitting` | `functions/restore` | `before_admitting`, `on_success` |
 //! | `functions::breaker::sweep` | `functions/restore` | `watch`, `on_sweep` |
-//! | `functions::breaker::trip` | `functions/restore` | `try_to_trip` |
-//! | `functions::breaker::suspend` | `functions/restore` | `try_to_trip` |
-//! | `functions::breaker::resume` | `functions/restore` | `watch`, `try_to_close` |
-//! | `functions::breaker::record` | `functions/restore` | `record` |
+//! | `functions::breaker::trip` | `functions/restore` | `trip` |
+//! | `functions::breaker::suspend` | `functions/restore` | `trip`, `resume_if_closed_meanwhile` |
+//! | `functions::breaker::resume` | `functions/restore` | `watch`, `close` |
+//! | `functions::breaker::record` | `functions/restore` | `write_not_open` |
 //! | `functions::breaker::age` | `functions/restore` | `wait` |
 
 mod agent;

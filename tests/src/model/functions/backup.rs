@@ -1,4 +1,4 @@
-//! The backup function. It gathers facts from the model's world as `tick`, `settle` and `terminate` gather them from AWS,
+//! The backup function. It gathers facts from the model's world as the modules `start`, `finished` and `terminating` gather them from AWS,
 //! asks the shipped decisions, and makes one call after the other.
 
 use super::commit;
