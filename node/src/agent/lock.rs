@@ -177,7 +177,10 @@ mod tests {
     async fn one_operation_at_a_time_holds_the_node() {
         let root = tempfile::tempdir().unwrap();
         let state = State::open(root.path()).unwrap();
-        let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+        let (one, other) = (
+            "launch-i-0123abcd".parse().unwrap(),
+            "final-i-0123abcd".parse().unwrap(),
+        );
         let held = Lock::acquire(&state, &one, WaitPolicy::DoNotWait).await;
         let held = held.unwrap();
         let refused = Lock::acquire(&state, &other, WaitPolicy::DoNotWait).await;
@@ -185,7 +188,7 @@ mod tests {
         assert_eq!(refused.code, ExitCode::Busy);
         assert_eq!(
             refused.chain(),
-            "cannot run operation other: the node is busy with one; send it again after that has finished"
+            "cannot run operation final-i-0123abcd: the node is busy with launch-i-0123abcd; send it again after that has finished"
         );
 
         // Another run of the same operation waits for the first one, and so does an operation that may wait.

@@ -223,23 +223,45 @@ mod tests {
     #[test]
     fn the_report_of_a_finished_operation_is_recorded_and_a_transient_failure_is_not() {
         let (_root, state) = state();
-        let refusal = failure("a", ExitCode::NotRestored);
+        let refusal = failure("launch-i-0000000a", ExitCode::NotRestored);
         state.record(&refusal).unwrap();
-        state.record(&failure("b", ExitCode::Dump)).unwrap();
+        state
+            .record(&failure("launch-i-0000000b", ExitCode::Dump))
+            .unwrap();
         assert_eq!(
-            state.recorded(&"a".parse().unwrap()).unwrap(),
+            state
+                .recorded(&"launch-i-0000000a".parse().unwrap())
+                .unwrap(),
             Some(refusal)
         );
-        assert_eq!(state.recorded(&"b".parse().unwrap()).unwrap(), None);
-        state.forget("a").unwrap();
-        assert_eq!(state.recorded(&"a".parse().unwrap()).unwrap(), None);
+        assert_eq!(
+            state
+                .recorded(&"launch-i-0000000b".parse().unwrap())
+                .unwrap(),
+            None
+        );
+        state.forget("launch-i-0000000a").unwrap();
+        assert_eq!(
+            state
+                .recorded(&"launch-i-0000000a".parse().unwrap())
+                .unwrap(),
+            None
+        );
     }
 
     #[test]
     fn an_unreadable_record_is_an_error() {
         let (root, state) = state();
-        std::fs::write(root.path().join(DIRECTORY).join("operations/a.json"), "{").unwrap();
-        let failure = state.recorded(&"a".parse().unwrap()).unwrap_err();
+        std::fs::write(
+            root.path()
+                .join(DIRECTORY)
+                .join("operations/launch-i-0000000a.json"),
+            "{",
+        )
+        .unwrap();
+        let failure = state
+            .recorded(&"launch-i-0000000a".parse().unwrap())
+            .unwrap_err();
         assert_eq!(failure.code, ExitCode::NodeState);
     }
 
@@ -250,7 +272,7 @@ mod tests {
             .record(&failure("launch-i-0123abcd", ExitCode::NoUsableBackup))
             .unwrap();
         for number in 0..MOST_RECORDS + 10 {
-            let operation = format!("backup{number:03}");
+            let operation = format!("20261123T0215{:02}.{:03}Z", number / 1000, number % 1000);
             state
                 .record(&failure(&operation, ExitCode::NotRestored))
                 .unwrap();
@@ -263,7 +285,8 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
-        let newest = format!("backup{:03}", MOST_RECORDS + 9);
+        let newest = MOST_RECORDS + 9;
+        let newest = format!("20261123T0215{:02}.{:03}Z", newest / 1000, newest % 1000);
         assert!(state.recorded(&newest.parse().unwrap()).unwrap().is_some());
     }
 }
