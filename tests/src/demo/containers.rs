@@ -176,7 +176,7 @@ impl<'a> ContainerDemo<'a> {
         }
     }
 
-    /// Takes the node's power, or terminates it on purpose, and pulls the images before its replacement is in service.
+    /// Cuts the node's power, or terminates the node on purpose, and pulls the images before its replacement is in service.
     async fn replace(
         &mut self,
         node: &Arc<Node>,

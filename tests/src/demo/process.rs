@@ -118,7 +118,7 @@ impl Scenario<'_> {
         std::fs::write(&path, text + "more: yes\n").context("change the configuration")
     }
 
-    /// Takes the node's power. Returns its replacement once it is in service, compared with `before`.
+    /// Cuts the node's power. Returns its replacement once it is in service, compared with `before`.
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
         let lost_at = OffsetDateTime::now_utc();
         self.world.kill_instance(node.id()).await?;

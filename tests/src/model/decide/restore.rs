@@ -243,7 +243,7 @@ pub(in crate::model) enum Source {
     Abandon(Abandon),
 }
 
-/// Decides what an instance is restored from.
+/// Chooses the source of an instance's data.
 pub(in crate::model) fn source(facts: &StoredBackups) -> Source {
     SOURCES.with(|memo| {
         memo.get(facts, |facts| {

@@ -1,4 +1,4 @@
-//! Retention, as the backup function's `retire` works: manifests first, then the objects that they named.
+//! Retention, as the backup function's module `retention` works: manifests first, then the objects that they named.
 
 use crate::model::decide;
 use crate::model::protocol::Protocol;

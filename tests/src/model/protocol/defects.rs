@@ -54,6 +54,6 @@ defects! {
     SkipsAdmissionCheck breaks NewestGoodRestored in "a hook that expires",
     /// The breaker never trips.
     NeverTrips breaks LaunchesStop in "an emptied bucket",
-    /// No sweep handles launching instances, so that a lost event is never made up for.
+    /// No sweep handles launching instances, so that a lost event has lasting effects.
     NeverSweepsLaunches breaks SweepsSuffice in "a planned replacement",
 }

@@ -85,7 +85,7 @@ impl std::fmt::Display for FunctionError {
 
 impl std::error::Error for FunctionError {}
 
-/// An asynchronous event that Lambda stopped to deliver.
+/// An asynchronous event that Lambda stopped delivering.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The function's name.
@@ -211,12 +211,12 @@ impl Lambda {
         self.inner.logs.lines()
     }
 
-    /// Returns the asynchronous events that Lambda stopped to deliver.
+    /// Returns the asynchronous events that Lambda stopped delivering.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         lock(&self.inner.dead_letters).clone()
     }
 
-    /// Returns the time of each process from its start until it asked for its first event, with its function's name.
+    /// Returns the time of each process from its start until it requested its first event, with its function's name.
     pub fn cold_starts(&self) -> Vec<(String, Duration)> {
         lock(&self.inner.cold_starts).clone()
     }

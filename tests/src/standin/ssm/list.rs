@@ -62,7 +62,7 @@ pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     Ok(json!({"CommandInvocations": invocations, "NextToken": next}))
 }
 
-/// Returns what `map` makes of the commands that the request selects, newest first. New commands are hidden for a while.
+/// Returns the result of `map` for each command that the request selects, newest first. New commands are hidden for a while.
 fn named(
     ssm: &Ssm,
     request: &Value,
