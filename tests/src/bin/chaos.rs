@@ -24,9 +24,9 @@ struct Arguments {
     /// Only the faults whose names contain this text. May be repeated.
     #[arg(long)]
     only: Vec<String>,
-    /// How many applications there are at a time.
+    /// The number of applications at the same time.
     #[arg(long, default_value_t = 4)]
-    lanes: usize,
+    applications: usize,
 }
 
 #[tokio::main]
@@ -40,7 +40,7 @@ async fn main() -> Result<ExitCode> {
         seed: arguments.seed,
         runs: arguments.runs,
         only: arguments.only,
-        applications: arguments.lanes,
+        applications: arguments.applications,
     };
     let begun = Instant::now();
     let alone = is_alone()?;

@@ -203,7 +203,7 @@ async fn an_asynchronous_event_becomes_a_dead_letter_after_three_attempts() {
 }
 
 #[tokio::test]
-async fn an_event_may_be_delivered_twice() {
+async fn a_duplicated_event_is_delivered_twice_and_the_next_one_once() {
     let directory = tempfile::tempdir().unwrap();
     let lambda = start(vec![function(directory.path(), "backup")]).await;
     lambda.duplicate_next(1);
