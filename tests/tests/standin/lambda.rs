@@ -62,7 +62,6 @@ async fn start(functions: Vec<Function>) -> Lambda {
         time_scale: 600.0,
         echo: None,
         log_level: "INFO".to_owned(),
-        port: 0,
     };
     Lambda::start(settings, functions).await.unwrap()
 }

@@ -135,11 +135,6 @@ impl Node {
         self.directory.join("root")
     }
 
-    /// Returns the metadata service's endpoint.
-    pub fn imds_endpoint(&self) -> String {
-        self.imds.endpoint()
-    }
-
     /// Sets the node's Postgres. Only the first call has an effect.
     pub(crate) fn attach(&self, cluster: Cluster) {
         self.cluster.get_or_init(|| cluster);

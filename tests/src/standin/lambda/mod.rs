@@ -64,8 +64,6 @@ pub struct Settings {
     pub echo: Option<PathBuf>,
     /// `AWS_LAMBDA_LOG_LEVEL`, such as `INFO`.
     pub log_level: String,
-    /// The port of the endpoint on 127.0.0.1; 0 for any free port.
-    pub port: u16,
 }
 
 /// The error of an invocation, from the function or from Lambda itself.
@@ -140,7 +138,7 @@ impl Drop for Life {
 }
 
 impl Lambda {
-    /// Starts the endpoint. The first invocation of a function starts its process.
+    /// Starts the Runtime API. The first invocation of a function starts its process.
     pub async fn start(settings: Settings, functions: Vec<Function>) -> Result<Self> {
         let mut hosted = BTreeMap::new();
         for function in functions {
@@ -158,8 +156,8 @@ impl Lambda {
             };
             hosted.insert(function.name, entry);
         }
-        let listener = TcpListener::bind(("127.0.0.1", settings.port)).await;
-        let listener = listener.with_context(|| format!("listen on port {}", settings.port))?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.context("listen on 127.0.0.1 for the Runtime API")?;
         let inner = Arc::new(Inner {
             address: listener.local_addr()?,
             logs: Logs::new(settings.echo.as_deref())?,
@@ -238,11 +236,6 @@ impl Lambda {
                 environment.time_out();
             }
         }
-    }
-
-    /// Returns `http://127.0.0.1:<port>`, for `aws lambda invoke --endpoint-url` and `cargo lambda invoke`.
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.inner.address)
     }
 }
 
