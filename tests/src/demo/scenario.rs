@@ -1,4 +1,4 @@
-//! The steps that both demonstrations share: take a backup, and read what a node reported.
+//! The steps that both demonstrations share: take a backup, and read a node's reports.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ impl<'a> Scenario<'a> {
         Ok(reports)
     }
 
-    /// Returns the node's restore; an error if it has not reported one yet.
+    /// Returns the node's restore, or an error if it has not reported one yet.
     pub(super) async fn restore_of(&mut self, node: &Node) -> Result<Restore> {
         let reports = self.reports_of(node).await?;
         // A launch event and a sweep may both send the command. The node answers the second with the first report.

@@ -45,7 +45,7 @@ fn terminate_event(node: &Node) -> Result<Value> {
     Ok(event)
 }
 
-/// Returns the process id of the node's application; an error if it does not run.
+/// Returns the process id of the node's application, or an error if it does not run.
 fn application_pid(node: &Node) -> Result<String> {
     let path = node.root().join("run/registry.pid");
     let pid = std::fs::read_to_string(path).context("the application is not running")?;

@@ -24,7 +24,7 @@ const SECRET: &str = "in-the-container-alone";
 /// A part of the command line of every `docker exec`.
 const CLIENT: &str = "docker\nexec\n";
 
-/// Returns an application whose Postgres asks every local session for a password.
+/// Returns an application whose Postgres requires a password of every local session.
 fn application(protected: &ProtectedGroups, image: &str) -> Result<Application> {
     let mut application = Application::new(&protected.standin, APPLICATION, image)?;
     application.postgres_options =
@@ -307,8 +307,8 @@ async fn replace_the_container(
         WAIT_LIMIT,
         async || {
             let engine = node.engine().map_err(|error| error.to_string())?;
-            let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
-            asked
+            let ready = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
+            ready
                 .map(|_| Some(()))
                 .map_err(|error| format!("{error:#}"))
         },

@@ -6,7 +6,7 @@ use crate::model::protocol::defects::Defect;
 use crate::model::protocol::situations::Situation;
 use crate::model::world::{BackupNumber, Call, Promise, World};
 
-/// How many of the newest good backups are kept whatever their age.
+/// How many of the newest good backups are kept regardless of age.
 const MIN_GOOD: usize = 2;
 
 /// Returns the backups that are expired now.

@@ -28,7 +28,7 @@ pub struct OutputLine {
     pub json: Option<Value>,
     /// The line as a log line, or `None` if it is not one.
     pub log: Option<LogLine>,
-    /// The line as metrics, or `None` if it has none.
+    /// The metrics of the line, or `None` if it has no metrics.
     pub metrics: Option<MetricLine>,
 }
 
@@ -175,9 +175,9 @@ impl LogLine {
 /// Metrics that a function writes into its log, in the embedded metric format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricLine {
-    /// The dimension `Application`, or `None` if the metric has none.
+    /// The dimension `Application`, or `None` if the metric lacks it.
     pub application: Option<String>,
-    /// The dimension `Kind`, or `None` if the metric has none.
+    /// The dimension `Kind`, or `None` if the metric lacks it.
     pub kind: Option<String>,
     /// The whole line.
     pub raw: Value,

@@ -94,7 +94,7 @@ fn named(
     Ok(found.into_iter().map(map).collect())
 }
 
-/// Returns the keys and values of the request's `Filters`. An error for a key that is not in `known`.
+/// Returns the keys and values of the request's `Filters`, or an error for a key that is not in `known`.
 fn filters(request: &Value, known: &[&str]) -> ApiResult<Vec<(String, String)>> {
     let filters = request["Filters"].as_array();
     let mut read = Vec::new();
