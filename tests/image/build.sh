@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the image that the container tests run: PostgreSQL and the distribution registry, from Debian packages alone,
-# out of the sources that this machine's own apt uses. Prints its name. The name tells what it was made from, so it is
-# made once and found again.
+# Builds the image of the container tests, and prints its name. It has PostgreSQL and the distribution registry, from
+# Debian packages only, and from the sources of this machine's apt. Its name contains a hash of the recipe, so that an
+# existing image is used again.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -10,7 +10,7 @@ packages=postgresql,docker-registry
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 recipe=$(cat build.sh entrypoint | sha256sum)
 image="rekindle-test:$release-${recipe:0:12}"
-# Tests that run side by side wait for the one that makes it.
+# Only one of several parallel tests builds the image; the others wait.
 exec 9> "${TMPDIR:-/tmp}/rekindle-test-image.lock"
 flock 9
 if docker image inspect "$image" >/dev/null 2>&1; then
@@ -21,7 +21,7 @@ fi
 {
   [ "$(id -u)" = 0 ] || { echo "tests/image/build.sh: only root can make a root file system; run it as root once"; exit 1; }
   command -v mmdebstrap >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends mmdebstrap; }
-  # The lists of packages may be older than what the mirror still has.
+  # apt's package lists may be older than the mirror's packages.
   sources() {
     # shellcheck disable=SC2016  # apt reads these, not the shell
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
@@ -30,8 +30,8 @@ fi
   [ -n "$(sources)" ] || apt-get update -q
   directory=$(mktemp -d)
   trap 'rm -rf "$directory"' EXIT
-  # Left out is what nobody reads in a test: documentation, translations, and the compiler that Postgres does without.
-  # shellcheck disable=SC2016 # mmdebstrap gives its hooks the directory as $1.
+  # Tests need no documentation, no translations, and no JIT compiler for Postgres.
+  # shellcheck disable=SC2016 # mmdebstrap passes the directory to its hooks as $1.
   sources | mmdebstrap --mode=root --variant=minbase --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/i18n/*' \

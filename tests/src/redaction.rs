@@ -34,7 +34,7 @@ const TEXTS: [&str; 5] = [
     "version_id",
 ];
 
-/// The parts of a text that change with every run: a name, and what they look like.
+/// The parts of a text that change with every run: a name and a pattern for each.
 static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     let patterns = [
         ("sha256", r"\b[0-9a-f]{64}\b"),

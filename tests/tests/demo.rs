@@ -5,7 +5,8 @@ use rekindle_tests::demo::process;
 use rekindle_tests::fixtures::registry::Seed;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loss_and_a_planned_replacement_keep_everything_that_they_must_keep() -> Result<()> {
+async fn an_unplanned_loss_keeps_the_last_backup_and_a_planned_replacement_keeps_everything()
+-> Result<()> {
     let seed = Seed {
         rows: 5_000,
         seed: 3,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -20,12 +20,13 @@ use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
 use crate::http;
+use crate::lock::lock;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use crate::wait::wait_for;
 
 /// How many times more runs a cold start gets than other rows: it takes milliseconds.
 const MORE_RUNS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 const SCHEDULE: &str = include_str!("../../../events/schedule-rule.json");
 const SWEEP: &str = include_str!("../../../events/sweep.json");
 /// The answer to each function's first call: there are no groups.
@@ -196,8 +197,8 @@ async fn start(starter: &Starter) -> Result<Start> {
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("start {program}"))?;
-    let waited = wait_for(&starter.name, PATIENCE, async || {
-        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = wait_for(&starter.name, WAIT_LIMIT, async || {
+        let seen = lock(&seen);
         let ready = seen.done && (seen.called.is_some() || !starter.calls);
         Ok::<_, String>(ready.then(|| (seen.asked, seen.called)))
     })
@@ -217,7 +218,7 @@ async fn start(starter: &Starter) -> Result<Start> {
 
 /// Serves the Runtime API with one event, and AWS with no groups.
 async fn answer(seen: &Mutex<Seen>, event: &'static str, path: &str, json: bool) -> Response {
-    let locked = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let locked = || lock(seen);
     if path.ends_with("/invocation/next") {
         let again = locked().asked.is_some();
         if again {

@@ -5,7 +5,7 @@ pub(super) const REKINDLE: &str = "rekindle";
 /// The system that Rekindle replaces: cron and shell scripts around `pg_dump`, `pg_restore` and the aws CLI.
 pub(super) const ORIGINAL: &str = "the original's script";
 
-/// What to measure, how often, and where progress is logged.
+/// The rows to measure, the number of runs, and the log of the progress.
 pub struct Plan {
     /// Only rows whose names contain one of these; every row if this is empty.
     pub only: Vec<String>,

@@ -21,7 +21,7 @@ use crate::standin::autoscaling::Lifecycle;
 use crate::standin::{APPLICATION_TAG, Binaries, StandIn};
 use crate::wait::wait_for;
 
-const PATIENCE: Duration = Duration::from_mins(3);
+const WAIT_LIMIT: Duration = Duration::from_mins(3);
 /// The calls to Auto Scaling and Systems Manager, which throttle. S3 does not throttle at such rates.
 const THROTTLED: &str = "  of it to Auto Scaling and Systems Manager";
 /// A function's timeout on AWS, in seconds.
@@ -82,7 +82,7 @@ async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
             one.state == Lifecycle::InService && standin.ssm().has_agent(&one.id)
         })
     };
-    wait_for("the nodes and their agents", PATIENCE, async || {
+    wait_for("the nodes and their agents", WAIT_LIMIT, async || {
         let missing = (0..nodes).filter(|number| !ready(*number)).count();
         match missing {
             0 => Ok(Some(())),
@@ -214,7 +214,7 @@ fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
 
 /// Waits until every event is handled.
 async fn handled(standin: &StandIn) -> Result<()> {
-    wait_for("the tick", PATIENCE, async || {
+    wait_for("the tick", WAIT_LIMIT, async || {
         match standin.lambda().pending() {
             0 => Ok(Some(())),
             pending => Err(format!("{pending} events are pending")),

@@ -1,4 +1,4 @@
-//! `make bench`: measures the release binaries against what else does the same, and prints one table.
+//! `make bench`: measures the release binaries and other programs for the same tasks, and prints one table.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use rekindle_tests::bench::{self, Plan};
 use rekindle_tests::interruption::interruption;
 use tracing_subscriber::EnvFilter;
 
-/// Measures backups, restores and everything around them, as ratios against other programs in the same run.
+/// Measures backups, restores and the functions, as ratios to other programs in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 struct Arguments {
-    /// Only rows whose names hold this, such as `backup of 800`; may be given several times.
+    /// Only rows whose names contain this text, such as `backup of 800`. May be repeated.
     #[arg(long)]
     only: Vec<String>,
-    /// Runs of each contender.
+    /// The number of runs of each contender.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Measure a registry of 4 GB, too.
+    /// Also measure a registry of 4 GB.
     #[arg(long)]
     large: bool,
     /// The agent.
@@ -31,16 +31,16 @@ struct Arguments {
     /// The directory of the functions' binaries.
     #[arg(long, default_value = "target/release")]
     functions: PathBuf,
-    /// The virtual environment with the aws CLI and boto3.
+    /// The Python virtual environment with the aws CLI and boto3.
     #[arg(long, default_value = ".venv")]
     python: PathBuf,
-    /// Where the figures of every run go, as JSON.
+    /// The file for the measurements of every run, as JSON. The plot is written beside it.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
 }
 
 fn main() -> Result<()> {
-    // The name by which a profile tells what S3 needed from what a program of ours did.
+    // Profiles group CPU time by thread name: this one separates the simulated S3 from Rekindle's programs.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("s3-stand-in")
         .enable_all()
@@ -56,16 +56,16 @@ async fn measure() -> Result<()> {
         .init();
     let arguments = Arguments::parse();
     let begun = Instant::now();
-    let say = move |step: &str| {
+    let print_step = move |step: &str| {
         let line = format!("{:>7.1} s  {step}\n", begun.elapsed().as_secs_f64());
-        // Progress that nobody can read is no reason to stop.
+        // If stdout is closed, the measurement still runs to its end.
         print(&line).ok();
     };
     let plan = Plan {
         only: arguments.only,
         runs: arguments.runs,
         large: arguments.large,
-        log: Box::new(say),
+        log: Box::new(print_step),
     };
     let python = std::path::absolute(&arguments.python)?;
     let programs = Programs {
@@ -77,11 +77,11 @@ async fn measure() -> Result<()> {
     let measured = tokio::select! {
         measured = bench::run(&plan, programs, &mut findings) => measured,
         stopped = interruption() => stopped.and_then(|()| {
-            Err(anyhow::anyhow!("interrupted; everything that ran was stopped and erased"))
+            Err(anyhow::anyhow!("interrupted; all processes were stopped and all data was deleted"))
         }),
     };
     print(&format!("\n{}", table(&findings)?))?;
-    let json = serde_json::to_vec_pretty(&findings).context("write the figures")?;
+    let json = serde_json::to_vec_pretty(&findings).context("write the measurements as JSON")?;
     let path = &arguments.json;
     std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
     bench::draw(&python, path, &path.with_extension("svg")).await?;

@@ -1,4 +1,4 @@
-//! `make chaos`: lets everything of a list go wrong, and holds the promises against what is left.
+//! `make chaos`: injects every fault of a list, and checks the promises after each.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -11,22 +11,22 @@ use rekindle_tests::chaos::run::{self, Options};
 use rekindle_tests::interruption::interruption;
 use tracing_subscriber::EnvFilter;
 
-/// Plays the story of backups and restores again and again, and lets something go wrong each time.
+/// Repeats a scenario of backups and restores, and injects one fault at a time.
 #[derive(Debug, Parser)]
 #[command(name = "chaos", version)]
 struct Arguments {
-    /// Decides about the order of the faults and about their parameters.
+    /// The seed of the order of the faults, and of their parameters.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many runs share the list; each fault comes once at least.
+    /// The number of runs. Together they inject each fault at least once.
     #[arg(long, default_value_t = 200)]
     runs: usize,
-    /// Only the faults whose name contains this.
+    /// Only the faults whose names contain this text. May be repeated.
     #[arg(long)]
     only: Vec<String>,
-    /// How many applications there are at a time.
+    /// The number of applications at the same time.
     #[arg(long, default_value_t = 4)]
-    lanes: usize,
+    applications: usize,
 }
 
 #[tokio::main]
@@ -40,33 +40,33 @@ async fn main() -> Result<ExitCode> {
         seed: arguments.seed,
         runs: arguments.runs,
         only: arguments.only,
-        applications: arguments.lanes,
+        applications: arguments.applications,
     };
     let begun = Instant::now();
     let alone = is_alone()?;
     if !alone {
         print(
-            "this machine's network is not taken away: that nothing else is needed is seen from the stand-in only\n",
+            "this machine has a network: only the stand-in's log shows that recovery needs no other service\n",
         )?;
     }
-    let say = |line: &str| {
+    let print_step = |line: &str| {
         let line = format!("{:>7.1} s  {line}\n", begun.elapsed().as_secs_f64());
-        // Progress that nobody can read is no reason to stop.
+        // If stdout is closed, the runs still continue to their end; only the exit status is left.
         print(&line).ok();
     };
-    let played = async {
-        let mut table = run::run(&options, &say).await?;
+    let finished = async {
+        let mut table = run::run(&options, &print_step).await?;
         if options.only.is_empty() {
-            say("every object cut off at every percent, and bits of it turned");
+            print_step("every object truncated at every percent, and with flipped bits");
             table.add_damaged_objects(restore_damaged(options.seed, 1, 8).await?);
         }
         anyhow::Ok(table)
     };
     let table = tokio::select! {
-        table = played => table?,
+        table = finished => table?,
         stopped = interruption() => {
             stopped?;
-            anyhow::bail!("interrupted; everything that ran was stopped and erased");
+            anyhow::bail!("interrupted; all processes were stopped and all data was deleted");
         }
     };
     print(&format!("{table}"))?;
@@ -77,7 +77,7 @@ async fn main() -> Result<ExitCode> {
     })
 }
 
-/// Tells whether there is no network but the machine's own.
+/// Returns whether the loopback interface is the only network interface.
 fn is_alone() -> Result<bool> {
     let text = std::fs::read_to_string("/proc/self/net/dev").context("list the interfaces")?;
     let mut names = text

@@ -11,7 +11,7 @@ use rekindle_tests::model::world::Promise;
 /// Checks the promises in every reachable state of a model of the protocol.
 #[derive(Debug, Parser)]
 struct CommandLine {
-    /// The bound on faults: 0 is what the tests check, 2 takes hours.
+    /// The bound on faults. The tests use 0; 2 takes hours.
     #[arg(long, default_value_t = 1)]
     size: u8,
     /// Only the initial states whose name contains this text.

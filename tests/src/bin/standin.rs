@@ -65,29 +65,29 @@ async fn main() -> Result<()> {
     if let (Some(functions), Some(agent)) = (arguments.functions, arguments.agent) {
         builder = builder.binaries(Binaries { functions, agent });
     }
-    let mut stand_in = builder.start().await?;
-    let load = Load::in_directory(&stand_in.directory());
-    stand_in.create_group(registry::protected_group(
+    let mut standin = builder.start().await?;
+    let load = Load::in_directory(&standin.directory());
+    standin.create_group(registry::protected_group(
         &arguments.application,
-        stand_in.bucket(),
+        standin.bucket(),
         &load,
     ))?;
-    stand_in.run_schedules(
+    standin.run_schedules(
         Some(Duration::from_secs(arguments.schedule_seconds)),
         Some(Duration::from_secs(arguments.sweep_seconds)),
     );
-    print(&instructions(&stand_in, &arguments.application, &logs))?;
+    print(&instructions(&standin, &arguments.application, &logs))?;
     tokio::select! {
         stopped = interruption() => stopped,
-        watched = watch(&stand_in, &arguments.application) => watched,
+        watched = watch(&standin, &arguments.application) => watched,
     }
 }
 
 /// Prints a line whenever an instance of the group changes its state.
-async fn watch(stand_in: &StandIn, group: &str) -> Result<()> {
+async fn watch(standin: &StandIn, group: &str) -> Result<()> {
     let mut known: Vec<(String, Lifecycle)> = Vec::new();
     loop {
-        let instances = stand_in.group(group).into_iter();
+        let instances = standin.group(group).into_iter();
         let present: Vec<_> = instances.map(|one| (one.id, one.state)).collect();
         for (id, state) in &present {
             if !known.contains(&(id.clone(), *state)) {
@@ -105,21 +105,18 @@ async fn watch(stand_in: &StandIn, group: &str) -> Result<()> {
 }
 
 /// Returns the text that is printed at the start: environment variables to paste, and commands to try.
-fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> String {
-    let endpoint = stand_in.endpoint();
+fn instructions(standin: &StandIn, group: &str, logs: &std::path::Path) -> String {
+    let endpoint = standin.endpoint();
     let mut exports = vec![
         ("AWS_ENDPOINT_URL".to_owned(), endpoint.to_owned()),
-        ("AWS_REGION".to_owned(), stand_in.region().to_owned()),
-        (
-            "AWS_DEFAULT_REGION".to_owned(),
-            stand_in.region().to_owned(),
-        ),
+        ("AWS_REGION".to_owned(), standin.region().to_owned()),
+        ("AWS_DEFAULT_REGION".to_owned(), standin.region().to_owned()),
         ("AWS_ACCESS_KEY_ID".to_owned(), ACCESS_KEY.to_owned()),
         ("AWS_SECRET_ACCESS_KEY".to_owned(), SECRET_KEY.to_owned()),
     ];
     // Both functions have the variables of the template's Globals, so those of any one are enough.
-    let function = stand_in.functions().next().unwrap_or_default().to_owned();
-    for (name, value) in stand_in.environment(&function).into_iter().flatten() {
+    let function = standin.functions().next().unwrap_or_default().to_owned();
+    for (name, value) in standin.environment(&function).into_iter().flatten() {
         if name.starts_with("REKINDLE_") {
             exports.push((name.clone(), value.clone()));
         }
@@ -146,7 +143,7 @@ fn instructions(stand_in: &StandIn, group: &str, logs: &std::path::Path) -> Stri
          \x20 cargo lambda invoke backup --data-file events/backup-now.json\n\n\
          State changes of the group's instances:\n\n",
         logs = logs.display(),
-        bucket = stand_in.bucket(),
+        bucket = standin.bucket(),
     )
 }
 

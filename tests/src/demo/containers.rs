@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::replacement::Replacement;
 use super::restore::between;
-use super::scenario::{APPLICATION, PATIENCE, Scenario};
+use super::scenario::{APPLICATION, Scenario, WAIT_LIMIT};
 use super::state::State;
 use crate::fixtures::containers::{Application, Client, POSTGRES, Pushed, STORAGE, tls_identity};
 use crate::fixtures::registry;
@@ -112,13 +112,13 @@ impl<'a> ContainerDemo<'a> {
     /// Starts a stand-in and a client's Docker Engine.
     async fn start(image: &str, print: &'a dyn Fn(&str)) -> Result<Self> {
         // No sweep extends a hook while a replacement is inspected, so the hooks get enough time for a loaded machine.
-        let world = StandIn::builder().time_scale(10.0).drain(5.0);
-        let world = world.registration_delay(5.0).start().await?;
-        let application = Application::new(&world, APPLICATION, image)?;
-        let client = Client::start(&world.directory().join("client"), &application).await?;
+        let builder = StandIn::builder().time_scale(10.0).drain(5.0);
+        let standin = builder.registration_delay(5.0).start().await?;
+        let application = Application::new(&standin, APPLICATION, image)?;
+        let client = Client::start(&standin.directory().join("client"), &application).await?;
         Ok(Self {
             client,
-            scenario: Scenario::new(world, print),
+            scenario: Scenario::new(standin, print),
             application,
             pushed: Vec::new(),
             noticed: Vec::new(),
@@ -128,8 +128,8 @@ impl<'a> ContainerDemo<'a> {
 
     /// Fills the first node and takes two backups, with an image pushed before each.
     async fn begin(&mut self, seed: Seed) -> Result<(Arc<Node>, Manifest)> {
-        let world = &self.scenario.world;
-        world.create_group(self.application.group(world.bucket()))?;
+        let standin = &self.scenario.standin;
+        standin.create_group(self.application.group(standin.bucket()))?;
         let node = self.in_service(None).await?;
         self.scenario.fill(&node, seed).await?;
         let mut newest = None;
@@ -163,20 +163,20 @@ impl<'a> ContainerDemo<'a> {
 
     /// Waits until a node other than `not` is in service. Meanwhile the sweep fires every minute of stand-in time.
     async fn in_service(&self, not: Option<&Node>) -> Result<Arc<Node>> {
-        let world = &self.scenario.world;
+        let standin = &self.scenario.standin;
         let sweeps = async {
             loop {
-                tokio::time::sleep(world.clock().wait(60.0)).await;
-                world.sweep();
+                tokio::time::sleep(standin.clock().wait(60.0)).await;
+                standin.sweep();
             }
         };
         tokio::select! {
-            arrived = world.wait_until_in_service(APPLICATION, not.map(Node::id), PATIENCE) => arrived,
+            arrived = standin.wait_until_in_service(APPLICATION, not.map(Node::id), WAIT_LIMIT) => arrived,
             never = sweeps => never,
         }
     }
 
-    /// Takes the node's power, or terminates it on purpose, and pulls the images before its replacement is in service.
+    /// Cuts the node's power, or terminates the node on purpose, and pulls the images before its replacement is in service.
     async fn replace(
         &mut self,
         node: &Arc<Node>,
@@ -186,7 +186,7 @@ impl<'a> ContainerDemo<'a> {
         let before = State::read(node).await?;
         let backups = self.scenario.backups()?.len();
         // The replacement stays in its hook until the restore function receives this event, or until a sweep.
-        let bus = Arc::clone(self.scenario.world.bus());
+        let bus = Arc::clone(self.scenario.standin.bus());
         let document = self.restore_document()?;
         let restored = move |event: &serde_json::Value| {
             let detail = &event["detail"];
@@ -195,9 +195,9 @@ impl<'a> ContainerDemo<'a> {
         bus.inject_where(restored, DeliveryFault::Hold, usize::MAX);
         let lost_at = OffsetDateTime::now_utc();
         if planned {
-            self.scenario.world.terminate(node.id()).await?;
+            self.scenario.standin.terminate(node.id()).await?;
         } else {
-            self.scenario.world.kill_instance(node.id()).await?;
+            self.scenario.standin.kill_instance(node.id()).await?;
         }
         let next = self.restored_node(node).await?;
         let served_at = OffsetDateTime::now_utc();
@@ -248,13 +248,13 @@ impl<'a> ContainerDemo<'a> {
 
     /// Waits until the replacement has reported its restore. At that moment it is not in service yet.
     async fn restored_node(&mut self, node: &Node) -> Result<Arc<Node>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         loop {
             // Read before the reports: a sweep after the end of the restore would complete the hook. If everything is at
             // rest now and there is no report afterwards, the restore has not started.
-            let members = self.scenario.world.group(APPLICATION);
+            let members = self.scenario.standin.group(APPLICATION);
             let ids: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
-            let at_rest = self.scenario.world.is_at_rest(&ids);
+            let at_rest = self.scenario.standin.is_at_rest(&ids);
             for member in &members {
                 if member.id == node.id() {
                     continue;
@@ -265,7 +265,7 @@ impl<'a> ContainerDemo<'a> {
                     member.id
                 );
                 if member.state == Lifecycle::PendingWait
-                    && let Ok(next) = self.scenario.world.node(&member.id)
+                    && let Ok(next) = self.scenario.standin.node(&member.id)
                     && self.scenario.restore_of(&next).await.is_ok()
                 {
                     return Ok(next);
@@ -273,11 +273,11 @@ impl<'a> ContainerDemo<'a> {
             }
             ensure!(
                 Instant::now() < deadline,
-                "no replacement was restored within {PATIENCE:?}: {members:?}"
+                "no replacement was restored within {WAIT_LIMIT:?}: {members:?}"
             );
             // While its predecessor terminates, the restore waits for the next sweep.
             if at_rest {
-                self.scenario.world.sweep();
+                self.scenario.standin.sweep();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -305,7 +305,7 @@ impl<'a> ContainerDemo<'a> {
                     .push(format!("the container {container} is not running"));
             }
         }
-        let members = self.scenario.world.group(APPLICATION);
+        let members = self.scenario.standin.group(APPLICATION);
         let state = members
             .iter()
             .find(|one| one.id == node.id())
@@ -319,11 +319,11 @@ impl<'a> ContainerDemo<'a> {
 
     /// Returns the name of the restore document, from the restore function's environment.
     fn restore_document(&self) -> Result<String> {
-        let world = &self.scenario.world;
-        let function = world
+        let standin = &self.scenario.standin;
+        let function = standin
             .functions()
             .find(|name| name.to_lowercase().contains("restore"));
-        let environment = function.and_then(|function| world.environment(function));
+        let environment = function.and_then(|function| standin.environment(function));
         environment
             .and_then(|environment| environment.get(shared::function::env::RESTORE_DOCUMENT))
             .cloned()

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::replacement::Replacement;
 use super::restore::between;
-use super::scenario::{APPLICATION, PATIENCE, Scenario};
+use super::scenario::{APPLICATION, Scenario, WAIT_LIMIT};
 use super::state::{State, gone_rows, lost_events};
 use crate::fixtures::registry;
 use crate::fixtures::registry::{MAIN_DATABASE, Seed};
@@ -47,9 +47,9 @@ impl DemoResult {
 
 /// Runs the demonstration; `print` receives one line for each step.
 pub async fn play(seed: Seed, print: &dyn Fn(&str)) -> Result<DemoResult> {
-    let mut world = StandIn::builder().start().await?;
-    world.run_schedules(Some(PATIENCE), None);
-    let mut scenario = Scenario::new(world, print);
+    let mut standin = StandIn::builder().start().await?;
+    standin.run_schedules(Some(WAIT_LIMIT), None);
+    let mut scenario = Scenario::new(standin, print);
 
     print("An Auto Scaling group without instances launches its first one.");
     let first = scenario.first_node().await?;
@@ -94,13 +94,13 @@ pub async fn play(seed: Seed, print: &dyn Fn(&str)) -> Result<DemoResult> {
 impl Scenario<'_> {
     /// Creates the group and waits until its first instance is in service.
     async fn first_node(&self) -> Result<Arc<Node>> {
-        self.world.create_group(registry::protected_group(
+        self.standin.create_group(registry::protected_group(
             APPLICATION,
-            self.world.bucket(),
+            self.standin.bucket(),
             &self.load,
         ))?;
-        self.world
-            .wait_until_in_service(APPLICATION, None, PATIENCE)
+        self.standin
+            .wait_until_in_service(APPLICATION, None, WAIT_LIMIT)
             .await
     }
 
@@ -118,13 +118,13 @@ impl Scenario<'_> {
         std::fs::write(&path, text + "more: yes\n").context("change the configuration")
     }
 
-    /// Takes the node's power. Returns its replacement once it is in service, compared with `before`.
+    /// Cuts the node's power. Returns its replacement once it is in service, compared with `before`.
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
         let lost_at = OffsetDateTime::now_utc();
-        self.world.kill_instance(node.id()).await?;
+        self.standin.kill_instance(node.id()).await?;
         let next = self
-            .world
-            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
+            .standin
+            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let restore = self.restore_of(&next).await?;
@@ -152,10 +152,10 @@ impl Scenario<'_> {
         self.write_under_load().await?;
         let backups = self.backups()?.len();
         let requested_at = OffsetDateTime::now_utc();
-        self.world.terminate(node.id()).await?;
+        self.standin.terminate(node.id()).await?;
         let next = self
-            .world
-            .wait_until_in_service(APPLICATION, Some(node.id()), PATIENCE)
+            .standin
+            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let acknowledged = self.load.acknowledged()?;
@@ -205,7 +205,7 @@ impl Scenario<'_> {
     /// Starts the write load and waits until Postgres has acknowledged [`EVENTS_UNDER_LOAD`] events.
     async fn write_under_load(&self) -> Result<()> {
         self.load.begin()?;
-        wait_for("events written under load", PATIENCE, async || {
+        wait_for("events written under load", WAIT_LIMIT, async || {
             let acknowledged = self.load.acknowledged();
             let count = acknowledged.map_err(|error| format!("{error:#}"))?.len();
             if count >= EVENTS_UNDER_LOAD {

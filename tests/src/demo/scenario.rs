@@ -1,4 +1,4 @@
-//! The steps that both demonstrations share: take a backup, and read what a node reported.
+//! The steps that both demonstrations share: take a backup, and read a node's reports.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::wait::wait_for;
 pub(super) const APPLICATION: &str = "registry";
 
 /// The longest that any step may take: with millions of rows, a restore takes minutes.
-pub(super) const PATIENCE: Duration = Duration::from_mins(20);
+pub(super) const WAIT_LIMIT: Duration = Duration::from_mins(20);
 
 /// A running demonstration.
 pub(super) struct Scenario<'a> {
-    pub(super) world: StandIn,
+    pub(super) standin: StandIn,
     pub(super) load: Load,
     /// Receives one line for each step.
     pub(super) print: &'a dyn Fn(&str),
@@ -33,10 +33,10 @@ pub(super) struct Scenario<'a> {
 
 impl<'a> Scenario<'a> {
     /// Starts a demonstration in a stand-in without groups.
-    pub(super) fn new(world: StandIn, print: &'a dyn Fn(&str)) -> Self {
+    pub(super) fn new(standin: StandIn, print: &'a dyn Fn(&str)) -> Self {
         Self {
-            load: Load::in_directory(&world.directory()),
-            world,
+            load: Load::in_directory(&standin.directory()),
+            standin,
             print,
             peak_memory_kib: 0,
         }
@@ -52,12 +52,14 @@ impl<'a> Scenario<'a> {
 
     /// Fires the schedule and waits until the backup is committed; returns its manifest.
     pub(super) async fn backup(&mut self) -> Result<Manifest> {
-        let members = self.world.group(APPLICATION);
+        let members = self.standin.group(APPLICATION);
         let members: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
-        self.world.wait_until_at_rest(&members, PATIENCE).await?;
+        self.standin
+            .wait_until_at_rest(&members, WAIT_LIMIT)
+            .await?;
         let before = self.backups()?.len();
-        self.world.tick();
-        let key = wait_for("another committed backup", PATIENCE, async || {
+        self.standin.tick();
+        let key = wait_for("another committed backup", WAIT_LIMIT, async || {
             let backups = self.backups().map_err(|error| format!("{error:#}"))?;
             if backups.len() > before {
                 Ok(backups.last().cloned())
@@ -80,8 +82,8 @@ impl<'a> Scenario<'a> {
     /// Returns the keys of the committed backups, oldest first.
     pub(super) fn backups(&self) -> Result<Vec<String>> {
         let application: ApplicationName = APPLICATION.parse()?;
-        self.world.s3().keys(
-            self.world.bucket(),
+        self.standin.s3().keys(
+            self.standin.bucket(),
             &BackupState::Committed.prefix(&application),
         )
     }
@@ -90,7 +92,7 @@ impl<'a> Scenario<'a> {
     pub(super) fn manifest(&self, key: &str) -> Result<Manifest> {
         let id = layout::backup_of_manifest(key)
             .with_context(|| format!("{key} is not the key of a manifest"))?;
-        let bytes = self.world.s3().read(self.world.bucket(), key)?;
+        let bytes = self.standin.s3().read(self.standin.bucket(), key)?;
         Ok(Manifest::parse(&bytes, &APPLICATION.parse()?, &id)?)
     }
 
@@ -99,7 +101,7 @@ impl<'a> Scenario<'a> {
         &mut self,
         node: &Node,
     ) -> Result<Vec<(Report, OffsetDateTime)>> {
-        let ssm = aws_sdk_ssm::Client::new(self.world.aws());
+        let ssm = aws_sdk_ssm::Client::new(self.standin.aws());
         let listed = ssm
             .list_command_invocations()
             .instance_id(node.id())
@@ -133,7 +135,7 @@ impl<'a> Scenario<'a> {
         Ok(reports)
     }
 
-    /// Returns the node's restore; an error if it has not reported one yet.
+    /// Returns the node's restore, or an error if it has not reported one yet.
     pub(super) async fn restore_of(&mut self, node: &Node) -> Result<Restore> {
         let reports = self.reports_of(node).await?;
         // A launch event and a sweep may both send the command. The node answers the second with the first report.
@@ -143,7 +145,7 @@ impl<'a> Scenario<'a> {
         });
         let (report, requested_at) =
             found.with_context(|| format!("{} has reported no restore", node.id()))?;
-        let ssm = aws_sdk_ssm::Client::new(self.world.aws());
+        let ssm = aws_sdk_ssm::Client::new(self.standin.aws());
         let agents = ssm.describe_instance_information().send().await?;
         let agent = agents
             .instance_information_list()

@@ -1,4 +1,4 @@
-//! The agent's readers: its settings, and the parts of a backup.
+//! The agent's parsers: of its settings, and of the parts of a backup.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};

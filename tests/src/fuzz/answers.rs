@@ -1,4 +1,4 @@
-//! A node's answers, and what the functions do with them: a hostile node may print anything.
+//! A node's answers, and the functions' decisions about them: a hostile node may print anything.
 
 use backup::finished::decide::{self, Ending, FinishedFacts};
 use shared::aws::ssm::{Invocation, InvocationStatus};
@@ -25,7 +25,7 @@ const ENDS: [(&str, i32); 6] = [
     ("InProgress", -1),
 ];
 
-/// Whatever a node prints: a report that is too long is refused, a report that is written is read back unchanged, and
+/// For any output of a node: a report that is too long is refused, a report that is written is read back unchanged, and
 /// only a report that answers the command leads to a commit below the application's own prefix, or to an admission.
 pub(super) fn report(input: &[u8]) {
     let output = String::from_utf8_lossy(input);

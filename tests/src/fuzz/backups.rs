@@ -109,7 +109,7 @@ fn assert_record(record: &ObjectRecord) {
     }
 }
 
-/// Whatever key is listed: the key of an attempt's object is below the attempt's prefix, and the key of a manifest is
+/// For any listed key: the key of an attempt's object is below the attempt's prefix, and the key of a manifest is
 /// built again from its backup.
 pub(super) fn key(input: &[u8]) {
     let (application, key): (ApplicationName, _) =

@@ -1,4 +1,4 @@
-//! The parameters of the SSM documents: the functions' and the agent's readers, and SSM's patterns.
+//! The parameters of the SSM documents: the functions' and the agent's parsers, and SSM's patterns.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -10,7 +10,7 @@ use rekindle_node::restore::unpack::{UnpackError, unpack};
 
 const BLOCK: usize = 512;
 
-/// Whatever is in an archive, unpacking it changes nothing outside the target folder and creates no device. An archive of
+/// For any archive: unpacking it changes nothing outside the target folder and creates no device. An archive of
 /// the unpacked files unpacks to the same files.
 pub(super) fn configuration(input: &[u8]) {
     let sandbox = prepared(tempfile::tempdir());

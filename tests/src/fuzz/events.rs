@@ -12,8 +12,8 @@ use super::names::assert_harmless;
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:15:30 UTC);
 
-/// Every accepted event has harmless names of instances, commands and applications, and times that a backup id can be made
-/// of.
+/// Every accepted event has harmless names of instances, commands and applications, and times from which a backup id can
+/// be made.
 pub(super) fn event(input: &[u8]) {
     // The runtime parses the JSON before the function sees it.
     let Ok(payload) = serde_json::from_slice::<Value>(input) else {

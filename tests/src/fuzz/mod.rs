@@ -1,5 +1,5 @@
-//! Fuzzing of everything that is parsed from outside. Each reader has a target: a function that gives the reader any bytes
-//! and checks promises about what the reader accepts. A broken promise is a panic.
+//! Fuzzing of every parser of data from outside. Each parser has a target: a function that passes any bytes to the parser,
+//! and checks promises about the values that the parser accepts. A broken promise is a panic.
 //!
 //! `make test` runs the inputs in `tests/corpus/<target>/` and a bounded number of seeded mutations of them. `make fuzz`
 //! searches longer with the same functions, guided by coverage.
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// A reader of data from outside.
+/// The target of one parser of data from outside.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Its name, which is also the name of its corpus' folder.
     pub name: &'static str,
-    /// Gives it these bytes. Panics if a promise is broken.
+    /// Passes these bytes to the parser. Panics if a promise is broken.
     pub check: fn(&[u8]),
     /// The number of mutations in `make test`: they take two or three seconds.
     pub runs: u32,
@@ -31,7 +31,7 @@ pub struct Target {
     pub examples: Option<&'static str>,
 }
 
-/// Every reader.
+/// Every target.
 pub const TARGETS: [Target; 13] = [
     // The payloads of both functions.
     target("event", events::event, 30_000).like("events"),

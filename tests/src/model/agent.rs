@@ -90,7 +90,7 @@ pub(in crate::model) fn advance(
     let next = match stage {
         Stage::AwaitingLock if lock_holder(world, node).is_some() => return false,
         Stage::AwaitingLock => take_lock(protocol, world, command),
-        // An invocation that has asked the guard writes its manifest before a whole restore is over.
+        // An invocation that has called the guard writes its manifest before a whole restore is over.
         Stage::Restoring if world.calls.iter().any(Call::is_put) => return false,
         Stage::Restoring => restore(protocol, world, command),
         Stage::Uploading(run) => {

@@ -2,8 +2,8 @@
 //! permits, with the promises checked in every state that can be reached.
 //!
 //! The decisions are the shipped ones: `decide` converts the model's facts into the types that the functions gather, and
-//! calls the `decide` modules of both functions. Everything else follows the product's code by hand: what a function does
-//! about a decision, what the agent does between two crashes, and what AWS does. In-place restores and `resume` are left
+//! calls the `decide` modules of both functions. Everything else follows the product's code by hand: how a function
+//! executes a decision, the agent's steps between two crashes, and AWS. In-place restores and `resume` are left
 //! out on purpose: see [`decide::left_out`].
 //!
 //! This table names the product's functions that each function of the model follows. A test compares it with both sides:

@@ -138,7 +138,7 @@ pub fn control_group(id: &str) -> String {
     format!("/rekindle-{id}")
 }
 
-/// Unmounts what a dead engine has mounted below a directory, and removes its control groups.
+/// Removes the mounts of a dead engine below a directory, and removes its control groups.
 pub fn clean_up(directory: &Path, id: &str) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
     let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4));

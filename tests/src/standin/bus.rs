@@ -18,7 +18,7 @@ use crate::standin::lambda::Lambda;
 use crate::standin::pattern::Pattern;
 use crate::standin::template::{Rule, Template};
 
-/// A fault of event delivery: what happens to an event instead of a normal delivery.
+/// A fault of event delivery. It replaces the normal delivery of an event.
 ///
 /// ```no_run
 /// # use rekindle_tests::standin::{StandIn, bus::DeliveryFault};
@@ -38,7 +38,7 @@ pub enum DeliveryFault {
     Hold,
 }
 
-/// An event that was sent, and what happened to it.
+/// An event that was sent, with its fault and its functions.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// The time when it was sent.

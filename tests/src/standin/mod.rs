@@ -2,7 +2,7 @@
 //!
 //! # Faults that a test can inject
 //!
-//! | Where | What | How |
+//! | part | fault | how |
 //! |---|---|---|
 //! | S3 requests | errors, a broken connection, a lost answer, a delay, a wrong `ETag` | [`s3::S3::on_request`] with [`s3::S3Fault`] |
 //! | S3 permissions | `AccessDenied` | [`s3::S3::deny`], [`s3::S3::restrict`] |

@@ -1,4 +1,4 @@
-//! However many backups a node takes, they must not fill its disk.
+//! Backups do not fill the disk of a node, however many it takes.
 
 use std::path::Path;
 

@@ -17,6 +17,8 @@ use shared::id::BackupId;
 use shared::report::RestoreOutcome;
 use tokio::try_join;
 
+use super::event;
+
 const TERMINATE: &str = "EC2 Instance-terminate Lifecycle Action";
 
 /// Terminates the node and waits for its replacement.
@@ -37,14 +39,13 @@ async fn source(protected: &ProtectedGroups, node: &Node) -> Result<BackupId> {
 
 /// Returns the terminate hook's event for a node.
 fn terminate_event(node: &Node) -> Result<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/terminate.json");
-    let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    let mut event = event("terminate.json")?;
     event["detail"]["AutoScalingGroupName"] = node.group().into();
     event["detail"]["EC2InstanceId"] = node.id().into();
     Ok(event)
 }
 
-/// Returns the process id of the node's application; an error if it does not run.
+/// Returns the process id of the node's application, or an error if it does not run.
 fn application_pid(node: &Node) -> Result<String> {
     let path = node.root().join("run/registry.pid");
     let pid = std::fs::read_to_string(path).context("the application is not running")?;

@@ -20,7 +20,7 @@ async fn retention_follows_a_committed_backup_and_keeps_recent_and_pinned_ones_a
     let now = OffsetDateTime::now_utc();
     let day = |days: i64| now - Duration::days(days);
     let noon = |days: i64| day(days).replace_time(time::macros::time!(12:00));
-    // Two backups on each of three old days, two very old ones of which one gets pinned, and ten recent ones.
+    // Two backups on each of three old days, two very old ones (one is pinned), and ten recent ones.
     let mut ids = Vec::new();
     for days in [10, 11, 12] {
         ids.extend([noon(days), noon(days) + Duration::hours(1)]);

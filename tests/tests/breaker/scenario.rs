@@ -114,17 +114,10 @@ impl Scenario {
 
     /// Returns how many instances the group has ever launched, according to Auto Scaling.
     pub(crate) async fn launches(&self) -> Result<usize> {
-        let client = self.auto_scaling();
-        let described = client
-            .describe_scaling_activities()
-            .auto_scaling_group_name(self.application);
-        let described = described.send().await?;
-        let descriptions = described.activities().iter().map(|it| it.description());
-        let launching = |it: &&str| it.starts_with("Launching");
-        Ok(descriptions.flatten().filter(launching).count())
+        Ok(self.protected.launches(self.application).await?.len())
     }
 
-    /// Reads the parameter that records the application's breakers; `None` if it does not exist.
+    /// Returns the parameter that records the application's breakers, or `None` if it does not exist.
     pub(crate) async fn breakers(&self) -> Result<Option<Breakers>> {
         let ssm = aws_sdk_ssm::Client::new(self.protected.standin.aws());
         let name = layout::breaker_parameter(&self.application.parse()?);

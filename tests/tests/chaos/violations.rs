@@ -1,4 +1,4 @@
-//! Each check finds the violation that it is for: tests cause each by hand, without the product.
+//! Each check finds its violation: tests cause each violation by hand, without the product.
 
 use std::sync::Arc;
 
@@ -175,7 +175,7 @@ async fn violations_by_launches_are_found() -> Result<()> {
     let standin = &protected.standin;
     let (s3, bucket) = (standin.s3(), standin.bucket());
 
-    // An object of the newest backup is damaged without the record's knowledge, so that an older backup is restored.
+    // An object of the newest backup is damaged, which the record does not contain. An older backup is restored.
     let damaged = &second.index.databases[1].key;
     let saved = s3.save(bucket, damaged)?;
     s3.flip(bucket, damaged, saved[0].1.len() as u64 / 2)?;

@@ -8,7 +8,7 @@ use rekindle_tests::nodes::engine;
 use shared::exit_code::ExitCode;
 use shared::report::Report;
 
-use super::{skipped, spare_machine};
+use super::{skipped, standalone_node};
 
 const APPLICATION: &str = "pictures";
 
@@ -42,7 +42,7 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     assert_eq!(stored.collect::<Vec<_>>(), [&saved.object.key]);
 
     let data = standalone::snapshot(&node).await?;
-    let machine = spare_machine(&protected, &application).await?;
+    let machine = standalone_node(&protected, &application).await?;
     let engine = machine.node.engine()?;
     let candidates = [second.candidate()];
     let operation = format!("launch-{}", machine.node.id());

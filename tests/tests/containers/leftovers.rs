@@ -15,7 +15,7 @@ use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::s3::S3Fault;
 use rekindle_tests::wait::wait_for;
 
-use super::{skipped, spare_machine};
+use super::{skipped, standalone_node};
 
 const APPLICATION: &str = "killed";
 /// The superuser's password in the container's environment. It must not appear anywhere outside the container.
@@ -24,7 +24,7 @@ const SECRET: &str = "in-the-container-alone";
 /// A part of the command line of every `docker exec`.
 const CLIENT: &str = "docker\nexec\n";
 
-/// Returns an application whose Postgres asks every local session for a password.
+/// Returns an application whose Postgres requires a password of every local session.
 fn application(protected: &ProtectedGroups, image: &str) -> Result<Application> {
     let mut application = Application::new(&protected.standin, APPLICATION, image)?;
     application.postgres_options =
@@ -105,7 +105,8 @@ async fn add_slow_index(node: &Node) -> Result<()> {
         .context("create an index")
 }
 
-/// Waits until a session of the agent waits for a lock. Docker would end a process that has only started.
+/// Waits until a session of the agent waits for a lock. Before that, Docker could still end the process together
+/// with its client.
 async fn wait_until_a_dump_is_blocked(node: &Node) -> Result<()> {
     let client = node.cluster()?.connect("template1").await?;
     let query = "SELECT query FROM pg_stat_activity
@@ -210,7 +211,7 @@ async fn kill_a_restore(
     manifest: &shared::manifest::Manifest,
 ) -> Result<()> {
     let data = standalone::snapshot(node).await?;
-    let standalone = spare_machine(protected, application).await?;
+    let standalone = standalone_node(protected, application).await?;
     let (node, operation) = (&standalone.node, format!("launch-{}", standalone.node.id()));
     node.cluster()?.start().await?;
     let engine = node.engine()?;
@@ -306,8 +307,8 @@ async fn replace_the_container(
         WAIT_LIMIT,
         async || {
             let engine = node.engine().map_err(|error| error.to_string())?;
-            let asked = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
-            asked
+            let ready = engine.exec(POSTGRES, &["pg_isready", "--quiet"]).await;
+            ready
                 .map(|_| Some(()))
                 .map_err(|error| format!("{error:#}"))
         },

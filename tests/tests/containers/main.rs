@@ -29,13 +29,13 @@ async fn skipped() -> Result<bool> {
 
 /// Boots a node of the application outside every group. Its settings do not start a registry, because the group's own
 /// registry uses the same port.
-async fn spare_machine(
+async fn standalone_node(
     protected: &ProtectedGroups,
     application: &Application,
 ) -> Result<StandaloneNode> {
-    let surroundings = protected.standin.machine_settings(&application.name)?;
+    let machine_settings = protected.standin.machine_settings(&application.name)?;
     let id = format!("i-{}", &uuid::Uuid::new_v4().simple().to_string()[..17]);
-    let node = Node::boot(&id, "none", &surroundings, Arc::new(|| None)).await?;
+    let node = Node::boot(&id, "none", &machine_settings, Arc::new(|| None)).await?;
     application
         .prepare(&node, protected.standin.bucket())
         .await?;

@@ -93,7 +93,7 @@ fn has_data_of(standalone: &DataSnapshot, backed_up: &DataSnapshot) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other_data_changes()
+async fn after_any_damage_the_next_older_good_backup_is_restored_and_no_other_data_changes()
 -> Result<()> {
     let scenario = Scenario::start().await?;
     let standalone = StandaloneNode::with_data(&scenario.protected, APPLICATION).await?;
@@ -148,7 +148,7 @@ async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_answer_of_s3_is_retried_and_not_taken_for_damage() -> Result<()> {
+async fn an_error_answer_of_s3_is_retried_and_not_reported_as_damage() -> Result<()> {
     let scenario = Scenario::start().await?;
     let standalone = StandaloneNode::with_data(&scenario.protected, APPLICATION).await?;
     let both = [scenario.newer.candidate(), scenario.older.candidate()];

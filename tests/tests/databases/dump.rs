@@ -7,8 +7,8 @@ use rekindle_tests::fixtures::containers::POSTGRES;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::nodes::postgres;
 
-/// Returns a command that runs a client program of the same version as the node's Postgres. An older client may take new
-/// catalog entries of the server for objects of the user.
+/// Returns a command that runs a client program of the same version as the node's Postgres. An older client may dump
+/// new catalog entries of the server as objects of the user.
 pub(crate) fn client(node: &Node, program: &str) -> tokio::process::Command {
     if let Ok(engine) = node.engine() {
         let exec = [

@@ -116,7 +116,7 @@ fn every_link_between_documents_has_a_target() -> Result<()> {
     Ok(())
 }
 
-/// Returns the anchor that GitHub gives a heading, or `None` if the line is no heading.
+/// Returns the anchor that GitHub gives a heading, or `None` if the line is not a heading.
 fn anchor(line: &str) -> Option<String> {
     let heading = line.strip_prefix('#')?.trim_start_matches('#');
     let kept = heading.trim().chars().filter_map(|letter| match letter {

@@ -89,7 +89,7 @@ impl Scenario {
         })
     }
 
-    /// Uploads a backup with this id that is good except for what `change` does to its index; returns its report.
+    /// Uploads a backup with this id that is good except for the changes of its index by `change`. Returns its report.
     fn backup(
         &self,
         backup: &BackupId,
@@ -196,8 +196,7 @@ fn line(report: BackupReport) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_node_reports_no_manifest_is_forged_and_no_other_application_is_affected()
--> Result<()> {
+async fn a_false_report_forges_no_manifest_and_affects_no_other_application() -> Result<()> {
     let scenario = Scenario::start().await?;
     let before = scenario.protected_state().await?;
     assert!(before.len() >= 10, "{:?}", before.keys());

@@ -60,7 +60,7 @@ fn place<'a>(path: &'a str, files: &[File]) -> Option<(&'a str, String)> {
 }
 
 /// Returns the modules that a module's code names, without itself, its ancestors and its descendants: a parent may use
-/// its children, and they may use what it declares.
+/// its children, and they may use its items.
 fn imports(module: &str, code: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut imported = BTreeSet::new();
     for path in paths(code) {

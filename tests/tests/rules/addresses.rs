@@ -18,8 +18,8 @@ use super::template;
 const CONTAINER: &str = "registry_postgres";
 
 /// A fake `docker` that supports only `exec -i`. For each container name, a file contains the address of its Postgres.
-/// "In the container" is on the test machine, where other tests run too: when the agent asks for leftover processes to be
-/// ended, the fake ends none and reports that none is left.
+/// "In the container" is on the test machine, where other tests run too: when the agent requests that leftover
+/// processes are ended, the fake ends none and reports that none is left.
 const DOCKER: &str = r#"#!/bin/sh -eu
 printf '%s\n' "$(printf '%s' "$*" | tr '\n' ' ')" >> "$REKINDLE_ROOT/run/docker.log"
 [ "$1 $2" = "exec -i" ] || { echo "docker: '$1 $2' is not a docker command" >&2; exit 1; }

@@ -151,7 +151,7 @@ fn the_template_allows_a_node_to_delete_nothing_and_nobody_to_delete_a_version()
     let rules = rules.context("the bucket has no lifecycle rules")?;
     let (of_commits, others): (Vec<&Value>, Vec<&Value>) = rules
         .iter()
-        .partition(|rule| rule["BackupState"] == layout::COMMITS);
+        .partition(|rule| rule["Prefix"] == layout::COMMITS);
     let days = of_commits.first().map(|rule| &rule["ExpirationInDays"]);
     let days = days
         .and_then(Value::as_u64)

@@ -1,4 +1,4 @@
-//! A slow start or a slow restore is waited for.
+//! Rekindle waits for a slow start of Postgres and for a slow restore.
 
 use std::time::Instant;
 
@@ -49,13 +49,13 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
     let socket = cluster.socket_directory();
     let socket = socket.join(format!(".s.PGSQL.{}", cluster.port()));
     let listener = UnixListener::bind(&socket).context("listen on Postgres' socket")?;
-    let asking = async {
+    let connections = async {
         for _ in 0..4 {
             listener.accept().await?;
         }
         anyhow::Ok(())
     };
-    protected.with_sweeps(asking).await?;
+    protected.with_sweeps(connections).await?;
     let restores = protected.invocations(&node, "restore").await?;
     assert!(
         restores.iter().any(|one| one.status == "InProgress"),

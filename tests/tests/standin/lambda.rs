@@ -62,7 +62,6 @@ async fn start(functions: Vec<Function>) -> Lambda {
         time_scale: 600.0,
         echo: None,
         log_level: "INFO".to_owned(),
-        port: 0,
     };
     Lambda::start(settings, functions).await.unwrap()
 }
@@ -203,7 +202,7 @@ async fn an_asynchronous_event_becomes_a_dead_letter_after_three_attempts() {
 }
 
 #[tokio::test]
-async fn an_event_may_be_delivered_twice() {
+async fn a_duplicated_event_is_delivered_twice_and_the_next_one_once() {
     let directory = tempfile::tempdir().unwrap();
     let lambda = start(vec![function(directory.path(), "backup")]).await;
     lambda.duplicate_next(1);

@@ -1,4 +1,4 @@
-//! The stand-in answers as AWS does: each part is asked over the wire, by the real SDK, the stock aws CLI or curl.
+//! The stand-in answers as AWS does: the real SDK, the stock aws CLI or curl sends the requests.
 
 mod cli;
 mod lambda;

@@ -1,4 +1,4 @@
-//! Seeded choices: the same for the same seed, fault and repetition, whatever else is running.
+//! Seeded choices. They depend only on the seed, the fault and the repetition.
 
 use shared::checksum::digests;
 

@@ -45,7 +45,7 @@ pub struct Request {
     pub storage: bool,
 }
 
-/// What is injected instead of a request's answer.
+/// A fault that replaces a request's answer.
 #[derive(Debug, Clone)]
 pub enum Injection {
     /// A fault of S3.

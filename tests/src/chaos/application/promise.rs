@@ -58,7 +58,7 @@ impl Promise {
 pub struct Violation {
     /// The promise.
     pub promise: Promise,
-    /// What was found.
+    /// A description of the violation.
     pub how: String,
 }
 

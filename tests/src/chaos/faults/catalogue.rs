@@ -232,14 +232,14 @@ impl List {
 
     fn environment(&mut self) {
         for (event, scenario) in EVENTS {
-            for (mishap, word) in [
+            for (fault, word) in [
                 (EventFault::Lost, "lost"),
                 (EventFault::Doubled, "doubled"),
                 (EventFault::Late, "late"),
                 (EventFault::Reordered, "reordered"),
             ] {
                 let name = format!("{event} {word}");
-                self.add("events", *scenario, &name, Action::Event(event, mishap));
+                self.add("events", *scenario, &name, Action::Event(event, fault));
             }
         }
         let section = "environment";

@@ -135,7 +135,7 @@ pub(super) async fn back_up_without_a_role(
     Ok(())
 }
 
-/// Stores copies of the newest backup as old backups: more than retention keeps whatever their age.
+/// Stores copies of the newest backup as old backups: more than retention keeps regardless of age.
 pub(super) fn store_old_backups(app: &mut Application) -> Result<()> {
     let protected = std::sync::Arc::clone(&app.protected);
     let newest = protected.backups(&app.name)?;

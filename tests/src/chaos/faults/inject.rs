@@ -65,7 +65,7 @@ pub struct RemovedFault {
     pub unrestorable: Vec<String>,
 }
 
-/// Prepares what a fault needs.
+/// Prepares the conditions of a fault.
 pub async fn prepare(app: &mut Application, fault: &Fault, choices: &mut Choices) -> Result<()> {
     match fault.action {
         Action::Truncate(_) | Action::Flip(_) | Action::Swap(_) => {

@@ -92,7 +92,7 @@ pub async fn backup(protected: &ProtectedGroups, manifest: &str) -> Result<Decod
 }
 
 impl Decoded {
-    /// Returns the differences from what was written.
+    /// Returns the differences from the written content.
     pub fn differences(&self, written: &Snapshot) -> Vec<String> {
         let mut found = differences(&written.tables, &self.tables);
         found.extend(differences(&written.contents(), &self.contents));

@@ -1,4 +1,4 @@
-//! The independent record: what was written when, read from the node itself and kept outside S3.
+//! The independent record of all writes: it is read from the nodes themselves, and kept outside S3.
 
 pub mod decode;
 pub mod history;

@@ -1,4 +1,4 @@
-//! The content of a node, read from the node itself. Nothing here asks the product what it has done.
+//! The content of a node, read from the node itself, without the product.
 
 use std::collections::{BTreeMap, BTreeSet};
 

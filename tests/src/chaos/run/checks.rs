@@ -105,7 +105,7 @@ impl Application {
         Ok(())
     }
 
-    /// Compares a new backup with what was written, and adds it to the record.
+    /// Compares a new backup with the written content, and adds it to the record.
     fn record_backup(&mut self, id: String, decoded: decode::Decoded) {
         let (instance, epoch) = (decoded.instance.clone(), decoded.epoch);
         let differences = match self.record.written.get(&epoch) {

@@ -259,7 +259,7 @@ impl Application {
     async fn without_the_fault(&mut self, lost: &Node) -> Result<Arc<Node>> {
         let launches = self.protected.launches(&self.name).await?.len();
         let end = Instant::now() + WAIT_LIMIT;
-        // The answer to a failed `resume` asks the operator to repeat it.
+        // The answer to a failed `resume` contains the remedy: repeat it.
         while let Err(problem) = self.protected.resume(&self.name).await {
             if Instant::now() > end {
                 return Err(problem);

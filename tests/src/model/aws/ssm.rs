@@ -9,7 +9,7 @@ use crate::model::world::{
 pub(in crate::model) enum Sent {
     /// SSM accepted the command.
     Accepted,
-    /// SSM does not know the instance.
+    /// The instance is not registered with SSM.
     Refused,
     /// SSM throttles the call. It bounds the model.
     Throttled,

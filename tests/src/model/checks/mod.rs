@@ -1,4 +1,4 @@
-//! What is checked, from where, and with what result.
+//! The checker, the scenarios that it starts from, and the promises that it checks.
 
 pub mod checker;
 mod promises;

@@ -71,7 +71,7 @@ pub(in crate::model) fn continues(new: &Profile, predecessor: &Predecessor) -> C
     })
 }
 
-/// Decides whether a backup lost most of what an older one held.
+/// Decides whether a backup lost most of an older backup's rows.
 pub(in crate::model) fn lost_most(new: &Profile, reference: &Profile) -> bool {
     LOSSES.with(|memo| {
         memo.get(

@@ -1,8 +1,8 @@
-//! The shipped decisions, asked with the model's facts.
+//! Calls the shipped decisions with the model's facts.
 //!
 //! Each function converts the model's facts into the types that the functions gather, calls the shipped decision, and
 //! converts the result back into numbers. Every `match` on a shipped decision lists all of its variants: a new variant
-//! does not compile until the model handles it, or [`left_out`] names the reason why not.
+//! does not compile until the model handles it, or [`left_out`] contains a reason.
 
 mod backup;
 mod breaker;

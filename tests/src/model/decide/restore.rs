@@ -67,7 +67,7 @@ pub(in crate::model) struct Abandon {
     pub(in crate::model) permanent: bool,
 }
 
-/// The causes of abandoned launches, as far as situations tell them apart.
+/// The causes of abandoned launches that have situations of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::model) enum Cause {
     PredecessorActive,
@@ -243,7 +243,7 @@ pub(in crate::model) enum Source {
     Abandon(Abandon),
 }
 
-/// Decides what an instance is restored from.
+/// Chooses the source of an instance's data.
 pub(in crate::model) fn source(facts: &StoredBackups) -> Source {
     SOURCES.with(|memo| {
         memo.get(facts, |facts| {

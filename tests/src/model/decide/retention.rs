@@ -15,7 +15,7 @@ thread_local! {
     static EXPIRED: Memo<Facts, Vec<BackupNumber>> = Memo::new();
 }
 
-/// Decides which of these backups, oldest first, are expired. The second list is kept whatever its age.
+/// Decides which of these backups, oldest first, are expired. The backups of the second list are kept regardless of age.
 pub(in crate::model) fn expired(facts: &Facts) -> Vec<BackupNumber> {
     EXPIRED.with(|memo| {
         memo.get(facts, |(backups, kept)| {

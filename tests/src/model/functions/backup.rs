@@ -1,5 +1,5 @@
-//! The backup function. It gathers facts from the model's world as the modules `start`, `finished` and `terminating` gather them from AWS,
-//! asks the shipped decisions, and makes one call after the other.
+//! The backup function. It gathers facts from the model's world as the modules `start`, `finished` and `terminating` gather
+//! them from AWS, calls the shipped decisions, and makes one call after the other.
 
 use super::commit;
 use crate::model::aws::group;

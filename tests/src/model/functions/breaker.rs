@@ -1,4 +1,4 @@
-//! The circuit breaker, as the restore function's `circuit` operates it: first the record, then the suspension, then the
+//! The circuit breaker, as the restore function's module `breaker` operates it: first the record, then the suspension, then the
 //! hook's answer.
 
 use crate::model::aws::group::MAX_LAUNCHES;

@@ -1,4 +1,4 @@
-//! The commit: check every object, ask the guard, write the manifest, then the parameter.
+//! The commit: check every object, call the guard, write the manifest, then the parameter.
 
 use super::retention;
 use crate::model::decide::{self, Continued, Predecessor, Profile};
@@ -10,7 +10,7 @@ use crate::model::world::{
     NodeNumber, Promise, Purpose, Request, Run, RunNumber, Status, World,
 };
 
-/// Checks every object that a report names, and asks the guard.
+/// Checks every object that a report names, and calls the guard.
 pub(in crate::model) fn check_objects(
     protocol: &Protocol,
     world: &mut World,
@@ -201,7 +201,7 @@ pub(in crate::model) fn put_accepted(
     Some(Call::DeleteQuarantined { backup })
 }
 
-/// Returns the promise that a commit breaks, or `None` if it breaks none.
+/// Returns the promise that a commit breaks, or `None` if all promises hold.
 fn broken_by_commit(world: &World, run: &Run) -> Option<Promise> {
     if !run.complete || !run.sound {
         return Some(Promise::CompleteBeforeVisible);

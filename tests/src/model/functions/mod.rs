@@ -1,4 +1,4 @@
-//! What the functions do about a decision, one call to AWS after the other.
+//! The functions: they execute a decision by one call to AWS after the other.
 
 pub(super) mod backup;
 pub(super) mod breaker;

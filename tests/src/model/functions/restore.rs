@@ -1,4 +1,4 @@
-//! The restore function. It gathers facts from the model's world as `gather` gathers them from AWS, asks the shipped
+//! The restore function. It gathers facts from the model's world as `gather` gathers them from AWS, calls the shipped
 //! decisions, and makes one call after the other.
 
 use super::breaker;

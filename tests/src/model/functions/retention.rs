@@ -1,4 +1,4 @@
-//! Retention, as the backup function's `retire` works: manifests first, then the objects that they named.
+//! Retention, as the backup function's module `retention` works: manifests first, then the objects that they named.
 
 use crate::model::decide;
 use crate::model::protocol::Protocol;
@@ -6,7 +6,7 @@ use crate::model::protocol::defects::Defect;
 use crate::model::protocol::situations::Situation;
 use crate::model::world::{BackupNumber, Call, Promise, World};
 
-/// How many of the newest good backups are kept whatever their age.
+/// How many of the newest good backups are kept regardless of age.
 const MIN_GOOD: usize = 2;
 
 /// Returns the backups that are expired now.

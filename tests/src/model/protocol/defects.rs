@@ -34,13 +34,13 @@ defects! {
     /// The restore function does not read the application's parameter, so that an emptied bucket looks like a first
     /// boot.
     IgnoresParameter breaks RestoredBeforeService in "an emptied bucket",
-    /// The backup function commits what a node reports without checking the objects in S3.
+    /// The backup function commits a reported backup without checking its objects in S3.
     CommitsUnchecked breaks CompleteBeforeVisible in "damaged backups",
     /// The agent backs up a node without a marker.
     IgnoresMarker breaks RestoredBeforeBackedUp in "an adopted node",
-    /// The backup function commits without asking the guard.
+    /// The backup function commits without calling the guard.
     SkipsGuard breaks SuspiciousQuarantined in "an emptied database",
-    /// The backup function commits a terminating instance's backup without asking the guard.
+    /// The backup function commits a terminating instance's backup without calling the guard.
     SkipsGuardForTerminating breaks OneCurrentNode in "everything is slow",
     /// The backup function overwrites an existing manifest.
     OverwritesManifests breaks CommittedStays in "a planned replacement",
@@ -54,6 +54,6 @@ defects! {
     SkipsAdmissionCheck breaks NewestGoodRestored in "a hook that expires",
     /// The breaker never trips.
     NeverTrips breaks LaunchesStop in "an emptied bucket",
-    /// No sweep handles launching instances, so that a lost event is never made up for.
+    /// No sweep handles launching instances, so that a lost event has lasting effects.
     NeverSweepsLaunches breaks SweepsSuffice in "a planned replacement",
 }

@@ -34,7 +34,7 @@ pub enum AgentOutcome {
 pub struct Command {
     /// The instance.
     pub node: NodeNumber,
-    /// What the agent has to do.
+    /// The request to the agent.
     pub request: Request,
     /// The command's status in SSM.
     pub status: Status,
@@ -44,7 +44,7 @@ pub struct Command {
     pub late: bool,
 }
 
-/// What a command requests from the agent.
+/// A request to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Request {
     /// A restore from one of these candidates, newest first. An empty list requests a first boot.

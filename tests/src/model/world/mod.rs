@@ -53,7 +53,7 @@ pub struct World {
     pub next_backup: BackupNumber,
     /// The backup of the newest tick. Its event may be delivered any number of times until the next tick.
     pub tick: Option<BackupNumber>,
-    /// What may still happen.
+    /// How often each fault may still happen.
     pub budget: Budget,
     /// The promise that was broken on the way to this state. No step follows.
     pub broken: Option<Promise>,

@@ -94,12 +94,12 @@ pub enum Data {
     FromBackup(BackupNumber),
     /// An operator set the node up by hand.
     HandMade,
-    /// A backup that is not what was committed.
+    /// A backup that was not verified: it may differ from the committed one.
     Unverified,
 }
 
 impl Data {
-    /// Returns the backup that the data came from, or `None` if it came from none.
+    /// Returns the backup that the data came from, or `None` if it did not come from a backup.
     pub fn backup(self) -> Option<BackupNumber> {
         match self {
             Self::FromBackup(backup) => Some(backup),

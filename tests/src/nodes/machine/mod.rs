@@ -135,17 +135,12 @@ impl Node {
         self.directory.join("root")
     }
 
-    /// Returns the metadata service's endpoint.
-    pub fn imds_endpoint(&self) -> String {
-        self.imds.endpoint()
-    }
-
     /// Sets the node's Postgres. Only the first call has an effect.
     pub(crate) fn attach(&self, cluster: Cluster) {
         self.cluster.get_or_init(|| cluster);
     }
 
-    /// Returns the node's Postgres. An error before user data has created it.
+    /// Returns the node's Postgres, or an error before user data has created it.
     pub fn cluster(&self) -> Result<&Cluster> {
         let cluster = self.cluster.get();
         cluster.with_context(|| format!("{} has no Postgres yet", self.id))
@@ -157,7 +152,7 @@ impl Node {
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    /// Returns the node's Docker Engine. An error if it has none.
+    /// Returns the node's Docker Engine, or an error if it has no engine.
     pub fn engine(&self) -> Result<&Engine> {
         let engine = self.engine.get();
         engine.with_context(|| format!("{} has no Docker Engine", self.id))
@@ -211,7 +206,7 @@ impl Node {
         }
     }
 
-    /// Frees what the kernel keeps after the processes ended: the server's shared memory, and the engine's mounts.
+    /// Frees the resources that outlive the processes: the server's shared memory, and the engine's mounts.
     fn clean_up(&self) -> Result<()> {
         if let Some(cluster) = self.cluster.get() {
             cluster.free_shared_memory();

@@ -1,4 +1,4 @@
-//! Kills a server as a lost instance does, and removes what a boot of the machine would remove.
+//! Kills a server as the loss of an instance does, and removes the files that a boot of the machine would remove.
 
 use std::process::{Command, Stdio};
 

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::Command;
 
-/// Returns the directory with the programs of the newest installed server. An error if there is no server.
+/// Returns the directory with the programs of the newest installed server, or an error if there is no server.
 pub fn bin_directory() -> Result<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {

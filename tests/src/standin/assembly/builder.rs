@@ -1,6 +1,5 @@
 //! The description of a stand-in: its settings and their defaults.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -12,7 +11,6 @@ use super::deploy::Binaries;
 pub struct StandInBuilder {
     pub(super) template: PathBuf,
     pub(super) bucket: String,
-    pub(super) parameters: BTreeMap<String, String>,
     pub(super) binaries: Option<Binaries>,
     pub(super) with_functions: bool,
     pub(super) documents: Vec<(String, Value)>,
@@ -26,7 +24,6 @@ pub struct StandInBuilder {
     pub(super) port: u16,
     pub(super) echo: Option<PathBuf>,
     pub(super) log_level: String,
-    pub(super) overwrites: bool,
     pub(super) parent: PathBuf,
 }
 
@@ -35,7 +32,6 @@ impl Default for StandInBuilder {
         Self {
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml"),
             bucket: "rekindle-backups".to_owned(),
-            parameters: BTreeMap::new(),
             binaries: None,
             with_functions: true,
             documents: Vec::new(),
@@ -49,39 +45,12 @@ impl Default for StandInBuilder {
             port: 0,
             echo: None,
             log_level: "info".to_owned(),
-            overwrites: false,
             parent: std::env::temp_dir(),
         }
     }
 }
 
 impl StandInBuilder {
-    /// Uses another template than the project's.
-    #[must_use]
-    pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
-        self.template = path.into();
-        self
-    }
-
-    /// Sets a parameter of the template.
-    #[must_use]
-    pub fn parameter(mut self, name: &str, value: &str) -> Self {
-        self.parameters.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Sets the name of the backup bucket.
-    #[must_use]
-    pub fn bucket(mut self, bucket: &str) -> Self {
-        bucket.clone_into(&mut self.bucket);
-        self
-    }
-
-    /// Returns the name of the backup bucket.
-    pub fn bucket_name(&self) -> &str {
-        &self.bucket
-    }
-
     /// Uses other programs than those of this build, such as release packages.
     #[must_use]
     pub fn binaries(mut self, binaries: Binaries) -> Self {
@@ -156,20 +125,6 @@ impl StandInBuilder {
     #[must_use]
     pub fn echo(mut self, file: impl Into<PathBuf>) -> Self {
         self.echo = Some(file.into());
-        self
-    }
-
-    /// Sets the functions' log level.
-    #[must_use]
-    pub fn log_level(mut self, level: &str) -> Self {
-        level.clone_into(&mut self.log_level);
-        self
-    }
-
-    /// Allows writes that overwrite objects. The template's bucket policy denies them.
-    #[must_use]
-    pub fn overwrites(mut self) -> Self {
-        self.overwrites = true;
         self
     }
 

@@ -1,4 +1,4 @@
-//! Executes what Auto Scaling decides: boots and terminates machines and sends events.
+//! Executes the decisions of Auto Scaling: boots and terminates machines and sends events.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -203,7 +203,7 @@ impl StandIn {
         self.state.auto_scaling.instances(group)
     }
 
-    /// Returns the machine of an instance that has booted and was not terminated. An error for any other instance.
+    /// Returns the machine of an instance that has booted and was not terminated. Returns an error for any other instance.
     pub fn node(&self, instance: &str) -> Result<Arc<Node>> {
         let node = lock(&self.state.nodes).get(instance).cloned();
         node.with_context(|| format!("there is no machine for {instance}"))
@@ -221,7 +221,7 @@ impl StandIn {
         Ok(())
     }
 
-    /// Asks Auto Scaling to terminate and replace an instance.
+    /// Requests that Auto Scaling terminates and replaces an instance.
     pub async fn terminate(&self, instance: &str) -> Result<()> {
         aws_sdk_autoscaling::Client::new(&self.aws)
             .terminate_instance_in_auto_scaling_group()

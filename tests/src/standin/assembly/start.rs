@@ -117,9 +117,7 @@ impl StandInBuilder {
     fn s3(&self, directory: &Path) -> Result<S3> {
         let s3 = S3::new(&directory.join("s3"))?;
         s3.create_bucket(&self.bucket)?;
-        if !self.overwrites {
-            s3.deny_overwrite(&self.bucket);
-        }
+        s3.deny_overwrite(&self.bucket);
         Ok(s3)
     }
 
@@ -154,7 +152,6 @@ impl StandInBuilder {
             time_scale: self.time_scale,
             echo: self.echo.clone(),
             log_level: self.log_level.clone(),
-            port: 0,
         }
     }
 
@@ -178,14 +175,13 @@ impl StandInBuilder {
 
     /// Returns the template's parameters, with the bucket's name and the region.
     fn template_parameters(&self) -> BTreeMap<String, String> {
-        let mut parameters = self.parameters.clone();
-        for (name, value) in [
+        let parameters = [
             ("BackupBucketName", &self.bucket),
             ("AWS::Region", &self.region),
-        ] {
-            parameters.insert(name.to_owned(), value.clone());
-        }
+        ];
         parameters
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .into()
     }
 }
 

@@ -7,7 +7,7 @@ use super::lifecycle::{self, Effect, Pace};
 use super::model::{Activity, Group, Lifecycle, Member};
 use crate::standin::clock;
 
-/// Advances every instance of a group and keeps the group at its size. Returns what must happen outside.
+/// Advances every instance of a group and keeps the group at its size. Returns the effects outside of Auto Scaling.
 pub(super) fn advance(group: &mut Group, pace: &Pace, now: OffsetDateTime) -> Vec<Effect> {
     let mut effects = Vec::new();
     let mut members = std::mem::take(&mut group.members);

@@ -1,6 +1,6 @@
 //! The lifecycle of one instance: its transitions after a time or after answers to hooks.
 //!
-//! It does no I/O: `now` is an argument, and what must happen outside is returned as [`Effect`]s.
+//! It does no I/O: `now` is an argument, and the effects outside of Auto Scaling are returned as [`Effect`]s.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use super::events;
 use super::model::{Group, HookResult, Lifecycle, Member, Transition, Wait};
 use crate::standin::clock::Clock;
 
-/// What must happen outside of Auto Scaling after a step.
+/// An effect outside of Auto Scaling after a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Start a machine for an instance of a group.

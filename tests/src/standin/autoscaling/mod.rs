@@ -120,7 +120,7 @@ impl AutoScaling {
         Ok(())
     }
 
-    /// Advances all groups to `now`. Returns what must happen outside.
+    /// Advances all groups to `now`. Returns the effects outside of Auto Scaling.
     pub fn advance(&self, now: OffsetDateTime) -> Vec<Effect> {
         *lock(&self.last_advance) = Some(now);
         let mut groups = lock(&self.groups);

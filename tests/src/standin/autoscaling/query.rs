@@ -84,7 +84,7 @@ impl Query {
         (1..).map_while(at).collect()
     }
 
-    /// Returns the page of `all` that `NextToken` asks for, with at most `MaxRecords` items, and the next token. The last
+    /// Returns the page of `all` that `NextToken` names, with at most `MaxRecords` items, and the next token. The last
     /// page has no next token.
     pub(super) fn page<T>(
         &self,

@@ -7,7 +7,7 @@ use super::query::Query;
 use super::*;
 use crate::standin::clock::Clock;
 
-/// A group, its time, and what it has sent and discarded.
+/// A group, its time, the events that it has sent, and the instances that it has discarded.
 struct Scenario {
     auto_scaling: AutoScaling,
     now: OffsetDateTime,

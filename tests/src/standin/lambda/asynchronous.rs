@@ -12,7 +12,7 @@ use crate::lock::lock;
 /// The waits before the retries, in AWS's time. The last one repeats.
 const WAITS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
-/// Accepts an event and delivers it in the background: twice if the test asked for a duplicate.
+/// Accepts an event and delivers it in the background: twice if the test requested a duplicate.
 pub(super) fn accept(lambda: &Arc<Inner>, function: &str, payload: Value) {
     let once_less = |left: u32| left.checked_sub(1);
     let duplicates = lambda

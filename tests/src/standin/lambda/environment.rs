@@ -14,7 +14,7 @@ use crate::lock::lock;
 use crate::nodes::imds::ACCOUNT;
 use crate::standin::s3::{ACCESS_KEY, SECRET_KEY};
 
-/// How long a new process may take until it asks for its first event.
+/// How long a new process may take until it requests its first event.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
 
 type Reply = oneshot::Sender<Result<Value, FunctionError>>;
@@ -153,7 +153,7 @@ impl Environment {
         })
     }
 
-    /// Waits until the process asks for its first event. An error if it ends or takes too long.
+    /// Waits until the process requests its first event. Returns an error if it ends or takes too long.
     async fn initialised(&self) -> Result<(), FunctionError> {
         let mut ready = self.ready.subscribe();
         let mut ended = self.ended.subscribe();

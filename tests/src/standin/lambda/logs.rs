@@ -1,4 +1,4 @@
-//! The output of the functions: text lines, and what the JSON lines among them contain.
+//! The output of the functions: text lines, and the content of the JSON lines among them.
 //!
 //! A function writes two kinds of JSON lines: log lines, read into [`LogLine`], and metrics in `CloudWatch`'s embedded
 //! metric format, read into [`MetricLine`]. Each line is parsed once, when it arrives.
@@ -26,9 +26,9 @@ pub struct OutputLine {
     pub line: String,
     /// The line as JSON, or `None` if it is other text.
     pub json: Option<Value>,
-    /// The line as a log line, or `None` if it is none.
+    /// The line as a log line, or `None` if it is not one.
     pub log: Option<LogLine>,
-    /// The line as metrics, or `None` if it has none.
+    /// The metrics of the line, or `None` if it has no metrics.
     pub metrics: Option<MetricLine>,
 }
 
@@ -64,14 +64,14 @@ pub struct LogLine {
     pub kind: Option<String>,
     /// The cause of a failure.
     pub reason: Option<String>,
-    /// What an operator can do about a failure.
+    /// The remedy of a failure, for an operator.
     pub remedy: Option<String>,
     /// The whole line.
     pub raw: Value,
 }
 
 impl LogLine {
-    /// Reads a JSON line. Returns `None` if it is no log line: it has no level or no fields.
+    /// Reads a JSON line. Returns `None` if it has no level or no fields, because it is then not a log line.
     pub fn read(json: &Value) -> Option<Self> {
         let level = json["level"].as_str()?.to_owned();
         let fields = json["fields"].as_object()?;
@@ -112,7 +112,7 @@ impl LogLine {
         parts.into_iter().flatten().any(|part| part.contains(text))
     }
 
-    /// Returns what the line lacks of the log contract, which docs/operating.md describes, or `None` if it keeps it.
+    /// Returns how the line violates the log contract of docs/operating.md, or `None` if it does not.
     pub fn violation(&self) -> Option<String> {
         let kebab = |text: &str| {
             let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -175,9 +175,9 @@ impl LogLine {
 /// Metrics that a function writes into its log, in the embedded metric format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricLine {
-    /// The dimension `Application`, or `None` if the metric has none.
+    /// The dimension `Application`, or `None` if the metric lacks it.
     pub application: Option<String>,
-    /// The dimension `Kind`, or `None` if the metric has none.
+    /// The dimension `Kind`, or `None` if the metric lacks it.
     pub kind: Option<String>,
     /// The whole line.
     pub raw: Value,

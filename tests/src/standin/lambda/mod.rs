@@ -64,8 +64,6 @@ pub struct Settings {
     pub echo: Option<PathBuf>,
     /// `AWS_LAMBDA_LOG_LEVEL`, such as `INFO`.
     pub log_level: String,
-    /// The port of the endpoint on 127.0.0.1; 0 for any free port.
-    pub port: u16,
 }
 
 /// The error of an invocation, from the function or from Lambda itself.
@@ -85,7 +83,7 @@ impl std::fmt::Display for FunctionError {
 
 impl std::error::Error for FunctionError {}
 
-/// An asynchronous event that Lambda stopped to deliver.
+/// An asynchronous event that Lambda stopped delivering.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The function's name.
@@ -140,7 +138,7 @@ impl Drop for Life {
 }
 
 impl Lambda {
-    /// Starts the endpoint. The first invocation of a function starts its process.
+    /// Starts the Runtime API. The first invocation of a function starts its process.
     pub async fn start(settings: Settings, functions: Vec<Function>) -> Result<Self> {
         let mut hosted = BTreeMap::new();
         for function in functions {
@@ -158,8 +156,8 @@ impl Lambda {
             };
             hosted.insert(function.name, entry);
         }
-        let listener = TcpListener::bind(("127.0.0.1", settings.port)).await;
-        let listener = listener.with_context(|| format!("listen on port {}", settings.port))?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.context("listen on 127.0.0.1 for the Runtime API")?;
         let inner = Arc::new(Inner {
             address: listener.local_addr()?,
             logs: Logs::new(settings.echo.as_deref())?,
@@ -211,12 +209,12 @@ impl Lambda {
         self.inner.logs.lines()
     }
 
-    /// Returns the asynchronous events that Lambda stopped to deliver.
+    /// Returns the asynchronous events that Lambda stopped delivering.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         lock(&self.inner.dead_letters).clone()
     }
 
-    /// Returns the time of each process from its start until it asked for its first event, with its function's name.
+    /// Returns the time of each process from its start until it requested its first event, with its function's name.
     pub fn cold_starts(&self) -> Vec<(String, Duration)> {
         lock(&self.inner.cold_starts).clone()
     }
@@ -238,11 +236,6 @@ impl Lambda {
                 environment.time_out();
             }
         }
-    }
-
-    /// Returns `http://127.0.0.1:<port>`, for `aws lambda invoke --endpoint-url` and `cargo lambda invoke`.
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.inner.address)
     }
 }
 

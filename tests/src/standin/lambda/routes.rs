@@ -1,4 +1,4 @@
-//! The HTTP interface: the Runtime API for the processes, and the Invoke API for clients.
+//! The Runtime API, which the processes of the functions call.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -6,13 +6,13 @@ use std::time::UNIX_EPOCH;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::environment::{Environment, failure};
-use super::{FunctionError, Inner, asynchronous, request_id};
+use super::{FunctionError, Inner};
 use crate::lock::lock;
 
 /// The largest payload that Lambda accepts, in bytes.
@@ -31,7 +31,6 @@ pub(super) fn routes(lambda: Arc<Inner>) -> Router {
             "/{environment}/2018-06-01/runtime/init/error",
             post(init_error),
         )
-        .route("/2015-03-31/functions/{name}/invocations", post(invoke))
         .layer(DefaultBodyLimit::max(PAYLOAD_LIMIT))
         .with_state(lambda)
 }
@@ -118,71 +117,4 @@ fn reported(body: &[u8]) -> FunctionError {
         error_type: text("errorType"),
         message: text("errorMessage"),
     }
-}
-
-async fn invoke(
-    State(lambda): Shared,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Reply {
-    // A client may name the function by its ARN.
-    let name = name.rsplit(':').next().unwrap_or_default();
-    if !lambda.functions.contains_key(name) {
-        let known: Vec<&str> = lambda.functions.keys().map(String::as_str).collect();
-        let message = format!(
-            "Function not found: {name}; the functions are {}",
-            known.join(", ")
-        );
-        return refused(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
-    }
-    let payload = if body.is_empty() {
-        Ok(json!({}))
-    } else {
-        serde_json::from_slice(&body)
-    };
-    let payload = match payload {
-        Ok(payload) => payload,
-        Err(error) => {
-            let message = format!("Could not parse request body into json: {error}");
-            return refused(
-                StatusCode::BAD_REQUEST,
-                "InvalidRequestContentException",
-                &message,
-            );
-        }
-    };
-    let kind = headers
-        .get("x-amz-invocation-type")
-        .and_then(|value| value.to_str().ok());
-    match kind.unwrap_or("RequestResponse") {
-        "Event" => {
-            asynchronous::accept(&lambda, name, payload);
-            StatusCode::ACCEPTED.into_response()
-        }
-        "DryRun" => StatusCode::NO_CONTENT.into_response(),
-        _ => {
-            let version = ("x-amz-executed-version", "$LATEST");
-            match Arc::clone(&lambda)
-                .invoke(name, payload, request_id())
-                .await
-            {
-                Ok(value) => ([version], value.to_string()).into_response(),
-                Err(error) => {
-                    let body =
-                        json!({"errorType": error.error_type, "errorMessage": error.message});
-                    (
-                        [version, ("x-amz-function-error", "Unhandled")],
-                        body.to_string(),
-                    )
-                        .into_response()
-                }
-            }
-        }
-    }
-}
-
-fn refused(status: StatusCode, code: &str, message: &str) -> Reply {
-    let body = json!({"Type": "User", "Message": message});
-    (status, [("x-amzn-errortype", code)], body.to_string()).into_response()
 }

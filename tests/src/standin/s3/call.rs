@@ -36,7 +36,7 @@ pub struct Call {
     pub access_key: Option<String>,
 }
 
-/// A fault of S3: what happens instead of a normal answer.
+/// A fault of S3. It replaces the normal answer to a request.
 ///
 /// A test injects faults with [`S3::on_request`](super::S3::on_request), which sees each [`Call`] and returns the fault
 /// for it, if any. To damage an object at rest instead, see the functions of [`S3`](super::S3) such as

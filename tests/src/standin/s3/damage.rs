@@ -23,7 +23,7 @@ impl S3 {
         Ok(below.into_iter().map(|record| record.key).collect())
     }
 
-    /// Returns the path of the file with an object's bytes. An error if there is no such object.
+    /// Returns the path of the file with an object's bytes, or an error if there is no such object.
     pub fn path(&self, bucket: &str, key: &str) -> Result<PathBuf> {
         self.record(bucket, key)?;
         self.store

@@ -33,7 +33,7 @@ pub use permissions::Permissions;
 use service::{OneSecret, Service, SignedOnly};
 use store::Store;
 
-/// An access key without restrictions. So is every key that [`S3::restrict`] was not called for.
+/// An access key without restrictions. Every other key is also unrestricted until [`S3::restrict`] is called for it.
 pub const ACCESS_KEY: &str = "AKIASTANDIN";
 /// The secret key of all access keys.
 pub const SECRET_KEY: &str = "stand-in";

@@ -238,7 +238,7 @@ fn checked(range: &Range, length: u64) -> S3Result<(u64, u64)> {
     Ok((range.start, range.end))
 }
 
-/// Returns a number of bytes as S3's types have it.
+/// Converts a number of bytes to the type of S3's fields.
 pub(super) fn signed(bytes: u64) -> S3Result<i64> {
     i64::try_from(bytes).map_err(internal)
 }

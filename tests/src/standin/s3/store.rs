@@ -104,7 +104,7 @@ impl Store {
         ))
     }
 
-    /// Returns the path of an object's bytes. An error for keys that cannot be paths of files.
+    /// Returns the path of an object's bytes, or an error for a key that cannot be the path of a file.
     pub(super) fn object_path(&self, bucket: &str, key: &str) -> S3Result<PathBuf> {
         let impossible =
             |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > 255;
@@ -132,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Returns the record of an object. S3's error if the object, or the version that is asked for, does not exist.
+    /// Returns the record of an object, or S3's error if the object or the requested version does not exist.
     pub(super) fn existing(
         &self,
         bucket: &str,
@@ -149,8 +149,8 @@ impl Store {
         }
     }
 
-    /// Blocks the creation and deletion of objects while the guard exists. So an object that is in a listing can be read,
-    /// as in S3.
+    /// Blocks the creation and deletion of objects while the guard exists, so that every listed object can be read, as in
+    /// S3.
     pub(super) async fn block_changes(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.creating.lock().await
     }
@@ -198,7 +198,7 @@ impl Store {
             .join(uuid::Uuid::new_v4().to_string())
     }
 
-    /// Makes an object of a staged file. The file is removed if a condition does not hold.
+    /// Turns a staged file into an object. Removes the file if a condition does not hold.
     pub(super) async fn create(
         &self,
         path: &Path,

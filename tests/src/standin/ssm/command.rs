@@ -18,7 +18,7 @@ pub type Parameters = BTreeMap<String, Vec<String>>;
 pub enum Status {
     /// Not delivered yet.
     Pending,
-    /// Delivered, and not ended as far as SSM knows.
+    /// Delivered, and its end is not reported yet.
     InProgress,
     /// Ended with exit code 0.
     Success,

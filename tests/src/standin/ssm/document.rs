@@ -172,7 +172,7 @@ impl Parameter {
     }
 }
 
-/// Compiles a pattern. An error if the agent's Go could not compile it.
+/// Compiles a pattern. Returns an error if the agent's Go could not compile it.
 fn allowed_pattern(pattern: &str) -> Result<Regex> {
     let context = || format!("allowedPattern {pattern:?}");
     let hir = regex_syntax::parse(pattern).with_context(context)?;

@@ -16,7 +16,7 @@ use crate::standin::clock;
 
 /// How often an agent checks whether it may start a command.
 const POLL: Duration = Duration::from_millis(20);
-/// The exit code that asks for a reboot. After it, the agent runs the step again.
+/// The exit code that requests a reboot. After it, the agent runs the step again.
 const REBOOT: i32 = 194;
 /// The exit code of a killed script. SSM reports it as a timeout.
 const KILLED: i32 = 137;
@@ -172,7 +172,7 @@ fn report(ssm: &Ssm, id: &str, node: &Node, number: usize, end: StepEnd) {
     }
 }
 
-/// Runs a step on the node, again after each reboot that it asks for.
+/// Runs a step on the node, and again after each reboot that it requests.
 async fn run(
     ssm: &Ssm,
     command: &str,

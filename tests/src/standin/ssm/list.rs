@@ -30,7 +30,7 @@ pub(super) fn commands(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     let size = whole(request, "MaxResults", 1..=50, 50)?;
     let filters = filters(request, FILTERS)?;
     let wanted = |command: &&Command| passes(command, command.status(), &filters);
-    let found = named(ssm, request, wanted, |command, _| command.json())?;
+    let found = named(ssm, request, wanted, Command::json)?;
     let (commands, next) = page(found, size, request)?;
     Ok(json!({"Commands": commands, "NextToken": next}))
 }
@@ -45,7 +45,7 @@ pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
         ssm,
         request,
         |_| true,
-        |command, _| {
+        |command| {
             let invocations = command.invocations.iter();
             let invocations = invocations
                 .filter(|one| instance.is_none_or(|id| one.instance == id))
@@ -62,12 +62,12 @@ pub(super) fn invocations(ssm: &Ssm, request: &Value) -> ApiResult<Value> {
     Ok(json!({"CommandInvocations": invocations, "NextToken": next}))
 }
 
-/// Returns what `map` makes of the commands that the request selects, newest first. New commands are hidden for a while.
+/// Returns the result of `map` for each command that the request selects, newest first. New commands are hidden for a while.
 fn named(
     ssm: &Ssm,
     request: &Value,
     wanted: impl Fn(&&Command) -> bool,
-    map: impl Fn(&Command, OffsetDateTime) -> Value,
+    map: impl Fn(&Command) -> Value,
 ) -> ApiResult<Vec<Value>> {
     let id = request["CommandId"].as_str();
     if id.is_some_and(|id| id.len() != 36) {
@@ -91,10 +91,10 @@ fn named(
         .filter(wanted)
         .collect();
     found.sort_by_key(|command| std::cmp::Reverse(command.requested));
-    Ok(found.into_iter().map(|command| map(command, now)).collect())
+    Ok(found.into_iter().map(map).collect())
 }
 
-/// Returns the keys and values of the request's `Filters`. An error for a key that is not in `known`.
+/// Returns the keys and values of the request's `Filters`, or an error for a key that is not in `known`.
 fn filters(request: &Value, known: &[&str]) -> ApiResult<Vec<(String, String)>> {
     let filters = request["Filters"].as_array();
     let mut read = Vec::new();

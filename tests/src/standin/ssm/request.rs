@@ -49,7 +49,7 @@ pub(super) fn texts(request: &Value, field: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the page of `all` that `NextToken` asks for, and the next token. The last page has no next token.
+/// Returns the page of `all` that `NextToken` names, and the next token. The last page has no next token.
 pub(super) fn page(
     all: Vec<Value>,
     size: usize,

@@ -181,7 +181,7 @@ impl Resolver {
                 .map(|zone| format!("{REGION}{zone}"))
                 .into_iter()
                 .collect(),
-            // Only a deployment knows the value, and nothing that the stand-in reads needs it.
+            // The value exists only after a deployment, and nothing that the stand-in reads needs it.
             _ => json!(format!("{function} {argument}")),
         };
         Ok(Some(value))
@@ -243,7 +243,7 @@ impl Resolver {
         Ok(Value::from(logical_id))
     }
 
-    /// Returns a placeholder for an attribute: only a deployment knows its value.
+    /// Returns a placeholder for an attribute: its value exists only after a deployment.
     fn attribute(resource: &str, attribute: &str) -> Value {
         Value::from(format!("{resource}.{attribute}"))
     }

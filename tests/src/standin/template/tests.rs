@@ -131,7 +131,7 @@ fn a_missing_or_unknown_parameter_is_named() {
     );
 }
 
-/// The stand-in must be able to deploy what is deployed to AWS.
+/// The stand-in must be able to deploy the same template as AWS.
 #[test]
 fn the_shipped_template_is_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");

@@ -4,7 +4,7 @@ use anyhow::Result;
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use super::setup::{CliSetup, PATIENCE};
+use super::setup::{CliSetup, WAIT_LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cli_shows_how_each_command_ended() -> Result<()> {
@@ -146,7 +146,7 @@ async fn the_command_of_a_dead_node_stays_in_progress_until_its_timeout() -> Res
     // The 600 s for delivery and 660 s for execution last 11 s here.
     let id = cli.send(&node, "sleep 600 & sleep 600", "600").await?;
     let started = ["ssm", "list-command-invocations", "--command-id", &id];
-    wait_for("the script to start", PATIENCE, async || {
+    wait_for("the script to start", WAIT_LIMIT, async || {
         let answer = cli
             .aws_arguments(&started)
             .await
@@ -165,7 +165,7 @@ async fn the_command_of_a_dead_node_stays_in_progress_until_its_timeout() -> Res
     cli.standin.kill_instance(node.id()).await?;
     let answer = cli.aws_arguments(&started).await?;
     assert_eq!(answer["CommandInvocations"][0]["Status"], "InProgress");
-    wait_for("SSM to time out the command", PATIENCE, async || {
+    wait_for("SSM to time out the command", WAIT_LIMIT, async || {
         let answer = cli
             .aws_arguments(&started)
             .await

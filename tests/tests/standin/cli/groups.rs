@@ -5,7 +5,7 @@ use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 
-use super::setup::{CliSetup, GROUP, PATIENCE};
+use super::setup::{CliSetup, GROUP, WAIT_LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_its_instance_its_hooks_and_its_activities_are_described_as_aws_describes_them()
@@ -99,13 +99,13 @@ async fn a_terminated_instance_waits_in_its_hook_while_its_replacement_launches(
     let description = format!("Terminating EC2 instance: {}", old.id());
     assert_eq!(answer["Activity"]["Description"], description);
     cli.standin
-        .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
+        .wait_until(GROUP, Lifecycle::TerminatingWait, None, WAIT_LIMIT)
         .await?;
     let new = cli.answer_launch(Some(old.id())).await?;
     assert!(old.has_power(), "the old instance still waits in its hook");
     cli.aws(&complete).await?;
     let root = old.root();
-    wait_for("the old machine to be gone", PATIENCE, async || {
+    wait_for("the old machine to be gone", WAIT_LIMIT, async || {
         Ok::<_, String>((old.is_discarded() && !root.exists()).then_some(()))
     })
     .await?;
@@ -160,7 +160,7 @@ async fn an_unhealthy_instance_is_replaced_only_while_launch_is_not_suspended() 
     ))
     .await?;
     cli.standin
-        .wait_until(GROUP, Lifecycle::TerminatingWait, None, PATIENCE)
+        .wait_until(GROUP, Lifecycle::TerminatingWait, None, WAIT_LIMIT)
         .await?;
     assert_eq!(cli.standin.group(GROUP).len(), 1, "Launch is suspended");
     cli.aws(&format!(

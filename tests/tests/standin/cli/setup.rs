@@ -13,7 +13,7 @@ use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
 
 /// The limit of each wait. The work takes less than a second, but the machine may be loaded.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const GROUP: &str = "demo";
 
 /// A stand-in with one group and no functions. The test completes the hooks with the CLI.
@@ -60,15 +60,15 @@ impl CliSetup {
     pub(crate) async fn answer_launch(&self, not: Option<&str>) -> Result<Arc<Node>> {
         let waiting = self
             .standin
-            .wait_until(GROUP, Lifecycle::PendingWait, not, PATIENCE)
+            .wait_until(GROUP, Lifecycle::PendingWait, not, WAIT_LIMIT)
             .await?;
         self.aws(&format!("autoscaling complete-lifecycle-action --auto-scaling-group-name {GROUP} --lifecycle-hook-name rekindle-launch --instance-id {} --lifecycle-action-result CONTINUE", waiting.id()))
         .await?;
         let node = self
             .standin
-            .wait_until_in_service(GROUP, not, PATIENCE)
+            .wait_until_in_service(GROUP, not, WAIT_LIMIT)
             .await?;
-        wait_for("the agent", PATIENCE, async || {
+        wait_for("the agent", WAIT_LIMIT, async || {
             Ok::<_, String>(node.agent_runs().then_some(()))
         })
         .await?;

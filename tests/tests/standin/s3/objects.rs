@@ -122,7 +122,7 @@ async fn a_checksum_in_a_trailer_is_verified() {
 }
 
 #[tokio::test]
-async fn head_does_not_notice_damage_at_rest() {
+async fn head_does_not_report_damage_at_rest() {
     let setup = start().await;
     let crc64 = digests(b"0123456789").crc64;
     setup.put("a", b"0123456789").await;

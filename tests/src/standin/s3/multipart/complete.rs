@@ -1,4 +1,4 @@
-//! Makes an object of the parts of an upload.
+//! Combines the parts of an upload into an object.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::standin::s3::store::{Conditions, NewObject, Store, hex, internal};
 const MIN_PART_BYTES: u64 = 5 << 20;
 
 impl Store {
-    /// Makes an object of the parts that the request names.
+    /// Combines the parts that the request names into an object.
     pub(in crate::standin::s3) async fn complete(
         &self,
         input: CompleteMultipartUploadInput,
@@ -119,7 +119,8 @@ impl Store {
     }
 }
 
-/// Returns the stored parts that the client named. An error if one differs from what it named or if they are not in order.
+/// Returns the stored parts that the client named. Returns an error if a stored part differs from the named one, or if the
+/// parts are not in order.
 fn named_parts(stored: Vec<StoredPart>, named: &[CompletedPart]) -> S3Result<Vec<StoredPart>> {
     let mut numbered: BTreeMap<i32, StoredPart> =
         stored.into_iter().map(|part| (part.number, part)).collect();

@@ -1,6 +1,6 @@
 //! Multipart uploads. Until an upload is completed or aborted, it is a directory with a file and a record per part.
 //!
-//! This module opens, lists and aborts uploads; [`parts`] stores their parts, and [`complete`] makes an object of them.
+//! This module opens, lists and aborts uploads; [`parts`] stores their parts, and [`complete`] combines them into an object.
 
 mod complete;
 mod parts;
@@ -27,7 +27,7 @@ struct Upload {
     key: String,
     id: String,
     initiated: SystemTime,
-    /// The checksum algorithm that the client asked for, or `None` for S3's default.
+    /// The checksum algorithm that the client requested, or `None` for S3's default.
     algorithm: Option<String>,
     /// Whether the object's checksum is computed from the checksums of its parts.
     composite: bool,
