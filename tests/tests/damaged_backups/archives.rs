@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::standalone;
-use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::fixtures::standalone::{StandaloneNode, launch_operation};
 use rekindle_tests::fixtures::tampering;
 use shared::exit_code::ExitCode;
 use shared::layout;
@@ -71,7 +71,10 @@ async fn an_archive_that_leaves_its_directories_is_refused_even_if_its_hashes_ma
             Ok(())
         })?;
         let answer = standalone
-            .restore(&format!("hostile-{number}"), &[forged.candidate()])
+            .restore(
+                &launch_operation(&format!("hostile-{number}")),
+                &[forged.candidate()],
+            )
             .await?;
         assert_refused(&answer, ExitCode::Verification, "configuration", case)?;
         assert_eq!(

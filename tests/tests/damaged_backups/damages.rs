@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::standalone::AgentOutput;
 use rekindle_tests::fixtures::standalone::DataSnapshot;
-use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::fixtures::standalone::{StandaloneNode, launch_operation};
 use rekindle_tests::standin::s3::S3Fault;
 use shared::exit_code::ExitCode;
 use shared::layout;
@@ -104,7 +104,7 @@ async fn after_any_damage_the_next_older_good_backup_is_restored_and_no_other_da
         let saved = save(&scenario)?;
         act(&scenario)?;
         let answer = standalone
-            .restore(&format!("alone-{number}"), &both[..1])
+            .restore(&launch_operation(&format!("alone-{number}")), &both[..1])
             .await?;
         assert_refused(&answer, ExitCode::Verification, object, damage)?;
         assert_eq!(
@@ -120,7 +120,9 @@ async fn after_any_damage_the_next_older_good_backup_is_restored_and_no_other_da
     for (number, (damage, object, act)) in DAMAGES.iter().enumerate() {
         let saved = save(&scenario)?;
         act(&scenario)?;
-        let answer = standalone.restore(&format!("both-{number}"), &both).await?;
+        let answer = standalone
+            .restore(&launch_operation(&format!("both-{number}")), &both)
+            .await?;
         let skipped = assert_restored(&answer, &scenario.older, damage)?;
         assert_eq!(skipped.len(), 1, "{damage}: {skipped:?}");
         assert_eq!(
@@ -138,7 +140,9 @@ async fn after_any_damage_the_next_older_good_backup_is_restored_and_no_other_da
     }
 
     // Without damage, the newest backup is restored: only the damage prevented that.
-    let answer = standalone.restore("undamaged", &both).await?;
+    let answer = standalone
+        .restore(&launch_operation("undamaged"), &both)
+        .await?;
     assert_eq!(assert_restored(&answer, &scenario.newer, "none")?, []);
     assert!(has_data_of(
         &standalone.snapshot().await?,
@@ -170,7 +174,7 @@ async fn an_error_answer_of_s3_is_retried_and_not_reported_as_damage() -> Result
             due.then(|| S3Fault::OkWithError("InternalError".to_owned()))
         });
         let answer = standalone
-            .restore(&format!("answer-{number}"), &both)
+            .restore(&launch_operation(&format!("answer-{number}")), &both)
             .await?;
         assert_eq!(
             assert_restored(&answer, &scenario.newer, &case)?,

@@ -1,7 +1,7 @@
 //! Good backups that do not fit the node. They are refused by the preflight checks, and no older one is restored instead.
 
 use anyhow::{Context as _, Result};
-use rekindle_tests::fixtures::standalone::StandaloneNode;
+use rekindle_tests::fixtures::standalone::{StandaloneNode, launch_operation};
 use rekindle_tests::fixtures::tampering;
 use shared::command::Candidate;
 use shared::exit_code::ExitCode;
@@ -81,7 +81,7 @@ async fn a_backup_that_does_not_fit_the_node_is_refused_before_anything_changes(
         // is skipped.
         let older = (code != ExitCode::Verification).then(|| scenario.older.candidate());
         let candidates: Vec<Candidate> = std::iter::once(candidate).chain(older).collect();
-        let operation = format!("launch-{}", code.word());
+        let operation = launch_operation(code.word());
         let answer = standalone.restore(&operation, &candidates).await?;
         assert_refused(&answer, code, word, code.word())?;
         assert_eq!(

@@ -12,7 +12,7 @@ use shared::report::Report;
 use crate::chaos::application::choices::Choices;
 use crate::chaos::application::{APPLICATION, Application};
 use crate::fixtures::protected_groups::ProtectedGroups;
-use crate::fixtures::standalone::StandaloneNode;
+use crate::fixtures::standalone::{StandaloneNode, launch_operation};
 use crate::fixtures::tampering;
 
 /// The objects, by their names within a backup.
@@ -173,7 +173,7 @@ impl Trial<'_> {
 
     async fn try_restore(&self, case: &str, damaged: &mut DamagedObjects) -> Result<()> {
         let name = self.object.replace(['/', '.', '_'], "-");
-        let operation = format!("{name}-{}", case.replace([' ', '%'], ""));
+        let operation = launch_operation(&format!("{name} {case}"));
         let candidate = self.backup.candidate();
         let answer = self.standalone.restore(&operation, &[candidate]).await?;
         let refused = matches!(
