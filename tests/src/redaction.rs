@@ -1,5 +1,6 @@
 //! Texts without the values that change with every run, so that a snapshot can contain the whole text.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
@@ -69,11 +70,28 @@ pub fn redacted(text: &str) -> String {
 /// The longest JSON that [`redacted_json`] writes into one line, in bytes.
 const ONE_LINE: usize = 160;
 
-/// Returns JSON with [`redacted`] texts and without numbers that change. Short arrays and objects are on one line.
+/// Returns JSON with sorted keys, with [`redacted`] texts and without numbers that change. Short arrays and objects are on one line.
 pub fn redacted_json(value: &Value) -> String {
-    let mut value = value.clone();
+    let mut value = sorted(value);
     redact(&mut value);
     lines(&value, "")
+}
+
+/// Returns the same JSON with sorted keys. Whether `serde_json` sorts them depends on a feature that other crates enable.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, &Value> = fields.iter().collect();
+            let fields = fields.into_iter();
+            Value::Object(
+                fields
+                    .map(|(key, value)| (key.clone(), sorted(value)))
+                    .collect(),
+            )
+        }
+        Value::Array(values) => Value::Array(values.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
 }
 
 /// Returns the value on one line if it is short, else with one line for each element.

@@ -1,4 +1,5 @@
-//! Lambda: restores the data of a launching instance before it may enter service. `handle` has a row for each event.
+//! Lambda: restores the data of a launching instance before it may enter service. `handle` maps each event to
+//! its folder.
 
 mod answer;
 pub mod attempts;

@@ -18,7 +18,7 @@ pub struct Handled {
     /// The command that was sent, or whose end was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
-    /// The decision in kebab-case, as in the log.
+    /// What was decided or done, in kebab-case. The log may have several decisions for it.
     pub decision: &'static str,
     /// The reason or the consequence, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -161,10 +161,10 @@ async fn a_failed_backup_has_this_report_and_metric() -> Result<()> {
     let mut report = report(&ended.output)?;
     // The message ends with psql's own text, which depends on its version.
     let message = report["message"].as_str().unwrap_or_default();
-    let start = message.split(':').next().unwrap_or_default();
-    report["message"] = format!("{start}: …").into();
+    let start = message.split('(').next().unwrap_or_default();
+    report["message"] = format!("{start}…").into();
     assert_snapshot!(redacted_json(&report), @r#"
-    {"exit_code":20,"message":"psql on database \"template1\": …","operation_id":"[backup]","report":"failure"}
+    {"exit_code":20,"message":"psql on database \"template1\" failed …","operation_id":"[backup]","report":"failure"}
     "#);
     assert_snapshot!(metric_line(&protected, "Failures")?, @r#"
     {
