@@ -52,8 +52,8 @@ pub enum Breaker {
     },
 }
 
-/// The breakers of an application's groups. An application has more than one group only by mistake, and then the
-/// breaker of each trips.
+/// The breakers of an application's groups. An application has more than one group only by mistake; then each group has
+/// its own breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breakers {
     /// The writer's schema version.

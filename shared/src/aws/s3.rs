@@ -23,6 +23,7 @@ const PUT_OBJECT: &str = "s3:PutObject";
 const NOT_OF_S3: &str = "NotOfS3";
 /// The most tries of a write while another write to the same key is under way.
 const CONFLICT_TRIES: u32 = 5;
+/// The pause after the first conflict; each further pause is longer by this time.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Returns the bytes of an object, in the given version or in the newest one.

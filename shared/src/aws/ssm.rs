@@ -25,8 +25,9 @@ use crate::id::{CommandId, InstanceId};
 /// The most instances that one call may name.
 pub const MOST_INSTANCES: usize = 50;
 
-/// SSM returns `InvocationDoesNotExist` for a few seconds after a command was sent.
+/// The most tries to read an invocation: SSM returns `InvocationDoesNotExist` for a few seconds after a command was sent.
 const INVOCATION_TRIES: u32 = 5;
+/// The pause between two of these tries.
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);
 /// The response code of a step that did not run.
 const NEVER_RUN: i32 = -1;
@@ -330,7 +331,7 @@ pub async fn send(
         .map_err(|error| Error::contract("the response of ssm:SendCommand", format!("{error}")))
 }
 
-/// Cancels a command. Only its status shows later whether it ran in spite of that.
+/// Cancels a command. The agent may still have run it: check its status afterwards.
 ///
 /// # Errors
 /// [`Error::Aws`] if SSM fails.
