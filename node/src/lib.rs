@@ -1,7 +1,7 @@
 //! `rekindle-node`, the agent that SSM runs on the node.
 //!
-//! Standard output is one line, the report. Standard error is the log, one JSON object per line. The exit code is the kind
-//! of failure. The program starts in [`run`]; [`backup`] and [`restore`] do the work.
+//! Standard output is one line, the report. Standard error is the log, one JSON object per line. The exit code is the
+//! kind of failure. The program starts in [`run`]; [`backup`] and [`restore`] do the work.
 
 pub mod agent;
 mod application;
@@ -110,8 +110,8 @@ impl Command {
         }
     }
 
-    /// Decommissions the node after its final backup. This also happens if the backup had finished before: that agent may
-    /// have ended in between.
+    /// Decommissions the node after its final backup. This also happens if the backup had finished before: that agent
+    /// may have ended in between.
     fn after_success(&self, state: &State, report: &Report) -> Result<()> {
         match (self, report) {
             (Self::Backup(command), Report::Backup(_)) if command.purpose == Purpose::Final => {

@@ -1,7 +1,7 @@
 //! The commands to a node: the parameters of the two SSM documents.
 //!
-//! Each document checks every value against its `allowedPattern`, so no text from an event reaches a shell. No value is a
-//! secret, because SSM keeps a history of commands.
+//! Each document checks every value against its `allowedPattern`, so no text from an event reaches a shell. No value is
+//! a secret, because SSM keeps a history of commands.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Lambda: takes, commits and deletes backups. `handle` has a row for each event; each event has a folder.
+//! Lambda: takes, commits and deletes backups. `handle` has a row for each event.
 //!
 //! `start` sends backup commands, `finished` decides when a backup exists, `terminating` waits for final backups.
 //! Modules named `decide` contain the rules: they make no calls and read no clock.

@@ -43,7 +43,7 @@ pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule 
     })
 }
 
-/// Returns a rule by which Auto Scaling knows one group, `dtr` with the application `dtr`, with this member and its
+/// Returns a rule by which Auto Scaling lists one group, `dtr` with the application `dtr`, with this member in this
 /// state.
 pub(crate) fn group(member: Option<(&'static str, &'static str)>) -> Rule {
     mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_groups).then_output(move || {

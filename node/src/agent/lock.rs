@@ -27,13 +27,14 @@ pub(crate) enum WaitPolicy {
     DoNotWait,
     /// It waits until a backup has finished. This is for a restore, which is not sent again.
     UntilFree,
-    /// It ends a running backup, then waits. This is for a final backup: it has the newest rows, and the terminate hook has
-    /// no time to wait for another backup.
+    /// It ends a running backup, then waits. This is for a final backup: it has the newest rows, and the terminate hook
+    /// has no time to wait for another backup.
     Preempt,
 }
 
 impl WaitPolicy {
-    /// Returns how long to wait for the holder. Another run of the same operation is always waited for: it has the report.
+    /// Returns how long to wait for the holder. Another run of the same operation is always waited for: it has the
+    /// report.
     fn limit(self, operation: &Operation, holder: &Holder) -> Duration {
         if holder.operation().as_ref() == Some(operation) {
             return budget::seconds(budget::RESTORE_EXECUTION);

@@ -36,8 +36,8 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// Reads the marker of the node with this root. Returns `None` if there is none. An unreadable marker is an error: the
-    /// agent must not guess whether the node was restored.
+    /// Reads the marker of the node with this root. Returns `None` if there is none. An unreadable marker is an error:
+    /// the agent must not guess whether the node was restored.
     pub(crate) fn load(root: &Path) -> Result<Option<Self>> {
         let path = path(root);
         let Some(bytes) = read_if_exists(&path)? else {

@@ -1,7 +1,7 @@
 //! The agent's directory on the node, with a record of each operation that has finished.
 //!
-//! SSM delivers a command at least once and has no idempotency token. The record makes a second delivery harmless: it gets
-//! the same report.
+//! SSM delivers a command at least once and has no idempotency token. The record makes a second delivery harmless: it
+//! gets the same report.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write as _};
@@ -21,8 +21,8 @@ pub(crate) const DIRECTORY: &str = "var/lib/rekindle";
 /// The most records that are kept, besides those of a launch.
 const MOST_RECORDS: usize = 64;
 
-/// The prefix of a launch's operations. Their records are kept whatever their age, because a launch may be repeated at any
-/// time.
+/// The prefix of a launch's operations. Their records are kept whatever their age, because a launch may be repeated at
+/// any time.
 pub(crate) const LAUNCH_PREFIX: &str = "launch-";
 
 /// The agent's directory.
@@ -69,8 +69,8 @@ impl State {
             })
     }
 
-    /// Records the report of an operation that has finished: a success, or a failure that would repeat. Any other failure
-    /// is not recorded, so that the operation can run again.
+    /// Records the report of an operation that has finished: a success, or a failure that would repeat. Any other
+    /// failure is not recorded, so that the operation can run again.
     pub(crate) fn record(&self, report: &Report) -> Result<()> {
         let operation = match report {
             Report::Backup(backup) => &backup.operation_id,
@@ -163,8 +163,8 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file so that a crash leaves either the old content or the new one: the new content goes into a temporary file
-/// first, which is synced and then renamed.
+/// Writes a file so that a crash leaves either the old content or the new one: the new content goes into a temporary
+/// file first, which is synced and then renamed.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || cannot("write", path);
     let directory = path.parent().unwrap_or(Path::new("/"));

@@ -86,8 +86,8 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     Ok(report(command, &index, index_object, started))
 }
 
-/// Decommissions the node after its final backup: it is not backed up again, and if the instance is launched again from a
-/// warm pool, it is restored again.
+/// Decommissions the node after its final backup: it is not backed up again, and if the instance is launched again from
+/// a warm pool, it is restored again.
 pub(crate) fn decommission(state: &State) -> Result<()> {
     Marker::remove(state.root())?;
     state.forget(LAUNCH_PREFIX)

@@ -10,8 +10,8 @@ use crate::agent::marker::Marker;
 use crate::context::Context;
 use crate::postgres::server::Server;
 
-/// Returns the marker that was written on this instance for this application. Without one, fails unless the node is being
-/// adopted.
+/// Returns the marker that was written on this instance for this application. Without one, fails unless the node is
+/// being adopted.
 pub(super) fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
     let application = &context.settings.application;
     let marker = Marker::load(&context.root)?;

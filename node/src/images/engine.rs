@@ -50,8 +50,8 @@ pub(super) async fn name(id: &Sha256, name: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Prepares the program that writes an image's archive to its standard output. It gets the id, so that the archive has no
-/// names: the node that loads it decides on names by the index.
+/// Prepares the program that writes an image's archive to its standard output. It gets the id, so that the archive has
+/// no names: the node that loads it decides on names by the index.
 pub(super) fn save(id: &Sha256) -> Program {
     docker(["save", &reference(id)])
 }

@@ -1,7 +1,8 @@
-//! The images of the application's containers. Each image is saved once for all backups, and loaded on a node that lacks it.
+//! The images of the application's containers. Each image is saved once for all backups, and loaded on a node that
+//! lacks it.
 //!
-//! A registry that is down cannot serve the images of its own containers. The data do not depend on images: a failure here
-//! is logged and recorded, but stops neither a backup nor a restore.
+//! A registry that is down cannot serve the images of its own containers. The data do not depend on images: a failure
+//! here is logged and recorded, but stops neither a backup nor a restore.
 
 pub mod archive;
 mod engine;
@@ -24,7 +25,8 @@ use crate::context::Context;
 use crate::objects::stream::{WAITING, decode};
 use crate::s3::download;
 
-/// Seconds after the start of a backup until which images are saved. The command needs the rest of its time limit to end.
+/// Seconds after the start of a backup until which images are saved. The command needs the rest of its time limit to
+/// end.
 const SAVE_SECONDS: u32 = budget::BACKUP_EXECUTION - 2 * budget::MARGIN;
 /// The time limit for loading one image.
 const LOAD_LIMIT: Duration = Duration::from_mins(10);
@@ -41,8 +43,8 @@ pub(crate) struct Saved {
     pub(crate) unsaved: Vec<String>,
 }
 
-/// Saves the images of the configured containers that are not in S3 yet. A final backup saves none, because it has no time
-/// for them: it only records those that are in S3.
+/// Saves the images of the configured containers that are not in S3 yet. A final backup saves none, because it has no
+/// time for them: it only records those that are in S3.
 pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) -> Saved {
     let (mut saved, mut seen) = (Saved::default(), BTreeSet::new());
     for container in &context.settings.image_containers {

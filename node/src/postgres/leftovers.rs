@@ -35,8 +35,8 @@ exit 1"#;
 const END_SESSIONS: &str = "SELECT to_json(count(pg_terminate_backend(pid))) FROM pg_stat_activity
   WHERE application_name = 'rekindle' AND pid <> pg_backend_pid()";
 
-/// Ends the tools and sessions of an earlier agent. The caller must hold the node's lock, so that none of them belongs to
-/// a running agent.
+/// Ends the tools and sessions of an earlier agent. The caller must hold the node's lock, so that none of them belongs
+/// to a running agent.
 pub(crate) async fn end_tools_and_sessions(postgres: &Postgres) -> Result<()> {
     let tools = match postgres.container() {
         Some(container) => end_tools(container).await?,

@@ -40,8 +40,8 @@ struct Identity {
     identifier: String,
 }
 
-/// In every version, the identifier is the first eight bytes of the control file. `pg_control_system()` exists only from
-/// version 9.6 on.
+/// In every version, the identifier is the first eight bytes of the control file. `pg_control_system()` exists only
+/// from version 9.6 on.
 const IDENTITY: &str = "SELECT json_build_object('version', current_setting('server_version_num'),
   'identifier', encode(pg_read_binary_file('global/pg_control', 0, 8), 'hex'))";
 

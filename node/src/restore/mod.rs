@@ -52,8 +52,8 @@ impl Restored {
     }
 }
 
-/// Restores the first usable one of the candidates, which are ordered from newest to oldest. Without candidates, a launch
-/// is a first boot.
+/// Restores the first usable one of the candidates, which are ordered from newest to oldest. Without candidates, a
+/// launch is a first boot.
 pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<RestoreReport> {
     let (operation, candidates) = (&command.operation_id, &command.candidates);
     let started = Instant::now();
@@ -80,7 +80,8 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
 
 /// Returns where this instance's data came from if it already has those of the application, and `None` otherwise.
 ///
-/// A marker alone does not prove it, because the volume may be a new one: the server must have the cluster of the marker.
+/// A marker alone does not prove it, because the volume may be a new one: the server must have the cluster of the
+/// marker.
 async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
     let Some(marker) = Marker::load(&context.root)? else {
         return Ok(None);
@@ -140,8 +141,8 @@ async fn first_boot(context: &Context, operation: &Operation) -> Result<Restored
 
 /// Replaces this node's data by those of one backup.
 ///
-/// Until that is finished or rolled back, the node has no marker, so it is not backed up. If the agent is killed meanwhile,
-/// a replacement node restores the backup that was taken before.
+/// Until that is finished or rolled back, the node has no marker, so it is not backed up. If the agent is killed
+/// meanwhile, a replacement node restores the backup that was taken before.
 async fn in_place(
     context: &Context,
     operation: &Operation,
@@ -226,8 +227,8 @@ async fn from_newest_usable(
     Err(Failure::new(ExitCode::NoUsableBackup, message))
 }
 
-/// Returns whether the backup may be the cause of the failure, so that an older one may succeed. If the cause is the node,
-/// its settings or S3, an older backup would fail too, or would lose data without need.
+/// Returns whether the backup may be the cause of the failure, so that an older one may succeed. If the cause is the
+/// node, its settings or S3, an older backup would fail too, or would lose data without need.
 fn older_backup_may_work(code: ExitCode) -> bool {
     matches!(code, ExitCode::Verification | ExitCode::Restore)
 }
@@ -241,8 +242,8 @@ struct LaunchRestore<'c> {
 }
 
 impl LaunchRestore<'_> {
-    /// Restores a backup. Tries it again if the failure may have been the server's, which was restarted or had too little
-    /// memory: an older backup would lose data.
+    /// Restores a backup. Tries it again if the failure may have been the server's, which was restarted or had too
+    /// little memory: an older backup would lose data.
     async fn restore_with_retry(&mut self, candidate: &Candidate) -> Result<Restored> {
         match self.restore(candidate).await {
             Err(failure) if failure.code == ExitCode::Restore => {

@@ -1,7 +1,7 @@
 //! Replaces the live configuration by the unpacked one, path by path, and can undo that.
 //!
-//! Each path is staged beside the live one, on the same file system, so that one rename exchanges both. A mount point cannot
-//! be renamed: it is staged inside, and the entries of the directory are exchanged one by one.
+//! Each path is staged beside the live one, on the same file system, so that one rename exchanges both. A mount point
+//! cannot be renamed: it is staged inside, and the entries of the directory are exchanged one by one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! One run of a restore: one backup from S3 onto this node. The live configuration and databases are replaced only after
-//! their replacements are complete, and a failure can be rolled back.
+//! One run of a restore: one backup from S3 onto this node. The live configuration and databases are replaced only
+//! after their replacements are complete, and a failure can be rolled back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,8 +134,8 @@ impl<'c> RestoreRun<'c> {
         Ok(RestoredData { rows, swap, server })
     }
 
-    /// Reads the contents and the globals, and meanwhile unpacks the configuration into staging directories. Replaces the
-    /// live configuration once all three are complete and verified.
+    /// Reads the contents and the globals, and meanwhile unpacks the configuration into staging directories. Replaces
+    /// the live configuration once all three are complete and verified.
     async fn replace_configuration(&mut self) -> Result<(Contents, String)> {
         let (context, index) = (self.context, &self.index);
         let placement = self.placement.insert(Placement::prepare(&self.targets)?);
@@ -162,12 +162,12 @@ impl<'c> RestoreRun<'c> {
         progress.without_stall_limit(waiting).await
     }
 
-    /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the server and the
-    /// roles and tablespaces that it already has.
+    /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the
+    /// server and the roles and tablespaces that it already has.
     async fn preflight(&self, contents: &Contents) -> Result<(Server, Existing)> {
         let postgres = &self.context.postgres;
-        // Side by side, because each is a session of its own, and a small restore consists of little else. If one fails,
-        // wait for the others: the server would continue to drop a database anyway.
+        // Side by side, because each is a session of its own, and a small restore consists of little else. If one
+        // fails, wait for the others: the server would continue to drop a database anyway.
         let (dropped, server, capabilities, existing) = join!(
             drop_with_prefixes(postgres, &[RESTORE_PREFIX, OLD_PREFIX]),
             Server::read(postgres),
@@ -276,8 +276,8 @@ impl<'c> RestoreRun<'c> {
         }
     }
 
-    /// Undoes all changes of this run, except for roles and tablespaces: they are harmless, and the next restore sets them
-    /// to those of its backup.
+    /// Undoes all changes of this run, except for roles and tablespaces: they are harmless, and the next restore sets
+    /// them to those of its backup.
     pub(crate) async fn roll_back(mut self) -> Result<()> {
         let context = self.context;
         if self.application_started {

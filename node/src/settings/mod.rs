@@ -71,8 +71,8 @@ pub enum Server {
     },
 }
 
-/// `bootstrap_role_password = "restore" | "keep"`. Restore by default: the application's configuration, which is restored
-/// too, contains that password.
+/// `bootstrap_role_password = "restore" | "keep"`. Restore by default: the application's configuration, which is
+/// restored too, contains that password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootstrapRolePassword {
     Restore,

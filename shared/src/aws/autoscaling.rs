@@ -202,8 +202,8 @@ pub enum Completion {
 
 /// Answers the hook in which an instance waits. A repetition is harmless.
 ///
-/// Only the caller that gave the first answer logs the result. So the SDK's retries are off: if the response to the first
-/// try is lost, and the second try finds that the hook is answered, the answer is this caller's own.
+/// Only the caller that gave the first answer logs the result. So the SDK's retries are off: if the response to the
+/// first try is lost, and the second try finds that the hook is answered, the answer is this caller's own.
 ///
 /// # Errors
 /// [`Error::Aws`] if Auto Scaling refuses the answer, or after four failed tries.

@@ -308,7 +308,8 @@ async fn each_page(
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(failed(LIST_OBJECTS)).map_err(advise(bucket))?;
-        // A response without the name of the bucket did not come from S3, so it does not prove that the bucket is empty.
+        // A response without the name of the bucket did not come from S3, so it does not prove that the bucket is
+        // empty.
         of_s3(LIST_OBJECTS, page.name())?;
         if see(&page).is_break() {
             break;

@@ -25,7 +25,8 @@ use crate::id::{CommandId, InstanceId};
 /// The most instances that one call may name.
 pub const MOST_INSTANCES: usize = 50;
 
-/// The most tries to read an invocation: SSM returns `InvocationDoesNotExist` for a few seconds after a command was sent.
+/// The most tries to read an invocation: SSM returns `InvocationDoesNotExist` for a few seconds after a command was
+/// sent.
 const INVOCATION_TRIES: u32 = 5;
 /// The pause between two of these tries.
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);

@@ -187,8 +187,8 @@ impl Program {
         limit.apply(ending).await
     }
 
-    /// Runs the program to its end, with the chunks as its standard input. If it ends before it has read all of them, it
-    /// has failed, whatever its status.
+    /// Runs the program to its end, with the chunks as its standard input. If it ends before it has read all of them,
+    /// it has failed, whatever its status.
     pub(crate) async fn stdin_from(
         mut self,
         mut chunks: mpsc::Receiver<Bytes>,

@@ -130,8 +130,8 @@ impl<'r> Input<'r> {
 
     /// Returns the buffered bytes of a data block, without consuming them, or `None` at the block's end.
     ///
-    /// A data block is a sequence of pieces, each after its length; the length 0 ends it. `left` is the number of bytes of
-    /// the current piece that were not consumed yet: 0 before the first call. The bytes can reach beyond the piece.
+    /// A data block is a sequence of pieces, each after its length; the length 0 ends it. `left` is the number of bytes
+    /// of the current piece that were not consumed yet: 0 before the first call. The bytes can reach beyond the piece.
     pub(super) fn block_bytes(&mut self, left: &mut u64) -> Result<Option<&[u8]>> {
         if *left == 0 {
             let length = self.integer()?;

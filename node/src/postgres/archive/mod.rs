@@ -1,7 +1,7 @@
 //! Reads an archive of `pg_dump -Fc` as a stream: counts the rows of every table, and detects every truncation.
 //!
-//! An archive is a header, a table of contents, then one block for each entry with data. The format has no end mark and no
-//! checksum. If an archive is cut off between two blocks, only the missing blocks of the table of contents show it.
+//! An archive is a header, a table of contents, then one block for each entry with data. The format has no end mark and
+//! no checksum. If an archive is cut off between two blocks, only the missing blocks of the table of contents show it.
 
 mod blocks;
 mod error;

@@ -1,8 +1,8 @@
 //! The swap: renames all restored databases into place in one transaction.
 //!
 //! The transaction first locks a live database, so that no new session can start in it. Meanwhile a second session ends
-//! the existing ones. Clients that reconnect at once, and background workers, only wait. The second session selects by the
-//! database's oid, so that it does not end sessions of the restored database after the renaming.
+//! the existing ones. Clients that reconnect at once, and background workers, only wait. The second session selects by
+//! the database's oid, so that it does not end sessions of the restored database after the renaming.
 
 use std::time::Duration;
 
@@ -138,8 +138,8 @@ async fn databases(postgres: &Postgres, names: &[&str]) -> Result<Vec<Database>>
         .await
 }
 
-/// Runs the renaming while it ends the sessions in the `occupied` databases, and returns how long that took. Both need a
-/// session in a database that is not renamed itself.
+/// Runs the renaming while it ends the sessions in the `occupied` databases, and returns how long that took. Both need
+/// a session in a database that is not renamed itself.
 async fn rename_all(
     postgres: &Postgres,
     pairs: &[Pair],

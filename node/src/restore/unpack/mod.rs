@@ -1,7 +1,7 @@
 //! Unpacks a configuration archive into staging directories.
 //!
-//! The archive is not trusted: every entry must be in a directory that the same archive created, so that neither `..` nor a
-//! symbolic link leads anywhere else.
+//! The archive is not trusted: every entry must be in a directory that the same archive created, so that neither `..`
+//! nor a symbolic link leads anywhere else.
 
 mod attributes;
 mod disk;
@@ -334,8 +334,8 @@ fn write(
     Ok(written)
 }
 
-/// Parses the number of a configured path. Only its usual spelling is accepted, so that no path has a second name such as
-/// `00`.
+/// Parses the number of a configured path. Only its usual spelling is accepted, so that no path has a second name such
+/// as `00`.
 fn path_number(name: &OsStr) -> Option<usize> {
     let number: usize = name.to_str()?.parse().ok()?;
     (number.to_string().as_str() == name).then_some(number)
