@@ -79,6 +79,7 @@ impl CommandLine {
 }
 
 /// Returns the operation id in arguments that clap refused, so that the failure can be reported for this operation.
+/// `None` if they have no valid one.
 pub(crate) fn operation_of(arguments: &[OsString]) -> Option<Operation> {
     let mut texts = arguments.iter().filter_map(|argument| argument.to_str());
     while let Some(text) = texts.next() {

@@ -33,8 +33,8 @@ pub(crate) enum WaitPolicy {
 }
 
 impl WaitPolicy {
-    /// Returns how long to wait for the holder. Another run of the same operation is always waited for: it has the
-    /// report.
+    /// Returns how long to wait for the holder. Every policy waits for another run of the same operation, because that
+    /// run has the report.
     fn limit(self, operation: &Operation, holder: &Holder) -> Duration {
         if holder.operation().as_ref() == Some(operation) {
             return budget::seconds(budget::RESTORE_EXECUTION);
@@ -54,7 +54,8 @@ pub(crate) struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Otherwise the next holder would be mistaken for this process until it has written its own name.
+        // Otherwise, until the next holder has written its own operation, others would read this process and its
+        // operation.
         self.file.set_len(0).ok();
     }
 }
@@ -88,7 +89,7 @@ impl Lock {
     }
 }
 
-/// The operation that holds the lock, with its process. Both are empty between taking the lock and writing the file.
+/// The operation that holds the lock, and its process. Both are empty until the holder has written them.
 struct Holder {
     operation: String,
     process: String,
@@ -104,7 +105,7 @@ impl Holder {
         self.operation().is_some_and(|one| one.can_be_preempted())
     }
 
-    /// Asks the agent that runs the backup to end.
+    /// Sends SIGUSR1 to the agent that runs the backup. It then ends as `Busy`.
     fn preempt(&self) {
         let process = self.process.parse().ok().and_then(Pid::from_raw);
         let signalled = process.map(|process| kill_process(process, Signal::USR1));

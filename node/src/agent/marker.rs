@@ -26,7 +26,7 @@ pub(crate) struct Marker {
     pub(crate) instance_id: InstanceId,
     /// The system identifier of the Postgres cluster.
     pub(crate) system_identifier: String,
-    /// How the data came to this node.
+    /// The origin of the data.
     pub(crate) lineage: Lineage,
     /// The operation that wrote the marker.
     pub(crate) operation_id: Operation,
@@ -59,7 +59,7 @@ impl Marker {
         write_durably(&path, &bytes)
     }
 
-    /// Removes the marker, so that no later backup takes the node's data for the application's current data.
+    /// Removes the marker, so that the node is not backed up any more.
     pub(crate) fn remove(root: &Path) -> Result<()> {
         remove(&path(root))
     }

@@ -72,8 +72,8 @@ fn check_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
     Err(Failure::new(ExitCode::Verification, message).into())
 }
 
-/// Uploads the dump of one database. The object exists only if `pg_dump` succeeded, the uploaded bytes contain every
-/// block of the table of contents, and `pg_restore` read them to their end.
+/// Uploads the dump of one database. The object exists only if `pg_dump` succeeded, the uploaded bytes contain a block
+/// for every entry with data, and `pg_restore` read them to their end.
 pub(crate) async fn database(
     context: &Context,
     key: String,

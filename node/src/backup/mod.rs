@@ -115,8 +115,8 @@ impl<'c> BackupRun<'c> {
         })
     }
 
-    /// Stops the application before its final backup. If that fails, the backup goes on: it lacks what the application
-    /// writes after this, but without a backup everything since the last one would be lost.
+    /// Stops the application before its final backup. If that fails, the backup continues. It then lacks the data that
+    /// the application still writes, but without it all data since the last backup would be lost.
     async fn stop_application(&mut self) {
         let context = self.context;
         let stopping = application::stop(&context.settings.commands, &context.root);

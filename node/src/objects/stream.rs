@@ -19,8 +19,8 @@ use crate::chunks::{ChunkReader, next_chunk};
 use crate::context::Context;
 use crate::s3::upload::Upload;
 
-/// The compression level. Level 1 takes half the time of level 3. Rows of such applications consist mostly of digests,
-/// in which a better search finds nothing: their dumps even become smaller with level 1.
+/// The compression level. Level 1 takes half the time of level 3. The rows of a registry consist mostly of digests, in
+/// which a longer search finds no matches: its dumps are even smaller with level 1.
 const LEVEL: i32 = 1;
 
 /// Bytes that are compressed into one frame. In one long frame, the encoder would move all bytes through a ring buffer
@@ -37,7 +37,7 @@ const PLAIN_CHUNK: usize = 256 * 1024;
 /// The capacity of the channel between two stages, in chunks.
 pub(crate) const WAITING: usize = 8;
 
-/// An object whose bytes are all in S3, but which does not exist until it is completed.
+/// An uploaded object, which does not exist until it is completed. All of its bytes are in S3.
 #[derive(Debug)]
 pub(crate) struct Staged {
     upload: Upload,

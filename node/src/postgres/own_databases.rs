@@ -11,7 +11,7 @@ pub(crate) const RESTORE_PREFIX: &str = "rekindle__restore_";
 /// The prefix of the databases that a restore replaced.
 pub(crate) const OLD_PREFIX: &str = "rekindle__old_";
 
-/// Ends the sessions of all databases whose names begin with one of these prefixes, and drops the databases.
+/// Ends the sessions of all databases with one of these prefixes in their names, and drops the databases.
 pub(crate) async fn drop_with_prefixes(postgres: &Postgres, prefixes: &[&str]) -> Result<()> {
     let patterns: Vec<String> = prefixes
         .iter()

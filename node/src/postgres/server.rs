@@ -16,7 +16,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads them from the server.
+    /// Reads the identity and version from the server.
     pub(crate) async fn read(postgres: &Postgres) -> Result<Self> {
         let code = ExitCode::PostgresUnreachable;
         let identity: Identity = postgres.query(ADMIN_DATABASE, IDENTITY, code).await?;

@@ -177,7 +177,7 @@ fn continues_name(c: char) -> bool {
 fn number(text: &str) -> Result<usize, String> {
     let ends = |c| !continues_name(c) || c == '$';
     let length = text.find(ends).unwrap_or(text.len());
-    // How psql divides a number and the letters after it depends on its version, as does `1e--`.
+    // Versions of psql divide a number and the letters after it in different ways, also in `1e--`.
     if ["$", "'", "--"]
         .iter()
         .any(|next| text[length..].starts_with(next))

@@ -67,7 +67,7 @@ pub fn sessions() -> usize {
         .min(MOST_SESSIONS)
 }
 
-/// Returns further options of each session for libpq. They do not outlive the session.
+/// Returns further options of each session for libpq. They end with the session.
 pub fn options(server_version: u32, sessions: usize) -> String {
     // Until the swap, a crash of the server loses nothing: the database is restored again.
     let memory = SORT_MEMORY / sessions;

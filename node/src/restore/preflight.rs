@@ -25,7 +25,7 @@ const CAPABILITIES: &str = "SELECT json_build_object(
 /// The server's properties that limit what can be restored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Capabilities {
-    /// The extensions whose files are installed.
+    /// The extensions with installed files.
     extensions: BTreeSet<String>,
     /// The data directory, as a path of the server.
     directory: String,
@@ -34,7 +34,7 @@ pub(crate) struct Capabilities {
 }
 
 impl Capabilities {
-    /// Reads them from the server.
+    /// Reads the properties from the server.
     pub(crate) async fn read(postgres: &Postgres) -> Result<Self> {
         let code = ExitCode::PostgresUnreachable;
         postgres.query(ADMIN_DATABASE, CAPABILITIES, code).await

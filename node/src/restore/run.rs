@@ -32,8 +32,8 @@ use crate::s3::download;
 /// How often a restore checks whether the server is working for it.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts the agent's sessions in which the server itself works, and does not wait for a client or a lock. To create an
-/// index, for example, can take minutes in which no bytes move.
+/// Counts the agent's sessions in which the server itself works, and does not wait for a client or a lock. For example,
+/// creating an index can take minutes without a byte on any stream.
 const WORKING_SESSIONS: &str = "SELECT to_json(count(*)) FROM (
     SELECT row_to_json(a) AS a FROM pg_stat_activity a
     WHERE application_name = 'rekindle' AND state = 'active' AND pid <> pg_backend_pid()) s
@@ -52,7 +52,7 @@ pub(crate) struct RestoreRun<'c> {
     placement: Option<Placement>,
     swapped: Option<Swapped>,
     application_started: bool,
-    /// Why images could not be loaded.
+    /// The reasons why images were not loaded.
     unloaded_images: Vec<String>,
 }
 

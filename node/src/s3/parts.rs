@@ -49,7 +49,7 @@ pub(super) fn first_size() -> u64 {
 pub(super) struct Multipart {
     destination: Destination,
     id: String,
-    /// The number of parts whose sending has begun.
+    /// The number of parts that are sent or being sent.
     begun: u32,
     in_flight: u64,
     sending: JoinSet<Result<(CompletedPart, u64)>>,

@@ -1,4 +1,4 @@
-//! Uploads one object as a stream: in bounded memory, and without a trace if it fails.
+//! Uploads one object as a stream, in bounded memory. A failed upload leaves nothing in the bucket.
 //!
 //! S3 verifies the CRC-64/NVME of the whole object before the object exists, and creates it only if no object has its
 //! key.
@@ -189,8 +189,8 @@ impl Upload {
         Ok(version)
     }
 
-    /// Returns the version of the object if it exists with the same bytes. The SDK repeats a request whose answer was
-    /// lost; if the first one had succeeded, S3 refuses the second one.
+    /// Returns the version of the object if it exists with the same bytes. If an answer is lost, the SDK repeats the
+    /// request. If the first request had succeeded, S3 refuses the second one.
     async fn refused(&self, error: shared::Error, digests: &Digests) -> Result<Option<String>> {
         let Destination {
             client,

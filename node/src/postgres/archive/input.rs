@@ -4,7 +4,8 @@ use std::io::BufRead;
 
 use crate::postgres::archive::error::{ArchiveError, Result};
 
-/// The longest name that is kept, in bytes. A relation's has at most 63; a function's includes its arguments' types.
+/// The longest name that is read, in bytes. A relation's name has at most 63 bytes; a function's name includes the
+/// types of its arguments.
 const LONGEST_NAME: u64 = 64 * 1024;
 
 /// An archive as a stream, and the sizes of its numbers.

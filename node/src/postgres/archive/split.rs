@@ -164,7 +164,7 @@ impl Splitter {
         }
     }
 
-    /// Returns the part whose channel has the most room, in turn if several have.
+    /// Returns the part with the most room in its channel. If several have equal room, returns them in turn.
     fn next_part(&mut self) -> usize {
         let count = self.parts.len();
         self.next = (self.next + 1) % count.max(1);

@@ -28,7 +28,7 @@ pub(crate) struct Existing {
 struct Membership {
     role: String,
     member: String,
-    /// The grantor, from version 16 on, which keeps grants by several grantors apart.
+    /// The grantor, or `None` before version 16. From version 16 on, each grantor's grant is a separate one.
     granted_by: Option<String>,
 }
 
@@ -49,7 +49,7 @@ const EXISTING: &str = "SELECT json_build_object(
     FROM pg_auth_members))";
 
 impl Existing {
-    /// Reads them from the server.
+    /// Reads the roles and tablespaces from the server.
     pub(crate) async fn read(postgres: &Postgres) -> Result<Self> {
         let code = ExitCode::Restore;
         postgres.query(ADMIN_DATABASE, EXISTING, code).await
@@ -167,7 +167,7 @@ fn tablespace_is_skipped(
     let creates = statement.begins_with(&["CREATE", "TABLESPACE"]);
     match settings.tablespaces {
         Tablespaces::Fail => creates && exists,
-        // A tablespace that is neither there nor created has no privileges and no comment.
+        // If a tablespace does not exist and is not created, its privileges and its comment are skipped too.
         Tablespaces::Default => creates || !exists,
     }
 }

@@ -138,7 +138,7 @@ async fn databases(postgres: &Postgres, names: &[&str]) -> Result<Vec<Database>>
         .await
 }
 
-/// Runs the renaming while it ends the sessions in the `occupied` databases, and returns how long that took. Both need
+/// Runs the renaming and meanwhile ends the sessions in the `occupied` databases. Returns the duration. Both steps need
 /// a session in a database that is not renamed itself.
 async fn rename_all(
     postgres: &Postgres,
@@ -181,7 +181,7 @@ async fn try_renaming(
     oids: &[u32],
     renaming: &str,
 ) -> Result<Duration> {
-    // The timeouts bound how long a swap that cannot succeed shuts clients out.
+    // The timeouts limit the time for which clients cannot connect if the swap cannot succeed.
     let script = format!(
         "SET default_transaction_read_only = off;\nSET lock_timeout = '10s';\nSET statement_timeout = '20s';\n\
          BEGIN;\n{renaming}COMMIT;\n"

@@ -295,7 +295,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// Writes a file, or lets a thread write it if it is small. Returns how many of its bytes the archive has.
+/// Writes a file, or passes it to a thread if it is small. Returns the number of its bytes in the archive.
 fn write(
     entry: &mut Entry<'_, impl Read>,
     path: PathBuf,

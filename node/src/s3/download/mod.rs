@@ -134,8 +134,8 @@ pub(crate) fn stream<'a>(
     (send(bucket, record, sender), reader)
 }
 
-/// Sends an object's bytes in order, and checks them. If the receiver is dropped, the download goes on: the failure of
-/// a reader is often caused by a damaged object, and only its end proves that.
+/// Sends an object's bytes in order, and checks them. If the receiver is dropped, the download continues: a damaged
+/// object often makes its reader fail, and only the digest of all bytes proves the damage.
 async fn send(bucket: &Bucket, record: &ObjectRecord, sender: mpsc::Sender<Bytes>) -> Result<()> {
     let mut digest = ObjectDigest::new();
     let mut ranges = Ranges::new(bucket, record);

@@ -16,7 +16,7 @@ use super::unreadable;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::s3::Bucket;
 
-/// Attempts in a row to resume a download that bring no byte.
+/// The most attempts in a row to resume a download that bring no byte.
 const FRUITLESS_RESUMPTIONS: u32 = 4;
 /// The pause before the first of them; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
