@@ -131,11 +131,15 @@ mod tests {
     #[test]
     fn the_operation_id_of_a_refused_command_line_is_found() {
         let found = |line| operation_of(&arguments(line)).map(String::from);
+        let operation = Some("launch-i-0123abcd".to_owned());
         assert_eq!(
-            found("x backup --operation-id a.b --purpose no"),
-            Some("a.b".to_owned())
+            found("x backup --operation-id launch-i-0123abcd --purpose no"),
+            operation
         );
-        assert_eq!(found("x backup --operation-id=a.b"), Some("a.b".to_owned()));
+        assert_eq!(
+            found("x backup --operation-id=launch-i-0123abcd"),
+            operation
+        );
         assert_eq!(found("x backup --operation-id"), None);
         assert_eq!(found("x backup --operation-id ../x"), None);
     }

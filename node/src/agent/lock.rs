@@ -179,7 +179,8 @@ mod tests {
     async fn one_operation_at_a_time_holds_the_node() {
         let root = tempfile::tempdir().unwrap();
         let state = State::open(root.path()).unwrap();
-        let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+        let one = "20261123T021500.000Z".parse().unwrap();
+        let other = "20261123T023000.000Z".parse().unwrap();
         let held = Lock::acquire(&state, &one, WaitPolicy::DoNotWait).await;
         let held = held.unwrap();
         let refused = Lock::acquire(&state, &other, WaitPolicy::DoNotWait).await;
@@ -187,7 +188,8 @@ mod tests {
         assert_eq!(refused.code, ExitCode::Busy);
         assert_eq!(
             refused.chain(),
-            "cannot run operation other: the node is busy with one; send it again after that has finished"
+            "cannot run operation 20261123T023000.000Z: the node is busy with 20261123T021500.000Z; send it again after \
+             that has finished"
         );
 
         // Another run of the same operation waits for the first one, and so does an operation that may wait.

@@ -223,23 +223,24 @@ mod tests {
     #[test]
     fn the_report_of_a_finished_operation_is_recorded_and_a_transient_failure_is_not() {
         let (_root, state) = state();
-        let refusal = failure("a", ExitCode::NotRestored);
+        let (refused, failed) = ("final-i-0123abcd", "20261123T021500.000Z");
+        let refusal = failure(refused, ExitCode::NotRestored);
         state.record(&refusal).unwrap();
-        state.record(&failure("b", ExitCode::Dump)).unwrap();
-        assert_eq!(
-            state.recorded(&"a".parse().unwrap()).unwrap(),
-            Some(refusal)
-        );
-        assert_eq!(state.recorded(&"b".parse().unwrap()).unwrap(), None);
-        state.forget("a").unwrap();
-        assert_eq!(state.recorded(&"a".parse().unwrap()).unwrap(), None);
+        state.record(&failure(failed, ExitCode::Dump)).unwrap();
+        let recorded = |operation: &str| state.recorded(&operation.parse().unwrap()).unwrap();
+        assert_eq!(recorded(refused), Some(refusal));
+        assert_eq!(recorded(failed), None);
+        state.forget("final-").unwrap();
+        assert_eq!(recorded(refused), None);
     }
 
     #[test]
     fn an_unreadable_record_is_an_error() {
         let (root, state) = state();
-        std::fs::write(root.path().join(DIRECTORY).join("operations/a.json"), "{").unwrap();
-        let failure = state.recorded(&"a".parse().unwrap()).unwrap_err();
+        let operation: Operation = "20261123T021500.000Z".parse().unwrap();
+        let record = format!("operations/{operation}.json");
+        std::fs::write(root.path().join(DIRECTORY).join(record), "{").unwrap();
+        let failure = state.recorded(&operation).unwrap_err();
         assert_eq!(failure.code, ExitCode::NodeState);
     }
 
@@ -250,7 +251,7 @@ mod tests {
             .record(&failure("launch-i-0123abcd", ExitCode::NoUsableBackup))
             .unwrap();
         for number in 0..MOST_RECORDS + 10 {
-            let operation = format!("backup{number:03}");
+            let operation = format!("20261123T021500.{number:03}Z");
             state
                 .record(&failure(&operation, ExitCode::NotRestored))
                 .unwrap();
@@ -263,7 +264,7 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
-        let newest = format!("backup{:03}", MOST_RECORDS + 9);
+        let newest = format!("20261123T021500.{:03}Z", MOST_RECORDS + 9);
         assert!(state.recorded(&newest.parse().unwrap()).unwrap().is_some());
     }
 }
