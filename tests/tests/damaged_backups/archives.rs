@@ -71,7 +71,7 @@ async fn an_archive_that_leaves_its_directories_is_refused_even_if_its_hashes_ma
             Ok(())
         })?;
         let answer = standalone
-            .restore(&format!("hostile-{number}"), &[forged.candidate()])
+            .restore(&format!("launch-i-{number:08x}"), &[forged.candidate()])
             .await?;
         assert_refused(&answer, ExitCode::Verification, "configuration", case)?;
         assert_eq!(

@@ -104,7 +104,7 @@ async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other
         let saved = save(&scenario)?;
         act(&scenario)?;
         let answer = standalone
-            .restore(&format!("alone-{number}"), &both[..1])
+            .restore(&format!("launch-i-a000{number:04x}"), &both[..1])
             .await?;
         assert_refused(&answer, ExitCode::Verification, object, damage)?;
         assert_eq!(
@@ -120,7 +120,8 @@ async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other
     for (number, (damage, object, act)) in DAMAGES.iter().enumerate() {
         let saved = save(&scenario)?;
         act(&scenario)?;
-        let answer = standalone.restore(&format!("both-{number}"), &both).await?;
+        let operation = format!("launch-i-b000{number:04x}");
+        let answer = standalone.restore(&operation, &both).await?;
         let skipped = assert_restored(&answer, &scenario.older, damage)?;
         assert_eq!(skipped.len(), 1, "{damage}: {skipped:?}");
         assert_eq!(
@@ -138,7 +139,7 @@ async fn whatever_is_damaged_the_next_older_good_backup_is_restored_and_no_other
     }
 
     // Without damage, the newest backup is restored: only the damage prevented that.
-    let answer = standalone.restore("undamaged", &both).await?;
+    let answer = standalone.restore("launch-i-c0000000", &both).await?;
     assert_eq!(assert_restored(&answer, &scenario.newer, "none")?, []);
     assert!(has_data_of(
         &standalone.snapshot().await?,
@@ -170,7 +171,7 @@ async fn an_error_answer_of_s3_is_retried_and_not_taken_for_damage() -> Result<(
             due.then(|| S3Fault::OkWithError("InternalError".to_owned()))
         });
         let answer = standalone
-            .restore(&format!("answer-{number}"), &both)
+            .restore(&format!("launch-i-{number:08x}"), &both)
             .await?;
         assert_eq!(
             assert_restored(&answer, &scenario.newer, &case)?,

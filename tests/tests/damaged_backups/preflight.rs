@@ -81,7 +81,7 @@ async fn a_backup_that_does_not_fit_the_node_is_refused_before_anything_changes(
         // is skipped.
         let older = (code != ExitCode::Verification).then(|| scenario.older.candidate());
         let candidates: Vec<Candidate> = std::iter::once(candidate).chain(older).collect();
-        let operation = format!("launch-{}", code.word());
+        let operation = format!("launch-i-{:08x}", code.code());
         let answer = standalone.restore(&operation, &candidates).await?;
         assert_refused(&answer, code, word, code.word())?;
         assert_eq!(

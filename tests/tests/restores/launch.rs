@@ -280,9 +280,7 @@ async fn leftovers_of_a_killed_restore_are_removed_when_its_command_is_sent_agai
     let live = standalone.snapshot().await?;
     let repeated = standalone.restore(&operation, &candidates).await?;
     assert_eq!(repeated.report()?, answer.report()?);
-    let another = standalone
-        .restore("launch-of-another-kind", &candidates)
-        .await?;
+    let another = standalone.restore("launch-i-00000001", &candidates).await?;
     let Report::Restore(another) = another.report()? else {
         anyhow::bail!("{another:?}");
     };

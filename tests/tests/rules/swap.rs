@@ -94,7 +94,7 @@ async fn a_half_restored_database_is_never_live() -> Result<()> {
     let before = standalone.snapshot().await?;
     let clients = Clients::of(&standalone.node);
     let answer = standalone
-        .restore("launch-half", &[bad.candidate()])
+        .restore("launch-i-00000001", &[bad.candidate()])
         .await?;
     let (old, new) = clients.stop().await?;
     let Report::Failure(failure) = answer.report()? else {
@@ -121,7 +121,7 @@ async fn clients_that_reconnect_during_a_restore_see_the_old_or_the_new_database
     let standalone = StandaloneNode::with_data(&protected, "busy").await?;
     let clients = Clients::of(&standalone.node);
     let answer = standalone
-        .restore("launch-busy", &[manifest.candidate()])
+        .restore("launch-i-00000001", &[manifest.candidate()])
         .await?;
     let (old, new) = clients.stop().await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use shared::checksum::digests;
 use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Manifest;
@@ -172,8 +173,9 @@ impl Trial<'_> {
     }
 
     async fn try_restore(&self, case: &str, damaged: &mut DamagedObjects) -> Result<()> {
-        let name = self.object.replace(['/', '.', '_'], "-");
-        let operation = format!("{name}-{}", case.replace([' ', '%'], ""));
+        // Each case needs an operation of its own, because the agent runs an operation once.
+        let digest = digests(format!("{} {case}", self.object).as_bytes()).sha256;
+        let operation = format!("launch-i-{:.17}", digest.as_str());
         let candidate = self.backup.candidate();
         let answer = self.standalone.restore(&operation, &[candidate]).await?;
         let refused = matches!(
