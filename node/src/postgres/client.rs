@@ -28,7 +28,7 @@ const OWN_ENCODING: &str =
 
 /// Runs a tool with the password that the container has for its own server, so that the password never leaves the
 /// container. The usual images have it in `POSTGRES_PASSWORD`, or in the file that `POSTGRES_PASSWORD_FILE` names.
-pub(crate) const WITH_OWN_PASSWORD: &str = r#"
+const WITH_OWN_PASSWORD: &str = r#"
 if [ -z "${PGPASSWORD-}${PGPASSFILE-}" ]; then
   if [ -n "${POSTGRES_PASSWORD-}" ]; then
     PGPASSWORD=$POSTGRES_PASSWORD; export PGPASSWORD

@@ -11,7 +11,6 @@ mod parameter;
 pub mod s3;
 pub mod ssm;
 pub mod state;
-mod status;
 
 use std::error::Error as StdError;
 use std::sync::{Arc, LazyLock};

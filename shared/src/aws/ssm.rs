@@ -1,6 +1,7 @@
 //! Systems Manager: the state of the SSM agents, and the commands that are sent to them.
 
 mod query;
+mod status;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use self::query::CommandQuery;
-pub use super::status::{CommandEnd, InvocationStatus};
+pub use self::status::{CommandEnd, InvocationStatus};
 use super::{failed, utc};
 use crate::command::{AGENT_STEP, FETCH_STEP, Parameters};
 use crate::error::{Error, Result};
