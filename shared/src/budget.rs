@@ -1,7 +1,7 @@
 //! The timing budget: all time limits in seconds, and the rules between them.
 //!
 //! template.yaml is the only other place with these numbers; a test compares both.
-//! In SSM, `TimeoutSeconds` limits the delivery only. A command whose SSM agent died stays `InProgress` until
+//! In SSM, `TimeoutSeconds` limits the delivery only. If the SSM agent dies, its command stays `InProgress` until
 //! `TimeoutSeconds + executionTimeout` have passed.
 
 use std::time::Duration;

@@ -129,7 +129,7 @@ impl FromStr for Candidate {
 /// A backup command. It may be sent to several instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupCommand {
-    /// The operation. The agent runs it once, whatever the number of deliveries.
+    /// The operation. The agent runs it once, even if SSM delivers it several times.
     pub operation_id: Operation,
     /// The id of the backup to make.
     pub backup_id: BackupId,
@@ -170,7 +170,7 @@ impl FromStr for Mode {
 /// A restore command for one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreCommand {
-    /// The operation. The agent runs it once, whatever the number of deliveries.
+    /// The operation. The agent runs it once, even if SSM delivers it several times.
     pub operation_id: Operation,
     /// The kind of the restore.
     pub mode: Mode,

@@ -90,7 +90,7 @@ async fn that_launched(context: &Context, instance: &InstanceId) -> Result<Prote
     )))
 }
 
-/// A member of a group whose tag names an application.
+/// A member of a group with a valid application tag.
 #[derive(Debug, Clone)]
 pub(crate) struct ProtectedMember<'a> {
     group: &'a Group,
@@ -119,7 +119,7 @@ impl ProtectedMember<'_> {
     }
 }
 
-/// Returns every member of every group whose tag names an application.
+/// Returns every member of every group with a valid application tag.
 pub(crate) fn protected_members(groups: &[Group]) -> Vec<ProtectedMember<'_>> {
     let mut members = Vec::new();
     for group in groups {

@@ -35,7 +35,7 @@ pub(crate) struct SentCommands<'a> {
     pub(crate) since: OffsetDateTime,
 }
 
-/// Finishes every command that succeeded on a member of a protected group and whose backup has no manifest.
+/// Finishes every command that succeeded on a member of a protected group, if its backup has no manifest.
 pub(crate) async fn reconcile(
     context: &Context,
     sent: SentCommands<'_>,

@@ -1,4 +1,4 @@
-//! A context whose clients answer by rules, and the bucket in memory that S3's rules read and write.
+//! A context with clients that answer by rules, and the bucket in memory that the rules of S3 read and write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

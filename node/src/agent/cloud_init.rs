@@ -1,4 +1,4 @@
-//! Waits for cloud-init, whose user data writes the settings. SSM can run commands on a launching instance before that.
+//! Waits for cloud-init: user data writes the settings, and SSM can run commands on a launching instance before that.
 
 use std::path::Path;
 use std::time::Duration;

@@ -20,7 +20,7 @@ const NAME: &str = "restored.json";
 /// The content of the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// The application whose data the node has.
+    /// The application that the data belong to.
     pub(crate) application: ApplicationName,
     /// The instance that the data were restored on.
     pub(crate) instance_id: InstanceId,

@@ -85,7 +85,7 @@ impl State {
         self.remove_old_records()
     }
 
-    /// Removes the records of all operations whose ids begin with `prefix`, so that they can run again.
+    /// Removes the records of all operations with this prefix in their ids, so that they can run again.
     pub(crate) fn forget(&self, prefix: &str) -> Result<()> {
         for record in self.records()? {
             if record.name.starts_with(prefix) {

@@ -18,7 +18,7 @@ pub struct Context {
     pub config: Config,
     /// Finished commands that were handled. A process that does not remember one only makes more calls.
     pub handled_commands: Memory<(CommandId, InstanceId)>,
-    /// Applications whose state parameter exists. Ticks skip their check; every commit checks again.
+    /// Applications that have their state parameter. A tick does not check them again; every commit does.
     pub applications_with_state: Memory<ApplicationName>,
 }
 
