@@ -91,8 +91,8 @@ pub(crate) async fn wait_for_postgres(
     })
 }
 
-/// Repeats a check until it succeeds. If the limit is over, the running check is dropped and the message of the last
-/// failed one is returned. The check runs at least once.
+/// Repeats a check until it succeeds. If the limit is over, drops the running check, and returns the message of the
+/// last failed check. The check runs at least once.
 async fn wait<F, A>(limit: Duration, mut check: F) -> std::result::Result<(), String>
 where
     F: FnMut() -> A,

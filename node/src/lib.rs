@@ -1,7 +1,7 @@
 //! `rekindle-node`, the agent that SSM runs on the node.
 //!
-//! Standard output is one line, the report. Standard error is the log, one JSON object per line. The exit code is the kind
-//! of failure. The program starts in [`run`]; [`backup`] and [`restore`] do the work.
+//! Standard output is one line, the report. Standard error is the log, one JSON object per line. The exit code is the
+//! kind of failure. The program starts in [`run`]; [`backup`] and [`restore`] do the work.
 
 pub mod agent;
 mod application;
@@ -80,7 +80,7 @@ pub fn run() -> std::process::ExitCode {
     run_and_report(&root, &command)
 }
 
-/// A command whose operation runs once.
+/// A command. Its operation runs once.
 #[derive(Debug)]
 enum Command {
     Backup(BackupCommand),
@@ -110,8 +110,8 @@ impl Command {
         }
     }
 
-    /// Decommissions the node after its final backup. This also happens if the backup had finished before: that agent may
-    /// have ended in between.
+    /// Decommissions the node after its final backup. This also happens if an earlier agent finished the backup,
+    /// because that agent may have ended before it decommissioned the node.
     fn after_success(&self, state: &State, report: &Report) -> Result<()> {
         match (self, report) {
             (Self::Backup(command), Report::Backup(_)) if command.purpose == Purpose::Final => {
@@ -166,7 +166,7 @@ async fn run_until_signal(root: &Path, command: &Command) -> Report {
     report.unwrap_or_else(|failure: Failure| failed(operation, &failure))
 }
 
-/// Waits for a signal that ends the agent, and returns that as a failure.
+/// Waits for a signal that ends the agent, and returns its failure.
 async fn signal_received() -> Failure {
     let signals = [
         SignalKind::terminate(),
@@ -194,7 +194,7 @@ async fn signal_received() -> Failure {
     Failure::new(ExitCode::Interrupted, format!("stopped by {name}"))
 }
 
-/// Prints what the agent will do with the settings, or everything that is wrong with them.
+/// Prints all settings, with the defaults of those that are not set, or every problem in them.
 fn check(root: &Path) -> std::process::ExitCode {
     match Settings::load(root) {
         Ok(settings) => {

@@ -1,5 +1,5 @@
-//! A real Postgres for the unit tests: a cluster in a temporary directory with a Unix socket, removed when it is dropped.
-//! If the server is not installed, the tests fail.
+//! A real Postgres for the unit tests: a cluster in a temporary directory with a Unix socket, removed when it is
+//! dropped. If the server is not installed, the tests fail.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! The timing budget: all time limits in seconds, and the rules between them.
 //!
 //! template.yaml is the only other place with these numbers; a test compares both.
-//! In SSM, `TimeoutSeconds` limits the delivery only. A command whose SSM agent died stays `InProgress` until
+//! In SSM, `TimeoutSeconds` limits the delivery only. If the SSM agent dies, its command stays `InProgress` until
 //! `TimeoutSeconds + executionTimeout` have passed.
 
 use std::time::Duration;
@@ -48,16 +48,16 @@ pub const RESTORE_EVENT_AGE: u32 = 900;
 /// backup again that retention has deleted.
 pub const COMMIT_WINDOW: u32 = 7_200;
 
-/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. By
-/// then, a short outage is over, and so are the retries of the launch's own events.
+/// How long launches stay suspended after the breaker tripped for the first time; each further trip doubles it. After
+/// this time, a short outage is over, and Lambda no longer retries the launch's own events.
 pub const BREAKER_FIRST_WAIT: u32 = 900;
-/// The longest of these waits: a launch is tried at least six times a day.
+/// The longest such suspension: Rekindle tries a launch at least six times a day.
 pub const BREAKER_LONGEST_WAIT: u32 = 14_400;
 /// How long after its launch a failed instance waits in its hook for the breaker's calls to succeed. After this time it
 /// is abandoned without the breaker, so that its hook does not expire.
 pub const BREAKER_PATIENCE: u32 = 1_680;
-/// How long after its record a suspension may still take effect: writing the record and suspending the launches take a
-/// minute each at most.
+/// How long after the breaker's record was written the suspension of launches may still take effect. Each of the two
+/// calls takes at most a minute.
 pub const BREAKER_SETTLE: u32 = 120;
 
 /// The margin for delays that are not measured: the delivery of an event, a cold start, a retry.

@@ -1,7 +1,7 @@
 //! The commands to a node: the parameters of the two SSM documents.
 //!
-//! The document's `allowedPattern` has the format of every value, so that no text from an event reaches a shell. No
-//! value is a secret: SSM keeps a history of commands.
+//! Each document checks every value against its `allowedPattern`, so no text from an event reaches a shell. No value is
+//! a secret, because SSM keeps a history of commands.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -129,7 +129,7 @@ impl FromStr for Candidate {
 /// A backup command. It may be sent to several instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupCommand {
-    /// The operation. The agent runs it once, whatever the number of deliveries.
+    /// The operation. The agent runs it once, even if SSM delivers it several times.
     pub operation_id: Operation,
     /// The id of the backup to make.
     pub backup_id: BackupId,
@@ -170,9 +170,9 @@ impl FromStr for Mode {
 /// A restore command for one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreCommand {
-    /// The operation. The agent runs it once, whatever the number of deliveries.
+    /// The operation. The agent runs it once, even if SSM delivers it several times.
     pub operation_id: Operation,
-    /// Whether the node is new.
+    /// The kind of the restore.
     pub mode: Mode,
     /// The backups to choose from, newest first. If there are none, the application starts empty: its first boot.
     pub candidates: Vec<Candidate>,
@@ -268,7 +268,7 @@ pub fn operation(parameters: &Parameters) -> Result<Operation> {
 
 /// Returns the name of the folder into which a command fetches the agent. SSM downloads to a fixed name and then
 /// renames the file. Without separate folders, two concurrent commands (of a launch's event and of a sweep) would
-/// rename each other's.
+/// rename each other's file.
 fn fetch_id() -> String {
     format!("{:016x}", OffsetDateTime::now_utc().unix_timestamp_nanos())
 }

@@ -42,7 +42,7 @@ pub enum Error {
     /// The request cannot be carried out for the application, group or instance that it names.
     #[error("refused: {0}")]
     Refused(String),
-    /// An error whose ERROR line and metric were written before; see [`crate::function::failure`].
+    /// An error that is recorded already, in an ERROR line and in the metric; see [`crate::function::failure`].
     #[error("{0}")]
     Recorded(Box<Self>),
 }

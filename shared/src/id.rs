@@ -134,8 +134,8 @@ name!(
     |text| parse_backup_time(text).is_some()
 );
 
-/// Returns whether a text can be the version id of an S3 object in the restore document. There, a single hyphen means
-/// "no version".
+/// Returns whether a text can be the version id of an S3 object in the restore document. A single hyphen cannot: in
+/// that document it means "no version".
 pub fn is_version(text: &str) -> bool {
     (1..=256).contains(&text.len())
         && text != "-"

@@ -113,7 +113,7 @@ pub fn backup(application: &ApplicationName, backup: &BackupId) -> String {
     format!("backups/{application}/{}/{backup}/", backup.day())
 }
 
-/// Returns the prefix of the images of an application's containers. It differs from the prefix of every day.
+/// Returns the prefix of the images of an application's containers. It differs from every day's prefix of backups.
 pub fn images(application: &ApplicationName) -> String {
     format!("{}images/", backups(application))
 }

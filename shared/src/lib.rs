@@ -1,8 +1,8 @@
 //! Everything that the functions and the agent share.
 //!
-//! Read [`event`] for the events, [`command`] for the commands to a node, [`report`] for its answers, [`manifest`] for
-//! the content of a backup, and [`budget`] for the time limits. [`function`] and [`aws`] are used by the functions
-//! only.
+//! Read [`event`] for the events, [`command`] for the commands to a node, [`report`] for its reports, [`manifest`] for
+//! the content of a backup, and [`budget`] for the time limits. Only the functions use [`function`]. The agent uses a
+//! few parts of [`aws`].
 
 pub mod aws;
 pub mod budget;

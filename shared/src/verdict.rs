@@ -120,8 +120,8 @@ fn judge<R>(
     }
 }
 
-/// Returns the failure of a command that ended before its last step ran, which runs the agent. `None` if it has not
-/// ended.
+/// Returns the failure of a command that ended before its last step, which runs the agent. `None` if the command has
+/// not ended.
 fn ended_before_the_agent(command: &InvocationStatus) -> Option<CommandFailure> {
     if *command == InvocationStatus::Failed {
         return Some(CommandFailure {

@@ -16,16 +16,16 @@ pub(crate) enum Answer {
         started: Vec<Started>,
         /// The groups without a new backup.
         skipped: Vec<Skipped>,
-        /// The commands whose event was lost.
+        /// One entry for each command that this tick finished because its event was lost.
         handled: Vec<Handled>,
-        /// How many failures the log has of this tick.
+        /// The number of failures that this tick logged.
         failures: usize,
     },
     /// A sweep.
     Sweep {
-        /// The commands and terminate hooks whose event was lost.
+        /// One entry for each command or terminate hook that this sweep handled because its event was lost.
         handled: Vec<Handled>,
-        /// How many failures the log has of this sweep.
+        /// The number of failures that this sweep logged.
         failures: usize,
     },
     /// A finished backup command, or an instance in the terminate hook.
@@ -47,7 +47,7 @@ pub(crate) enum Answer {
         backup_id: BackupId,
         /// The decision, in kebab-case, as in the log.
         decision: &'static str,
-        /// The same for a person.
+        /// The decision as a text for the operator.
         message: &'static str,
     },
     /// Nothing was done.
@@ -86,7 +86,7 @@ pub(crate) struct Skipped {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Summary {
-    /// A backup whose manifest can be read.
+    /// A backup with a readable manifest.
     Backup {
         /// The backup.
         backup_id: BackupId,
@@ -107,7 +107,7 @@ pub(crate) enum Summary {
         #[serde(skip_serializing_if = "Option::is_none")]
         quarantined_for: Option<String>,
     },
-    /// A backup whose manifest cannot be used.
+    /// A backup with an unreadable manifest.
     Unreadable {
         /// The backup.
         backup_id: BackupId,

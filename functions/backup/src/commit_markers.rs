@@ -20,7 +20,7 @@ use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::warn;
 
-/// Writes the marker of a backup whose manifest is committed. A failure is logged only: the backup exists without it.
+/// Writes the marker of a committed backup. A failure is only logged, because the backup exists without its marker.
 pub(crate) async fn write(context: &Context, application: &ApplicationName, backup: &BackupId) {
     let (client, bucket) = (&context.aws.s3, &context.config.bucket);
     let key = layout::commit(application, backup);
@@ -48,15 +48,15 @@ impl CommitMarkers {
     /// Returns an empty set, before the first listing.
     pub(crate) fn unlisted(now: OffsetDateTime) -> Self {
         Self {
-            // The time of a tick may be ahead of this clock by this margin.
+            // The time of a tick may be ahead of this clock by at most this margin.
             since: now + seconds(budget::MARGIN),
             listed: HashMap::new(),
             has_gaps: false,
         }
     }
 
-    /// Lists all markers since a time that are not listed yet. If the listing fails, callers check the manifests; it is
-    /// recorded as a failure, since those calls would be repeated at every event.
+    /// Lists the markers from a time on that are not listed yet. If the listing fails, callers check the manifests. The
+    /// failure is recorded, because otherwise nobody would notice these additional calls at every event.
     pub(crate) async fn list_since(
         &mut self,
         context: &Context,

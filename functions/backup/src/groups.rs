@@ -61,7 +61,7 @@ pub(crate) async fn named(context: &Context, name: &str) -> Result<ProtectedGrou
     Ok(ProtectedGroup { group, application })
 }
 
-/// Returns the protected group of an instance. If the instance has left its group, that is the group that launched it.
+/// Returns the protected group of an instance. If the instance has left its group, returns the group that launched it.
 pub(crate) async fn of_instance(
     context: &Context,
     instance: &InstanceId,
@@ -72,7 +72,8 @@ pub(crate) async fn of_instance(
     }
 }
 
-/// A backup that was complete before its node was lost is still the newest of its application.
+/// Returns the protected group that launched an instance. A backup that was complete before its node was lost is still
+/// the newest of its application.
 async fn that_launched(context: &Context, instance: &InstanceId) -> Result<ProtectedGroup> {
     let client = &context.aws.autoscaling;
     for group in autoscaling::protected_groups(client).await? {
@@ -89,7 +90,7 @@ async fn that_launched(context: &Context, instance: &InstanceId) -> Result<Prote
     )))
 }
 
-/// A member of a group whose tag names an application.
+/// A member of a group with a valid application tag.
 #[derive(Debug, Clone)]
 pub(crate) struct ProtectedMember<'a> {
     group: &'a Group,
@@ -118,7 +119,7 @@ impl ProtectedMember<'_> {
     }
 }
 
-/// Returns every member of every group whose tag names an application.
+/// Returns every member of every group with a valid application tag.
 pub(crate) fn protected_members(groups: &[Group]) -> Vec<ProtectedMember<'_>> {
     let mut members = Vec::new();
     for group in groups {

@@ -31,11 +31,11 @@ pub(crate) struct SentCommands<'a> {
     pub(crate) groups: &'a [Group],
     /// The commands.
     pub(crate) records: &'a [CommandRecord],
-    /// Commands that were sent earlier are left alone.
+    /// Commands that were sent earlier are ignored.
     pub(crate) since: OffsetDateTime,
 }
 
-/// Finishes every command that succeeded on a member of a protected group and whose backup has no manifest.
+/// Finishes every command that succeeded on a member of a protected group, if its backup has no manifest.
 pub(crate) async fn reconcile(
     context: &Context,
     sent: SentCommands<'_>,
@@ -46,8 +46,8 @@ pub(crate) async fn reconcile(
     let open = open_commands(context, sent, &members);
     let requested = open.iter().filter_map(|open| open.command.as_ref());
     if let Some(first) = requested.map(|command| command.backup_id.time()).min() {
-        // A backup has the time of its tick, whose event may be late by this age. An older id, which only somebody else
-        // can have sent, must not cause a long listing.
+        // A backup's id is the time of its tick, and the tick's event may be late by this age. Only somebody else can
+        // have sent an older id, and that must not cause a long listing.
         let earliest = sent.since - seconds(budget::BACKUP_EVENT_AGE);
         let since = first.max(earliest);
         markers.list_since(context, since, failures).await;
@@ -74,7 +74,7 @@ pub(crate) async fn reconcile(
 struct OpenCommand<'a> {
     member: &'a ProtectedMember<'a>,
     record: &'a CommandRecord,
-    /// The command's content, `None` if it is not one that Rekindle sends.
+    /// The command's content, or `None` if Rekindle did not send the command.
     command: Option<BackupCommand>,
 }
 
@@ -109,7 +109,7 @@ fn open_commands<'a>(
 struct Reconciler<'a> {
     context: &'a Context,
     markers: &'a mut CommitMarkers,
-    /// The status of each command on its instances. SSM is asked once for each command.
+    /// The status of each command on its instances, read once for each command.
     statuses: HashMap<CommandId, Vec<(InstanceId, InvocationStatus)>>,
 }
 
@@ -117,7 +117,7 @@ impl Reconciler<'_> {
     /// Finishes a command if its backup is complete. Returns `None` if there was nothing to do.
     async fn reconcile(&mut self, open: &OpenCommand<'_>) -> Result<Option<Handled>> {
         let (node, record) = (open.member.node(), open.record);
-        // Somebody else uses the document. The event of its end would not commit anything either.
+        // Somebody else sent the command. The event of its end would not commit anything either.
         let Some(command) = &open.command else {
             self.remember(open);
             return Ok(None);
@@ -135,7 +135,7 @@ impl Reconciler<'_> {
         let Some(status) = status.filter(InvocationStatus::is_finished) else {
             return Ok(None);
         };
-        // The event of a failure records it. If that is lost, the age of the newest backup raises the alarm.
+        // The command's event records a failure. If that event is lost, the age of the newest backup raises the alarm.
         if status != InvocationStatus::Success {
             self.remember(open);
             return Ok(None);

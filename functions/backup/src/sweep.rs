@@ -1,4 +1,4 @@
-//! The one-minute sweep: finishes the commands and terminate hooks whose event was lost.
+//! The one-minute sweep: finishes commands and terminate hooks after a lost event.
 
 use shared::Result;
 use shared::aws::autoscaling;

@@ -1,4 +1,4 @@
-//! A context whose clients answer by rules, and the bucket in memory that S3's rules read and write.
+//! A context with clients that answer by rules, and the bucket in memory that the rules of S3 read and write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule 
     })
 }
 
-/// Returns a rule by which Auto Scaling knows one group, `dtr` with the application `dtr`, with this member and its
+/// Returns a rule by which Auto Scaling lists one group, `dtr` with the application `dtr`, with this member in this
 /// state.
 pub(crate) fn group(member: Option<(&'static str, &'static str)>) -> Rule {
     mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_groups).then_output(move || {

@@ -41,7 +41,7 @@ pub(crate) struct ResumedGroup {
     pub(crate) group: String,
     /// Whether the group may launch now.
     pub(crate) launches: Launches,
-    /// The same as a text for the operator.
+    /// The value of `launches` as a text for the operator.
     pub(crate) message: &'static str,
 }
 

@@ -31,8 +31,8 @@ pub(crate) async fn sweep(context: &Context) -> Result<Answer> {
     Ok(Answer::Sweep { handled, failures })
 }
 
-/// Prints the metric of applications whose launches are suspended. An operator may suspend launches and forget to
-/// resume them.
+/// Prints the metric `LaunchesSuspended` of each application with suspended launches. An operator may suspend launches
+/// and forget to resume them.
 fn measure_suspensions(context: &Context, groups: &[Group]) {
     let (namespace, now) = (&context.config.metric_namespace, OffsetDateTime::now_utc());
     for group in groups.iter().filter(|group| group.launches_suspended) {
@@ -58,17 +58,17 @@ fn subject<'a>(group: &'a Group, application: Option<&'a ApplicationName>) -> Su
 
 async fn watch_breakers(context: &Context, groups: &[Group], failures: &mut Failures<'_>) {
     let watched = groups.iter().filter(|group| breaker::is_watched(group));
-    let looks = watched.filter_map(|group| {
+    let checks = watched.filter_map(|group| {
         let application = application_of(group)?;
         Some(async move {
-            let look = breaker::watch(context, group, &application).await;
-            (group, application, look)
+            let checked = breaker::watch(context, group, &application).await;
+            (group, application, checked)
         })
     });
-    let mut looks = stream::iter(looks).buffer_unordered(CONCURRENCY);
-    while let Some((group, application, look)) = looks.next().await {
+    let mut checks = stream::iter(checks).buffer_unordered(CONCURRENCY);
+    while let Some((group, application, checked)) = checks.next().await {
         let subject = subject(group, Some(&application));
-        failures.keep(subject, "the breaker was not checked", look);
+        failures.keep(subject, "the breaker was not checked", checked);
     }
 }
 

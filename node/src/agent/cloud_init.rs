@@ -1,4 +1,4 @@
-//! Waits for cloud-init, whose user data writes the settings. SSM can run commands on a launching instance before that.
+//! Waits for cloud-init: user data writes the settings, and SSM can run commands on a launching instance before that.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,8 +12,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits until cloud-init has finished the first boot of this instance, for at most `budget::CLOUD_INIT`.
 ///
-/// A node without cloud-init is ready at once. If the time is over, the agent goes on: if the settings are still missing,
-/// reading them fails with a better message.
+/// A node without cloud-init is ready at once. If the time limit is over, this returns, too: if the settings are still
+/// missing, the failure to read them has a better message.
 pub(crate) async fn wait_finished(root: &Path, instance: &InstanceId) {
     let instances = root.join("var/lib/cloud/instances");
     // An AMI may contain the directories of the instance that it was made from, so check this instance's own.

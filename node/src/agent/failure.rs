@@ -47,8 +47,8 @@ impl fmt::Display for Failure {
 
 /// Turns any error into a [`Failure`].
 pub(crate) trait OrFail<T> {
-    /// Adds the exit code and the message. The message begins with what failed, as in "cannot read FILE"; the error's own
-    /// text follows it as the cause.
+    /// Adds the exit code and the message. The message begins with what failed, as in "cannot read FILE"; the error's
+    /// own text follows it as the cause.
     fn or_fail<C: fmt::Display>(self, code: ExitCode, message: impl FnOnce() -> C) -> Result<T>;
 }
 

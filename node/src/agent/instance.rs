@@ -9,7 +9,8 @@ use shared::id::InstanceId;
 
 use crate::agent::failure::{OrFail as _, Result};
 
-/// How long one of four attempts may take. The SDK's default is a second; an instance that boots under load needs longer.
+/// The time limit of each of the four attempts. The SDK's default is one second; an instance that boots under load
+/// needs longer.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Returns the id of the instance that the agent runs on.

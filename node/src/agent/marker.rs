@@ -20,13 +20,13 @@ const NAME: &str = "restored.json";
 /// The content of the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// The application whose data the node has.
+    /// The application that the data belong to.
     pub(crate) application: ApplicationName,
     /// The instance that the data were restored on.
     pub(crate) instance_id: InstanceId,
     /// The system identifier of the Postgres cluster.
     pub(crate) system_identifier: String,
-    /// How the data came to this node.
+    /// The origin of the data.
     pub(crate) lineage: Lineage,
     /// The operation that wrote the marker.
     pub(crate) operation_id: Operation,
@@ -36,8 +36,8 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// Reads the marker of the node with this root. Returns `None` if there is none. An unreadable marker is an error: the
-    /// agent must not guess whether the node was restored.
+    /// Reads the marker of the node with this root. Returns `None` if there is none. An unreadable marker is an error:
+    /// the agent must not guess whether the node was restored.
     pub(crate) fn load(root: &Path) -> Result<Option<Self>> {
         let path = path(root);
         let Some(bytes) = read_if_exists(&path)? else {
@@ -59,7 +59,7 @@ impl Marker {
         write_durably(&path, &bytes)
     }
 
-    /// Removes the marker, so that no later backup takes the node's data for the application's current data.
+    /// Removes the marker, so that the node is not backed up any more.
     pub(crate) fn remove(root: &Path) -> Result<()> {
         remove(&path(root))
     }

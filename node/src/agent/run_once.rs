@@ -9,7 +9,7 @@ use crate::agent::state::State;
 
 /// Runs `work` under the node's lock, unless the operation has finished before, and records its report.
 ///
-/// A failure that may pass is not recorded: the same operation may run again.
+/// A transient failure is not recorded, so the same operation may run again.
 pub(crate) async fn run_once(
     state: &State,
     operation: &Operation,

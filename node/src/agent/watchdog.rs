@@ -36,7 +36,7 @@ impl Progress {
         }
     }
 
-    /// Waits until there was no progress for `limit`, and returns that as a failure.
+    /// Waits until there has been no progress for `limit`, and returns the failure `Stalled`.
     pub(crate) async fn stalled(&self, limit: Duration) -> Failure {
         let mut seen = self.0.load(Ordering::Relaxed);
         let mut since = Instant::now();

@@ -1,8 +1,8 @@
 //! The configuration archive: a tar of every configured path with all attributes of its files.
 //!
-//! Entry names are `<number of the path>/<path below it>`, or only the number for the path itself. The archive keeps numeric
-//! owners, modes, times in nanoseconds, symbolic and hard links, FIFOs, and extended attributes, which include access control
-//! lists. It does not contain sockets: their servers create them again.
+//! Entry names are `<number of the path>/<path below it>`, or only the number for the path itself. The archive keeps
+//! numeric owners, modes, times in nanoseconds, symbolic and hard links, FIFOs, and extended attributes, which include
+//! access control lists. It does not contain sockets: their servers create them again.
 
 use std::fs;
 use std::io::{self, Read};

@@ -1,5 +1,5 @@
-//! The Postgres objects of a backup: the globals and one dump for each database. Before a dump exists in S3, the server's own
-//! `pg_restore` must have read it to its end.
+//! The Postgres objects of a backup: the globals and one dump for each database. Before a dump exists in S3, the
+//! server's own `pg_restore` must have read it to its end.
 
 use std::io::{self, BufReader, Read};
 
@@ -72,8 +72,8 @@ fn check_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
     Err(Failure::new(ExitCode::Verification, message).into())
 }
 
-/// Uploads the dump of one database. The object exists only if `pg_dump` succeeded, the uploaded bytes contain every block of
-/// the table of contents, and `pg_restore` read them to their end.
+/// Uploads the dump of one database. The object exists only if `pg_dump` succeeded, the uploaded bytes contain a block
+/// for every entry with data, and `pg_restore` read them to their end.
 pub(crate) async fn database(
     context: &Context,
     key: String,

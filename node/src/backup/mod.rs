@@ -86,8 +86,8 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     Ok(report(command, &index, index_object, started))
 }
 
-/// Decommissions the node after its final backup: it is not backed up again, and if the instance is launched again from a
-/// warm pool, it is restored again.
+/// Decommissions the node after its final backup: it is not backed up again, and if the instance is launched again from
+/// a warm pool, it is restored again.
 pub(crate) fn decommission(state: &State) -> Result<()> {
     Marker::remove(state.root())?;
     state.forget(LAUNCH_PREFIX)
@@ -115,8 +115,8 @@ impl<'c> BackupRun<'c> {
         })
     }
 
-    /// Stops the application before its final backup. If that fails, the backup goes on: it lacks what the application
-    /// writes after this, but without a backup everything since the last one would be lost.
+    /// Stops the application before its final backup. If that fails, the backup continues. It then lacks the data that
+    /// the application still writes, but without it all data since the last backup would be lost.
     async fn stop_application(&mut self) {
         let context = self.context;
         let stopping = application::stop(&context.settings.commands, &context.root);

@@ -1,4 +1,4 @@
-//! Where the node's data came from. A backup needs this: only the application's current data may become a backup.
+//! The origin of the node's data. Every backup checks it: only the application's current data may become a backup.
 
 use shared::command::{BackupCommand, Purpose};
 use shared::exit_code::ExitCode;
@@ -10,8 +10,8 @@ use crate::agent::marker::Marker;
 use crate::context::Context;
 use crate::postgres::server::Server;
 
-/// Returns the marker that was written on this instance for this application. Without one, fails unless the node is being
-/// adopted.
+/// Returns the marker that was written on this instance for this application. If there is none, returns `None` if the
+/// backup adopts the node, and fails otherwise.
 pub(super) fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
     let application = &context.settings.application;
     let marker = Marker::load(&context.root)?;
@@ -22,7 +22,7 @@ pub(super) fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marke
     Err(not_restored(context, ""))
 }
 
-/// Returns where the node's data came from. The marker does not count for another cluster than the one it names.
+/// Returns the origin of the node's data. A marker that names another cluster does not count.
 pub(super) fn lineage(
     context: &Context,
     purpose: Purpose,
@@ -43,13 +43,13 @@ pub(super) fn lineage(
 fn not_restored(context: &Context, cluster: &str) -> Failure {
     let message = format!(
         "refused to back up {}{cluster}: it has no valid restored marker for the application {}; replace the instance, or \
-         send the adopt event if it has the application's current data",
+         send the request adopt if it has the application's current data",
         context.instance_id, context.settings.application
     );
     Failure::new(ExitCode::NotRestored, message)
 }
 
-/// Records that the node has the application's data. All of them must be in S3 by then.
+/// Records that the node has the application's data. Before this, all data must be in S3.
 pub(super) fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<()> {
     let marker = Marker {
         application: context.settings.application.clone(),

@@ -1,9 +1,9 @@
 //! Reads the archive that `docker save` writes, and compares it with the image's id.
 //!
-//! An id is the digest of the image's configuration, which contains the digests of all layers. So the archive itself
-//! proves that it is complete and that it contains this image. Engines before version 25 write a folder for each layer.
-//! Later ones write a folder of blobs that are named by their digests; if they keep images in containerd, the id is the
-//! digest of a blob.
+//! An id is the digest of the image's configuration, which contains the digests of all layers. Therefore the archive
+//! itself proves that it is complete and that it contains this image. Engines before version 25 write a folder for each
+//! layer. Later engines write one folder of blobs, and the name of a blob is its digest. If they keep images in
+//! containerd, the id is the digest of a blob.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -24,7 +24,7 @@ const MOST_FILES: usize = 10_000;
 const MOST_PADDING: u64 = 1024 * 1024;
 /// The file that lists the image's configuration and layers.
 const MANIFEST: &str = "manifest.json";
-/// The folder whose files are named by their digests.
+/// The folder of blobs. The name of a file in it is its digest.
 const BLOBS: &str = "blobs/sha256/";
 
 /// A file of the archive.
@@ -55,7 +55,8 @@ struct Layers {
     diff_ids: Vec<String>,
 }
 
-/// Reads an archive to its end. Returns the reason if it is not the complete image with this id, and no other.
+/// Reads an archive to its end, and checks that it contains the complete image with this id and no other image. `Err`
+/// is the problem.
 pub fn verify(reader: &mut dyn Read, id: &Sha256) -> Result<(), String> {
     let files = read(reader)?;
     let manifest = document(&files, MANIFEST)?;

@@ -8,7 +8,7 @@ use shared::id::Sha256;
 use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::process::Program;
 
-/// How long the engine may take to answer a question.
+/// The time limit of a `docker` command that loads or saves no image.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Returns the id of the image that a container was created from.
@@ -50,8 +50,8 @@ pub(super) async fn name(id: &Sha256, name: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Prepares the program that writes an image's archive to its standard output. It gets the id, so that the archive has no
-/// names: the node that loads it decides on names by the index.
+/// Prepares the program that writes an image's archive to its standard output. The argument is the id, so that the
+/// archive contains no names: a restore takes the names from the index.
 pub(super) fn save(id: &Sha256) -> Program {
     docker(["save", &reference(id)])
 }

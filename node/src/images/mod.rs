@@ -1,7 +1,8 @@
-//! The images of the application's containers. Each image is saved once for all backups, and loaded on a node that lacks it.
+//! The images of the application's containers. Each image is saved once for all backups, and loaded on a node that
+//! lacks it.
 //!
-//! A registry that is down cannot serve the images of its own containers. The data do not depend on images: a failure here
-//! is logged and recorded, but stops neither a backup nor a restore.
+//! A new node cannot pull the images of a registry's own containers from that registry while it is down. The data do
+//! not depend on images, so a failure here is logged and recorded, but stops neither a backup nor a restore.
 
 pub mod archive;
 mod engine;
@@ -24,12 +25,13 @@ use crate::context::Context;
 use crate::objects::stream::{WAITING, decode};
 use crate::s3::download;
 
-/// Seconds after the start of a backup until which images are saved. The command needs the rest of its time limit to end.
+/// The time limit for saving images, in seconds after the start of the backup. The backup needs the rest of the
+/// command's time to end.
 const SAVE_SECONDS: u32 = budget::BACKUP_EXECUTION - 2 * budget::MARGIN;
 /// The time limit for loading one image.
 const LOAD_LIMIT: Duration = Duration::from_mins(10);
-/// The last bytes of an archive, which are held back until its digest is checked. They contain the end of the archive,
-/// and without it the engine loads nothing.
+/// How many of the last bytes of an archive are held back until its digest is checked. They contain the end of the
+/// archive, and without the end the engine loads nothing.
 const HELD_BACK: usize = 64 * 1024;
 
 /// The images of a backup.
@@ -37,12 +39,12 @@ const HELD_BACK: usize = 64 * 1024;
 pub(crate) struct Saved {
     /// The images that are in S3.
     pub(crate) images: Vec<ImageRecord>,
-    /// The reasons for which the others are not.
+    /// The reasons why the other images are not in S3.
     pub(crate) unsaved: Vec<String>,
 }
 
-/// Saves the images of the configured containers that are not in S3 yet. A final backup saves none, because it has no time
-/// for them: it only records those that are in S3.
+/// Saves the images of the configured containers that are not in S3 yet. A final backup saves none, because it has no
+/// time for them: it only records those that are in S3.
 pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) -> Saved {
     let (mut saved, mut seen) = (Saved::default(), BTreeSet::new());
     for container in &context.settings.image_containers {
@@ -89,7 +91,7 @@ async fn save_one(
     Ok(Some(ImageRecord { id, names, object }))
 }
 
-/// Loads those of a backup's images that the node's engine lacks. Returns the reasons for which images were not loaded.
+/// Loads those of a backup's images that the node's engine lacks. Returns the reasons why images were not loaded.
 pub(crate) async fn load(context: &Context, index: &Index) -> Vec<String> {
     let mut unloaded = Vec::new();
     if context.settings.image_containers.is_empty() {

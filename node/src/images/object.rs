@@ -69,7 +69,8 @@ async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRec
     Ok(object)
 }
 
-/// Reads an object that this node has not uploaded, and checks that it contains the image: its key alone proves nothing.
+/// Reads an object that this node has not uploaded, and checks that it contains the image: its key alone proves
+/// nothing.
 async fn read(
     context: &Context,
     key: &str,

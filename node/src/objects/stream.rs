@@ -1,4 +1,5 @@
-//! Uploads a stream: compresses it with zstd, sends it to S3, and decodes the same compressed bytes again to check them.
+//! Uploads a stream: compresses it with zstd, sends it to S3, and decodes the same compressed bytes again to check
+//! them.
 //!
 //! Four stages run side by side: source, compression, upload and check. Each has a thread or task of its own and sends
 //! its chunks through a bounded channel. The object does not exist until the caller completes it.
@@ -18,13 +19,13 @@ use crate::chunks::{ChunkReader, next_chunk};
 use crate::context::Context;
 use crate::s3::upload::Upload;
 
-/// The compression level. Level 1 takes half the time of level 3. Rows of such applications consist mostly of digests, in
-/// which a better search finds nothing: their dumps even become smaller with level 1.
+/// The compression level. Level 1 takes half the time of level 3. The rows of a registry consist mostly of digests, in
+/// which a longer search finds no matches: its dumps are even smaller with level 1.
 const LEVEL: i32 = 1;
 
-/// Bytes that are compressed into one frame. In one long frame, the encoder would move all bytes through a ring buffer and
-/// look for most matches across its end. A compressed frame usually fits into a channel, so that the next stages work on it
-/// while the next frame is compressed.
+/// Bytes that are compressed into one frame. In one long frame, the encoder would move all bytes through a ring buffer
+/// and look for most matches across its end. A compressed frame usually fits into a channel, so that the next stages
+/// work on it while the next frame is compressed.
 const FRAME: usize = 1024 * 1024;
 
 /// Compressed bytes per chunk.
@@ -36,7 +37,7 @@ const PLAIN_CHUNK: usize = 256 * 1024;
 /// The capacity of the channel between two stages, in chunks.
 pub(crate) const WAITING: usize = 8;
 
-/// An object whose bytes are all in S3, but which does not exist until it is completed.
+/// An uploaded object, which does not exist until it is completed. All of its bytes are in S3.
 #[derive(Debug)]
 pub(crate) struct Staged {
     upload: Upload,
@@ -58,8 +59,8 @@ impl Staged {
 /// Checks an object: reads its decoded bytes to the end, and returns what it found in them.
 pub(crate) type Check<T> = Box<dyn FnOnce(&mut dyn Read) -> std::result::Result<T, Stop> + Send>;
 
-/// Uploads everything that `source` sends, and runs `check` on the decoded bytes. Returns the object with the results of
-/// `source` and `check`. Aborts the upload if any of them fails.
+/// Uploads everything that `source` sends, and runs `check` on the decoded bytes. Returns the object with the results
+/// of `source` and `check`. Aborts the upload if any of them fails.
 pub(crate) async fn stage<S, T: Send + 'static>(
     context: &Context,
     key: String,
@@ -89,8 +90,8 @@ pub(crate) async fn stage<S, T: Send + 'static>(
 
 /// Returns the results of all stages, or the cause of the failure.
 ///
-/// A failed stage also ends the others. The first one in this order that failed by itself is the cause: if the source ends
-/// early, the check fails too, with a truncated stream.
+/// A failed stage also ends the others. The first one in this order that failed by itself is the cause: if the source
+/// ends early, the check fails too, with a truncated stream.
 fn all_or_cause<S, T>(
     uploaded: Result<()>,
     source: std::result::Result<S, Stop>,

@@ -28,7 +28,7 @@ const OWN_ENCODING: &str =
 
 /// Runs a tool with the password that the container has for its own server, so that the password never leaves the
 /// container. The usual images have it in `POSTGRES_PASSWORD`, or in the file that `POSTGRES_PASSWORD_FILE` names.
-pub(crate) const WITH_OWN_PASSWORD: &str = r#"
+const WITH_OWN_PASSWORD: &str = r#"
 if [ -z "${PGPASSWORD-}${PGPASSFILE-}" ]; then
   if [ -n "${POSTGRES_PASSWORD-}" ]; then
     PGPASSWORD=$POSTGRES_PASSWORD; export PGPASSWORD
@@ -57,8 +57,8 @@ impl Postgres {
         }
     }
 
-    /// Returns a tool of the server, such as `pg_dump`. Connection options are in the environment (`PGHOST`, `PGUSER` …), so
-    /// that the arguments are the same in a container and outside.
+    /// Returns a tool of the server, such as `pg_dump`. Connection options are in the environment (`PGHOST`, `PGUSER`
+    /// …), so that the arguments are the same in a container and outside.
     pub(crate) fn tool(&self, program: &str) -> Program {
         let variables = [
             ("PGUSER", self.settings.user.as_str()),
@@ -87,8 +87,8 @@ impl Postgres {
         }
     }
 
-    /// Runs a script in one psql session, which stops at the first error, and returns its output: unaligned tuples only.
-    /// The script goes through standard input, so that no process list shows it.
+    /// Runs a script in one psql session, which stops at the first error, and returns its output: unaligned tuples
+    /// only. The script goes through standard input, so that no process list shows it.
     pub(crate) async fn script(
         &self,
         database: &str,

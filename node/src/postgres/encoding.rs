@@ -1,7 +1,7 @@
 //! Converts the server's texts, in any encoding, into strings and back without loss.
 //!
-//! UTF-8 stays as it is. Each other byte becomes one character of a private use range, and that byte again on its way to
-//! the server.
+//! UTF-8 stays as it is. Each other byte becomes one character of a private use range, and that byte again on its way
+//! to the server.
 
 /// The character for the byte 0. Bytes below 128 are ASCII and never need one.
 const FIRST: u32 = 0xF700;

@@ -9,8 +9,9 @@ use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::process::Program;
 use crate::postgres::client::{ADMIN_DATABASE, APPLICATION_NAME, Postgres};
 
-/// Ends every process whose environment has the tools' application name, waits until there is none, and prints how many
-/// there were. The shell that runs the script has another environment. It needs only a shell, `grep` and `sleep`.
+/// Ends every process that has the tools' application name in its environment, waits until there is none, and prints
+/// their number. The shell that runs the script has another environment. The script needs only a shell, `grep` and
+/// `sleep`.
 const END_TOOLS: &str = r#"
 left() {
   for process in /proc/[0-9]*; do
@@ -35,8 +36,8 @@ exit 1"#;
 const END_SESSIONS: &str = "SELECT to_json(count(pg_terminate_backend(pid))) FROM pg_stat_activity
   WHERE application_name = 'rekindle' AND pid <> pg_backend_pid()";
 
-/// Ends the tools and sessions of an earlier agent. The caller must hold the node's lock, so that none of them belongs to
-/// a running agent.
+/// Ends the tools and sessions of an earlier agent. The caller must hold the node's lock, so that none of them belongs
+/// to a running agent.
 pub(crate) async fn end_tools_and_sessions(postgres: &Postgres) -> Result<()> {
     let tools = match postgres.container() {
         Some(container) => end_tools(container).await?,

@@ -11,7 +11,7 @@ pub(crate) const RESTORE_PREFIX: &str = "rekindle__restore_";
 /// The prefix of the databases that a restore replaced.
 pub(crate) const OLD_PREFIX: &str = "rekindle__old_";
 
-/// Ends the sessions of all databases whose names begin with one of these prefixes, and drops the databases.
+/// Ends the sessions of all databases with one of these prefixes in their names, and drops the databases.
 pub(crate) async fn drop_with_prefixes(postgres: &Postgres, prefixes: &[&str]) -> Result<()> {
     let patterns: Vec<String> = prefixes
         .iter()
@@ -45,9 +45,9 @@ pub(crate) async fn drop_databases(postgres: &Postgres, names: &[String]) -> Res
     Ok(())
 }
 
-/// Returns statements that delete a database's subscriptions from the catalogs. A database with a subscription cannot be
-/// dropped, and DROP SUBSCRIPTION needs a session in the database. The publisher's slot belongs to the live database of
-/// that name, so it stays. Servers before version 10 have no such catalog and skip the statements.
+/// Returns statements that delete a database's subscriptions from the catalogs. A database with a subscription cannot
+/// be dropped, and DROP SUBSCRIPTION needs a session in the database. The publisher's slot belongs to the live database
+/// of that name, so it stays. Servers before version 10 have no such catalog and skip the statements.
 fn delete_subscriptions(database: &str) -> String {
     format!(
         "DO $rekindle$ BEGIN IF current_setting('server_version_num')::int >= 100000 THEN\n\

@@ -28,7 +28,7 @@ pub(crate) struct Relation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RelationKind {
-    /// A table whose rows are not counted, such as a partitioned one: `relkind` r or p.
+    /// A table without counted rows, such as a partitioned one: `relkind` r or p.
     Table,
     /// `relkind` v.
     View,

@@ -16,7 +16,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads them from the server.
+    /// Reads the identity and version from the server.
     pub(crate) async fn read(postgres: &Postgres) -> Result<Self> {
         let code = ExitCode::PostgresUnreachable;
         let identity: Identity = postgres.query(ADMIN_DATABASE, IDENTITY, code).await?;
@@ -40,8 +40,8 @@ struct Identity {
     identifier: String,
 }
 
-/// In every version, the identifier is the first eight bytes of the control file. `pg_control_system()` exists only from
-/// version 9.6 on.
+/// In every version, the identifier is the first eight bytes of the control file. `pg_control_system()` exists only
+/// from version 9.6 on.
 const IDENTITY: &str = "SELECT json_build_object('version', current_setting('server_version_num'),
   'identifier', encode(pg_read_binary_file('global/pg_control', 0, 8), 'hex'))";
 

@@ -13,8 +13,8 @@ pub(crate) struct Setting {
     pub(crate) assignment: String,
 }
 
-/// The settings whose value is a list of names. The catalog quotes each name, so the value must not be quoted again as one
-/// text: the quotes would become part of a name. The server's own `pg_dump` has the same list.
+/// The settings with a list of names as their value. The catalog quotes each name, so the value must not be quoted
+/// again as one text: the quotes would become part of a name. The server's own `pg_dump` has the same list.
 const LISTS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
@@ -39,8 +39,8 @@ pub(crate) fn assignment(text: &str) -> String {
     format!("{} TO {value}", identifier(name))
 }
 
-/// Splits a list at its commas. Elements can be in quotation marks, with `""` for one of them. Returns `None` if the list is
-/// malformed.
+/// Splits a list at its commas. Elements can be in quotation marks, with `""` for one of them. Returns `None` if the
+/// list is malformed.
 fn elements(list: &str) -> Option<Vec<String>> {
     let mut elements = Vec::new();
     let mut rest = list.trim_start();

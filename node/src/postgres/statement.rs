@@ -41,9 +41,9 @@ const IGNORED: [&str; 3] = ["\\restrict ", "\\unrestrict ", "\\connect "];
 
 /// Splits a script into statements.
 ///
-/// Returns an error if psql could read the script differently, because it might then run part of a text as a psql command:
-/// a backslash outside of quotes and comments (except for the ignored commands), an unterminated text or comment, and
-/// everything that psql versions read differently.
+/// Returns an error if psql could read the script differently, because it might then run part of a text as a psql
+/// command: a backslash outside of quotes and comments (except for the ignored commands), an unterminated text or
+/// comment, and everything that psql versions read differently.
 pub fn statements(script: &str) -> Result<Vec<Statement<'_>>, String> {
     if let Some(at) = script.find('\0') {
         return Err(format!(
@@ -177,7 +177,7 @@ fn continues_name(c: char) -> bool {
 fn number(text: &str) -> Result<usize, String> {
     let ends = |c| !continues_name(c) || c == '$';
     let length = text.find(ends).unwrap_or(text.len());
-    // How psql divides a number and the letters after it depends on its version, as does `1e--`.
+    // Versions of psql divide a number and the letters after it in different ways, also in `1e--`.
     if ["$", "'", "--"]
         .iter()
         .any(|next| text[length..].starts_with(next))

@@ -1,8 +1,8 @@
 //! Loads a dump from S3 into an empty database, as a stream and with the server's own `pg_restore`.
 //!
-//! A small dump goes through one `pg_restore`. A larger one is split while it is read: several `pg_restore` load its rows,
-//! each in its own session. When all rows are loaded, another one creates indexes and constraints with `--jobs`. For the
-//! rows, `--jobs` would need the whole archive in a file first.
+//! A small dump goes through one `pg_restore`. A larger one is split while it is read: several `pg_restore` load its
+//! rows, each in its own session. When all rows are loaded, another one creates indexes and constraints with `--jobs`.
+//! For the rows, `--jobs` would need the whole archive in a file first.
 
 use bytes::Bytes;
 use shared::exit_code::ExitCode;
@@ -23,8 +23,8 @@ use crate::settings::Tablespaces;
 /// The capacity of the channel to a `pg_restore`, in chunks.
 const WAITING: usize = 4;
 
-/// The smallest dump that is split, in bytes before compression. One `pg_restore` loads a smaller one before several have
-/// started.
+/// The smallest dump that is split, in bytes before compression. One `pg_restore` loads a smaller one before several
+/// have started.
 const WORTH_SPLITTING: u64 = 8 * 1024 * 1024;
 /// The maximum number of sessions that restore one database.
 const MOST_SESSIONS: usize = 4;
@@ -34,8 +34,8 @@ const SORT_MEMORY: usize = 256;
 /// The first version with the setting `wal_init_zero`.
 const WAL_INIT_ZERO_SINCE: u32 = 120_000;
 
-/// Runs `pg_restore` on a copy of its standard input: with `--jobs`, several processes read the archive, which must be a
-/// file. The file is unlinked at once, so nothing is left when the command is killed.
+/// Runs `pg_restore` on a copy of its standard input: with `--jobs`, several processes read the archive, which must be
+/// a file. The file is unlinked at once, so nothing is left when the command is killed.
 const FROM_UNNAMED_FILE: &str = "file=$(mktemp) && exec 3<>\"$file\" && rm \"$file\" && cat >&3 && \
     exec pg_restore \"$@\" /proc/self/fd/3";
 
@@ -67,14 +67,14 @@ pub fn sessions() -> usize {
         .min(MOST_SESSIONS)
 }
 
-/// Returns further options of each session for libpq. They do not outlive the session.
+/// Returns further options of each session for libpq. They end with the session.
 pub fn options(server_version: u32, sessions: usize) -> String {
     // Until the swap, a crash of the server loses nothing: the database is restored again.
     let memory = SORT_MEMORY / sessions;
     let mut options = format!("-c synchronous_commit=off -c maintenance_work_mem={memory}MB");
     if server_version >= WAL_INIT_ZERO_SINCE {
-        // The server of a new node has no WAL files to reuse, and fills each new one with zeroes before it writes to it.
-        // The WAL itself is still flushed.
+        // The server of a new node has no WAL files to reuse, and fills each new one with zeroes before it writes to
+        // it. The WAL itself is still flushed.
         options += " -c wal_init_zero=off";
     }
     options
@@ -176,8 +176,8 @@ impl Load<'_> {
 
     /// Adds the arguments of `pg_restore` to a program that runs it.
     fn with_arguments(&self, mut command: Program, arguments: &[&str]) -> Program {
-        // Not in a single transaction: it would hold a lock for everything that it creates, and with two thousand tables
-        // these are more than a server allows by default. If it fails, the whole database is dropped.
+        // Not in a single transaction: it would hold a lock for everything that it creates, and with two thousand
+        // tables these are more than a server allows by default. If it fails, the whole database is dropped.
         command = command.args(["--format=custom", "--exit-on-error"]);
         if self.context.settings.postgres.tablespaces == Tablespaces::Default {
             command = command.arg("--no-tablespaces");

@@ -52,8 +52,8 @@ impl Restored {
     }
 }
 
-/// Restores the first usable one of the candidates, which are ordered from newest to oldest. Without candidates, a launch
-/// is a first boot.
+/// Restores the first usable one of the candidates, which are ordered from newest to oldest. Without candidates, a
+/// launch is a first boot.
 pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<RestoreReport> {
     let (operation, candidates) = (&command.operation_id, &command.candidates);
     let started = Instant::now();
@@ -78,9 +78,10 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
     })
 }
 
-/// Returns where this instance's data came from if it already has those of the application, and `None` otherwise.
+/// Returns the origin of this instance's data if it already has the application's data, otherwise `None`.
 ///
-/// A marker alone does not prove it, because the volume may be a new one: the server must have the cluster of the marker.
+/// A marker alone does not prove it, because the volume may be a new one: the server must have the cluster of the
+/// marker.
 async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
     let Some(marker) = Marker::load(&context.root)? else {
         return Ok(None);
@@ -102,7 +103,7 @@ async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
     Ok(valid.then_some(marker.lineage))
 }
 
-/// Returns the result of an earlier restore of this node, whose own report may be lost.
+/// Returns the result of an earlier restore of this node. The report of that restore may be lost.
 fn already_restored(lineage: Lineage) -> Restored {
     let (backup_id, skipped) = match lineage {
         Lineage::Restored { backup_id, skipped } => (Some(backup_id), skipped),
@@ -112,7 +113,7 @@ fn already_restored(lineage: Lineage) -> Restored {
         backup_id,
         // The marker does not contain the exit codes.
         exit_code: ExitCode::Restore,
-        reason: "skipped by an earlier command, whose report is lost; the node's log contains the reason"
+        reason: "skipped by an earlier command, and its report is lost; the node's log contains the reason"
             .to_owned(),
     });
     let outcome = RestoreOutcome::AlreadyRestored { backup_id };
@@ -140,8 +141,8 @@ async fn first_boot(context: &Context, operation: &Operation) -> Result<Restored
 
 /// Replaces this node's data by those of one backup.
 ///
-/// Until that is finished or rolled back, the node has no marker, so it is not backed up. If the agent is killed meanwhile,
-/// a replacement node restores the backup that was taken before.
+/// Until the restore is finished or rolled back, the node has no marker, so it is not backed up. If the agent is killed
+/// meanwhile, a replacement node restores the backup that precedes the in-place restore.
 async fn in_place(
     context: &Context,
     operation: &Operation,
@@ -226,8 +227,8 @@ async fn from_newest_usable(
     Err(Failure::new(ExitCode::NoUsableBackup, message))
 }
 
-/// Returns whether the backup may be the cause of the failure, so that an older one may succeed. If the cause is the node,
-/// its settings or S3, an older backup would fail too, or would lose data without need.
+/// Returns whether the backup may be the cause of the failure, so that an older one may succeed. If the cause is the
+/// node, its settings or S3, an older backup would fail too, or would lose data without need.
 fn older_backup_may_work(code: ExitCode) -> bool {
     matches!(code, ExitCode::Verification | ExitCode::Restore)
 }
@@ -241,8 +242,8 @@ struct LaunchRestore<'c> {
 }
 
 impl LaunchRestore<'_> {
-    /// Restores a backup. Tries it again if the failure may have been the server's, which was restarted or had too little
-    /// memory: an older backup would lose data.
+    /// Restores a backup. Retries it once if the server may be the cause of the failure: it was restarted, or had too
+    /// little memory. An older backup would lose data.
     async fn restore_with_retry(&mut self, candidate: &Candidate) -> Result<Restored> {
         match self.restore(candidate).await {
             Err(failure) if failure.code == ExitCode::Restore => {

@@ -86,7 +86,7 @@ pub(super) async fn unpack_configuration(
         unpack(decoder, &targets)
     });
     let (downloaded, unpacked) = join!(downloading, unpacking);
-    // If the archive is not the committed one, that is the cause, and not what was found in it.
+    // If the archive is not the committed one, this is the cause of every failure to unpack it.
     downloaded?;
     let doing = || "cannot unpack the configuration";
     let unpacked = unpacked.or_fail(ExitCode::Internal, doing)?;

@@ -1,7 +1,7 @@
-//! Replaces the live configuration by the unpacked one, path by path, and can undo that.
+//! Replaces the live configuration by the unpacked one, path by path, and can undo the replacement.
 //!
-//! Each path is staged beside the live one, on the same file system, so that one rename exchanges both. A mount point cannot
-//! be renamed: it is staged inside, and the entries of the directory are exchanged one by one.
+//! Each path is staged beside the live one, on the same file system, so that one rename exchanges both. A mount point
+//! cannot be renamed: it is staged inside, and the entries of the directory are exchanged one by one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -52,7 +52,7 @@ enum Moved {
 }
 
 impl Placement {
-    /// Creates a staging directory for each path, after it removed those of earlier restores.
+    /// Removes the staging directories of earlier restores, then creates one for each path.
     pub(crate) fn prepare(paths: &[PathBuf]) -> Result<Self> {
         let mounts = mount_points().or_fail(
             ExitCode::ConfigurationRestore,

@@ -14,8 +14,8 @@ use crate::postgres::{ADMIN_DATABASE, Postgres};
 /// Bytes that a restore needs in addition to the databases and the write-ahead log.
 const DISK_MARGIN: u64 = 256 * 1024 * 1024;
 
-/// Reads [`Capabilities`] in one session. The unit of `max_wal_size` is MB or segments of 16 MB; version 9.4 does not have
-/// the setting.
+/// Reads [`Capabilities`] in one session. The unit of `max_wal_size` is MB or segments of 16 MB; version 9.4 does not
+/// have the setting.
 const CAPABILITIES: &str = "SELECT json_build_object(
   'extensions', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
   'directory', current_setting('data_directory'),
@@ -25,7 +25,7 @@ const CAPABILITIES: &str = "SELECT json_build_object(
 /// The server's properties that limit what can be restored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Capabilities {
-    /// The extensions whose files are installed.
+    /// The extensions with installed files.
     extensions: BTreeSet<String>,
     /// The data directory, as a path of the server.
     directory: String,
@@ -34,7 +34,7 @@ pub(crate) struct Capabilities {
 }
 
 impl Capabilities {
-    /// Reads them from the server.
+    /// Reads the properties from the server.
     pub(crate) async fn read(postgres: &Postgres) -> Result<Self> {
         let code = ExitCode::PostgresUnreachable;
         postgres.query(ADMIN_DATABASE, CAPABILITIES, code).await
@@ -113,14 +113,15 @@ fn check_extensions(capabilities: &Capabilities, contents: &Contents) -> Result<
     Err(Failure::new(ExitCode::ExtensionMissing, message))
 }
 
-/// Returns the number in the fourth column of the last line, in bytes. With `-P`, a long device name does not break the line.
+/// Returns the number in the fourth column of the last line, in bytes. With `-P`, a long device name does not break the
+/// line.
 fn free_bytes(df: &str) -> Option<u64> {
     let kibibytes: u64 = df.lines().last()?.split_whitespace().nth(3)?.parse().ok()?;
     Some(kibibytes.saturating_mul(1024))
 }
 
-/// Returns the version without its minor part; the result is ordered like the version. Up to 9.6, the second number is part
-/// of the major version.
+/// Returns the version without its minor part; the result is ordered like the version. Up to 9.6, the second number is
+/// part of the major version.
 fn major(version: u32) -> u32 {
     let minor = if version >= 100_000 { 10_000 } else { 100 };
     version - version % minor

@@ -1,5 +1,5 @@
-//! One run of a restore: one backup from S3 onto this node. The live configuration and databases are replaced only after
-//! their replacements are complete, and a failure can be rolled back.
+//! One run of a restore: one backup from S3 onto this node. The live configuration and databases are replaced only
+//! after their replacements are complete, and a failure can be rolled back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,8 +32,8 @@ use crate::s3::download;
 /// How often a restore checks whether the server is working for it.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts the agent's sessions in which the server itself works, and does not wait for a client or a lock. To create an
-/// index, for example, can take minutes in which no bytes move.
+/// Counts the agent's sessions in which the server itself works, and does not wait for a client or a lock. For example,
+/// creating an index can take minutes without a byte on any stream.
 const WORKING_SESSIONS: &str = "SELECT to_json(count(*)) FROM (
     SELECT row_to_json(a) AS a FROM pg_stat_activity a
     WHERE application_name = 'rekindle' AND state = 'active' AND pid <> pg_backend_pid()) s
@@ -52,7 +52,7 @@ pub(crate) struct RestoreRun<'c> {
     placement: Option<Placement>,
     swapped: Option<Swapped>,
     application_started: bool,
-    /// Why images could not be loaded.
+    /// The reasons why images were not loaded.
     unloaded_images: Vec<String>,
 }
 
@@ -134,8 +134,8 @@ impl<'c> RestoreRun<'c> {
         Ok(RestoredData { rows, swap, server })
     }
 
-    /// Reads the contents and the globals, and meanwhile unpacks the configuration into staging directories. Replaces the
-    /// live configuration once all three are complete and verified.
+    /// Reads the contents and the globals, and meanwhile unpacks the configuration into staging directories. Replaces
+    /// the live configuration once all three are complete and verified.
     async fn replace_configuration(&mut self) -> Result<(Contents, String)> {
         let (context, index) = (self.context, &self.index);
         let placement = self.placement.insert(Placement::prepare(&self.targets)?);
@@ -162,12 +162,12 @@ impl<'c> RestoreRun<'c> {
         progress.without_stall_limit(waiting).await
     }
 
-    /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the server and the
-    /// roles and tablespaces that it already has.
+    /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the
+    /// server and the roles and tablespaces that it already has.
     async fn preflight(&self, contents: &Contents) -> Result<(Server, Existing)> {
         let postgres = &self.context.postgres;
-        // Side by side, because each is a session of its own, and a small restore consists of little else. If one fails,
-        // wait for the others: the server would continue to drop a database anyway.
+        // Side by side, because each is a session of its own, and a small restore consists of little else. If one
+        // fails, wait for the others: the server would continue to drop a database anyway.
         let (dropped, server, capabilities, existing) = join!(
             drop_with_prefixes(postgres, &[RESTORE_PREFIX, OLD_PREFIX]),
             Server::read(postgres),
@@ -276,8 +276,8 @@ impl<'c> RestoreRun<'c> {
         }
     }
 
-    /// Undoes all changes of this run, except for roles and tablespaces: they are harmless, and the next restore sets them
-    /// to those of its backup.
+    /// Undoes all changes of this run, except for roles and tablespaces: they are harmless, and the next restore sets
+    /// them to those of its backup.
     pub(crate) async fn roll_back(mut self) -> Result<()> {
         let context = self.context;
         if self.application_started {

@@ -1,4 +1,4 @@
-//! Where the configuration of a backup goes on this node: only to configured paths, each once, and below the node's root,
+//! The targets of a backup's configuration on this node: only configured paths, each once, below the node's root,
 //! whatever paths the backup's index contains.
 
 use std::path::{Path, PathBuf};

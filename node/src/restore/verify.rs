@@ -42,8 +42,8 @@ SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relnam
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
 
-/// Checks that every recorded relation exists and every recorded table has exactly its recorded rows. Returns the rows of all
-/// tables. Meanwhile runs `ANALYZE` in this number of sessions.
+/// Checks that every recorded relation exists and every recorded table has exactly its recorded rows. Returns the rows
+/// of all tables. Meanwhile runs `ANALYZE` in this number of sessions.
 pub(crate) async fn verify(
     postgres: &Postgres,
     database: &str,
@@ -75,8 +75,8 @@ async fn analyze(postgres: &Postgres, database: &str, scripts: &[String]) -> Res
     Ok(())
 }
 
-/// Returns one script for each session. Together they analyze the same relations as one `ANALYZE` of the whole database,
-/// which would take one after the other in a single session.
+/// Returns one script for each session. Together they analyze the same relations as one `ANALYZE` of the whole
+/// database, which would take one after the other in a single session.
 ///
 /// `ANALYZE` of a partitioned table includes all its partitions, except with `ONLY`, which exists from version 18 on.
 fn analyze_scripts(
@@ -121,8 +121,8 @@ fn analyze_scripts(
     scripts.into_iter().map(|(_, script)| script).collect()
 }
 
-/// Makes the server write all data to its disk. Otherwise it would do so when the replaced database is dropped, while clients
-/// wait. Here no client waits, and a disk that cannot store the data is detected before the swap.
+/// Makes the server write all data to its disk. Otherwise it would do so when the replaced database is dropped, while
+/// clients wait. Here no client waits, and a disk that cannot store the data is detected before the swap.
 async fn checkpoint(postgres: &Postgres) -> Result<()> {
     let script = "CHECKPOINT;\n";
     postgres

@@ -42,10 +42,11 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Makes the client: credentials come from the default chain, the region from the settings or else from the instance.
+    /// Makes the client: credentials come from the default chain, the region from the settings or else from the
+    /// instance.
     ///
-    /// The SDK adds no checksums of its own. Every uploaded object carries the CRC-64/NVME that the agent computed, which
-    /// S3 verifies; every download is checked against a SHA-256.
+    /// The SDK adds no checksums of its own. Every uploaded object carries the CRC-64/NVME that the agent computed,
+    /// which S3 verifies; every download is checked against a SHA-256.
     pub(crate) async fn open(
         settings: &Settings,
         progress: &Progress,

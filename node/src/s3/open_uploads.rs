@@ -31,7 +31,7 @@ pub(crate) struct OpenUploads {
 }
 
 impl OpenUploads {
-    /// Announces an upload that has no id yet. [`Self::abort_all`] waits until the returned guard is dropped.
+    /// Registers an upload that has no id yet. [`Self::abort_all`] waits until the returned guard is dropped.
     pub(crate) async fn starting(&self) -> OwnedRwLockReadGuard<()> {
         Arc::clone(&self.starting).read_owned().await
     }

@@ -32,9 +32,9 @@ const MOST_IN_FLIGHT: u64 = 32 * MIB;
 
 /// Returns the size in bytes of the part with this number, which counts from 1.
 ///
-/// 10,000 parts hold more than 5 TiB. Buffers are bounded by 40 MiB for the first 8 GiB (32 MiB being sent, and one part
-/// being filled), by 64 MiB for the first 11 GiB, and by two parts after that: 0.3 GiB at 100 GiB, 1 GiB at 1 TiB. These
-/// are compressed bytes.
+/// 10,000 parts hold more than 5 TiB. Buffers are bounded by 40 MiB for the first 8 GiB (32 MiB being sent, and one
+/// part being filled), by 64 MiB for the first 11 GiB, and by two parts after that: 0.3 GiB at 100 GiB, 1 GiB at 1 TiB.
+/// These are compressed bytes.
 fn part_size(number: u32) -> u64 {
     SMALLEST_PART + GROWTH * u64::from(number.saturating_sub(SMALL_PARTS))
 }
@@ -49,7 +49,7 @@ pub(super) fn first_size() -> u64 {
 pub(super) struct Multipart {
     destination: Destination,
     id: String,
-    /// The number of parts whose sending has begun.
+    /// The number of parts that are sent or being sent.
     begun: u32,
     in_flight: u64,
     sending: JoinSet<Result<(CompletedPart, u64)>>,

@@ -1,6 +1,7 @@
-//! Uploads one object as a stream: in bounded memory, and without a trace if it fails.
+//! Uploads one object as a stream, in bounded memory. A failed upload leaves nothing in the bucket.
 //!
-//! S3 verifies the CRC-64/NVME of the whole object before the object exists, and creates it only if no object has its key.
+//! S3 verifies the CRC-64/NVME of the whole object before the object exists, and creates it only if no object has its
+//! key.
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload};
@@ -66,8 +67,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes room for `length` more bytes of a part of `size` bytes. The buffer of the first part doubles, so that a small
-    /// object needs little memory; every later part gets its full size at once.
+    /// Makes room for `length` more bytes of a part of `size` bytes. The buffer of the first part doubles, so that a
+    /// small object needs little memory; every later part gets its full size at once.
     fn reserve(&mut self, length: usize, size: u64) {
         let needed = self.buffer.len() + length;
         if needed <= self.buffer.capacity() {
@@ -188,8 +189,8 @@ impl Upload {
         Ok(version)
     }
 
-    /// Returns the version of the object if it exists with the same bytes. The SDK repeats a request whose answer was lost;
-    /// if the first one had succeeded, S3 refuses the second one.
+    /// Returns the version of the object if it exists with the same bytes. If an answer is lost, the SDK repeats the
+    /// request. If the first request had succeeded, S3 refuses the second one.
     async fn refused(&self, error: shared::Error, digests: &Digests) -> Result<Option<String>> {
         let Destination {
             client,

@@ -34,7 +34,7 @@ pub struct Settings {
     pub configuration_paths: Vec<PathBuf>,
     /// `[postgres]`.
     pub postgres: PostgresSettings,
-    /// `[images] containers`: the containers whose images are saved. Empty by default.
+    /// `[images] containers`: the agent saves the images of these containers. Empty by default.
     pub image_containers: Vec<String>,
     /// `[commands]`.
     pub commands: Commands,
@@ -71,8 +71,8 @@ pub enum Server {
     },
 }
 
-/// `bootstrap_role_password = "restore" | "keep"`. Restore by default: the application's configuration, which is restored
-/// too, contains that password.
+/// `bootstrap_role_password = "restore" | "keep"`. Restore by default: the application's configuration, which is
+/// restored too, contains that password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootstrapRolePassword {
     Restore,
@@ -107,7 +107,7 @@ impl Settings {
         let path = root.join(PATH);
         let text = std::fs::read_to_string(&path).or_fail(ExitCode::Settings, || {
             format!(
-                "cannot read {}; let the instance's user data write it (see the settings reference)",
+                "cannot read {}; let the instance's user data write it (see docs/settings.md)",
                 path.display()
             )
         })?;
@@ -136,7 +136,7 @@ impl Default for Commands {
 }
 
 impl fmt::Display for Settings {
-    /// Writes what the agent will do, for `rekindle-node check`.
+    /// Writes all settings, with the defaults of those that are not set, for `rekindle-node check`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let region = self.region.as_deref().unwrap_or("the instance's own");
         writeln!(f, "application: {}", self.application)?;

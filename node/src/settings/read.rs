@@ -29,7 +29,7 @@ pub(super) fn read(text: &str) -> Result<Settings, Vec<String>> {
         let span = error.span().unwrap_or(0..0);
         problems.add(&span, format_args!("not TOML: {}", error.message()));
     }
-    // What the parser recovered from a broken text may lack keys that the text contains.
+    // If the text is not TOML, the parser may lose keys, and they would be reported as missing.
     if errors.is_empty() {
         let settings = settings(&Section::top(document.get_ref(), &problems));
         if let Some(settings) = settings.filter(|_| problems.is_empty()) {

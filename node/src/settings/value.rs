@@ -101,7 +101,7 @@ impl<'t> Value<'t, '_> {
         valid
     }
 
-    /// Returns the meaning of one of these words.
+    /// Returns the value of one of these words.
     pub(super) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         self.checked(|text| {
             let found = words.iter().find(|(word, _)| *word == text);
@@ -114,7 +114,7 @@ impl<'t> Value<'t, '_> {
     }
 }
 
-/// One table. It remembers the keys that were read, to refuse all others.
+/// One table, with the keys that were read from it: all other keys are refused.
 pub(super) struct Section<'t, 'd> {
     table: &'t DeTable<'d>,
     /// Empty for the top level.

@@ -30,6 +30,7 @@ const LAUNCH: &str = "Launch";
 const PAGE: i32 = 100;
 /// The most tries to answer a hook while it is unknown whether Auto Scaling received the answer.
 const COMPLETE_TRIES: u32 = 4;
+/// The pause after the first failed try; each further pause is longer by this time.
 const COMPLETE_PAUSE: Duration = Duration::from_millis(200);
 /// The most pages of a group's activities that are read: the launch of a launching instance is among the newest.
 const ACTIVITY_PAGES: usize = 3;
@@ -201,8 +202,8 @@ pub enum Completion {
 
 /// Answers the hook in which an instance waits. A repetition is harmless.
 ///
-/// Only the caller whose answer is the first one logs the result. So the SDK's retries are off: if the response to the
-/// first try is lost, this function knows that the answer found by the second try is its own.
+/// Only the caller that gave the first answer logs the result. So the SDK's retries are off: if the response to the
+/// first try is lost, and the second try finds that the hook is answered, the answer is this caller's own.
 ///
 /// # Errors
 /// [`Error::Aws`] if Auto Scaling refuses the answer, or after four failed tries.

@@ -22,7 +22,7 @@ const SCHEMA_VERSION: u32 = 1;
 /// more.
 const ACTIVITIES_KEPT: Duration = Duration::from_hours(6 * 7 * 24);
 
-/// The record of one group's breaker. A group whose breaker never tripped has none.
+/// The record of one group's breaker. A breaker that never tripped has no record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Breaker {
@@ -33,7 +33,7 @@ pub enum Breaker {
         /// When the breaker tripped.
         #[serde(with = "time::serde::rfc3339")]
         tripped_at: OffsetDateTime,
-        /// The instance whose failure tripped the breaker.
+        /// The failed instance that tripped the breaker.
         instance_id: InstanceId,
     },
     /// The launches were resumed to try one.
@@ -52,8 +52,8 @@ pub enum Breaker {
     },
 }
 
-/// The breakers of an application's groups. An application has more than one group only by mistake, and then the
-/// breaker of each trips.
+/// The breakers of an application's groups. An application has more than one group only by mistake; then each group has
+/// its own breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breakers {
     /// The writer's schema version.

@@ -47,8 +47,8 @@ pub async fn newest(
     Ok(newest)
 }
 
-/// Returns the backups of all applications that have a commit marker, from `since` on and before `until`, with one call
-/// for each thousand.
+/// Returns the backups with a commit marker of all applications, from `since` on and before `until`. It makes one call
+/// for each thousand markers.
 ///
 /// The marker is written after the manifest, best effort. If a marker exists, its backup is committed; if it is
 /// missing, check the manifest.
@@ -236,7 +236,7 @@ async fn newest_of_days(
     Ok(newest)
 }
 
-/// Returns the backups whose manifests have a prefix.
+/// Returns the backups that have a manifest below a prefix.
 async fn backups_below(
     client: &Client,
     bucket: &str,
@@ -248,7 +248,7 @@ async fn backups_below(
     listed(bucket, request, |page| manifests(page, application, state)).await
 }
 
-/// Returns the backups whose manifests are on a page.
+/// Returns the backups that have a manifest on a page of a listing.
 fn manifests(
     page: &ListObjectsV2Output,
     application: &ApplicationName,
@@ -308,7 +308,8 @@ async fn each_page(
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(failed(LIST_OBJECTS)).map_err(advise(bucket))?;
-        // A response without the name of the bucket did not come from S3, so it does not prove that the bucket is empty.
+        // A response without the name of the bucket did not come from S3, so it does not prove that the bucket is
+        // empty.
         of_s3(LIST_OBJECTS, page.name())?;
         if see(&page).is_break() {
             break;

@@ -51,8 +51,8 @@ impl Manifests<'_> {
         }
     }
 
-    /// Returns a backup's state and manifest, or `None` if it has no manifest. A committed one goes before a
-    /// quarantined one.
+    /// Returns a backup's state and manifest, or `None` if it has no manifest. If it has both a committed and a
+    /// quarantined manifest, returns the committed one.
     ///
     /// # Errors
     /// Those of [`Manifests::read`].

@@ -1,7 +1,7 @@
-//! The AWS calls: one API operation per function, with the types of this crate.
+//! The AWS calls, with the types of this crate.
 //!
-//! Functions take the client of their service. End-to-end tests replace AWS by the endpoint (`AWS_ENDPOINT_URL`), so
-//! that they test the shipped code.
+//! Functions take the client of their service. End-to-end tests set the endpoint (`AWS_ENDPOINT_URL`) to a stand-in for
+//! AWS, so they test the shipped code.
 
 pub mod autoscaling;
 pub mod breaker;
@@ -11,7 +11,6 @@ mod parameter;
 pub mod s3;
 pub mod ssm;
 pub mod state;
-mod status;
 
 use std::error::Error as StdError;
 use std::sync::{Arc, LazyLock};
@@ -65,7 +64,7 @@ impl Aws {
     /// Returns the clients without a call. They take their credentials from the variables that Lambda sets.
     ///
     /// The SDK's default chain also searches files, containers and the instance's metadata, where a function has no
-    /// credentials. It made 7 % of the package and 10 % of each start.
+    /// credentials. That chain would be 7 % of the package and 10 % of each start.
     pub fn connect(aws: Endpoints) -> Self {
         // A call with its retries may take a minute. That is far below the function's 15 minutes, so a call that hangs
         // becomes an error instead of a timeout of the invocation.
@@ -99,8 +98,8 @@ fn client<C: 'static>(config: &Arc<SdkConfig>, new: fn(&SdkConfig) -> C) -> Lazy
 
 /// Returns the HTTP client of all AWS clients, with ring's cryptography: the SDK's default makes larger packages.
 ///
-/// The root certificates are read at the first request. The SDK's own client reads them again for each service when its
-/// client is made, which was most of a function's start.
+/// It reads the root certificates once, at the first request. The SDK's own client would read them again for each
+/// service, which would take most of a function's start.
 pub fn http_client() -> SharedHttpClient {
     let client = HttpClient::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))

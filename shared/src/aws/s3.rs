@@ -14,7 +14,7 @@ use crate::checksum::digests;
 use crate::error::{Error, Result};
 use crate::id::Crc64;
 
-/// The most tries to read an object whose bytes arrive incomplete, or whose response is not S3's.
+/// The most tries to read an object if its bytes arrive incomplete, or if the response is not from S3.
 const READ_TRIES: u32 = 3;
 const GET_OBJECT: &str = "s3:GetObject";
 const HEAD_OBJECT: &str = "s3:HeadObject";
@@ -23,6 +23,7 @@ const PUT_OBJECT: &str = "s3:PutObject";
 const NOT_OF_S3: &str = "NotOfS3";
 /// The most tries of a write while another write to the same key is under way.
 const CONFLICT_TRIES: u32 = 5;
+/// The pause after the first conflict; each further pause is longer by this time.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Returns the bytes of an object, in the given version or in the newest one.
@@ -72,7 +73,7 @@ fn is_not_of_s3(error: &Error) -> bool {
     error.aws_code() == Some(NOT_OF_S3)
 }
 
-/// Returns the error of an object whose bytes could not be read.
+/// Returns the error of a failed read of an object's bytes.
 fn unreadable(key: &str, error: ByteStreamError) -> Error {
     match mismatch(&error) {
         Some(mismatch) => Error::contract(

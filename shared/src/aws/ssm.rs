@@ -1,6 +1,7 @@
 //! Systems Manager: the state of the SSM agents, and the commands that are sent to them.
 
 mod query;
+mod status;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use self::query::CommandQuery;
-pub use super::status::{CommandEnd, InvocationStatus};
+pub use self::status::{CommandEnd, InvocationStatus};
 use super::{failed, utc};
 use crate::command::{AGENT_STEP, FETCH_STEP, Parameters};
 use crate::error::{Error, Result};
@@ -25,8 +26,10 @@ use crate::id::{CommandId, InstanceId};
 /// The most instances that one call may name.
 pub const MOST_INSTANCES: usize = 50;
 
-/// SSM returns `InvocationDoesNotExist` for a few seconds after a command was sent.
+/// The most tries to read an invocation: SSM returns `InvocationDoesNotExist` for a few seconds after a command was
+/// sent.
 const INVOCATION_TRIES: u32 = 5;
+/// The pause between two of these tries.
 const INVOCATION_PAUSE: Duration = Duration::from_millis(500);
 /// The response code of a step that did not run.
 const NEVER_RUN: i32 = -1;
@@ -330,7 +333,7 @@ pub async fn send(
         .map_err(|error| Error::contract("the response of ssm:SendCommand", format!("{error}")))
 }
 
-/// Cancels a command. Only its status shows later whether it ran in spite of that.
+/// Cancels a command. The agent may still have run it: check its status afterwards.
 ///
 /// # Errors
 /// [`Error::Aws`] if SSM fails.

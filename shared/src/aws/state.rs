@@ -59,7 +59,8 @@ pub async fn read(
 
 /// Writes an application's state with this committed backup if there is none, and returns whether it did.
 ///
-/// It reads the state first: SSM allows many more reads a second than writes, and an application needs only one write.
+/// Reads the state first, because SSM allows many more reads than writes per second, and an application needs only one
+/// write.
 ///
 /// # Errors
 /// Those of [`read`], and [`crate::Error::Aws`] if the parameter cannot be written.

@@ -1,6 +1,6 @@
 //! Publishes the agent: uploads the binary of this function's layer to the bucket, where nodes fetch it.
 //!
-//! So the versions of functions and agent always match, and a deployment needs no second step.
+//! Therefore the versions of functions and agent always match, and a deployment needs no second step.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ pub struct Handled {
     /// The backup that was committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_id: Option<BackupId>,
-    /// The command that was sent, or whose end was handled.
+    /// The command that was sent, or that has ended and was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
     /// What was decided or done, in kebab-case. The log may have several decisions for it.

@@ -16,9 +16,9 @@ pub struct Context {
     pub aws: Aws,
     /// The settings.
     pub config: Config,
-    /// Finished commands that were handled. A process that does not remember one has the same result with more calls.
+    /// Finished commands that were handled. A process that does not remember one only makes more calls.
     pub handled_commands: Memory<(CommandId, InstanceId)>,
-    /// Applications whose state parameter exists. Ticks skip their check; every commit checks again.
+    /// Applications that have their state parameter. A tick does not check them again; every commit does.
     pub applications_with_state: Memory<ApplicationName>,
 }
 

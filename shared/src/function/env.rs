@@ -101,7 +101,7 @@ pub struct Config {
 }
 
 impl Endpoints {
-    /// Returns the values of `AWS_REGION` and `AWS_ENDPOINT_URL`. A missing region is the error of the first call.
+    /// Returns the values of `AWS_REGION` and `AWS_ENDPOINT_URL`. If the region is missing, the first call fails.
     pub fn from_env() -> Self {
         let variables: BTreeMap<String, String> = std::env::vars().collect();
         let variable = |name| variables.get(name).filter(|it| !it.is_empty()).cloned();

@@ -1,7 +1,7 @@
 //! Metrics, as lines of CloudWatch's embedded metric format on standard output.
 //!
-//! This does without a library: `metrique` adds 27 crates and a thread with a queue, which Lambda freezes together with
-//! the last metrics of an invocation.
+//! This module uses no library: `metrique` adds 27 crates and a thread with a queue, and Lambda would freeze that
+//! thread with the last metrics of an invocation.
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;

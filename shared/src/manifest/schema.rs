@@ -16,7 +16,10 @@ pub fn is_newer_schema(error: &Error) -> bool {
     matches!(error, Error::Contract { problem, .. } if problem.starts_with(NEWER_SCHEMA))
 }
 
-/// Parses a document whose schema version this version of Rekindle supports. `object` is its name for errors.
+/// Parses a document. `object` is its name for errors.
+///
+/// # Errors
+/// [`Error::Contract`] if it cannot be parsed, or has a newer schema than this version of Rekindle reads.
 pub(super) fn parse_versioned<T: for<'de> Deserialize<'de>>(
     bytes: &[u8],
     object: &str,

@@ -63,7 +63,7 @@ pub(super) struct FinishedRun<'a> {
 }
 
 impl FinishedRun<'_> {
-    /// Does what the end of the command asks for.
+    /// Acts on the end of the command, and returns the result. A failure that a retry would not change is recorded.
     pub(super) async fn act(&self, ending: Ending) -> Result<FinishResult> {
         match ending {
             Ending::StillRunning(status) => Ok(FinishResult::new(None, "still-running")
@@ -145,7 +145,7 @@ impl FinishedRun<'_> {
         }
     }
 
-    /// A late duplicate of an event may follow a commit in time.
+    /// Records that a command ended too late to be committed, unless an earlier event committed its backup in time.
     async fn too_late(&self, backup: &BackupId) -> Result<FinishResult> {
         let node = self.sent.node;
         let manifests = self.context.manifests(node.application);
@@ -165,7 +165,8 @@ impl FinishedRun<'_> {
         Ok(FinishResult::new(FinalBackup::Committed, decision))
     }
 
-    /// Nobody has to act: the next backup succeeds, and the sweep repeats a final backup.
+    /// Logs that the node was busy. An operator need not act: the next backup succeeds, and the sweep repeats a final
+    /// backup.
     fn busy(&self) -> FinishResult {
         let decision = "busy";
         warn!(
@@ -192,7 +193,7 @@ impl FinishedRun<'_> {
         FinishResult::new(FinalBackup::NothingToSave, decision).because(failure.message.clone())
     }
 
-    /// The invocation that answers the hook records the failure.
+    /// Logs that the final backup was cancelled. The invocation that answers the hook records the failure.
     fn cancelled(&self, failure: &CommandFailure) -> FinishResult {
         let decision = "cancelled";
         info!(
@@ -206,8 +207,8 @@ impl FinishedRun<'_> {
         FinishResult::new(FinalBackup::Cancelled, decision).because(failure.message.clone())
     }
 
-    /// Returns the kind of failure. A final backup that SSM ended has a kind of its own: the data is lost with the
-    /// node.
+    /// Returns the kind of failure. A final backup that SSM ended has a kind of its own, because the data are lost with
+    /// the node.
     fn kind(&self, failure: &CommandFailure) -> Kind {
         match failure.cause {
             Cause::Command(_) if self.is_final() => Kind::NoFinalBackup,

@@ -84,7 +84,7 @@ pub(crate) async fn commit(
 }
 
 /// Returns the result of an earlier commit of this backup, or `None` if it has no manifest. Writes the state and the
-/// marker again, since the process that committed it may have ended before.
+/// marker again, because the process that committed the backup may have ended before it wrote them.
 async fn earlier_commit(
     context: &Context,
     application: &ApplicationName,
@@ -120,7 +120,7 @@ async fn write_state_and_marker(
     );
 }
 
-/// Writes the application's state. The backup is committed even if that fails, and every tick repairs the state.
+/// Writes the application's state. The backup is committed even if this fails: every tick writes a missing state again.
 async fn write_state(context: &Context, application: &ApplicationName, backup: &BackupId) {
     match state::ensure(&context.aws.ssm, application, backup).await {
         Ok(_) => context.applications_with_state.insert(application.clone()),
@@ -133,7 +133,7 @@ async fn write_state(context: &Context, application: &ApplicationName, backup: &
     }
 }
 
-/// Writes the manifest of a backup. Returns `false` if the backup has one in this state.
+/// Writes the manifest of a backup. Returns `false` if the backup already has one in this state.
 async fn write_manifest(
     context: &Context,
     application: &ApplicationName,
@@ -148,7 +148,7 @@ async fn write_manifest(
     Ok(created != Created::AlreadyThere)
 }
 
-/// Records which images the node could not save. The backup is committed: its data is complete.
+/// Records which images the node could not save. The backup is committed, because its data are complete.
 fn record_unsaved_images(context: &Context, backup: &CompleteBackup<'_>, index: &Index) {
     if index.unsaved_images.is_empty() {
         return;

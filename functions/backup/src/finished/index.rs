@@ -1,4 +1,4 @@
-//! A complete backup and its index: the index must be the reported one, and of this command on this instance.
+//! A complete backup and its index. The index must be the one in the report, from this command on this instance.
 
 use std::fmt::Display;
 
@@ -39,7 +39,7 @@ impl CompleteBackup<'_> {
     }
 }
 
-/// Returns the index that a report names, and the record of the index itself.
+/// Returns the record of the index that a report names, and the index.
 pub(super) async fn read(
     context: &Context,
     backup: &CompleteBackup<'_>,

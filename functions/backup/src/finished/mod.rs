@@ -1,6 +1,7 @@
-//! A finished backup command: `decide` reads its end, `act` does what follows, `commit` makes the backup exist.
+//! A finished backup command: `decide` decides what its end means, `act` acts on it, `commit` makes the backup exist.
 //!
-//! The command's event leads here. So do ticks, sweeps and the terminate hook, since the event may be lost or late.
+//! The command's event calls this module. Ticks, sweeps and the terminate hook call it too, because the event may be
+//! lost or late.
 
 mod act;
 mod commit;

@@ -1,4 +1,4 @@
-//! The event of a finished command whose instance has left its group, and one that is late.
+//! The event of a finished command: after its instance has left the group, and after the commit window.
 
 use aws_sdk_autoscaling::operation::describe_auto_scaling_instances::DescribeAutoScalingInstancesOutput;
 use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;

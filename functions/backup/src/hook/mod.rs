@@ -1,6 +1,6 @@
 //! The answer to the terminate hook, and the record that an instance ends without a final backup.
 //!
-//! A finished command, the hook's event and a sweep may all answer. Only the first answer records the failure.
+//! A finished command, the hook's event and a sweep may all answer the hook. Only the first answer records the failure.
 
 pub mod decide;
 
@@ -14,7 +14,7 @@ use tracing::info;
 use self::decide::FinalBackup;
 use crate::groups::Node;
 
-/// Answers a node's terminate hook. Returns `None` without an answer while a final backup may still come.
+/// Answers a node's terminate hook. Returns `None`, without an answer, if a final backup may still come.
 pub(crate) async fn answer(
     context: &Context,
     node: Node<'_>,

@@ -1,4 +1,4 @@
-//! The rule by which an operator may adopt a running node.
+//! The rule for requests to adopt a running node.
 
 use shared::id::BackupId;
 

@@ -48,7 +48,7 @@ pub(super) async fn list(
     })
 }
 
-/// Returns one entry of the listing. An unreadable manifest must not hide the others: its entry names the defect.
+/// Returns one entry of the listing. If a manifest is unreadable, its entry has the problem, and the others are listed.
 async fn summarize(
     manifests: Manifests<'_>,
     pinned: &BTreeSet<BackupId>,

@@ -105,7 +105,7 @@ fn group_of<'a>(groups: &'a [Group], application: &ApplicationName) -> Result<&'
     })
 }
 
-/// Requests the backup by which an operator declares the data of a running node to be the application's current data.
+/// Requests a backup of the data of a running node, which an operator declares to be the application's current data.
 async fn adopt(
     context: &Context,
     application: &ApplicationName,
@@ -120,8 +120,8 @@ async fn adopt(
     back_up(context, application, &command, now).await
 }
 
-/// Requests the backup that precedes an in-place restore. When it is committed, the restore function reads from its
-/// operation which backup to restore.
+/// Requests the backup that precedes an in-place restore. When this backup is committed, the restore function reads
+/// from the operation of its command which backup to restore.
 async fn restore_in_place(
     context: &Context,
     application: &ApplicationName,
@@ -145,7 +145,7 @@ async fn choose(
     before: Option<OffsetDateTime>,
 ) -> Result<BackupId> {
     match (backup, before) {
-        // The manifest is read before the node takes a backup for it.
+        // Check the chosen backup before the node takes the backup that precedes the restore.
         (Some(backup), None) => match context.manifests(application).find(&backup).await? {
             Some(_) => Ok(backup),
             None => Err(unknown(application, &backup)),
@@ -158,7 +158,7 @@ async fn choose(
     }
 }
 
-/// Returns the newest committed backup before a time whose manifest can be read.
+/// Returns the newest committed backup before `time` that has a readable manifest.
 async fn newest_before(
     context: &Context,
     application: &ApplicationName,

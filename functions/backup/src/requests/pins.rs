@@ -19,7 +19,7 @@ pub(super) async fn pin(
     backup: &BackupId,
 ) -> Result<Answer> {
     let is_new = write_pin(context, application, backup).await?;
-    // Checked while the pin is there: a manifest that exists now stays.
+    // Check the manifest after the pin is written: then retention cannot delete a manifest that exists now.
     let manifest = context.manifests(application).locate(backup).await?;
     if manifest.is_none() {
         if is_new {

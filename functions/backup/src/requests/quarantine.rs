@@ -12,7 +12,7 @@ use super::reply::{done, unknown};
 use crate::answer::Answer;
 use crate::{commit_markers, objects};
 
-/// Moves a quarantined backup to the committed ones. A pin keeps it from retention in the meantime.
+/// Moves a quarantined backup to the committed ones. Meanwhile a pin protects it from retention.
 pub(crate) async fn accept(
     context: &Context,
     application: &ApplicationName,

@@ -9,14 +9,14 @@ use shared::function::env::Retention;
 use shared::id::{BackupId, RunId};
 use time::{Duration, OffsetDateTime};
 
-/// Nothing younger is ever deleted, whatever the policy is: an upload may still be running, and a node may still
-/// restore from these objects.
+/// The age below which nothing is ever deleted, whatever the policy is: an upload may still be running, and a node may
+/// still restore from these objects.
 pub const UNTOUCHED: Duration = Duration::hours(48);
 
 /// Returns the backups of an application that have expired, oldest first.
 ///
-/// `kept` stay whatever their age: the pinned ones, and the newest readable ones. Of an hour or a day the first backup
-/// stays, since no later one can replace it: a backup that was kept yesterday is not exchanged for another today.
+/// The backups in `kept` stay at any age: the pinned ones, and the newest readable ones. The first backup of an hour or
+/// a day stays, and not the last one, because a later backup would replace the last one.
 pub fn expired(
     policy: &Retention,
     backups: &BTreeSet<BackupId>,
@@ -40,11 +40,12 @@ pub fn expired(
     expired
 }
 
-/// Returns the runs whose objects no manifest names, and none will. Each run has the time of its newest object:
-/// somebody may have copied the objects of an old backup here, and copy its manifest next.
+/// Returns the runs that no manifest names or will name.
 ///
-/// `owners` are the backups with a manifest, committed or quarantined, and the run that it names. If that is `None`,
-/// every run of the backup stays.
+/// `runs` has the time of each run's newest object. The age of that object counts too, because somebody may have copied
+/// the objects of an old backup here, and may copy its manifest next. `owners` has the backups with a manifest,
+/// committed or quarantined, each with the run that its manifest names. If that run is `None`, every run of the backup
+/// stays.
 pub fn orphans(
     runs: &BTreeMap<(BackupId, RunId), OffsetDateTime>,
     owners: &BTreeMap<BackupId, Option<RunId>>,

@@ -30,8 +30,8 @@ impl Pass<'_> {
         expired.truncate(MOST_AT_ONCE);
 
         let manifests = self.delete_manifests(state, expired).await?;
-        // A pin that was written before the manifest was deleted is obeyed. A later request was answered that the
-        // backup does not exist.
+        // A pin that was written before its manifest was deleted keeps the backup. A later request to pin it is
+        // refused, because the backup does not exist any more.
         let pinned = self.pinned().await?;
         let mut count = 0;
         for (backup, manifest) in manifests {
@@ -75,7 +75,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Returns the newest backups whose manifest can be read, as many as the policy keeps whatever their age.
+    /// Returns the newest backups with a readable manifest, as many as the policy keeps at any age.
     async fn newest_readable(
         &self,
         state: BackupState,

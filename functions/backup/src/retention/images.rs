@@ -14,8 +14,8 @@ use super::pass::Pass;
 impl Pass<'_> {
     /// Deletes the images that no manifest names. Returns their number. `owners` are all backups that have a manifest.
     ///
-    /// An image may be deleted although a running backup has just found it in the bucket. Then the check before the
-    /// commit refuses that backup, and the next one saves the image again.
+    /// If a running backup has just found the image in the bucket, the check before its commit refuses that backup, and
+    /// the next backup saves the image again.
     ///
     /// # Errors
     /// If a manifest cannot be read, it may name any image: nothing is deleted.
@@ -44,8 +44,8 @@ impl Pass<'_> {
     }
 }
 
-/// Returns the backups from both ends to the middle: the newest names the images in use, the oldest those of the
-/// past. So few manifests are read, except by the pass that deletes an image.
+/// Returns the backups from both ends to the middle: the newest ones name the images in use, the oldest ones the former
+/// images. Therefore a pass reads few manifests, unless it deletes an image.
 fn outside_in(backups: &BTreeSet<BackupId>) -> impl Iterator<Item = &BackupId> {
     let pairs = backups.iter().rev().zip(backups);
     pairs

@@ -65,7 +65,7 @@ pub(crate) async fn after_commit(
     }
 }
 
-/// The counts of what a pass deleted.
+/// The numbers of backups, orphans and images that a pass deleted.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Deleted {
     backups: usize,
@@ -75,7 +75,7 @@ struct Deleted {
 }
 
 impl Pass<'_> {
-    /// Deletes what has expired. `backup` is the one that was just committed.
+    /// Deletes expired backups, orphans and unnamed images. `backup` is the one that was just committed.
     async fn run(&self, backup: &BackupId) -> Result<Deleted> {
         // In this order: an accepted backup moves from the first state to the second, and must be seen in one of them.
         let quarantined = self.all(BackupState::Quarantined).await?;

@@ -55,7 +55,7 @@ impl Pass<'_> {
                 let Some(run) = layout::attempt_of_object(self.application, key) else {
                     continue;
                 };
-                // The keys are in the order of time.
+                // The keys are sorted by time, so all later runs are younger.
                 if self.now - run.0.time() < UNTOUCHED {
                     return Ok(runs);
                 }

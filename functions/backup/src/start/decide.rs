@@ -1,4 +1,4 @@
-//! The rule by which a backup of a group starts.
+//! The rules that decide whether a backup of a group starts.
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ pub struct Target {
     pub instance: InstanceId,
 }
 
-/// The reason for which no backup of a group starts.
+/// The reason why no backup of a group starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Skip {
     /// The tag names no application.
@@ -52,7 +52,7 @@ pub enum Skip {
     ApplicationClaimedTwice(Vec<String>),
     /// No instance serves: a replacement is launching.
     NoInstanceInService,
-    /// Rekindle protects single nodes; of two, neither is known to hold the current data.
+    /// Several instances serve: it is unknown which one has the current data.
     SeveralInService(Vec<InstanceId>),
     /// This event was delivered before.
     AlreadyRequested(CommandId),

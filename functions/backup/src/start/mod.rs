@@ -8,7 +8,7 @@ use shared::command::{BackupCommand, Purpose};
 use shared::id::BackupId;
 use shared::operation::Operation;
 
-/// Returns the command for a backup whose operation has the backup's id.
+/// Returns the command for a scheduled, manual or adopting backup. Its operation has the backup's id.
 pub(crate) fn command(backup_id: BackupId, purpose: Purpose) -> BackupCommand {
     BackupCommand {
         operation_id: Operation::Backup(backup_id.clone()),

@@ -58,8 +58,8 @@ impl Snapshot {
         })
     }
 
-    /// Returns the facts for the start of a backup in one group. `backup` is the id that another delivery of the same
-    /// tick would have used.
+    /// Returns the facts for the start of a backup in one group. `backup` is the backup's id in a tick: another
+    /// delivery of the tick has requested the same one. It is `None` for an operator's request.
     pub(crate) fn start_facts(&self, group: &Group, backup: Option<&BackupId>) -> StartFacts {
         let application = match group.application() {
             Ok(Some(application)) => Ok(application),
@@ -90,8 +90,8 @@ impl Snapshot {
         }
     }
 
-    /// Returns all groups with the same application tag, or nothing if there is one such group. A group without members
-    /// does not count: an operator may have emptied it in favour of another one.
+    /// Returns the names of all groups with the same application tag, or an empty list if there is only one. A group
+    /// without members does not count: an operator may have emptied it and use another one.
     fn rivals(&self, group: &Group) -> Vec<String> {
         let twins = self.groups.iter().filter(|other| {
             other.application_tag == group.application_tag && !other.members.is_empty()
@@ -103,7 +103,7 @@ impl Snapshot {
         rivals
     }
 
-    /// Returns the command that requested this backup from this instance.
+    /// Returns the command that requested this backup from this instance, or `None` if there is none.
     fn request_for(&self, instance: &InstanceId, backup: &BackupId) -> Option<CommandId> {
         let request = self.backups.iter().find(|record| {
             record.instance_ids.contains(instance)
@@ -130,7 +130,8 @@ fn in_service(group: &Group) -> Vec<InstanceId> {
     serving.map(|member| member.instance_id.clone()).collect()
 }
 
-/// Returns the instances on which a command has not ended. SSM lists none for a few seconds after it was sent.
+/// Returns the instances on which a command has not ended. Every instance counts that SSM does not list as ended,
+/// because SSM lists none for a few seconds after the command was sent.
 async fn unfinished(
     context: &Context,
     record: &CommandRecord,

@@ -16,7 +16,7 @@ pub struct FinalCommand {
     pub command_id: CommandId,
     /// When it was sent.
     pub requested_at: OffsetDateTime,
-    /// Its status on the instance, `None` in the first seconds, in which SSM does not list it.
+    /// Its status on the instance, or `None` in the first seconds, when SSM does not list it yet.
     pub status: Option<InvocationStatus>,
     /// Whether it ended because the node was busy.
     pub busy: bool,
@@ -46,7 +46,7 @@ pub enum Leaving {
     Past,
 }
 
-/// Returns how far an instance is on its way out of its group. No state means that it has left.
+/// Returns how far an instance is on its way out of its group. `None` means that it has left.
 pub fn leaving(state: Option<&LifecycleState>) -> Leaving {
     use LifecycleState as S;
     match state {

@@ -49,7 +49,8 @@ pub(super) async fn gather(
     Ok((facts, record))
 }
 
-/// Returns the instance's state in its group. An event may arrive first, so it tries again until the instance leaves.
+/// Returns the instance's state in its group, or `None` if it has left. The event may arrive before Auto Scaling shows
+/// the new state, so an event's invocation tries again until the instance is leaving.
 async fn state(terminating: &Terminating<'_>) -> Result<Option<LifecycleState>> {
     let Terminating {
         context,
@@ -71,9 +72,11 @@ async fn state(terminating: &Terminating<'_>) -> Result<Option<LifecycleState>> 
     }
 }
 
-/// Returns the newest final backup that did not end because the node was busy, or else the newest one.
+/// Returns the newest final backup that did not end because the node was busy, or else the newest one, or `None` if
+/// there is none.
 ///
-/// The event and a sweep may both have requested one: the second was refused as busy, and the first one counts.
+/// The event and a sweep may both have requested one. Then the second one was refused as busy, and the first one
+/// counts.
 async fn newest_final_backup(
     context: &Context,
     node: Node<'_>,
@@ -122,7 +125,7 @@ async fn final_command(
     })
 }
 
-/// Returns the status of a command on a node, `None` in the first seconds, in which SSM does not list it.
+/// Returns the status of a command on a node, or `None` in the first seconds, when SSM does not list it yet.
 pub(super) async fn status(
     context: &Context,
     node: Node<'_>,

@@ -11,7 +11,7 @@ use crate::groups::Node;
 use crate::hook;
 use crate::hook::decide::FinalBackup;
 
-/// Between two calls for the state of an instance, or of a command that is being delivered.
+/// The pause between two calls for the state of an instance, or of a command that is being delivered.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// An instance in its terminate hook.
@@ -28,8 +28,8 @@ impl Terminating<'_> {
     /// Answers the hook without a final backup.
     pub(super) async fn give_up(&self, reason: &str) -> Result<Handled> {
         let answered = hook::answer(self.context, self.node, FinalBackup::Failed).await?;
-        // Only the invocation that answers records the failure. Another hook of the group may hold the instance for
-        // longer.
+        // Only the invocation that answers the hook records the failure. After the answer, the instance may still wait:
+        // in another terminate hook of its group.
         if answered != Some(Completion::Done) {
             return Ok(self.handled("hook-already-answered"));
         }

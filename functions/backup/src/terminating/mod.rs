@@ -1,5 +1,5 @@
-//! An instance in its terminate hook: it gets one final backup, and the hook is answered once that has ended or is
-//! impossible.
+//! An instance in its terminate hook: it gets one final backup. When the backup has ended or is impossible, the hook is
+//! answered.
 //!
 //! `facts` reads AWS, `decide` decides, the methods of `Terminating` act.
 
@@ -28,7 +28,7 @@ use self::instance::Terminating;
 use crate::finished::{self, SentCommand};
 use crate::groups::{self, Node};
 
-/// Time that is left of the invocation when waiting ends, so that no call is cut off.
+/// The part of the invocation that is not used for waiting, so that no call is cut off.
 const RESERVE: Duration = Duration::from_secs(10);
 
 /// Handles the event of a terminate hook. Waits until the final backup is delivered, or until this invocation has to

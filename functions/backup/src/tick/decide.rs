@@ -1,4 +1,4 @@
-//! The rule by which a tick is too late to start backups.
+//! The rule for ticks that are too late, or too early, to start backups.
 
 use shared::budget;
 use time::OffsetDateTime;

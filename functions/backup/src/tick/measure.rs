@@ -25,9 +25,9 @@ const APPLICATIONS_AT_ONCE: usize = 16;
 
 /// Measures every application.
 ///
-/// Lists commit markers as far back as the newest backups of the default schedule. If most applications have none
-/// there, the schedule's interval is longer, and more markers are listed. The manifests of the others are listed one
-/// by one.
+/// First lists the commit markers of the newest backups of the default schedule. If most applications have none there,
+/// the schedule's interval is longer, so it lists older markers too. For each application without a listed marker, it
+/// lists the manifests.
 pub(super) async fn measure_all(
     context: &Context,
     applications: &HashSet<ApplicationName>,
@@ -42,7 +42,7 @@ pub(super) async fn measure_all(
         without.count()
     };
     let recent = now - seconds(budget::SCHEDULE + budget::BACKUP_EXECUTION);
-    // The event of a tick may be late, and its backup has the time of the tick.
+    // A tick's event may be late, and the backup's id is the time of the tick.
     let longest = now - seconds(budget::COMMIT_WINDOW + budget::BACKUP_EVENT_AGE);
     if without_marker(markers) > 0 {
         markers.list_since(context, recent, failures).await;
@@ -80,7 +80,7 @@ struct Observed<'a> {
 }
 
 impl Observed<'_> {
-    /// Prints the application's metrics. Writes its state again if that is missing.
+    /// Prints the application's metrics, and writes its state again if the state is missing.
     async fn measure(self, context: &Context, now: OffsetDateTime) -> Result<()> {
         let (aws, config, application) = (&context.aws, &context.config, self.application);
         let mut newest = self.newest;

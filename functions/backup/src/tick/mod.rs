@@ -94,8 +94,8 @@ fn skipped_group(group: &Group, reason: String) -> Skipped {
     }
 }
 
-/// Logs why a group has no new backup. Only a refusal is a failure: other reasons may be gone at the next tick, and if
-/// they are not, the age of the newest backup raises its own alarm.
+/// Logs why a group has no new backup. Only a refusal is a failure: other reasons may be gone at the next tick. If they
+/// stay, the age of the newest backup raises an alarm.
 fn log_skip(context: &Context, group: &Group, skip: &Skip) {
     let application: Option<ApplicationName> = group.application().ok().flatten();
     let reason = skip.to_string();

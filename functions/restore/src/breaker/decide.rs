@@ -22,7 +22,7 @@ pub struct FailedLaunch {
     pub now: OffsetDateTime,
     /// The instance.
     pub instance_id: InstanceId,
-    /// Whether the next launch would fail for the same reason.
+    /// Whether the next launch would fail for the same reason until somebody changes something.
     pub permanent: bool,
     /// The group's newest launches, newest first, with or without this one.
     pub launches: Vec<Launch>,

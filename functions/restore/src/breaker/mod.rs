@@ -162,8 +162,8 @@ async fn trip(
 }
 
 /// Resumes the launches and returns `true` if the breaker is not open any more. A throttled suspension may take effect
-/// after an operator's resume or after a success. No open record marks it as Rekindle's then, so nothing else would
-/// resume it.
+/// after an operator's resume or after a success. Then no open record marks the suspension as Rekindle's, so nothing
+/// else would resume the launches.
 async fn resume_if_closed_meanwhile(
     context: &Context,
     group: &str,
@@ -204,8 +204,8 @@ async fn close(context: &Context, launch: Launch<'_>) -> Result<()> {
 }
 
 /// Writes a record that is not open. If `resume`, resumes the group's launches before the record and again after it,
-/// because a concurrent pass may suspend them. If it suspends them after the record, it finds the record and resumes
-/// them itself. If it suspends them before the record, the second call here resumes them.
+/// because a concurrent pass may suspend them. If that pass suspends them before the record, the second call here
+/// resumes them. If that pass suspends them after the record, it reads the record and resumes them itself.
 pub(crate) async fn write_not_open(
     context: &Context,
     application: &ApplicationName,

@@ -12,7 +12,7 @@ const MOST_COMMANDS: usize = 3;
 /// The facts about an in-place restore.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InPlaceFacts {
-    /// The instance whose data the restore replaces.
+    /// The instance; the restore replaces its data.
     pub instance_id: InstanceId,
     /// Whether the instance is its group's only member in service.
     pub serves: bool,

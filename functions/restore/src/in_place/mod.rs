@@ -7,7 +7,6 @@ pub mod decide;
 
 use futures_util::try_join;
 use shared::aws::autoscaling::{self, Group, LifecycleState};
-use shared::aws::manifests::Manifests;
 use shared::aws::ssm::{self, CommandQuery, CommandRecord};
 use shared::command::{self, Candidate, Mode, RestoreCommand};
 use shared::event::CommandStatus;
@@ -30,7 +29,7 @@ use crate::attempts::{self, RestoreAttempt};
 #[derive(Debug, Clone)]
 pub(crate) struct InPlaceRequest<'a> {
     restore: InPlace,
-    /// The instance whose data the restore replaces.
+    /// The instance; the restore replaces its data.
     pub(crate) instance_id: InstanceId,
     /// The application of its group; `None` if the instance has left its group.
     pub(crate) application: Option<ApplicationName>,
@@ -54,8 +53,8 @@ impl InPlaceRequest<'_> {
     }
 }
 
-/// Returns the requested in-place restores whose backups before them have succeeded, as far back as backups may be
-/// committed.
+/// Returns the in-place restores that operators requested, if the backup before the restore has succeeded. Looks back
+/// for the time in which backups may be committed.
 pub(crate) async fn requested<'a>(
     context: &Context,
     groups: &'a [Group],
@@ -87,7 +86,7 @@ fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<InPla
     })
 }
 
-/// Sends an in-place restore if it is due, and returns its command; `None` if it is not due.
+/// Sends an in-place restore if it is due, and returns its command, or `None` if it is not due.
 pub(crate) async fn send_if_due(
     context: &Context,
     request: &InPlaceRequest<'_>,
@@ -98,11 +97,7 @@ pub(crate) async fn send_if_due(
         return Ok(None);
     };
     let (restore, instance) = (&request.restore, &request.instance_id);
-    let manifests = Manifests {
-        client: &context.aws.s3,
-        bucket: &context.config.bucket,
-        application,
-    };
+    let manifests = context.manifests(application);
     let (backed_up, attempts) = try_join!(
         manifests.find(&restore.before),
         attempts(context, request, now)

@@ -40,9 +40,9 @@ pub(crate) enum LaunchStep {
     SentFirstBoot,
     /// It runs an earlier command.
     AlreadyRunning,
-    /// It was admitted.
+    /// It was admitted: CONTINUE.
     Admitted,
-    /// It was abandoned.
+    /// It was abandoned: ABANDON.
     Abandoned,
 }
 
@@ -329,7 +329,7 @@ impl<'a> LaunchingInstance<'a> {
             Backups::Gone => Reason::BackupsGone,
             Backups::Committed(_) | Backups::NeverAny => return,
         };
-        let message = "admitted without a second look for a newer backup";
+        let message = "admitted without a second check for a newer backup";
         self.record(reason.kind(), message, &reason.to_string());
     }
 

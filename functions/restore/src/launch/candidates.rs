@@ -140,8 +140,8 @@ fn choose_among(backups: &[Committed]) -> Choice {
 /// instance that is newer than the restored one, was not skipped by the restore, and was committed after the restore
 /// was chosen.
 ///
-/// The backup function quarantines the backup of a node that has a successor, but it does not know of a successor whose
-/// restore has just been chosen.
+/// The backup function quarantines a backup if its node has a successor. It cannot detect a successor before the
+/// restore command is sent, so this check is needed too.
 pub fn newer_backup(
     instance: &InstanceId,
     report: &RestoreReport,

@@ -25,7 +25,7 @@ pub struct LaunchFacts {
     pub application: Result<ApplicationName, String>,
     /// Whether the event is of a replaced root volume: the instance keeps its id and loses its disk.
     pub root_volume_replaced: bool,
-    /// When the instance was launched, or taken out of the warm pool.
+    /// When the instance was launched, or left the warm pool.
     pub launched_at: OffsetDateTime,
     /// Another member of the group that may still write data.
     pub predecessor: Option<Predecessor>,
@@ -179,8 +179,8 @@ pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
     LaunchDecision::ChooseBackup { fence_broken_by }
 }
 
-/// Returns the decision about an instance whose SSM agent registered, but does not accept commands now. It may be
-/// rebooting, so it has almost as much time as the hook without a heartbeat.
+/// Returns the decision about an instance with a registered SSM agent that does not accept commands now. The instance
+/// may be rebooting, so it has almost as much time as the hook lasts without a heartbeat.
 pub fn agent_silent(facts: &LaunchFacts) -> LaunchDecision {
     if facts.waited_longer_than(budget::SSM_READY + budget::FENCE) {
         LaunchDecision::Abandon(Reason::AgentLost)
@@ -192,7 +192,7 @@ pub fn agent_silent(facts: &LaunchFacts) -> LaunchDecision {
 /// Returns the decision from the commands that were sent, or `None` if there are none.
 fn on_attempts(facts: &LaunchFacts) -> Option<LaunchDecision> {
     let attempts = || facts.attempts.iter();
-    // A restored node is answered long before the hard cap. A success that is older is from an earlier stay in the
+    // The hook of a restored node is answered long before the hard cap. An older success is from an earlier stay in the
     // hook, and the disk may have been replaced since.
     if attempts().len() > 0 && facts.waited_longer_than(budget::HARD_CAP) {
         return Some(LaunchDecision::Abandon(Reason::HardCap));

@@ -23,8 +23,8 @@ pub(super) struct KnownLaunch {
     began_at: OffsetDateTime,
 }
 
-/// Returns the facts about one instance, and those that the next pass does not have to read again. `known` has those of
-/// an earlier pass.
+/// Returns the facts about one instance, and the facts that the next pass need not read again. `known` has such facts
+/// from an earlier pass, or is `None` in the first pass.
 pub(super) async fn gather(
     context: &Context,
     instance: &InstanceId,
@@ -71,7 +71,7 @@ pub(super) async fn gather(
         ),
         application: application_of(&group_name, group.as_ref()),
         root_volume_replaced,
-        // A launch that the group has not recorded yet began just now.
+        // If the group has not recorded the launch yet, the launch began just now.
         launched_at: began_at.unwrap_or(now),
         predecessor: predecessor(members, instance),
         agent,
@@ -105,8 +105,8 @@ fn application_of(
     })
 }
 
-/// Returns the member that the restore has to wait for, or `None` if there is none. A member in service goes before a
-/// terminating one, because it has to terminate, too.
+/// Returns the member that the restore has to wait for, or `None` if there is none. If one member is in service and
+/// another is terminating, returns the one in service, because it has to terminate, too.
 fn predecessor(members: &[Member], instance: &InstanceId) -> Option<Predecessor> {
     let others = || members.iter().filter(|it| it.instance_id != *instance);
     // An unhealthy member is being replaced. If the group launches first, it terminates the member only after this
@@ -190,11 +190,7 @@ async fn list_backups(context: &Context, facts: &LaunchFacts) -> Result<Backups>
             Err(error) => return Err(error),
         });
     }
-    let manifests = Manifests {
-        client,
-        bucket,
-        application,
-    };
+    let manifests = context.manifests(application);
     let mut committed = Vec::new();
     for backup_id in newest {
         let manifest = read_manifest(manifests, &backup_id).await?;

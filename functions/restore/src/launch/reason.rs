@@ -1,4 +1,4 @@
-//! The reasons for which an instance is abandoned.
+//! The reasons to abandon an instance.
 
 use std::fmt;
 

@@ -66,9 +66,9 @@ pub(crate) struct Program {
 /// Why a stage of a stream ended early.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// By itself.
+    /// It failed.
     Failed(Failure),
-    /// Because the stage that it feeds did: the cause is there.
+    /// The stage that it feeds ended early, and has the cause.
     Downstream,
 }
 
@@ -106,7 +106,7 @@ impl Program {
         }
     }
 
-    /// Sets the name in failures and in the log, such as `docker load`. It is the program's own unless set.
+    /// Sets the name in failures and in the log, such as `docker load`. The default is the program's own name.
     pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -187,8 +187,8 @@ impl Program {
         limit.apply(ending).await
     }
 
-    /// Runs the program to its end, with the chunks as its standard input. If it ends before it has read all of them, it
-    /// has failed, whatever its status.
+    /// Runs the program to its end, with the chunks as its standard input. It has failed if it ends before it has read
+    /// all of them, even with the status 0.
     pub(crate) async fn stdin_from(
         mut self,
         mut chunks: mpsc::Receiver<Bytes>,

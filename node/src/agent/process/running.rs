@@ -29,7 +29,8 @@ const PIPE: usize = 1024 * 1024;
 const KEPT_LINES: usize = 8;
 /// The length at which a line is cut, in bytes.
 const KEPT_LINE: u64 = 2_000;
-/// How long a failed program's last lines are waited for. A daemon that it started may hold its output open for ever.
+/// How long to wait for a failed program's last lines. A daemon that the program started may hold its output open for
+/// ever.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The time that a program may take.
@@ -124,7 +125,7 @@ impl Running {
                 None => Ok(0),
             }
         };
-        // A program answers while it reads: neither side may wait for the end of the other.
+        // A program may write before it has read all of its input. So this writes and reads at the same time.
         let ((), read) = tokio::join!(self.write_input(), reading);
         read.or_fail(self.code, || format!("cannot read from {}", self.label))?;
         Ok(output)
@@ -185,7 +186,7 @@ impl Running {
         Ok(chunk.freeze())
     }
 
-    /// Waits for the end of a program that stopped reading. That is a failure whatever its status.
+    /// Waits for the end of a program that stopped reading, and returns its failure, even if its status is 0.
     pub(super) async fn ended_early(mut self) -> Result<()> {
         let status = self.status().await?;
         let what = "ended before it had read all of its input";
@@ -226,7 +227,7 @@ impl Running {
     }
 }
 
-/// Gives a pipe more capacity. If the user's pipes have used up their quota, it keeps the one that it has.
+/// Enlarges a pipe to [`PIPE`] bytes. If the user's quota for pipes is used up, the pipe keeps its capacity.
 fn enlarge(pipe: impl AsFd) {
     rustix::pipe::fcntl_setpipe_size(pipe, PIPE).ok();
 }

@@ -1,6 +1,6 @@
-//! Writes trees of files as one tar. GNU headers allow names of any length with any bytes; PAX records contain the attributes
-//! for which the headers have no field. Entries are sorted by the bytes of their names, so that equal trees make equal
-//! archives.
+//! Writes trees of files as one tar. GNU headers allow names of any length with any bytes; PAX records contain the
+//! attributes for which the headers have no field. Entries are sorted by the bytes of their names, so that equal trees
+//! make equal archives.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

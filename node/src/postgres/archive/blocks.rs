@@ -11,8 +11,8 @@ pub(super) const BLOCK_LARGE_OBJECTS: u8 = 3;
 /// What `pg_dump` appends to the rows of a table.
 pub(super) const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
 
-/// Reads a block with the rows of a table and counts them. A row is a line, because COPY writes a line break within a value
-/// as `\n`.
+/// Reads a block with the rows of a table and counts them. A row is a line, because COPY writes a line break within a
+/// value as `\n`.
 pub(super) fn count_rows(input: &mut Input<'_>) -> Result<u64> {
     let mut lines = 0;
     let mut tail = Tail::default();
@@ -41,8 +41,8 @@ pub(super) fn skip_large_objects(input: &mut Input<'_>) -> Result<()> {
 
 /// Calls `read` with the bytes of a data block, in order.
 ///
-/// `pg_dump` writes each row as a piece of its own, so this reads as many pieces as are buffered before it asks the stream
-/// for more.
+/// `pg_dump` writes each row as a piece of its own, so this reads as many pieces as are buffered before it asks the
+/// stream for more.
 fn for_each_piece(input: &mut Input<'_>, mut read: impl FnMut(&[u8])) -> Result<()> {
     let length_size = input.encoded_integer_size();
     // Bytes of the current piece that were not read yet.

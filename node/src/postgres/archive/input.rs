@@ -4,7 +4,8 @@ use std::io::BufRead;
 
 use crate::postgres::archive::error::{ArchiveError, Result};
 
-/// The longest name that is kept, in bytes. A relation's has at most 63; a function's includes its arguments' types.
+/// The longest name that is read, in bytes. A relation's name has at most 63 bytes; a function's name includes the
+/// types of its arguments.
 const LONGEST_NAME: u64 = 64 * 1024;
 
 /// An archive as a stream, and the sizes of its numbers.
@@ -130,8 +131,8 @@ impl<'r> Input<'r> {
 
     /// Returns the buffered bytes of a data block, without consuming them, or `None` at the block's end.
     ///
-    /// A data block is a sequence of pieces, each after its length; the length 0 ends it. `left` is the number of bytes of
-    /// the current piece that were not consumed yet: 0 before the first call. The bytes can reach beyond the piece.
+    /// A data block is a sequence of pieces, each after its length; the length 0 ends it. `left` is the number of bytes
+    /// of the current piece that were not consumed yet: 0 before the first call. The bytes can reach beyond the piece.
     pub(super) fn block_bytes(&mut self, left: &mut u64) -> Result<Option<&[u8]>> {
         if *left == 0 {
             let length = self.integer()?;

@@ -1,7 +1,7 @@
 //! Reads an archive of `pg_dump -Fc` as a stream: counts the rows of every table, and detects every truncation.
 //!
-//! An archive is a header, a table of contents, then one block for each entry with data. The format has no end mark and no
-//! checksum. If an archive is cut off between two blocks, only the missing blocks of the table of contents show it.
+//! An archive is a header, a table of contents, then one block for each entry with data. The format has no end mark and
+//! no checksum. If an archive is cut off between two blocks, only the missing blocks of the table of contents show it.
 
 mod blocks;
 mod error;
@@ -70,8 +70,8 @@ fn archive(contents: TableOfContents, rows: &HashMap<i64, u64>) -> Archive {
         .map(|(id, data)| (&data.table, rows.get(id).copied().unwrap_or(0)))
         .collect();
     let mut archive = Archive::default();
-    // Data without a relation belong to a configuration table of an extension, which brings rows itself. They are not
-    // counted.
+    // Data without a relation belong to a configuration table of an extension. They are not counted, because the
+    // extension itself inserts rows into the table.
     for (name, kind) in contents.relations {
         let rows = counts.get(&name).filter(|_| kind == RelationKind::Table);
         let (schema, name) = name.clone();

@@ -1,7 +1,7 @@
 //! Splits an archive into several while it is read, so that several `pg_restore` can load one table's rows.
 //!
-//! Each part has the whole table of contents and every block, but only some of the rows. It does not matter which part has
-//! a row: indexes and constraints are created after all rows are loaded.
+//! Each part has the whole table of contents and every block, but only some of the rows. It does not matter which part
+//! has a row: indexes and constraints are created after all rows are loaded.
 
 use std::io::{self, BufReader, Read};
 
@@ -164,7 +164,7 @@ impl Splitter {
         }
     }
 
-    /// Returns the part whose channel has the most room, in turn if several have.
+    /// Returns the part with the most room in its channel. If several have equal room, returns them in turn.
     fn next_part(&mut self) -> usize {
         let count = self.parts.len();
         self.next = (self.next + 1) % count.max(1);

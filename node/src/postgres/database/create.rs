@@ -1,4 +1,5 @@
-//! Creates a database with a backup's properties, and applies the properties that must wait until its data are restored.
+//! Creates a database with a backup's properties, and applies the properties that must wait until its data are
+//! restored.
 
 use shared::exit_code::ExitCode;
 
@@ -64,8 +65,8 @@ impl DatabaseProperties {
         script.concat() + ";\n"
     }
 
-    /// Applies all other properties to a restored database. This comes after its data: a connection limit or a setting such
-    /// as `default_transaction_read_only` would prevent the restore.
+    /// Applies all other properties to a restored database. This comes after its data: a connection limit or a setting
+    /// such as `default_transaction_read_only` would prevent the restore.
     pub(crate) async fn apply(&self, postgres: &Postgres, name: &str) -> Result<()> {
         let script = self.properties_script(name);
         postgres

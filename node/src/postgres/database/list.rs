@@ -1,7 +1,7 @@
 //! Lists the databases to back up, with their properties from the catalogs.
 //!
-//! Some columns of `pg_database` exist only in some versions. The query reads them through `row_to_json`, so that it works
-//! on every server from 9.4 on.
+//! Some columns of `pg_database` exist only in some versions. The query reads them through `row_to_json`, so that it
+//! works on every server from 9.4 on.
 
 use serde::Deserialize;
 use shared::exit_code::ExitCode;

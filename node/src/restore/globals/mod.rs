@@ -1,6 +1,7 @@
 //! Restores the globals (`pg_dumpall --globals-only`): roles, their memberships and tablespaces.
 //!
-//! The script of `pg_dumpall` fails on a server that already has some of them, so only the necessary statements are run.
+//! The script of `pg_dumpall` fails on a server that already has some of them, so only the necessary statements are
+//! run.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ pub(crate) struct Existing {
 struct Membership {
     role: String,
     member: String,
-    /// The grantor, from version 16 on, which keeps grants by several grantors apart.
+    /// The grantor, or `None` before version 16. From version 16 on, each grantor's grant is a separate one.
     granted_by: Option<String>,
 }
 
@@ -48,7 +49,7 @@ const EXISTING: &str = "SELECT json_build_object(
     FROM pg_auth_members))";
 
 impl Existing {
-    /// Reads them from the server.
+    /// Reads the roles and tablespaces from the server.
     pub(crate) async fn read(postgres: &Postgres) -> Result<Self> {
         let code = ExitCode::Restore;
         postgres.query(ADMIN_DATABASE, EXISTING, code).await
@@ -146,8 +147,8 @@ fn reset(role: &str, settings: &PostgresSettings, existing: &Existing) -> String
     script
 }
 
-/// Returns the tablespace of a statement such as `CREATE TABLESPACE …` or `… ON TABLESPACE …`, or `None` if it has none.
-/// The name of a role can be `tablespace`.
+/// Returns the tablespace of a statement such as `CREATE TABLESPACE …` or `… ON TABLESPACE …`, or `None` if it has
+/// none. The name of a role can be `tablespace`.
 fn tablespace_of<'a>(statement: &'a Statement<'_>) -> Option<&'a str> {
     let words = &statement.words;
     let is = |at: usize, key_word: &str| words.get(at).is_some_and(|word| word.is(key_word));
@@ -166,7 +167,7 @@ fn tablespace_is_skipped(
     let creates = statement.begins_with(&["CREATE", "TABLESPACE"]);
     match settings.tablespaces {
         Tablespaces::Fail => creates && exists,
-        // A tablespace that is neither there nor created has no privileges and no comment.
+        // If a tablespace does not exist and is not created, its privileges and its comment are skipped too.
         Tablespaces::Default => creates || !exists,
     }
 }
@@ -186,8 +187,8 @@ fn role_is_skipped(
         return false;
     }
     let third = statement.words.get(3);
-    // Before version 11 the globals also contain settings of roles in a database. The restored database gets them from its
-    // properties; at this point the name is the live database's, or does not exist yet.
+    // Before version 11 the globals also contain settings of roles in a database. The restored database gets them from
+    // its properties; at this point the name is the live database's, or does not exist yet.
     let in_database = third.is_some_and(|word| word.is("IN"));
     let attributes = third.is_some_and(|word| word.is("WITH"));
     let kept = settings.bootstrap_role_password == BootstrapRolePassword::Keep

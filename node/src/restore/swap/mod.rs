@@ -1,8 +1,8 @@
 //! The swap: renames all restored databases into place in one transaction.
 //!
 //! The transaction first locks a live database, so that no new session can start in it. Meanwhile a second session ends
-//! the existing ones. Clients that reconnect at once, and background workers, only wait. The second session selects by the
-//! database's oid, so that it does not end sessions of the restored database after the renaming.
+//! the existing ones. Clients that reconnect at once, and background workers, only wait. The second session selects by
+//! the database's oid, so that it does not end sessions of the restored database after the renaming.
 
 use std::time::Duration;
 
@@ -138,8 +138,8 @@ async fn databases(postgres: &Postgres, names: &[&str]) -> Result<Vec<Database>>
         .await
 }
 
-/// Runs the renaming while it ends the sessions in the `occupied` databases, and returns how long that took. Both need a
-/// session in a database that is not renamed itself.
+/// Runs the renaming and meanwhile ends the sessions in the `occupied` databases. Returns the duration. Both steps need
+/// a session in a database that is not renamed itself.
 async fn rename_all(
     postgres: &Postgres,
     pairs: &[Pair],
@@ -181,7 +181,7 @@ async fn try_renaming(
     oids: &[u32],
     renaming: &str,
 ) -> Result<Duration> {
-    // The timeouts bound how long a swap that cannot succeed shuts clients out.
+    // The timeouts limit the time for which clients cannot connect if the swap cannot succeed.
     let script = format!(
         "SET default_transaction_read_only = off;\nSET lock_timeout = '10s';\nSET statement_timeout = '20s';\n\
          BEGIN;\n{renaming}COMMIT;\n"

@@ -57,13 +57,14 @@ impl Attributes {
         })
     }
 
-    /// Sets the attributes of a file or directory. It must be in a staging directory, where only the agent can replace it.
+    /// Sets the attributes of a file or directory. It must be in a staging directory, where only the agent can replace
+    /// it.
     pub(super) fn apply(&self, path: &Path, is_root: bool) -> io::Result<()> {
         if is_root {
             std::os::unix::fs::lchown(path, Some(id(self.uid)?), Some(id(self.gid)?))?;
         }
-        // The mode comes after the owner, because changing the owner clears the set-user-id bit, and before access control
-        // lists, which change the mode.
+        // The mode comes after the owner, because changing the owner clears the set-user-id bit, and before access
+        // control lists, which change the mode.
         fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
         for (name, value) in &self.extended {
             match xattr::set(path, name, value) {
@@ -104,8 +105,8 @@ impl Attributes {
     }
 }
 
-/// Returns whether an attribute can be skipped: a label of a security module means nothing to a kernel without that module,
-/// and only root can set one.
+/// Returns whether an attribute can be skipped: a label of a security module means nothing to a kernel without that
+/// module, and only root can set one.
 fn can_be_skipped(name: &OsStr, error: &io::Error, is_root: bool) -> bool {
     let is_label =
         name.as_bytes().starts_with(b"security.") || name.as_bytes().starts_with(b"trusted.");

@@ -13,7 +13,7 @@ use crate::restore::unpack::error::{Result, UnpackError};
 /// How many bytes are written between two flushes. The disk works while the next bytes are decoded.
 const FLUSH_EVERY: u64 = 64 * 1024 * 1024;
 
-/// The first kernel version whose `syncfs` reports write errors.
+/// The first kernel version with a `syncfs` that reports write errors.
 const REPORTING_KERNEL: (u32, u32) = (5, 8);
 
 /// The file systems of the targets, each with a directory on it.

@@ -43,7 +43,8 @@ pub(super) fn long_name(entry: &mut Entry<'_, impl Read>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Parses PAX records: `<length> <key>=<value>\n`. The length includes the whole record, and the value can have any bytes.
+/// Parses PAX records: `<length> <key>=<value>\n`. The length includes the whole record, and the value can have any
+/// bytes.
 pub(super) fn records(bytes: &[u8]) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut rest = bytes;

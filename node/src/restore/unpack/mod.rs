@@ -1,7 +1,7 @@
 //! Unpacks a configuration archive into staging directories.
 //!
-//! The archive is not trusted: every entry must be in a directory that the same archive created, so that neither `..` nor a
-//! symbolic link leads anywhere else.
+//! The archive is not trusted: every entry must be in a directory that the same archive created, so that neither `..`
+//! nor a symbolic link leads anywhere else.
 
 mod attributes;
 mod disk;
@@ -295,7 +295,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// Writes a file, or lets a thread write it if it is small. Returns how many of its bytes the archive has.
+/// Writes a file, or passes it to a thread if it is small. Returns the number of its bytes in the archive.
 fn write(
     entry: &mut Entry<'_, impl Read>,
     path: PathBuf,
@@ -334,8 +334,8 @@ fn write(
     Ok(written)
 }
 
-/// Parses the number of a configured path. Only its usual spelling is accepted, so that no path has a second name such as
-/// `00`.
+/// Parses the number of a configured path. Only its usual spelling is accepted, so that no path has a second name such
+/// as `00`.
 fn path_number(name: &OsStr) -> Option<usize> {
     let number: usize = name.to_str()?.parse().ok()?;
     (number.to_string().as_str() == name).then_some(number)

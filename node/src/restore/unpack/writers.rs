@@ -1,5 +1,5 @@
-//! Threads that write small files while the next ones are decoded. For a small file, most of the time is the kernel's work
-//! for its name and attributes.
+//! Threads that write small files while the next ones are decoded. For a small file, most of the time is the kernel's
+//! work for its name and attributes.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;

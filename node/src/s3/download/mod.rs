@@ -1,5 +1,5 @@
-//! Downloads the objects of a backup, by version. Several ranges are fetched at a time, and a broken connection is resumed.
-//! A download succeeds only if the object has the recorded size and SHA-256.
+//! Downloads the objects of a backup, by version. Several ranges are fetched at a time, and a broken connection is
+//! resumed. A download succeeds only if the object has the recorded size and SHA-256.
 
 mod ranges;
 
@@ -63,8 +63,8 @@ pub(crate) async fn index(
     })
 }
 
-/// Checks that every object of a backup is in S3 as its index records it. No object is downloaded, so a missing, truncated
-/// or replaced object is found before the restore changes anything.
+/// Checks that every object of a backup is in S3 as its index records it. No object is downloaded, so a missing,
+/// truncated or replaced object is found before the restore changes anything.
 pub(crate) async fn check_objects(bucket: &Bucket, index: &Index) -> Result<()> {
     let checks = iter(&index.objects).map(|record| async move {
         check_object(bucket, record).await?;
@@ -80,8 +80,8 @@ pub(crate) async fn check_object(bucket: &Bucket, record: &ObjectRecord) -> Resu
     let (key, version) = (&record.key, record.version_id.as_deref());
     let head = s3::head(&bucket.client, &bucket.name, key, version)
         .await
-        // A node may not list the bucket, so S3 denies access to an object that does not exist. Access itself works: the
-        // index beside it was read.
+        // A node may not list the bucket, so S3 denies access to an object that does not exist. Access itself works:
+        // the index beside it was read.
         .or_else(|error| match error.aws_code() {
             Some("AccessDenied") => Ok(None),
             _ => Err(unreadable(key, error)),
@@ -134,8 +134,8 @@ pub(crate) fn stream<'a>(
     (send(bucket, record, sender), reader)
 }
 
-/// Sends an object's bytes in order, and checks them. If the receiver is dropped, the download goes on: the failure of a
-/// reader is often caused by a damaged object, and only its end proves that.
+/// Sends an object's bytes in order, and checks them. If the receiver is dropped, the download continues: a damaged
+/// object often makes its reader fail, and only the digest of all bytes proves the damage.
 async fn send(bucket: &Bucket, record: &ObjectRecord, sender: mpsc::Sender<Bytes>) -> Result<()> {
     let mut digest = ObjectDigest::new();
     let mut ranges = Ranges::new(bucket, record);

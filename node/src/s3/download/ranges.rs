@@ -16,14 +16,15 @@ use super::unreadable;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::s3::Bucket;
 
-/// Attempts in a row to resume a download that bring no byte.
+/// The most attempts in a row to resume a download that bring no byte.
 const FRUITLESS_RESUMPTIONS: u32 = 4;
 /// The pause before the first of them; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes that one request asks for.
 const RANGE: u64 = 2 * 1024 * 1024;
-/// Ranges that are being fetched, or wait for an earlier one. One connection to S3 brings some 100 MB/s, and nothing during
-/// the latency of its first byte. Many small ranges hide that latency better than few large ones of as many bytes.
+/// Ranges that are being fetched, or wait for an earlier one. One connection to S3 brings some 100 MB/s, and nothing
+/// during the latency of its first byte. Many small ranges hide that latency better than few large ones of as many
+/// bytes.
 const RANGES_AT_ONCE: usize = 16;
 
 /// An object's ranges.
@@ -130,8 +131,8 @@ impl Source {
         Ok((start, chunks))
     }
 
-    /// Requests the bytes from `offset` up to `end`. Returns the reason if S3 gave no answer to use, after the client's own
-    /// retries; such a request may be repeated.
+    /// Requests the bytes from `offset` up to `end`. Returns the reason if S3 gave no answer to use, after the client's
+    /// own retries; such a request may be repeated.
     async fn get(
         &self,
         offset: u64,

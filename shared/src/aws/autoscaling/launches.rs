@@ -31,8 +31,8 @@ pub enum LaunchEnd {
     Failed,
 }
 
-/// Returns the newest launches of a group, newest first, back to the last successful one. Launches into the warm pool
-/// are left out: they put nothing into service.
+/// Returns the newest launches of a group, newest first, back to the last successful one. The list has no launches into
+/// the warm pool, because they put nothing into service.
 ///
 /// # Errors
 /// [`crate::Error::Aws`] if Auto Scaling fails.

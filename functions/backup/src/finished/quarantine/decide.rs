@@ -1,7 +1,7 @@
 //! The rules by which a complete backup is committed, or quarantined until an operator accepts it.
 //!
-//! A complete backup can still be the wrong one: of a node that has a successor by now, of an application that started
-//! empty, of a database that lost its rows. A new backup must continue the data that restores have used so far.
+//! A complete backup can still be the wrong one: its node may have a successor, its application may have started empty,
+//! or its database may have lost its rows. A new backup must continue the data that restores have used until now.
 
 #[cfg(test)]
 mod tests;
@@ -66,9 +66,9 @@ impl Profile {
 pub enum Predecessor {
     /// The application has no older committed backup.
     None,
-    /// The newest one whose manifest can be read.
+    /// The newest older backup with a readable manifest.
     Newest(Profile),
-    /// There are older ones, but no manifest of theirs can be read.
+    /// There are older backups, but none of their manifests can be read. The text is the first error.
     Unreadable(String),
 }
 
@@ -153,7 +153,7 @@ impl fmt::Display for QuarantineReason {
     }
 }
 
-/// Returns the backup that a new one continues, for [`compare`]. `None` if there is none that it has to continue.
+/// Returns the backup that a new one continues, for [`compare`], or `None` if it need not continue any.
 ///
 /// # Errors
 /// The reason for a quarantine, if the new backup does not continue the newest one.

@@ -64,7 +64,7 @@ async fn successor(
     }
     let own = restored_at(context, node.instance, now).await?;
     for other in others {
-        // `None` is before every time: an instance that was restored long ago, or started by hand.
+        // `None` sorts before every time. It means that the instance was restored long ago, or was started by hand.
         if restored_at(context, other, now).await? > own {
             return Ok(Some(other.clone()));
         }
@@ -87,7 +87,7 @@ async fn restored_at(
     Ok(not_failed.map(|command| command.requested_at).max())
 }
 
-/// Returns the newest committed backup before this one whose manifest can be read.
+/// Returns the newest committed backup that is older than this one and has a readable manifest.
 async fn predecessor(
     context: &Context,
     application: &ApplicationName,
@@ -114,7 +114,7 @@ async fn predecessor(
     Ok(problem.map_or(Predecessor::None, Predecessor::Unreadable))
 }
 
-/// Returns the profile of a backup, or the reason why it cannot be read.
+/// Returns the profile of a backup, or as the inner `Err` the reason why it cannot be read.
 async fn profile(
     context: &Context,
     application: &ApplicationName,

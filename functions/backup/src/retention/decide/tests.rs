@@ -1,4 +1,4 @@
-//! Which backups and runs expire, whatever their ages are.
+//! Which backups and runs expire, with random ages.
 
 use super::*;
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ fn after_two_months_two_days_a_week_of_hours_and_five_weeks_of_days_are_kept() {
     assert_eq!(aged(days(35), days(90)), 0);
 }
 
-/// Backups of the last 60 days, and those among them that stay whatever their age.
+/// Backups of the last 60 days, and those among them that stay at any age.
 fn stock() -> impl Strategy<Value = (BTreeSet<BackupId>, BTreeSet<BackupId>)> {
     prop::collection::vec((0i64..60 * 24 * 60, prop::bool::weighted(0.1)), 0..200).prop_map(
         |ages| {

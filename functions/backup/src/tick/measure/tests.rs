@@ -1,4 +1,4 @@
-//! Which applications a tick measures, and whose missing state it writes.
+//! Which applications a tick measures, and for which it writes a missing state.
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::ErrorMetadata;

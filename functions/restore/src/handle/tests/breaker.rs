@@ -145,7 +145,7 @@ async fn a_success_closes_the_breaker_before_the_instance_is_admitted() {
     check(&restored(Some(closed_before)), "admitted", "CONTINUE").await;
 }
 
-/// A group whose only instance is terminated.
+/// A group with one instance, which is terminated.
 fn empty(suspended: bool, breaker: Option<Value>) -> Given {
     Given {
         state: "Terminated",
