@@ -58,7 +58,7 @@ pub const BREAKER_LONGEST_WAIT: u32 = 14_400;
 pub const BREAKER_PATIENCE: u32 = 1_680;
 /// How long after the breaker's record was written the suspension of launches may still take effect. Each of the two
 /// calls takes at most a minute.
-pub const BREAKER_SETTLE: u32 = 120;
+pub const SUSPENSION_DELAY: u32 = 120;
 
 /// The margin for delays that are not measured: the delivery of an event, a cold start, a retry.
 pub const MARGIN: u32 = 60;
@@ -113,7 +113,7 @@ pub const INEQUALITIES: &[(&str, u32, u32)] = &[
     (
         "a suspension takes effect before its record counts as resumed",
         2 * SWEEP,
-        BREAKER_SETTLE,
+        SUSPENSION_DELAY,
     ),
     (
         "several sweeps can send a heartbeat before the launch hook expires",

@@ -124,7 +124,7 @@ pub fn image(application: &ApplicationName, id: &Sha256) -> String {
 }
 
 /// Returns the backup and the run of an object's key, or `None` if it is not the key of a backup's object.
-pub fn attempt_of_object(application: &ApplicationName, key: &str) -> Option<(BackupId, RunId)> {
+pub fn run_of_object(application: &ApplicationName, key: &str) -> Option<(BackupId, RunId)> {
     let mut parts = key.strip_prefix(&backups(application))?.split('/').skip(1);
     let (backup, run) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     key.starts_with(&run_prefix(application, &backup, &run))
@@ -196,15 +196,15 @@ mod tests {
         assert!(commits_from(&backup) < marker);
         let object = object(&application, &backup, &run, INDEX);
         assert_eq!(
-            attempt_of_object(&application, &object),
+            run_of_object(&application, &object),
             Some((backup, run))
         );
         let elsewhere = object.replace("2026-11-23", "2026-11-24");
-        assert_eq!(attempt_of_object(&application, &elsewhere), None);
+        assert_eq!(run_of_object(&application, &elsewhere), None);
         let id: Sha256 = "0a".repeat(32).parse().unwrap();
         let image = image(&application, &id);
         assert_eq!(image, format!("backups/dtr/images/{id}.tar.zst"));
-        assert_eq!(attempt_of_object(&application, &image), None);
+        assert_eq!(run_of_object(&application, &image), None);
         assert_eq!(
             backup_of_manifest("manifests/dtr/2026-11-23/notes.json"),
             None

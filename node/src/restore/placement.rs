@@ -232,7 +232,10 @@ impl Target {
 fn exchange(staged: &Path, live: &Path) -> io::Result<()> {
     match renameat_with(CWD, staged, CWD, live, RenameFlags::EXCHANGE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            let former = staged.with_extension("aside");
+            // No archived path ends like this, so the name is free.
+            let mut former = staged.as_os_str().to_owned();
+            former.push(".rekindle-former");
+            let former = PathBuf::from(former);
             fs::rename(live, &former)?;
             if let Err(error) = fs::rename(staged, live) {
                 fs::rename(&former, live)?;

@@ -114,7 +114,7 @@ fn assert_record(record: &ObjectRecord) {
 pub(super) fn key(input: &[u8]) {
     let (application, key): (ApplicationName, _) =
         (name(APPLICATION), &*String::from_utf8_lossy(input));
-    if let Some((backup, run)) = layout::attempt_of_object(&application, key) {
+    if let Some((backup, run)) = layout::run_of_object(&application, key) {
         assert!(
             key.starts_with(&layout::run_prefix(&application, &backup, &run)),
             "{key:?}"

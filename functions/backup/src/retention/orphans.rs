@@ -52,7 +52,7 @@ impl Pass<'_> {
             after = Some(last.clone());
             for (key, written_at) in &page {
                 // Objects with other keys are not Rekindle's.
-                let Some(run) = layout::attempt_of_object(self.application, key) else {
+                let Some(run) = layout::run_of_object(self.application, key) else {
                     continue;
                 };
                 // The keys are sorted by time, so all later runs are younger.

@@ -87,7 +87,7 @@ async fn manifests_are_deleted_before_their_objects_and_kept_backups_are_complet
     let count = Arc::clone(&deletions);
     let context = context_with_deletions(&bucket, &[], &[], move |objects, key| {
         *count.lock().unwrap() += 1;
-        if let Some((backup, _)) = layout::attempt_of_object(&application(), key) {
+        if let Some((backup, _)) = layout::run_of_object(&application(), key) {
             let manifest = layout::manifest(&application(), &backup);
             assert!(
                 !objects.contains_key(&manifest),

@@ -199,7 +199,7 @@ pub fn on_sweep(facts: &WatchedGroup) -> OnSweep {
     if facts.suspended && age >= wait(trips) {
         OnSweep::HalfOpen(half_open)
     } else if !facts.suspended
-        && age >= budget::seconds(budget::BREAKER_SETTLE)
+        && age >= budget::seconds(budget::SUSPENSION_DELAY)
         // A launch on trial writes its own record, which this one must not overwrite. Otherwise a suspension by
         // Rekindle would count as somebody else's, and nobody would resume it.
         && facts.waiting.is_empty()

@@ -128,7 +128,7 @@ pub(in crate::model) fn on_sweep(facts: &SweepFacts) -> OnSweep {
             };
             let age = match facts.tripped {
                 TripAge::Fresh => budget::seconds(1),
-                TripAge::Effective => budget::seconds(budget::BREAKER_SETTLE),
+                TripAge::Effective => budget::seconds(budget::SUSPENSION_DELAY),
                 TripAge::TrialDue => shipped::wait(trips.into()),
             };
             let waiting = facts.waiting.iter().copied();

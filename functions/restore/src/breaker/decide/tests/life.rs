@@ -207,7 +207,7 @@ impl Life {
     }
 
     fn wait_for_sweep(&mut self) {
-        self.now += budget::seconds(budget::BREAKER_SETTLE);
+        self.now += budget::seconds(budget::SUSPENSION_DELAY);
         self.sweep();
     }
 }
