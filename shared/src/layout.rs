@@ -195,10 +195,7 @@ mod tests {
         assert_eq!(commit_of_key("commits/notes.txt"), None);
         assert!(commits_from(&backup) < marker);
         let object = object(&application, &backup, &run, INDEX);
-        assert_eq!(
-            run_of_object(&application, &object),
-            Some((backup, run))
-        );
+        assert_eq!(run_of_object(&application, &object), Some((backup, run)));
         let elsewhere = object.replace("2026-11-23", "2026-11-24");
         assert_eq!(run_of_object(&application, &elsewhere), None);
         let id: Sha256 = "0a".repeat(32).parse().unwrap();

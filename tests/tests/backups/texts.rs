@@ -4,8 +4,10 @@ use anyhow::{Context as _, Result};
 use insta::assert_snapshot;
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::redaction::{redacted, redacted_json};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::layout;
+
+use super::{invoke_backup, request};
 
 const APPLICATION: &str = "texts";
 
@@ -177,5 +179,26 @@ async fn a_failed_backup_has_this_report_and_metric() -> Result<()> {
       }
     }
     "#);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_to_requests_have_these_fields() -> Result<()> {
+    let (protected, _node) = ProtectedGroups::with_filled_group(APPLICATION).await?;
+    let backup = protected.back_up(APPLICATION).await?.index.backup_id;
+    let list = json!({"rekindle": "list-backups", "application": APPLICATION});
+    let answer = invoke_backup(&protected, list).await?;
+    assert_snapshot!(redacted_json(&answer), @"");
+    let answer = request(&protected, "pin", APPLICATION, &backup).await?;
+    assert_snapshot!(redacted_json(&answer), @"");
+    let answer = request(&protected, "accept-quarantined", APPLICATION, &backup).await?;
+    assert_snapshot!(redacted_json(&answer), @"");
+    let unknown = "20200101T000000.000Z".parse()?;
+    let answer = request(&protected, "pin", APPLICATION, &unknown).await?;
+    assert_snapshot!(redacted_json(&answer), @"");
+    let answer = request(&protected, "restore-backup", APPLICATION, &backup).await?;
+    assert_snapshot!(redacted_json(&answer), @"");
+    let answer = protected.resume(APPLICATION).await?;
+    assert_snapshot!(redacted_json(&answer), @"");
     Ok(())
 }

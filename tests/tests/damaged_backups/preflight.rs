@@ -48,7 +48,7 @@ fn unfit_candidates(scenario: &Scenario) -> Result<[(Candidate, ExitCode, &'stat
         (
             too_new.candidate(),
             ExitCode::ServerTooOld,
-            "backup is of 99",
+            "backup of PostgreSQL 99",
         ),
         (
             extended.candidate(),

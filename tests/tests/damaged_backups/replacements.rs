@@ -19,7 +19,7 @@ async fn a_replacement_is_admitted_with_the_newest_good_backup_or_not_at_all() -
     // The breaker suspended launches after that permanent failure, so an operator has to resume them.
     assert_refused_without_a_good_backup(&scenario, &manifest).await?;
     let lines = scenario.protected.log(0).into_iter();
-    let admitted = lines.filter(|line| line.has_decision("admit"));
+    let admitted = lines.filter(|line| line.message == "restored and admitted");
     assert_eq!(admitted.count(), 4);
     Ok(())
 }
