@@ -228,7 +228,7 @@ impl Site {
         let number = self.backups.fetch_add(1, Ordering::Relaxed);
         let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number);
         let backup = BackupId::at(at);
-        let marker = node.root().join("var/lib/rekindle/restored.json");
+        let marker = node.marker();
         let purpose = if marker.is_file() {
             "scheduled"
         } else {

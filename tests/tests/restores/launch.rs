@@ -41,7 +41,7 @@ fn assert_restored(found: &DataSnapshot, backed_up: &DataSnapshot) {
 
 /// Reads the node's `restored` marker.
 fn marker(node: &Node) -> Result<Value> {
-    let path = node.root().join("var/lib/rekindle/restored.json");
+    let path = node.marker();
     let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(serde_json::from_slice(&text)?)
 }
@@ -257,7 +257,7 @@ async fn leftovers_of_a_killed_restore_are_removed_when_its_command_is_sent_agai
         interrupted.databases.len() > before.databases.len(),
         "the killed restore left no database"
     );
-    assert!(!standalone.marker().exists());
+    assert!(!standalone.node.marker().exists());
 
     let answer = standalone.restore(&operation, &candidates).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");

@@ -49,7 +49,7 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
     }
     "#);
 
-    let marker = next.root().join("var/lib/rekindle/restored.json");
+    let marker = next.marker();
     let marker: Value = serde_json::from_slice(&std::fs::read(marker)?)?;
     assert_snapshot!(redacted_json(&marker), @r#"
     {

@@ -180,7 +180,7 @@ impl Trial<'_> {
             answer.report(),
             Ok(Report::Failure(failure)) if failure.exit_code == ExitCode::Verification
         );
-        let unmarked = !self.standalone.marker().exists();
+        let unmarked = !self.standalone.node.marker().exists();
         damaged.count(refused && unmarked, || {
             format!("{case}: exit status {:?}: {}", answer.code, answer.output)
         });
