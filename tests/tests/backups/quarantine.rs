@@ -23,11 +23,6 @@ async fn newest(protected: &ProtectedGroups, application: &str) -> Result<Value>
     newest.cloned().with_context(|| format!("{answer}"))
 }
 
-/// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
-fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
-    (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
-}
-
 /// Truncates the tables of both databases, as a mistake or an attack may.
 async fn wipe(node: &Node) -> Result<()> {
     let cluster = node.cluster()?;
@@ -98,7 +93,7 @@ async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_reje
     let wiped = Wiped::start("wiped").await?;
     let data = wiped.data_after_loss("wiped").await?;
     assert!(
-        is_same(&data, &wiped.data),
+        data.is_same_as(&wiped.data),
         "the wiped database was restored"
     );
 
@@ -204,7 +199,7 @@ async fn a_lost_nodes_backup_that_arrives_after_its_successors_restore_is_quaran
         .standin
         .wait_until_in_service("late", Some(node.id()), WAIT_LIMIT);
     let successor = arrival.await?;
-    assert!(is_same(&standalone::snapshot(&successor).await?, &data));
+    assert!(standalone::snapshot(&successor).await?.is_same_as(&data));
 
     protected.standin.bus().release();
     protected
