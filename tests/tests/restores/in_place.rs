@@ -11,24 +11,11 @@ use rekindle_tests::fixtures::registry::{CONFIGURATION, MAIN_DATABASE};
 use rekindle_tests::fixtures::standalone;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::wait::wait_for;
-use serde_json::{Value, json};
 use shared::command::Purpose;
 use shared::id::BackupId;
 use shared::manifest::Lineage;
 
 use super::backed_up;
-
-/// Sends `restore-backup` to the backup function; returns the answer.
-async fn request(
-    protected: &ProtectedGroups,
-    application: &str,
-    backup: &BackupId,
-) -> Result<Value> {
-    let event =
-        json!({"rekindle": "restore-backup", "application": application, "backup_id": backup});
-    let function = protected.function("backup")?;
-    Ok(protected.standin.invoke(&function, event).await?)
-}
 
 /// Adds a table and a file, as a mistake that is noticed too late.
 async fn add_mistake(node: &Node) -> Result<()> {
@@ -49,7 +36,9 @@ async fn request_accepted(
     application: &str,
     backup: &BackupId,
 ) -> Result<()> {
-    let answer = request(protected, application, backup).await?;
+    let answer = protected
+        .request("restore-backup", application, backup)
+        .await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     Ok(())
 }

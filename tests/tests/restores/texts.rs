@@ -14,13 +14,7 @@ const APPLICATION: &str = "texts";
 /// Returns the JSON of the report of a node's first restore command.
 async fn report(protected: &ProtectedGroups, node: &Node) -> Result<Value> {
     let ended = protected.wait_until_ended(node, "restore", 0).await?;
-    let line = ended
-        .output
-        .lines()
-        .last()
-        .context("the agent printed nothing")?;
-    let json = line.find('{').context("the line contains no JSON")?;
-    Ok(serde_json::from_str(&line[json..])?)
+    ended.report()
 }
 
 #[tokio::test(flavor = "multi_thread")]

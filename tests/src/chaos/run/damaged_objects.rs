@@ -164,8 +164,7 @@ impl Trial<'_> {
         let path = standin.s3().path(standin.bucket(), &self.key())?;
         let genuine = std::fs::read(&path)?;
         let mut bytes = genuine.clone();
-        let bit = choices.below(8 * bytes.len());
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        let bit = choices.flip(&mut bytes);
         std::fs::write(&path, bytes)?;
         self.try_restore(&format!("bit {bit}"), damaged).await?;
         std::fs::write(&path, genuine).context("flip the bit back")
