@@ -19,5 +19,6 @@ pub mod model;
 pub mod nodes;
 pub mod output;
 pub mod redaction;
+pub mod repository;
 pub mod standin;
 pub mod wait;
