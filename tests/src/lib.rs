@@ -17,6 +17,8 @@ pub mod interruption;
 pub(crate) mod lock;
 pub mod model;
 pub mod nodes;
+pub mod output;
 pub mod redaction;
+pub mod repository;
 pub mod standin;
 pub mod wait;

@@ -26,6 +26,7 @@ use crate::fixtures::registry;
 use crate::fixtures::registry::{MAIN_DATABASE, Seed};
 use crate::http;
 use crate::nodes::machine::{MachineSettings, Node};
+use crate::nodes::open_to_all;
 use crate::nodes::postgres::Cluster;
 use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
@@ -228,7 +229,7 @@ impl Site {
         let number = self.backups.fetch_add(1, Ordering::Relaxed);
         let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number);
         let backup = BackupId::at(at);
-        let marker = node.root().join("var/lib/rekindle/restored.json");
+        let marker = node.marker();
         let purpose = if marker.is_file() {
             "scheduled"
         } else {
@@ -373,11 +374,4 @@ fn directory(parent: &Path) -> Result<TempDir> {
         .with_context(|| format!("make a directory in {}", parent.display()))?;
     open_to_all(directory.path())?;
     Ok(directory)
-}
-
-/// Lets every user enter a directory: Postgres runs as its own user.
-fn open_to_all(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("open {}", path.display()))
 }

@@ -1,6 +1,5 @@
 //! `make bench`: measures the release binaries and other programs for the same tasks, and prints one table.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use rekindle_tests::bench::report::{Findings, table};
 use rekindle_tests::bench::site::Programs;
 use rekindle_tests::bench::{self, Plan};
 use rekindle_tests::interruption::interruption;
+use rekindle_tests::output::print;
 use tracing_subscriber::EnvFilter;
 
 /// Measures backups, restores and the functions, as ratios to other programs in the same run.
@@ -86,10 +86,4 @@ async fn measure() -> Result<()> {
     std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
     bench::draw(&python, path, &path.with_extension("svg")).await?;
     measured
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).context("print")?;
-    out.flush().context("print")
 }

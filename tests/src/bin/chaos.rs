@@ -1,6 +1,5 @@
 //! `make chaos`: injects every fault of a list, and checks the promises after each.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use clap::Parser;
 use rekindle_tests::chaos::run::damaged_objects::restore_damaged;
 use rekindle_tests::chaos::run::{self, Options};
 use rekindle_tests::interruption::interruption;
+use rekindle_tests::output::print;
 use tracing_subscriber::EnvFilter;
 
 /// Repeats a scenario of backups and restores, and injects one fault at a time.
@@ -85,12 +85,4 @@ fn is_alone() -> Result<bool> {
         .skip(2)
         .filter_map(|line| line.split(':').next());
     Ok(names.all(|name| name.trim() == "lo"))
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .context("print")
 }

@@ -1,15 +1,15 @@
 //! `make demo`: runs the demonstration on this machine, prints each step, and a table at the end.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use rekindle_tests::demo::{containers, process, table};
 use rekindle_tests::fixtures::registry::Seed;
 use rekindle_tests::interruption::interruption;
 use rekindle_tests::nodes::engine;
+use rekindle_tests::output::print;
 use tracing_subscriber::EnvFilter;
 
 /// Backs up a registry, kills its node, and restores the replacement before it is in service; then replaces that one on
@@ -82,10 +82,4 @@ async fn main() -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).context("write to stdout")?;
-    out.flush().context("write to stdout")
 }

@@ -1,6 +1,5 @@
 //! `make local`: runs the stand-in with one protected group, for the aws CLI and cargo-lambda.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Parser;
 use rekindle_tests::fixtures::registry;
 use rekindle_tests::fixtures::registry::Load;
 use rekindle_tests::interruption::interruption;
+use rekindle_tests::output::print;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::s3::{ACCESS_KEY, SECRET_KEY};
 use rekindle_tests::standin::{Binaries, StandIn};
@@ -145,10 +145,4 @@ fn instructions(standin: &StandIn, group: &str, logs: &std::path::Path) -> Strin
         logs = logs.display(),
         bucket = standin.bucket(),
     )
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).context("write to stdout")?;
-    out.flush().context("write to stdout")
 }

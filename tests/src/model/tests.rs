@@ -1,7 +1,8 @@
 //! Compares the table of `mod.rs` with the model and with the product.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+
+use crate::repository::{project, rust_files};
 
 /// The modules that follow the product's code.
 const FOLLOWING: [&str; 6] = [
@@ -12,24 +13,6 @@ const FOLLOWING: [&str; 6] = [
     "functions::restore",
     "functions::retention",
 ];
-
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Returns the source of every file below a folder.
-fn sources(folder: &Path) -> String {
-    let mut text = String::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            text += &sources(&path);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            text += &std::fs::read_to_string(&path).unwrap();
-        }
-    }
-    text
-}
 
 /// Returns the rows of the table: the model's function, the package, and the product's functions.
 fn rows() -> Vec<(String, String, Vec<String>)> {
@@ -70,7 +53,11 @@ fn every_function_that_follows_the_product_is_in_the_table() {
 #[test]
 fn the_product_has_every_function_in_the_table() {
     for (model, package, product) in rows() {
-        let source = sources(&project().join(&package).join("src"));
+        let files = rust_files(&project().join(&package).join("src")).unwrap();
+        let texts = files
+            .iter()
+            .map(|file| std::fs::read_to_string(file).unwrap());
+        let source: String = texts.collect();
         assert!(!product.is_empty(), "{model} follows nothing");
         for name in product {
             let defined = ["(", "<"]

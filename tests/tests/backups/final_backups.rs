@@ -203,7 +203,7 @@ async fn without_a_final_backup_of_a_dead_node_its_replacement_restores_the_newe
 async fn a_node_without_a_marker_takes_no_final_backup() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("fresh").await?;
     let before = protected.back_up("fresh").await?.index.backup_id;
-    std::fs::remove_file(node.root().join("var/lib/rekindle/restored.json"))?;
+    std::fs::remove_file(node.marker())?;
     let next = replace(&protected, &node).await?;
     assert_eq!(protected.backups("fresh")?.len(), 1);
     assert_eq!(source(&protected, &next).await?, before);

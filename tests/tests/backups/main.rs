@@ -16,8 +16,7 @@ mod texts;
 
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
-use serde_json::{Value, json};
-use shared::id::BackupId;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -42,20 +41,6 @@ fn tick(time: OffsetDateTime) -> Result<Value> {
 async fn invoke_backup(protected: &ProtectedGroups, event: Value) -> Result<Value> {
     let function = protected.function("backup")?;
     Ok(protected.standin.invoke(&function, event).await?)
-}
-
-/// Sends an operator's request about one backup to the backup function; returns its answer.
-async fn request(
-    protected: &ProtectedGroups,
-    request: &str,
-    application: &str,
-    backup: &BackupId,
-) -> Result<Value> {
-    invoke_backup(
-        protected,
-        json!({"rekindle": request, "application": application, "backup_id": backup}),
-    )
-    .await
 }
 
 /// Returns the runs of all backups of an application, committed or not, as `<backup id>/<run id>`.

@@ -1,7 +1,5 @@
 //! Only a node with a valid `restored` marker is backed up.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::nodes::machine::Node;
@@ -14,18 +12,13 @@ use tokio::try_join;
 
 use super::{event, invoke_backup};
 
-/// Returns the path of the node's `restored` marker.
-fn marker(node: &Node) -> PathBuf {
-    node.root().join("var/lib/rekindle/restored.json")
-}
-
 /// Changes one text field of the node's `restored` marker.
 fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
-    let text = std::fs::read_to_string(marker(node)).context("read the marker")?;
+    let text = std::fs::read_to_string(node.marker()).context("read the marker")?;
     let mut marker_value: Value = serde_json::from_str(&text)?;
     assert!(marker_value[field].is_string(), "{text}");
     marker_value[field] = value.into();
-    std::fs::write(marker(node), marker_value.to_string()).context("write the marker")
+    std::fs::write(node.marker(), marker_value.to_string()).context("write the marker")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +30,7 @@ async fn a_node_without_a_valid_marker_is_not_backed_up() -> Result<()> {
         protected.create_empty("cluster"),
         protected.create_empty("application")
     )?;
-    std::fs::remove_file(marker(&removed))?;
+    std::fs::remove_file(removed.marker())?;
     change_marker(&instance, "instance_id", "i-0123456789abcdef0")?;
     change_marker(&cluster, "system_identifier", "7000000000000000001")?;
     change_marker(&application, "application", "another")?;
@@ -73,7 +66,7 @@ async fn a_node_without_a_valid_marker_is_not_backed_up() -> Result<()> {
 async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a_flag() -> Result<()>
 {
     let (protected, node) = ProtectedGroups::with_filled_group("handmade").await?;
-    std::fs::remove_file(marker(&node))?;
+    std::fs::remove_file(node.marker())?;
     let mut adopt = event("adopt.json")?;
     adopt["application"] = json!("handmade");
 
@@ -87,7 +80,7 @@ async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a
     let scheduled = protected.back_up("handmade").await?;
     assert_eq!(scheduled.index.node.lineage, Lineage::Adopted);
 
-    std::fs::remove_file(marker(&node))?;
+    std::fs::remove_file(node.marker())?;
     let refused = invoke_backup(&protected, adopt.clone()).await?;
     assert_eq!(
         (&refused["outcome"], &refused["kind"]),

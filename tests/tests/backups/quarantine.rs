@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use shared::id::BackupId;
 use shared::manifest::Lineage;
 
-use super::{invoke_backup, request};
+use super::invoke_backup;
 
 /// Returns the first row of `list-backups`: the application's newest backup as an operator sees it.
 async fn newest(protected: &ProtectedGroups, application: &str) -> Result<Value> {
@@ -21,11 +21,6 @@ async fn newest(protected: &ProtectedGroups, application: &str) -> Result<Value>
     let answer = invoke_backup(protected, event).await?;
     let newest = answer["backups"].get(0);
     newest.cloned().with_context(|| format!("{answer}"))
-}
-
-/// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
-fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
-    (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
 }
 
 /// Truncates the tables of both databases, as a mistake or an attack may.
@@ -98,7 +93,7 @@ async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_reje
     let wiped = Wiped::start("wiped").await?;
     let data = wiped.data_after_loss("wiped").await?;
     assert!(
-        is_same(&data, &wiped.data),
+        data.is_same_as(&wiped.data),
         "the wiped database was restored"
     );
 
@@ -117,13 +112,10 @@ async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_reje
             .count()
     };
     assert!(alarms() > 0);
-    let answer = request(
-        &wiped.protected,
-        "reject-quarantined",
-        "wiped",
-        &wiped.quarantined,
-    )
-    .await?;
+    let answer = wiped
+        .protected
+        .request("reject-quarantined", "wiped", &wiped.quarantined)
+        .await?;
     assert_eq!(answer["outcome"], "done", "{answer}");
     let before = alarms();
     wiped.protected.back_up("wiped").await?;
@@ -135,13 +127,10 @@ async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_reje
 async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() -> Result<()> {
     let wiped = Wiped::start("meant").await?;
     for decision in ["accept", "already-committed"] {
-        let answer = request(
-            &wiped.protected,
-            "accept-quarantined",
-            "meant",
-            &wiped.quarantined,
-        )
-        .await?;
+        let answer = wiped
+            .protected
+            .request("accept-quarantined", "meant", &wiped.quarantined)
+            .await?;
         assert_eq!(answer["decision"], decision, "{answer}");
     }
     assert_eq!(
@@ -204,7 +193,7 @@ async fn a_lost_nodes_backup_that_arrives_after_its_successors_restore_is_quaran
         .standin
         .wait_until_in_service("late", Some(node.id()), WAIT_LIMIT);
     let successor = arrival.await?;
-    assert!(is_same(&standalone::snapshot(&successor).await?, &data));
+    assert!(standalone::snapshot(&successor).await?.is_same_as(&data));
 
     protected.standin.bus().release();
     protected
@@ -257,7 +246,7 @@ async fn requests_about_backups_that_do_not_exist_are_refused() -> Result<()> {
         "pin",
         "restore-backup",
     ] {
-        let answer = request(&protected, one, "nothing", &unknown).await?;
+        let answer = protected.request(one, "nothing", &unknown).await?;
         assert_eq!(answer["outcome"], "refused", "{one}: {answer}");
         let message = answer["reason"].as_str().unwrap_or_default();
         assert!(message.contains("has no backup"), "{one}: {answer}");

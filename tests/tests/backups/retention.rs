@@ -8,8 +8,6 @@ use shared::id::BackupId;
 use shared::layout;
 use time::{Duration, OffsetDateTime};
 
-use super::request;
-
 const APPLICATION: &str = "old";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +30,7 @@ async fn retention_follows_a_committed_backup_and_keeps_recent_and_pinned_ones_a
         tampering::copy_as(&protected, &genuine, id)?;
     }
     let pinned = &ids[7];
-    let answer = request(&protected, "pin", APPLICATION, pinned).await?;
+    let answer = protected.request("pin", APPLICATION, pinned).await?;
     assert_eq!(answer["outcome"], "done", "{answer}");
     let all = protected.backups(APPLICATION)?;
 

@@ -11,13 +11,6 @@ use super::{invoke_backup, request};
 
 const APPLICATION: &str = "texts";
 
-/// Returns the JSON of an agent's report: the last line of its output.
-fn report(output: &str) -> Result<Value> {
-    let line = output.lines().last().context("the agent printed nothing")?;
-    let json = line.find('{').context("the line contains no JSON")?;
-    Ok(serde_json::from_str(&line[json..])?)
-}
-
 /// Returns the first metric line of the application that contains this metric.
 fn metric_line(protected: &ProtectedGroups, metric: &str) -> Result<String> {
     let mut lines = protected.standin.logs().into_iter();
@@ -37,7 +30,7 @@ async fn a_backup_has_this_report_manifest_index_keys_and_metrics() -> Result<()
     // The commit marker and the metrics are written after the manifest.
     protected.wait_until_idle().await?;
     let ended = protected.wait_until_ended(&node, "backup", 0).await?;
-    assert_snapshot!(redacted_json(&report(&ended.output)?), @r#"
+    assert_snapshot!(redacted_json(&ended.report()?), @r#"
     {
       "backup_id": "[backup]",
       "bytes": "[bytes]",
@@ -160,7 +153,7 @@ async fn a_failed_backup_has_this_report_and_metric() -> Result<()> {
         .wait_for_failure(APPLICATION, "PostgresUnreachable")
         .await?;
     let ended = protected.wait_until_ended(&node, "backup", 0).await?;
-    let mut report = report(&ended.output)?;
+    let mut report = ended.report()?;
     // The message ends with psql's own text, which depends on its version.
     let message = report["message"].as_str().unwrap_or_default();
     let start = message.split('(').next().unwrap_or_default();

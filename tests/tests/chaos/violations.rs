@@ -119,15 +119,15 @@ async fn violations_by_backups_are_found() -> Result<()> {
 async fn backup_of_empty_node(app: &Application, genuine: &Manifest) -> Result<Manifest> {
     let standalone = StandaloneNode::boot(&app.protected, APPLICATION).await?;
     standalone.node.cluster()?.start().await?;
-    let genuine_marker = app.node.root().join("var/lib/rekindle/restored.json");
+    let genuine_marker = app.node.marker();
     let mut marker: Value = serde_json::from_slice(&std::fs::read(genuine_marker)?)?;
     let client = standalone.node.cluster()?.connect("postgres").await?;
     let query = "SELECT system_identifier::text FROM pg_control_system()";
     let identifier: String = client.query_one(query, &[]).await?.get(0);
     marker["instance_id"] = standalone.node.id().into();
     marker["system_identifier"] = identifier.into();
-    std::fs::create_dir_all(standalone.marker().parent().context("no parent")?)?;
-    std::fs::write(standalone.marker(), marker.to_string())?;
+    std::fs::create_dir_all(standalone.node.marker().parent().context("no parent")?)?;
+    std::fs::write(standalone.node.marker(), marker.to_string())?;
     let id = BackupId::at(OffsetDateTime::now_utc());
     let arguments = [
         "backup",

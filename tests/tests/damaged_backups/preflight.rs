@@ -90,7 +90,7 @@ async fn a_backup_that_does_not_fit_the_node_is_refused_before_anything_changes(
             "{code}: {}",
             answer.log
         );
-        assert!(!standalone.marker().exists(), "{code}");
+        assert!(!standalone.node.marker().exists(), "{code}");
     }
 
     // The function logs and counts the same failure as the agent, with the remedy.

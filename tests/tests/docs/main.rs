@@ -8,11 +8,7 @@ mod tests_readme;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-
-/// Returns the root of the repository.
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use rekindle_tests::repository::{project, rust_files};
 
 /// Reads a file of the repository.
 fn read(path: &str) -> Result<String> {
@@ -30,20 +26,13 @@ fn quoted(text: &str) -> Vec<String> {
 
 /// Returns the Rust files below a directory, without unit tests and test helpers.
 fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.ends_with("tests") {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(sources(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs")
+    let mut found = rust_files(directory)?;
+    found.retain(|path| {
+        let inner = path.strip_prefix(directory).unwrap_or(path);
+        let mut folders = inner.components();
+        !folders.any(|folder| folder.as_os_str() == "tests")
             && !path.ends_with("tests.rs")
             && !path.ends_with("testing.rs")
-        {
-            found.push(path);
-        }
-    }
+    });
     Ok(found)
 }

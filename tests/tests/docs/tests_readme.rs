@@ -1,5 +1,7 @@
 //! tests/README.md, the introduction for a newcomer, matches the tests.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::{project, quoted, read, sources};
@@ -35,13 +37,40 @@ fn the_readme_of_the_tests_lists_every_test_binary() -> Result<()> {
     Ok(())
 }
 
-/// The menu of faults names functions by their calls, such as `standin.s3().deny(…)`.
-#[test]
-fn the_menu_of_faults_names_only_functions_that_exist() -> Result<()> {
+/// Returns the source of the library, without its unit tests.
+fn library() -> Result<String> {
     let mut code = String::new();
     for file in sources(&project().join("tests/src"))? {
         code += &std::fs::read_to_string(file)?;
     }
+    Ok(code)
+}
+
+#[test]
+fn every_method_of_a_fixture_in_the_readme_of_the_tests_is_public() -> Result<()> {
+    let code = library()?;
+    let page = read(PAGE)?;
+    let public = regex::Regex::new(r"\bpub (?:const )?(?:async )?fn ([a-z_0-9]+)")?;
+    let public: BTreeSet<&str> = public
+        .captures_iter(&code)
+        .filter_map(|found| found.get(1))
+        .map(|name| name.as_str())
+        .collect();
+    let call = regex::Regex::new(r"\b(?:protected|standin)\.([a-z_0-9]+)\(")?;
+    let mut seen = 0;
+    for found in call.captures_iter(&page) {
+        let (call, name) = (&found[0], &found[1]);
+        ensure!(public.contains(name), "{call}…): no public function {name}");
+        seen += 1;
+    }
+    ensure!(seen > 15, "only {seen} calls were looked up");
+    Ok(())
+}
+
+/// The menu of faults names functions by their calls, such as `standin.s3().deny(…)`.
+#[test]
+fn the_menu_of_faults_names_only_functions_that_exist() -> Result<()> {
+    let code = library()?;
     let page = read(PAGE)?;
     let (_, menu) = page
         .split_once("## The menu of faults")

@@ -1,9 +1,8 @@
 //! The Rust files of the repository, and a simple scanner for them. It relies on rustfmt: a function ends with the first
 //! `}` that is indented like its first line.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context as _, Result, ensure};
+use rekindle_tests::repository::{project, rust_files};
 
 /// One Rust file.
 pub(crate) struct File {
@@ -24,10 +23,10 @@ pub(crate) struct Function {
 
 /// Reads all Rust files of the repository, in the order of their paths.
 pub(crate) fn files() -> Result<Vec<File>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = project();
     let mut paths = Vec::new();
     for folder in ["functions", "node", "shared", "tests"] {
-        collect(&root.join(folder), &mut paths)?;
+        paths.extend(rust_files(&root.join(folder))?);
     }
     paths.sort();
     ensure!(paths.len() > 100, "only {} files were found", paths.len());
@@ -40,22 +39,6 @@ pub(crate) fn files() -> Result<Vec<File>> {
             Ok(File { path, text })
         })
         .collect()
-}
-
-fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder);
-    for entry in entries.with_context(|| format!("list {}", folder.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            // A crate may have its own target folder.
-            if !path.ends_with("target") {
-                collect(&path, paths)?;
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            paths.push(path);
-        }
-    }
-    Ok(())
 }
 
 impl File {

@@ -9,32 +9,13 @@ use rekindle_tests::fixtures::processes;
 use rekindle_tests::fixtures::protected_groups::{Invocation, ProtectedGroups, WAIT_LIMIT};
 use rekindle_tests::fixtures::registry::{CONFIGURATION, MAIN_DATABASE};
 use rekindle_tests::fixtures::standalone;
-use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::wait::wait_for;
-use serde_json::{Value, json};
 use shared::command::Purpose;
 use shared::id::BackupId;
 use shared::manifest::Lineage;
 
 use super::backed_up;
-
-/// Sends `restore-backup` to the backup function; returns the answer.
-async fn request(
-    protected: &ProtectedGroups,
-    application: &str,
-    backup: &BackupId,
-) -> Result<Value> {
-    let event =
-        json!({"rekindle": "restore-backup", "application": application, "backup_id": backup});
-    let function = protected.function("backup")?;
-    Ok(protected.standin.invoke(&function, event).await?)
-}
-
-/// Returns whether two nodes hold the same rows and files, and nothing more next to the configured paths.
-fn is_same(a: &DataSnapshot, b: &DataSnapshot) -> bool {
-    (&a.databases, &a.files, a.beside.len()) == (&b.databases, &b.files, b.beside.len())
-}
 
 /// Adds a table and a file, as a mistake that is noticed too late.
 async fn add_mistake(node: &Node) -> Result<()> {
@@ -55,7 +36,9 @@ async fn request_accepted(
     application: &str,
     backup: &BackupId,
 ) -> Result<()> {
-    let answer = request(protected, application, backup).await?;
+    let answer = protected
+        .request("restore-backup", application, backup)
+        .await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     Ok(())
 }
@@ -81,7 +64,7 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_the_current_data
     let with_mistake = standalone::snapshot(&node).await?;
     let ended = restore_in_place(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
-    assert!(is_same(&standalone::snapshot(&node).await?, &data));
+    assert!(standalone::snapshot(&node).await?.is_same_as(&data));
     let before = protected.wait_for_backup(APPLICATION, 1).await?;
     assert_eq!(before.index.purpose, Purpose::PreRestore);
     let commands = protected.invocations(&node, "restore").await?.len();
@@ -105,7 +88,7 @@ async fn a_chosen_backup_is_restored_in_place_after_a_backup_of_the_current_data
     assert_eq!(after.index.node.lineage, lineage);
     let ended = restore_in_place(&protected, &node, APPLICATION, &before.index.backup_id).await?;
     assert_eq!(ended.status, "Success", "{ended:?}");
-    assert!(is_same(&standalone::snapshot(&node).await?, &with_mistake));
+    assert!(standalone::snapshot(&node).await?.is_same_as(&with_mistake));
     assert!(
         protected.errors(APPLICATION).is_empty(),
         "{:#?}",
@@ -146,7 +129,7 @@ async fn a_killed_in_place_restore_is_started_again() -> Result<()> {
     protected.with_sweeps(again).await?;
     protected.standin.s3().clear_hook();
     assert!(killed.load(Ordering::SeqCst), "the agent was not killed");
-    assert!(is_same(&standalone::snapshot(&node).await?, &data));
+    assert!(standalone::snapshot(&node).await?.is_same_as(&data));
     Ok(())
 }
 
@@ -163,7 +146,7 @@ async fn a_failed_in_place_restore_changes_nothing_on_the_node() -> Result<()> {
     standin.s3().flip(standin.bucket(), key, length / 2)?;
     let ended = restore_in_place(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
-    assert!(is_same(&standalone::snapshot(&node).await?, &with_mistake));
+    assert!(standalone::snapshot(&node).await?.is_same_as(&with_mistake));
     // The node is backed up again, with the same lineage.
     let after = protected.back_up(APPLICATION).await?;
     assert_eq!(after.index.node.lineage, wanted.index.node.lineage);

@@ -29,19 +29,25 @@ const DUMP: &str = "postgres/1.dump.zst";
 
 /// Checks that a node has the rows and files of the backup, and nothing more next to the configured paths.
 fn assert_restored(found: &DataSnapshot, backed_up: &DataSnapshot) {
+    let without_rows = |data: &DataSnapshot| {
+        format!(
+            "{:?} {:?} {:?}",
+            data.databases.keys(),
+            data.files,
+            data.beside
+        )
+    };
     assert!(
-        found.databases == backed_up.databases,
-        "the databases differ: {:?} {:?}",
-        found.databases.keys(),
-        backed_up.databases.keys()
+        found.is_same_as(backed_up),
+        "the data differ: {}, {}",
+        without_rows(found),
+        without_rows(backed_up)
     );
-    assert_eq!(found.files, backed_up.files);
-    assert_eq!(found.beside.len(), backed_up.beside.len(), "{found:?}");
 }
 
 /// Reads the node's `restored` marker.
 fn marker(node: &Node) -> Result<Value> {
-    let path = node.root().join("var/lib/rekindle/restored.json");
+    let path = node.marker();
     let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(serde_json::from_slice(&text)?)
 }
@@ -257,7 +263,7 @@ async fn leftovers_of_a_killed_restore_are_removed_when_its_command_is_sent_agai
         interrupted.databases.len() > before.databases.len(),
         "the killed restore left no database"
     );
-    assert!(!standalone.marker().exists());
+    assert!(!standalone.node.marker().exists());
 
     let answer = standalone.restore(&operation, &candidates).await?;
     assert_eq!(answer.code, Some(0), "{answer:?}");

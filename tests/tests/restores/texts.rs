@@ -14,13 +14,7 @@ const APPLICATION: &str = "texts";
 /// Returns the JSON of the report of a node's first restore command.
 async fn report(protected: &ProtectedGroups, node: &Node) -> Result<Value> {
     let ended = protected.wait_until_ended(node, "restore", 0).await?;
-    let line = ended
-        .output
-        .lines()
-        .last()
-        .context("the agent printed nothing")?;
-    let json = line.find('{').context("the line contains no JSON")?;
-    Ok(serde_json::from_str(&line[json..])?)
+    ended.report()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +43,7 @@ async fn a_first_boot_and_a_restore_have_these_reports_and_metrics() -> Result<(
     }
     "#);
 
-    let marker = next.root().join("var/lib/rekindle/restored.json");
+    let marker = next.marker();
     let marker: Value = serde_json::from_slice(&std::fs::read(marker)?)?;
     assert_snapshot!(redacted_json(&marker), @r#"
     {

@@ -28,6 +28,13 @@ impl Choices {
         usize::try_from(self.next_number() % limit).unwrap_or(0)
     }
 
+    /// Flips one bit, and returns its number.
+    pub fn flip(&mut self, bytes: &mut [u8]) -> usize {
+        let bit = self.below(8 * bytes.len());
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bit
+    }
+
     /// Returns one of several.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]

@@ -97,8 +97,7 @@ pub(super) fn damage(
             let key = key_of(app, &newest, kind)?;
             save(&key)?;
             let (path, mut bytes) = saved[0].clone();
-            let bit = choices.below(8 * bytes.len());
-            bytes[bit / 8] ^= 1 << (bit % 8);
+            choices.flip(&mut bytes);
             std::fs::write(path, bytes)?;
         }
         Action::Swap(kind) => {

@@ -164,8 +164,7 @@ impl Trial<'_> {
         let path = standin.s3().path(standin.bucket(), &self.key())?;
         let genuine = std::fs::read(&path)?;
         let mut bytes = genuine.clone();
-        let bit = choices.below(8 * bytes.len());
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        let bit = choices.flip(&mut bytes);
         std::fs::write(&path, bytes)?;
         self.try_restore(&format!("bit {bit}"), damaged).await?;
         std::fs::write(&path, genuine).context("flip the bit back")
@@ -180,7 +179,7 @@ impl Trial<'_> {
             answer.report(),
             Ok(Report::Failure(failure)) if failure.exit_code == ExitCode::Verification
         );
-        let unmarked = !self.standalone.marker().exists();
+        let unmarked = !self.standalone.node.marker().exists();
         damaged.count(refused && unmarked, || {
             format!("{case}: exit status {:?}: {}", answer.code, answer.output)
         });

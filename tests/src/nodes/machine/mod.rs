@@ -135,6 +135,11 @@ impl Node {
         self.directory.join("root")
     }
 
+    /// Returns the path of the `restored` marker.
+    pub fn marker(&self) -> PathBuf {
+        self.root().join("var/lib/rekindle/restored.json")
+    }
+
     /// Sets the node's Postgres. Only the first call has an effect.
     pub(crate) fn attach(&self, cluster: Cluster) {
         self.cluster.get_or_init(|| cluster);

@@ -14,6 +14,7 @@ use super::deploy::{Binaries, function, hooks, publish_layer, restrict_functions
 use super::{StandIn, StandInBuilder, State, machines};
 use crate::http;
 use crate::nodes::machine::MachineSettings;
+use crate::nodes::open_to_all;
 use crate::standin::autoscaling;
 use crate::standin::autoscaling::AutoScaling;
 use crate::standin::bus::Bus;
@@ -200,11 +201,4 @@ async fn serve(listener: TcpListener, services: Services) {
         .fallback(endpoint::handle)
         .with_state(services);
     http::serve("the stand-in's listener", listener, routes).await;
-}
-
-/// Allows every user to enter a directory: Postgres runs as a user of its own.
-fn open_to_all(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("set the permissions of {}", path.display()))
 }
