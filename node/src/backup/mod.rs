@@ -29,7 +29,7 @@ use crate::leftovers;
 use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::database::list::list;
 use crate::postgres::database::properties::DatabaseProperties;
-use crate::postgres::leftovers::end_tools_and_sessions;
+use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::s3::upload::Upload;
 

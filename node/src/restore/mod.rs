@@ -28,7 +28,7 @@ use crate::agent::watchdog::peak_memory_kib;
 use crate::application;
 use crate::context::Context;
 use crate::leftovers;
-use crate::postgres::leftovers::end_tools_and_sessions;
+use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::restore::run::{RestoreRun, RestoredData};
 
