@@ -5,6 +5,9 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+/// The size of a chunk of a stream that is not compressed, in bytes.
+pub(crate) const CHUNK: usize = 256 * 1024;
+
 /// Reads the chunks of a channel as one stream, on a thread where blocking is allowed.
 pub(crate) struct ChunkReader {
     chunks: mpsc::Receiver<Bytes>,

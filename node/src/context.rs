@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 
 use shared::id::InstanceId;
+use shared::manifest::Lineage;
+use shared::operation::Operation;
+use time::OffsetDateTime;
 
 use crate::agent::failure::Result;
+use crate::agent::marker::Marker;
 use crate::agent::state::State;
 use crate::agent::watchdog::Progress;
 use crate::agent::{cloud_init, instance};
 use crate::postgres::Postgres;
+use crate::postgres::server::Server;
 use crate::s3::Bucket;
 use crate::s3::open_uploads::OpenUploads;
 use crate::settings::Settings;
@@ -48,5 +53,23 @@ impl Context {
             settings,
             progress: progress.clone(),
         })
+    }
+
+    /// Writes the `restored` marker: from now on, this node and this cluster have the application's data.
+    pub(crate) fn write_marker(
+        &self,
+        operation: &Operation,
+        server: &Server,
+        lineage: Lineage,
+    ) -> Result<()> {
+        let marker = Marker {
+            application: self.settings.application.clone(),
+            instance_id: self.instance_id.clone(),
+            system_identifier: server.system_identifier.clone(),
+            lineage,
+            operation_id: operation.clone(),
+            time: OffsetDateTime::now_utc(),
+        };
+        marker.store(&self.root)
     }
 }

@@ -3,6 +3,7 @@
 //! SSM delivers a command at least once and has no idempotency token. The record makes a second delivery harmless: it gets
 //! the same report.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -20,10 +21,6 @@ pub(crate) const DIRECTORY: &str = "var/lib/rekindle";
 
 /// The most records that are kept, besides those of a launch.
 const MOST_RECORDS: usize = 64;
-
-/// The prefix of a launch's operations. Their records are kept whatever their age, because a launch may be repeated at any
-/// time.
-pub(crate) const LAUNCH_PREFIX: &str = "launch-";
 
 /// The agent's directory.
 #[derive(Debug, Clone)]
@@ -85,10 +82,10 @@ impl State {
         self.remove_old_records()
     }
 
-    /// Removes the records of all operations whose ids begin with `prefix`, so that they can run again.
-    pub(crate) fn forget(&self, prefix: &str) -> Result<()> {
+    /// Removes the records of all launch restores, so that they can run again.
+    pub(crate) fn forget_launches(&self) -> Result<()> {
         for record in self.records()? {
-            if record.name.starts_with(prefix) {
+            if record.is_of_launch() {
                 remove(&record.path)?;
             }
         }
@@ -109,7 +106,6 @@ impl State {
             let entry = entry.or_fail(ExitCode::NodeState, doing)?;
             let metadata = entry.metadata().or_fail(ExitCode::NodeState, doing)?;
             records.push(Record {
-                name: entry.file_name().to_string_lossy().into_owned(),
                 path: entry.path(),
                 modified: metadata.modified().or_fail(ExitCode::NodeState, doing)?,
             });
@@ -119,7 +115,8 @@ impl State {
 
     fn remove_old_records(&self) -> Result<()> {
         let mut records = self.records()?;
-        records.retain(|record| !record.name.starts_with(LAUNCH_PREFIX));
+        // A launch may be repeated at any time, so its records are kept whatever their age.
+        records.retain(|record| !record.is_of_launch());
         records.sort_by_key(|record| std::cmp::Reverse(record.modified));
         for record in records.iter().skip(MOST_RECORDS) {
             remove(&record.path)?;
@@ -129,9 +126,17 @@ impl State {
 }
 
 struct Record {
-    name: String,
     path: PathBuf,
     modified: SystemTime,
+}
+
+impl Record {
+    /// Returns whether this is the record of a launch restore.
+    fn is_of_launch(&self) -> bool {
+        let id = self.path.file_stem().and_then(OsStr::to_str);
+        let operation = id.and_then(|id| id.parse().ok());
+        matches!(operation, Some(Operation::LaunchRestore(_)))
+    }
 }
 
 fn make_directory(path: &Path) -> Result<()> {
@@ -240,7 +245,7 @@ mod tests {
                 .unwrap(),
             None
         );
-        state.forget("launch-i-0000000a").unwrap();
+        state.forget_launches().unwrap();
         assert_eq!(
             state
                 .recorded(&"launch-i-0000000a".parse().unwrap())

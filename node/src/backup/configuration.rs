@@ -17,14 +17,12 @@ use tokio::sync::mpsc;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::agent::watchdog::Progress;
+use crate::chunks::CHUNK;
 use crate::context::Context;
 use crate::files::on_node;
 use crate::files::tree::{CaptureError, write_tree};
 use crate::objects::stream::{into_failure, stage};
 use crate::settings::Settings;
-
-/// Bytes per chunk of the archive.
-const CHUNK: usize = 256 * 1024;
 
 /// Checks that every configured path exists and can be archived.
 pub(crate) fn check(settings: &Settings, root: &Path) -> Result<()> {

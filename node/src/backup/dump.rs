@@ -10,15 +10,12 @@ use tokio::sync::mpsc;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
-use crate::chunks::next_chunk;
+use crate::chunks::{CHUNK, next_chunk};
 use crate::context::Context;
 use crate::objects::stream::{Check, Staged, WAITING, into_failure, stage};
 use crate::postgres::archive::{self, Archive, ArchiveError};
 use crate::postgres::database::properties::DatabaseProperties;
 use crate::postgres::quote::connection_string;
-
-/// How many bytes of a dump are decoded at once.
-const CHUNK: usize = 256 * 1024;
 
 /// The last comment of a complete output of `pg_dumpall`.
 const END_OF_GLOBALS: &[u8] = b"-- PostgreSQL database cluster dump complete";

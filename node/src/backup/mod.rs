@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::agent::failure::{OrFail as _, Result};
 use crate::agent::marker::Marker;
-use crate::agent::state::{LAUNCH_PREFIX, State};
+use crate::agent::state::State;
 use crate::agent::watchdog::peak_memory_kib;
 use crate::application;
 use crate::context::Context;
@@ -29,7 +29,7 @@ use crate::leftovers;
 use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::database::list::list;
 use crate::postgres::database::properties::DatabaseProperties;
-use crate::postgres::leftovers::end_tools_and_sessions;
+use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::s3::upload::Upload;
 
@@ -90,7 +90,7 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
 /// a warm pool, it is restored again.
 pub(crate) fn decommission(state: &State) -> Result<()> {
     Marker::remove(state.root())?;
-    state.forget(LAUNCH_PREFIX)
+    state.forget_launches()
 }
 
 /// One run of a backup, with its own keys in S3.

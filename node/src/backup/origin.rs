@@ -3,7 +3,6 @@
 use shared::command::{BackupCommand, Purpose};
 use shared::exit_code::ExitCode;
 use shared::manifest::Lineage;
-use time::OffsetDateTime;
 
 use crate::agent::failure::{Failure, Result};
 use crate::agent::marker::Marker;
@@ -51,13 +50,5 @@ fn not_restored(context: &Context, cluster: &str) -> Failure {
 
 /// Records that the node has the application's data. Before this, all data must be in S3.
 pub(super) fn adopt(context: &Context, command: &BackupCommand, server: &Server) -> Result<()> {
-    let marker = Marker {
-        application: context.settings.application.clone(),
-        instance_id: context.instance_id.clone(),
-        system_identifier: server.system_identifier.clone(),
-        lineage: Lineage::Adopted,
-        operation_id: command.operation_id.clone(),
-        time: OffsetDateTime::now_utc(),
-    };
-    marker.store(&context.root)
+    context.write_marker(&command.operation_id, server, Lineage::Adopted)
 }

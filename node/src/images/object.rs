@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use shared::aws::{failed, s3};
+use shared::aws::failed;
 use shared::checksum::{Digests, ObjectDigest};
 use shared::command::Purpose;
 use shared::exit_code::ExitCode;
@@ -34,15 +34,8 @@ pub(super) async fn find_or_upload(
         return Ok(known);
     }
     let key = layout::image(&context.settings.application, id);
-    let head = s3::head(&context.bucket.client, &context.bucket.name, &key, None).await;
-    let existing = match head {
-        Ok(existing) => existing,
-        // A node may not list the bucket, so S3 denies access to an object that does not exist.
-        Err(error) if error.aws_code() == Some("AccessDenied") => None,
-        Err(error) => {
-            return Err(error).or_fail(ExitCode::Upload, || format!("cannot look for {key}"));
-        }
-    };
+    let head = context.bucket.head(&key, None).await;
+    let existing = head.or_fail(ExitCode::Upload, || format!("cannot look for {key}"))?;
     if purpose == Purpose::Final {
         let message = "no earlier backup saved it, and a final backup has no time to do so";
         return Err(Failure::new(ExitCode::Busy, message));

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
-use crate::chunks::{ChunkReader, next_chunk};
+use crate::chunks::{CHUNK, ChunkReader, next_chunk};
 use crate::context::Context;
 use crate::s3::upload::Upload;
 
@@ -29,10 +29,7 @@ const LEVEL: i32 = 1;
 const FRAME: usize = 1024 * 1024;
 
 /// Compressed bytes per chunk.
-const CHUNK: usize = 128 * 1024;
-
-/// Plain bytes per chunk of a decoded object.
-const PLAIN_CHUNK: usize = 256 * 1024;
+const COMPRESSED_CHUNK: usize = 128 * 1024;
 
 /// The capacity of the channel between two stages, in chunks.
 pub(crate) const WAITING: usize = 8;
@@ -190,7 +187,7 @@ impl Frames {
         let compressed = self.encoder.compress_to_buffer(plain, &mut self.frame);
         compressed.map_err(cannot_compress)?;
         self.digest.update(&self.frame);
-        for chunk in self.frame.chunks(CHUNK) {
+        for chunk in self.frame.chunks(COMPRESSED_CHUNK) {
             let chunk = Bytes::copy_from_slice(chunk);
             for consumer in &self.consumers {
                 let sent = consumer.blocking_send(chunk.clone());
@@ -223,7 +220,7 @@ pub(crate) fn decode_and_check<T>(
 /// Decodes a stream to its end, and sends its plain bytes. Stops early if the receiver is dropped.
 pub(crate) fn decode(reader: impl Read, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut decoder = zstd::Decoder::new(reader)?;
-    let mut buffer = vec![0; PLAIN_CHUNK];
+    let mut buffer = vec![0; CHUNK];
     while let Some(chunk) = next_chunk(&mut decoder, &mut buffer)? {
         if sender.blocking_send(Bytes::copy_from_slice(chunk)).is_err() {
             break;

@@ -4,7 +4,7 @@ pub mod archive;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod encoding;
-pub(crate) mod leftovers;
+pub(crate) mod orphans;
 pub(crate) mod own_databases;
 pub(crate) mod quote;
 pub(crate) mod relation;

@@ -28,7 +28,7 @@ use crate::agent::watchdog::peak_memory_kib;
 use crate::application;
 use crate::context::Context;
 use crate::leftovers;
-use crate::postgres::leftovers::end_tools_and_sessions;
+use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::restore::run::{RestoreRun, RestoredData};
 
@@ -132,7 +132,7 @@ async fn first_boot(context: &Context, operation: &Operation) -> Result<Restored
     };
     context.progress.without_stall_limit(starting).await?;
     let server = Server::read(postgres).await?;
-    write_marker(context, operation, &server, Lineage::FirstBoot)?;
+    context.write_marker(operation, &server, Lineage::FirstBoot)?;
     Ok(Restored::without_swap(
         RestoreOutcome::FirstBoot,
         Vec::new(),
@@ -295,7 +295,8 @@ async fn finish(
         backup_id: backup_id.clone(),
         skipped: skipped.iter().map(|one| one.backup_id.clone()).collect(),
     };
-    write_marker(run.context(), operation, &data.server, lineage)?;
+    run.context()
+        .write_marker(operation, &data.server, lineage)?;
     run.clean_up().await;
     let index = run.index();
     let age = (OffsetDateTime::now_utc() - index.started_at).whole_seconds();
@@ -311,21 +312,4 @@ async fn finish(
         skipped,
         swap: data.swap,
     })
-}
-
-fn write_marker(
-    context: &Context,
-    operation: &Operation,
-    server: &Server,
-    lineage: Lineage,
-) -> Result<()> {
-    let marker = Marker {
-        application: context.settings.application.clone(),
-        instance_id: context.instance_id.clone(),
-        system_identifier: server.system_identifier.clone(),
-        lineage,
-        operation_id: operation.clone(),
-        time: OffsetDateTime::now_utc(),
-    };
-    marker.store(&context.root)
 }

@@ -232,19 +232,23 @@ impl Target {
 fn exchange(staged: &Path, live: &Path) -> io::Result<()> {
     match renameat_with(CWD, staged, CWD, live, RenameFlags::EXCHANGE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            // No archived path ends like this, so the name is free.
-            let mut former = staged.as_os_str().to_owned();
-            former.push(".rekindle-former");
-            let former = PathBuf::from(former);
-            fs::rename(live, &former)?;
-            if let Err(error) = fs::rename(staged, live) {
-                fs::rename(&former, live)?;
-                return Err(error);
-            }
-            fs::rename(&former, staged)
+            exchange_in_three_renames(staged, live)
         }
         exchanged => Ok(exchanged?),
     }
+}
+
+fn exchange_in_three_renames(staged: &Path, live: &Path) -> io::Result<()> {
+    // No archived path ends like this, so the name is free.
+    let mut former = staged.as_os_str().to_owned();
+    former.push(".rekindle-former");
+    let former = PathBuf::from(former);
+    fs::rename(live, &former)?;
+    if let Err(error) = fs::rename(staged, live) {
+        fs::rename(&former, live)?;
+        return Err(error);
+    }
+    fs::rename(&former, staged)
 }
 
 fn set_attributes(path: &Path, wanted: &fs::Metadata) -> io::Result<()> {
@@ -312,6 +316,22 @@ mod tests {
         let mut names = names_in(&root.path().join("etc")).unwrap();
         names.sort();
         assert_eq!(names, ["app", "app.conf"]);
+    }
+
+    #[test]
+    fn three_renames_exchange_two_paths_or_leave_the_live_one() {
+        let root = tempfile::tempdir().unwrap();
+        let (staged, live) = (root.path().join("staged"), root.path().join("live"));
+        write(&staged, "new");
+        write(&live, "old");
+        exchange_in_three_renames(&staged, &live).unwrap();
+        assert_eq!(read(&staged).as_deref(), Some("old"));
+        assert_eq!(read(&live).as_deref(), Some("new"));
+
+        fs::remove_file(&staged).unwrap();
+        exchange_in_three_renames(&staged, &live).unwrap_err();
+        assert_eq!(names_in(root.path()).unwrap(), ["live"]);
+        assert_eq!(read(&live).as_deref(), Some("new"));
     }
 
     #[test]

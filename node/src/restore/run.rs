@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::images;
 use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::ADMIN_DATABASE;
-use crate::postgres::leftovers::end_tools_and_sessions;
+use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 use crate::postgres::server::Server;
 use crate::restore::globals::Existing;

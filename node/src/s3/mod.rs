@@ -13,7 +13,9 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 
+use shared::Result;
 use shared::aws::http_client;
+use shared::aws::s3::{self, Head};
 
 use crate::agent::watchdog::Progress;
 use crate::s3::open_uploads::OpenUploads;
@@ -74,6 +76,16 @@ impl Bucket {
             name: settings.bucket.clone(),
             uploads: uploads.clone(),
             progress: progress.clone(),
+        }
+    }
+
+    /// Returns the metadata of an object, or `None` if there is none.
+    ///
+    /// A node may not list the bucket, so S3 denies access to an object that does not exist.
+    pub(crate) async fn head(&self, key: &str, version: Option<&str>) -> Result<Option<Head>> {
+        match s3::head(&self.client, &self.name, key, version).await {
+            Err(error) if error.aws_code() == Some("AccessDenied") => Ok(None),
+            answer => answer,
         }
     }
 }

@@ -19,9 +19,8 @@ use tokio::time::timeout;
 use super::{Program, Stop};
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::watchdog::Progress;
+use crate::chunks::CHUNK;
 
-/// The size of a chunk of output, in bytes.
-const CHUNK: usize = 256 * 1024;
 /// The capacity of a pipe that carries a backup, in bytes: the most that Linux allows an unprivileged process. With the
 /// default of 64 KiB, both sides would wake up for every few hundred rows.
 const PIPE: usize = 1024 * 1024;

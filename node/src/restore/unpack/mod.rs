@@ -25,12 +25,9 @@ use self::disk::{Disks, Meter};
 use self::error::Result;
 use self::headers::{Described, long_name, records};
 use self::writers::{SMALL, SmallFile, Writers};
-use crate::chunks::next_chunk;
+use crate::chunks::{CHUNK, next_chunk};
 
 pub use self::error::UnpackError;
-
-/// How many bytes of a file are written at once.
-const CHUNK: usize = 256 * 1024;
 
 /// Unpacks a tar: the entry `<n>` becomes `targets[n]`, and `<n>/…` the files in it. Reads to the archive's end.
 ///

@@ -78,14 +78,11 @@ pub(crate) async fn check_objects(bucket: &Bucket, index: &Index) -> Result<()> 
 /// Checks that an object is in S3 with the recorded size and CRC-64.
 pub(crate) async fn check_object(bucket: &Bucket, record: &ObjectRecord) -> Result<()> {
     let (key, version) = (&record.key, record.version_id.as_deref());
-    let head = s3::head(&bucket.client, &bucket.name, key, version)
+    // If S3 denies access, the object is missing. Access itself works: the index beside it was read.
+    let head = bucket
+        .head(key, version)
         .await
-        // A node may not list the bucket, so S3 denies access to an object that does not exist. Access itself works:
-        // the index beside it was read.
-        .or_else(|error| match error.aws_code() {
-            Some("AccessDenied") => Ok(None),
-            _ => Err(unreadable(key, error)),
-        })?
+        .map_err(|error| unreadable(key, error))?
         .ok_or_else(|| Failure::new(ExitCode::Verification, missing(key)))?;
     if head.size == record.size && head.crc64.as_ref() == Some(&record.crc64) {
         return Ok(());
