@@ -78,6 +78,12 @@ impl Group {
         })?;
         Ok(Some(application))
     }
+
+    /// Returns the members in service.
+    pub fn in_service(&self) -> impl Iterator<Item = &Member> {
+        let members = self.members.iter();
+        members.filter(|member| member.state == LifecycleState::InService)
+    }
 }
 
 /// Returns every group that has the tag `rekindle:application`, also with an invalid value.

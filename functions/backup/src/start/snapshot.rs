@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use shared::aws::autoscaling::{self, Group, LifecycleState};
+use shared::aws::autoscaling::{self, Group};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord, Ping};
 use shared::budget::{self, seconds};
 use shared::command::BackupCommand;
@@ -123,10 +123,7 @@ impl Snapshot {
 }
 
 fn in_service(group: &Group) -> Vec<InstanceId> {
-    let serving = group
-        .members
-        .iter()
-        .filter(|member| member.state == LifecycleState::InService);
+    let serving = group.in_service();
     serving.map(|member| member.instance_id.clone()).collect()
 }
 

@@ -6,7 +6,7 @@
 pub mod decide;
 
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, Group, LifecycleState};
+use shared::aws::autoscaling::{self, Group};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord};
 use shared::command::{self, Candidate, Mode, RestoreCommand};
 use shared::event::CommandStatus;
@@ -128,8 +128,7 @@ pub(crate) async fn send_if_due(
 }
 
 fn serves(group: &Group, instance: &InstanceId) -> bool {
-    let in_service = |state: &LifecycleState| *state == LifecycleState::InService;
-    let mut serving = group.members.iter().filter(|it| in_service(&it.state));
+    let mut serving = group.in_service();
     serving.next().is_some_and(|it| it.instance_id == *instance) && serving.next().is_none()
 }
 
