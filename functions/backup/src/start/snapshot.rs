@@ -117,7 +117,7 @@ impl Snapshot {
     pub(crate) fn applications(&self) -> HashSet<ApplicationName> {
         self.groups
             .iter()
-            .filter_map(|group| group.application().ok().flatten())
+            .filter_map(Group::valid_application)
             .collect()
     }
 }

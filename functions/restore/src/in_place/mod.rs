@@ -80,7 +80,7 @@ fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<InPla
     });
     Some(InPlaceRequest {
         restore,
-        application: group.and_then(|group| group.application().ok().flatten()),
+        application: group.and_then(Group::valid_application),
         instance_id,
         group,
     })
@@ -187,7 +187,7 @@ pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> R
         return Ok(());
     }
     let group = group_of(context, instance_id).await?;
-    let application = group.as_ref().and_then(|group| group.application().ok()?);
+    let application = group.as_ref().and_then(Group::valid_application);
     let subject = Subject {
         application: application.as_ref(),
         group: group.as_ref().map(|group| group.name.as_str()),
