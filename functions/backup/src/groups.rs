@@ -123,7 +123,7 @@ impl ProtectedMember<'_> {
 pub(crate) fn protected_members(groups: &[Group]) -> Vec<ProtectedMember<'_>> {
     let mut members = Vec::new();
     for group in groups {
-        if let Ok(Some(application)) = group.application() {
+        if let Some(application) = group.valid_application() {
             members.extend(group.members.iter().map(|member| ProtectedMember {
                 group,
                 application: application.clone(),

@@ -36,16 +36,11 @@ pub(crate) async fn sweep(context: &Context) -> Result<Answer> {
 fn measure_suspensions(context: &Context, groups: &[Group]) {
     let (namespace, now) = (&context.config.metric_namespace, OffsetDateTime::now_utc());
     for group in groups.iter().filter(|group| group.launches_suspended) {
-        if let Some(application) = application_of(group) {
+        if let Some(application) = group.valid_application() {
             let suspended = [(Metric::LaunchesSuspended, 1.0)];
             metrics::measured(namespace, now, &application, &suspended);
         }
     }
-}
-
-/// Returns the application of a group, or `None` if its tag names none.
-fn application_of(group: &Group) -> Option<ApplicationName> {
-    group.application().ok().flatten()
 }
 
 fn subject<'a>(group: &'a Group, application: Option<&'a ApplicationName>) -> Subject<'a> {
@@ -59,7 +54,7 @@ fn subject<'a>(group: &'a Group, application: Option<&'a ApplicationName>) -> Su
 async fn watch_breakers(context: &Context, groups: &[Group], failures: &mut Failures<'_>) {
     let watched = groups.iter().filter(|group| breaker::is_watched(group));
     let checks = watched.filter_map(|group| {
-        let application = application_of(group)?;
+        let application = group.valid_application()?;
         Some(async move {
             let checked = breaker::watch(context, group, &application).await;
             (group, application, checked)
@@ -92,7 +87,7 @@ async fn advance_launches(
     let mut passes = stream::iter(passes).buffer_unordered(CONCURRENCY);
     let mut handled = Vec::new();
     while let Some((group, instance, pass)) = passes.next().await {
-        let application = application_of(group);
+        let application = group.valid_application();
         let subject = Subject {
             instance_id: Some(instance),
             ..subject(group, application.as_ref())

@@ -78,6 +78,17 @@ impl Group {
         })?;
         Ok(Some(application))
     }
+
+    /// Returns the application that the group serves, or `None` if the group is not protected or its tag is malformed.
+    pub fn valid_application(&self) -> Option<ApplicationName> {
+        self.application().ok().flatten()
+    }
+
+    /// Returns the members in service.
+    pub fn in_service(&self) -> impl Iterator<Item = &Member> {
+        let members = self.members.iter();
+        members.filter(|member| member.state == LifecycleState::InService)
+    }
 }
 
 /// Returns every group that has the tag `rekindle:application`, also with an invalid value.

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use shared::aws::autoscaling::{self, Group, LifecycleState};
+use shared::aws::autoscaling::{self, Group};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord, Ping};
 use shared::budget::{self, seconds};
 use shared::command::BackupCommand;
@@ -117,16 +117,13 @@ impl Snapshot {
     pub(crate) fn applications(&self) -> HashSet<ApplicationName> {
         self.groups
             .iter()
-            .filter_map(|group| group.application().ok().flatten())
+            .filter_map(Group::valid_application)
             .collect()
     }
 }
 
 fn in_service(group: &Group) -> Vec<InstanceId> {
-    let serving = group
-        .members
-        .iter()
-        .filter(|member| member.state == LifecycleState::InService);
+    let serving = group.in_service();
     serving.map(|member| member.instance_id.clone()).collect()
 }
 

@@ -10,7 +10,7 @@ use shared::command::Purpose;
 use shared::function::context::Context;
 use shared::function::failure;
 use shared::function::failure::Failures;
-use shared::id::{ApplicationName, BackupId};
+use shared::id::BackupId;
 use shared::kind::Kind;
 use shared::subject::Subject;
 use time::OffsetDateTime;
@@ -97,7 +97,7 @@ fn skipped_group(group: &Group, reason: String) -> Skipped {
 /// Logs why a group has no new backup. Only a refusal is a failure: other reasons may be gone at the next tick. If they
 /// stay, the age of the newest backup raises an alarm.
 fn log_skip(context: &Context, group: &Group, skip: &Skip) {
-    let application: Option<ApplicationName> = group.application().ok().flatten();
+    let application = group.valid_application();
     let reason = skip.to_string();
     if skip.is_refusal() {
         let subject = Subject {

@@ -7,7 +7,7 @@
 pub mod decide;
 
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, Group, LifecycleState, launches};
+use shared::aws::autoscaling::{self, Group, launches};
 use shared::aws::breaker::{self, Breaker};
 use shared::function::context::Context;
 use shared::function::failure;
@@ -228,8 +228,7 @@ pub(crate) async fn write_not_open(
 /// Returns whether a sweep has to read the group's breaker. If a member is in service and launches are not suspended,
 /// there is nothing to do; this saves the calls for up to a thousand groups.
 pub(crate) fn is_watched(group: &Group) -> bool {
-    let serves = |state: &LifecycleState| *state == LifecycleState::InService;
-    group.launches_suspended || !group.members.iter().any(|member| serves(&member.state))
+    group.launches_suspended || group.in_service().next().is_none()
 }
 
 /// Half-opens a group's breaker if its wait is over, and records if somebody else resumed the launches.

@@ -6,7 +6,7 @@
 pub mod decide;
 
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, Group, LifecycleState};
+use shared::aws::autoscaling::{self, Group};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord};
 use shared::command::{self, Candidate, Mode, RestoreCommand};
 use shared::event::CommandStatus;
@@ -80,7 +80,7 @@ fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<InPla
     });
     Some(InPlaceRequest {
         restore,
-        application: group.and_then(|group| group.application().ok().flatten()),
+        application: group.and_then(Group::valid_application),
         instance_id,
         group,
     })
@@ -128,8 +128,7 @@ pub(crate) async fn send_if_due(
 }
 
 fn serves(group: &Group, instance: &InstanceId) -> bool {
-    let in_service = |state: &LifecycleState| *state == LifecycleState::InService;
-    let mut serving = group.members.iter().filter(|it| in_service(&it.state));
+    let mut serving = group.in_service();
     serving.next().is_some_and(|it| it.instance_id == *instance) && serving.next().is_none()
 }
 
@@ -188,7 +187,7 @@ pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> R
         return Ok(());
     }
     let group = group_of(context, instance_id).await?;
-    let application = group.as_ref().and_then(|group| group.application().ok()?);
+    let application = group.as_ref().and_then(Group::valid_application);
     let subject = Subject {
         application: application.as_ref(),
         group: group.as_ref().map(|group| group.name.as_str()),

@@ -60,8 +60,10 @@ pub(super) async fn gather(
         agent(context, instance),
     )?;
     let attempts = attempts(context, instance, began_at, now).await?;
-    let members = group.as_ref().map_or(&[][..], |group| &group.members);
-    let own = members.iter().find(|it| it.instance_id == *instance);
+    let own = group.as_ref().and_then(|group| {
+        let mut members = group.members.iter();
+        members.find(|it| it.instance_id == *instance)
+    });
     let facts = LaunchFacts {
         now,
         instance_id: instance.clone(),
@@ -73,7 +75,9 @@ pub(super) async fn gather(
         root_volume_replaced,
         // If the group has not recorded the launch yet, the launch began just now.
         launched_at: began_at.unwrap_or(now),
-        predecessor: predecessor(members, instance),
+        predecessor: group
+            .as_ref()
+            .and_then(|group| predecessor(group, instance)),
         agent,
         attempts,
         group: group_name,
@@ -107,12 +111,14 @@ fn application_of(
 
 /// Returns the member that the restore has to wait for, or `None` if there is none. If one member is in service and
 /// another is terminating, returns the one in service, because it has to terminate, too.
-fn predecessor(members: &[Member], instance: &InstanceId) -> Option<Predecessor> {
-    let others = || members.iter().filter(|it| it.instance_id != *instance);
+fn predecessor(group: &Group, instance: &InstanceId) -> Option<Predecessor> {
+    let other = |it: &&Member| it.instance_id != *instance;
     // An unhealthy member is being replaced. If the group launches first, it terminates the member only after this
     // launch.
-    let active = others().find(|it| it.state == LifecycleState::InService && it.healthy);
-    let terminating = || others().find(|it| it.state.is_terminating());
+    let mut serving = group.in_service().filter(other);
+    let active = serving.find(|it| it.healthy);
+    let mut others = group.members.iter().filter(other);
+    let mut terminating = || others.find(|it| it.state.is_terminating());
     let active = active.map(|it| Predecessor::Active(it.instance_id.clone()));
     active.or_else(|| terminating().map(|it| Predecessor::Terminating(it.instance_id.clone())))
 }

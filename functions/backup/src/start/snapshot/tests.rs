@@ -1,6 +1,6 @@
 //! The facts about one group within a snapshot of all.
 
-use shared::aws::autoscaling::Member;
+use shared::aws::autoscaling::{LifecycleState, Member};
 use shared::aws::ssm::InvocationStatus;
 use shared::command::Purpose;
 use time::macros::datetime;
