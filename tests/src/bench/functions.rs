@@ -155,35 +155,7 @@ async fn start(starter: &Starter) -> Result<Start> {
         async move { answer(&watching, event, &path, json).await }
     });
     let server = tokio::spawn(http::serve("the Lambda of the bench", listener, routes));
-    let mut environment = BTreeMap::new();
-    for (name, value) in [
-        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
-        ("AWS_LAMBDA_RUNTIME_API", address.to_string()),
-        ("AWS_LAMBDA_FUNCTION_NAME", "bench".to_owned()),
-        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256".to_owned()),
-        ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()),
-        ("AWS_ENDPOINT_URL", format!("http://{address}")),
-        ("AWS_REGION", "eu-central-1".to_owned()),
-        ("AWS_DEFAULT_REGION", "eu-central-1".to_owned()),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-        // One bundle, as in Lambda's runtime: Debian's folder of single files would be read as well.
-        (
-            "SSL_CERT_FILE",
-            "/etc/ssl/certs/ca-certificates.crt".to_owned(),
-        ),
-        (shared::function::env::BUCKET, "bench".to_owned()),
-        (shared::function::env::BACKUP_DOCUMENT, "backup".to_owned()),
-        (
-            shared::function::env::RESTORE_DOCUMENT,
-            "restore".to_owned(),
-        ),
-        (shared::function::env::AGENT, "/nowhere".to_owned()),
-        (shared::function::env::METRIC_NAMESPACE, "Bench".to_owned()),
-    ] {
-        environment.insert(name.to_owned(), value);
-    }
+    let environment = environment(&address.to_string());
     let [program, arguments @ ..] = &starter.line[..] else {
         anyhow::bail!("there is no program to start");
     };
@@ -214,6 +186,40 @@ async fn start(starter: &Starter) -> Result<Start> {
         called: called.map(|called| called - began),
         resident_kib,
     })
+}
+
+/// Returns the environment of a function whose Runtime API and AWS are at this address.
+fn environment(address: &str) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    for (name, value) in [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("AWS_LAMBDA_RUNTIME_API", address.to_owned()),
+        ("AWS_LAMBDA_FUNCTION_NAME", "bench".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256".to_owned()),
+        ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()),
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_REGION", "eu-central-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "eu-central-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        // One bundle, as in Lambda's runtime: Debian's folder of single files would be read as well.
+        (
+            "SSL_CERT_FILE",
+            "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+        ),
+        (shared::function::env::BUCKET, "bench".to_owned()),
+        (shared::function::env::BACKUP_DOCUMENT, "backup".to_owned()),
+        (
+            shared::function::env::RESTORE_DOCUMENT,
+            "restore".to_owned(),
+        ),
+        (shared::function::env::AGENT, "/nowhere".to_owned()),
+        (shared::function::env::METRIC_NAMESPACE, "Bench".to_owned()),
+    ] {
+        environment.insert(name.to_owned(), value);
+    }
+    environment
 }
 
 /// Serves the Runtime API with one event, and AWS with no groups.

@@ -7,7 +7,7 @@ use rekindle_tests::redaction::{redacted, redacted_json};
 use serde_json::{Value, json};
 use shared::layout;
 
-use super::{invoke_backup, request};
+use super::invoke_backup;
 
 const APPLICATION: &str = "texts";
 
@@ -182,14 +182,18 @@ async fn the_answers_to_requests_have_these_fields() -> Result<()> {
     let list = json!({"rekindle": "list-backups", "application": APPLICATION});
     let answer = invoke_backup(&protected, list).await?;
     assert_snapshot!(redacted_json(&answer), @"");
-    let answer = request(&protected, "pin", APPLICATION, &backup).await?;
+    let answer = protected.request("pin", APPLICATION, &backup).await?;
     assert_snapshot!(redacted_json(&answer), @"");
-    let answer = request(&protected, "accept-quarantined", APPLICATION, &backup).await?;
+    let answer = protected
+        .request("accept-quarantined", APPLICATION, &backup)
+        .await?;
     assert_snapshot!(redacted_json(&answer), @"");
     let unknown = "20200101T000000.000Z".parse()?;
-    let answer = request(&protected, "pin", APPLICATION, &unknown).await?;
+    let answer = protected.request("pin", APPLICATION, &unknown).await?;
     assert_snapshot!(redacted_json(&answer), @"");
-    let answer = request(&protected, "restore-backup", APPLICATION, &backup).await?;
+    let answer = protected
+        .request("restore-backup", APPLICATION, &backup)
+        .await?;
     assert_snapshot!(redacted_json(&answer), @"");
     let answer = protected.resume(APPLICATION).await?;
     assert_snapshot!(redacted_json(&answer), @"");

@@ -3,7 +3,8 @@
 use super::model::{Group, Hook, HookResult, Lifecycle, Member, PROCESSES, Tag, Transition, Wait};
 use super::query::Query;
 use super::xml::Xml;
-use super::{AutoScaling, GroupSpec, describe, lifecycle};
+use super::xml::activity_xml;
+use super::{AutoScaling, GroupSpec, lifecycle};
 use crate::lock::lock;
 use crate::standin::clock;
 use crate::standin::fault::{ApiError, ApiResult};
@@ -153,7 +154,7 @@ pub(super) fn terminate(auto_scaling: &AutoScaling, query: &Query) -> ApiResult<
         }
         let id = member.activity.clone();
         let activity = group.activity(&id).cloned();
-        let activity = activity.map(|activity| describe::activity_xml(&activity, group));
+        let activity = activity.map(|activity| activity_xml(&activity, group));
         Ok(Xml::default().element("Activity", &activity.unwrap_or_default()))
     })
 }

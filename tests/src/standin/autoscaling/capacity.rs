@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::lifecycle::{self, Effect, Pace};
-use super::model::{Activity, Group, Lifecycle, Member};
+use super::model::{Group, Lifecycle, Member, record_activity};
 use crate::standin::clock;
 
 /// Advances every instance of a group and keeps the group at its size. Returns the effects outside of Auto Scaling.
@@ -20,29 +20,6 @@ pub(super) fn advance(group: &mut Group, pace: &Pace, now: OffsetDateTime) -> Ve
     shrink(group, pace, now);
     grow(group, pace, now, &mut effects);
     effects
-}
-
-/// Adds a new activity to the group's history and returns its id.
-pub(super) fn record(
-    group: &mut Group,
-    instance: &str,
-    description: &str,
-    cause: &str,
-    now: OffsetDateTime,
-) -> String {
-    let id = Uuid::new_v4().to_string();
-    group.activities.push(Activity {
-        id: id.clone(),
-        instance: instance.to_owned(),
-        description: description.to_owned(),
-        cause: cause.to_owned(),
-        started: now,
-        ended: None,
-        status: "InProgress",
-        message: None,
-        progress: 0,
-    });
-    id
 }
 
 /// Marks an instance without power as unhealthy, when a health check is due.
@@ -117,7 +94,7 @@ fn grow(group: &mut Group, pace: &Pace, now: OffsetDateTime, effects: &mut Vec<E
             group.desired
         );
         let description = format!("Launching a new EC2 instance: {id}");
-        let activity = record(group, &id, &description, &cause, now);
+        let activity = record_activity(group, &id, &description, &cause, now);
         group.members.push(Member {
             id: id.clone(),
             state: Lifecycle::Pending,

@@ -1,8 +1,8 @@
 //! Operations that describe groups, instances, hooks, activities and tags.
 
-use super::model::{Activity, Group, Hook, Member, Tag};
+use super::model::{Group, Hook, Member, Tag};
 use super::query::Query;
-use super::xml::Xml;
+use super::xml::{Xml, activity_xml};
 use super::{AutoScaling, actions};
 use crate::lock::lock;
 use crate::standin::clock::{milliseconds, whole_seconds};
@@ -205,26 +205,6 @@ fn hook_xml(hook: &Hook, group: &str) -> Xml {
         .text("HeartbeatTimeout", hook.heartbeat_timeout)
         .text("GlobalTimeout", hook.global_timeout())
         .text("DefaultResult", hook.default_result.as_str())
-}
-
-/// Returns an activity as XML.
-pub(super) fn activity_xml(activity: &Activity, group: &Group) -> Xml {
-    let details = format!(
-        r#"{{"Subnet ID":"subnet-0123456789abcdef0","Availability Zone":"{}"}}"#,
-        group.zone
-    );
-    Xml::default()
-        .text("ActivityId", &activity.id)
-        .text("AutoScalingGroupName", &group.name)
-        .text("AutoScalingGroupARN", &group.arn)
-        .text("Description", &activity.description)
-        .text("Cause", &activity.cause)
-        .text("StartTime", milliseconds(activity.started))
-        .optional("EndTime", activity.ended.map(milliseconds))
-        .text("StatusCode", activity.status)
-        .optional("StatusMessage", activity.message.as_ref())
-        .text("Progress", activity.progress)
-        .text("Details", details)
 }
 
 fn tag_xml(tag: &Tag, group: &str) -> Xml {

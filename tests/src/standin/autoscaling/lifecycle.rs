@@ -147,7 +147,7 @@ pub(super) fn terminate(
         activity.ended = Some(now);
     }
     let description = format!("Terminating EC2 instance: {}", member.id);
-    member.activity = super::capacity::record(group, &member.id, &description, cause, now);
+    member.activity = super::model::record_activity(group, &member.id, &description, cause, now);
     member.state = Lifecycle::Terminating;
     member.waits.clear();
     // Only an instance that was in service has connections of a load balancer to drain.

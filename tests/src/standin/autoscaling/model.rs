@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::standin::fault::{ApiError, ApiResult};
 
@@ -254,3 +255,26 @@ impl Group {
 
 /// All groups, by name.
 pub(crate) type ByName = BTreeMap<String, Group>;
+
+/// Adds a new activity to the group's history and returns its id.
+pub(super) fn record_activity(
+    group: &mut Group,
+    instance: &str,
+    description: &str,
+    cause: &str,
+    now: OffsetDateTime,
+) -> String {
+    let id = Uuid::new_v4().to_string();
+    group.activities.push(Activity {
+        id: id.clone(),
+        instance: instance.to_owned(),
+        description: description.to_owned(),
+        cause: cause.to_owned(),
+        started: now,
+        ended: None,
+        status: "InProgress",
+        message: None,
+        progress: 0,
+    });
+    id
+}

@@ -3,6 +3,8 @@
 use quick_xml::escape::escape;
 use uuid::Uuid;
 
+use super::model::{Activity, Group};
+use crate::standin::clock::milliseconds;
 use crate::standin::fault::ApiError;
 
 /// The XML namespace of Auto Scaling's answers.
@@ -94,4 +96,24 @@ pub fn error_response(error: &ApiError) -> String {
         "<ErrorResponse xmlns=\"{NAMESPACE}\">{}</ErrorResponse>",
         body.0
     )
+}
+
+/// Returns an activity as XML.
+pub(super) fn activity_xml(activity: &Activity, group: &Group) -> Xml {
+    let details = format!(
+        r#"{{"Subnet ID":"subnet-0123456789abcdef0","Availability Zone":"{}"}}"#,
+        group.zone
+    );
+    Xml::default()
+        .text("ActivityId", &activity.id)
+        .text("AutoScalingGroupName", &group.name)
+        .text("AutoScalingGroupARN", &group.arn)
+        .text("Description", &activity.description)
+        .text("Cause", &activity.cause)
+        .text("StartTime", milliseconds(activity.started))
+        .optional("EndTime", activity.ended.map(milliseconds))
+        .text("StatusCode", activity.status)
+        .optional("StatusMessage", activity.message.as_ref())
+        .text("Progress", activity.progress)
+        .text("Details", details)
 }

@@ -1,64 +1,14 @@
 //! Lists objects in the order of their keys, page by page.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
 
 use s3s::dto::{CommonPrefix, ETag, ListObjectsV2Input, ListObjectsV2Output, Object};
 use s3s::{S3Result, s3_error};
 
 use super::store::{Record, Store};
-use crate::lock::lock;
 
 /// The most keys and prefixes on a page.
 const MAX_KEYS: i32 = 1000;
-
-/// The keys of each bucket, deleted ones included: an object exists only if it has a record.
-///
-/// The index exists because a walk through the directory for each listing takes too long with the objects of a thousand
-/// applications.
-#[derive(Default)]
-pub(super) struct Keys(Mutex<BTreeMap<String, BTreeSet<String>>>);
-
-impl Keys {
-    /// Reads the keys of all objects from a directory of records.
-    pub(super) fn of_records(records: &Path) -> std::io::Result<Self> {
-        let keys = Self::default();
-        for bucket in std::fs::read_dir(records)? {
-            let bucket = bucket?;
-            let name = bucket.file_name().to_string_lossy().into_owned();
-            for record in std::fs::read_dir(bucket.path())? {
-                let record = std::fs::read(record?.path())?;
-                let record: Record = serde_json::from_slice(&record)?;
-                keys.insert(&name, &record.key);
-            }
-        }
-        Ok(keys)
-    }
-
-    pub(super) fn insert(&self, bucket: &str, key: &str) {
-        let mut buckets = self.buckets();
-        buckets
-            .entry(bucket.to_owned())
-            .or_default()
-            .insert(key.to_owned());
-    }
-
-    /// Returns the first key with a prefix at or after a bound, or `None` if there is none.
-    fn first(&self, bucket: &str, from: &Bound<String>, prefix: &str) -> Option<String> {
-        let buckets = self.buckets();
-        let from = from.as_ref().map(String::as_str);
-        let mut keys = buckets
-            .get(bucket)?
-            .range::<str, _>((from, Bound::Unbounded));
-        keys.next().filter(|key| key.starts_with(prefix)).cloned()
-    }
-
-    fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
-        lock(&self.0)
-    }
-}
 
 impl Store {
     /// Returns the objects below a prefix, in the order of their keys.

@@ -1,17 +1,13 @@
 //! Commands as SSM stores them: their invocations, and the steps of each invocation.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::document::Document;
+use super::document::{Document, Parameters};
 use crate::standin::clock::milliseconds;
-
-/// The parameters of a command, by name.
-pub type Parameters = BTreeMap<String, Vec<String>>;
 
 /// The status of a step, an invocation or a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

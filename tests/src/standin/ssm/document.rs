@@ -8,8 +8,10 @@ use regex_syntax::hir::{Hir, HirKind};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::command::Parameters;
 use crate::standin::fault::{ApiError, ApiResult};
+
+/// The parameters of a command, by name.
+pub type Parameters = BTreeMap<String, Vec<String>>;
 
 /// The most repetitions in a regular expression of Go. The agent, a Go program, checks the patterns again.
 const MAX_REPETITIONS: u32 = 1000;

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Ssm;
-use super::command::{Parameters, Status};
+use super::command::Status;
+use super::document::Parameters;
 use super::document::{StepSpec, timeout_seconds};
 use crate::lock::lock;
 use crate::nodes::machine::{Node, Script, ScriptEnd};

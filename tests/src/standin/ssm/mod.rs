@@ -22,8 +22,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use api::{answer, error_response};
-pub use command::{Parameters, Status};
+pub use command::Status;
 pub use document::Document;
+pub use document::Parameters;
 
 use crate::lock::lock;
 use crate::nodes::machine::Node;

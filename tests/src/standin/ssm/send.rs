@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::command::{Command, Invocation, Parameters, Status, Step};
+use super::command::{Command, Invocation, Status, Step};
 use super::document::Document;
+use super::document::Parameters;
 use super::request::{text, texts, validation, whole};
 use super::{Ssm, State, command_id, execute};
 use crate::lock::lock;
