@@ -181,21 +181,49 @@ async fn the_answers_to_requests_have_these_fields() -> Result<()> {
     let backup = protected.back_up(APPLICATION).await?.index.backup_id;
     let list = json!({"rekindle": "list-backups", "application": APPLICATION});
     let answer = invoke_backup(&protected, list).await?;
-    assert_snapshot!(redacted_json(&answer), @"");
+    assert_snapshot!(redacted_json(&answer), @r#"
+    {
+      "application": "texts",
+      "backups": [{"backup_id":"[backup]","bytes":"[bytes]","committed_at":"[time]","instance_id":"[instance]","pinned":false,"purpose":"scheduled","rows":1861}],
+      "outcome": "backups"
+    }
+    "#);
     let answer = protected.request("pin", APPLICATION, &backup).await?;
-    assert_snapshot!(redacted_json(&answer), @"");
+    assert_snapshot!(redacted_json(&answer), @r#"
+    {
+      "application": "texts",
+      "backup_id": "[backup]",
+      "decision": "pin",
+      "message": "the backup is pinned: retention does not delete it until it is unpinned",
+      "outcome": "done"
+    }
+    "#);
     let answer = protected
         .request("accept-quarantined", APPLICATION, &backup)
         .await?;
-    assert_snapshot!(redacted_json(&answer), @"");
+    assert_snapshot!(redacted_json(&answer), @r#"
+    {"application":"texts","backup_id":"[backup]","decision":"already-committed","message":"the backup is committed already","outcome":"done"}
+    "#);
     let unknown = "20200101T000000.000Z".parse()?;
     let answer = protected.request("pin", APPLICATION, &unknown).await?;
-    assert_snapshot!(redacted_json(&answer), @"");
+    assert_snapshot!(redacted_json(&answer), @r#"
+    {
+      "application": "texts",
+      "kind": "Refused",
+      "outcome": "refused",
+      "reason": "refused: the application texts has no backup [backup]; send list-backups to see those it has",
+      "remedy": "Correct the group's tag, the group's size or the request; the reason names which."
+    }
+    "#);
     let answer = protected
         .request("restore-backup", APPLICATION, &backup)
         .await?;
-    assert_snapshot!(redacted_json(&answer), @"");
+    assert_snapshot!(redacted_json(&answer), @r#"
+    {"application":"texts","backup_id":"[backup]","command_id":"[command]","instance_id":"[instance]","outcome":"requested"}
+    "#);
     let answer = protected.resume(APPLICATION).await?;
-    assert_snapshot!(redacted_json(&answer), @"");
+    assert_snapshot!(redacted_json(&answer), @r#"
+    {"application":"texts","groups":[{"group":"texts","launches":"were-not-suspended","message":"This group's launches are not suspended."}],"outcome":"resumed"}
+    "#);
     Ok(())
 }

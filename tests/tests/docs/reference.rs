@@ -145,12 +145,12 @@ fn the_check_of_valid_settings_shows_what_the_agent_will_do() -> Result<()> {
     assert_snapshot!(output, @r#"
     application: dtr
     bucket: example-rekindle-backups (region: the instance's own)
-    gives up after 600 seconds without progress
+    stall limit: 600 seconds without progress
     configuration: /var/local/dtr
     configuration: /usr/local/etc/dtr
     Postgres: in the container docker_trusted_registry_postgres, as postgres
     databases: all that allow connections
-    images: those of docker_trusted_registry_postgres, docker_trusted_registry_log_aggregator, docker_trusted_registry_auth_server, docker_trusted_registry_admin_server, docker_trusted_registry_image_storage_0, docker_trusted_registry_image_storage_1, docker_trusted_registry_load_balancer
+    images: those of the containers docker_trusted_registry_postgres, docker_trusted_registry_log_aggregator, docker_trusted_registry_auth_server, docker_trusted_registry_admin_server, docker_trusted_registry_image_storage_0, docker_trusted_registry_image_storage_1, docker_trusted_registry_load_balancer
     start_postgres: ["docker", "start", "docker_trusted_registry_postgres"]
     start: ["docker", "start", "docker_trusted_registry_log_aggregator", "docker_trusted_registry_auth_server", "docker_trusted_registry_admin_server", "docker_trusted_registry_image_storage_0", "docker_trusted_registry_image_storage_1", "docker_trusted_registry_load_balancer"]
     stop: ["docker", "stop", "docker_trusted_registry_load_balancer", "docker_trusted_registry_image_storage_1", "docker_trusted_registry_image_storage_0", "docker_trusted_registry_admin_server", "docker_trusted_registry_auth_server", "docker_trusted_registry_log_aggregator"]
@@ -180,14 +180,14 @@ colour = "red"
     assert_snapshot!(output, @r#"
     /etc/rekindle/node.toml:
     line 1: application: ApplicationName "No Application" is not 1 to 63 lower-case letters, digits and inner hyphens
-    line 2: bucket: "B" is not a bucket's name: 3 to 63 lower-case letters, digits, dots and hyphens
-    line 3: stall_limit_seconds: a whole number is needed, not string
+    line 2: bucket: "B" is not a bucket name: use 3 to 63 lower-case letters, digits, dots and hyphens
+    line 3: stall_limit_seconds: expected a whole number, found string
     line 5: paths: "relative" is not an absolute path: begin it with /
     line 5: paths: "/etc/app/inside" overlaps with "/etc/app": keep the outer one
-    line 8: [postgres] has a container and a host or port: keep the container for a server in Docker, or host and port for any other
-    line 9: tablespaces: "perhaps" is neither of "fail" and "default"
-    line 11: start: a list of a program and its arguments is needed, not string
-    line 12: unknown key "colour" in [commands]: the keys there are start_postgres, start, stop, health, health_timeout_seconds
+    line 8: port: [postgres] has a container, too: keep the container for a server in Docker, or host and port for any other
+    line 9: tablespaces: "perhaps" is not one of "fail", "default"
+    line 11: start: expected a list of a program and its arguments, found string
+    line 12: unknown key "colour" in [commands]: the known keys are start_postgres, start, stop, health, health_timeout_seconds
     "#);
     Ok(())
 }
