@@ -89,7 +89,7 @@ fn settings_md_lists_exactly_the_settings_that_the_agent_accepts() -> Result<()>
     assert_eq!(code, Some(ExitCode::Settings.code().into()));
     let mut accepted = BTreeSet::new();
     for line in output.lines() {
-        let Some((place, keys)) = line.split_once(": the keys there are ") else {
+        let Some((place, keys)) = line.split_once(": the known keys are ") else {
             continue;
         };
         let section = place.rsplit_once(" in ").map(|(_, section)| section);

@@ -39,13 +39,13 @@ pub(crate) const FALSE_ANSWERS: [(&str, &str, FalseAnswer); 18] = [
             Ok(line(report).replace(&run, "../../../victim"))
         },
     ),
-    ("an older report", "answers the operation", |scenario, _| {
+    ("an older report", "is of the operation", |scenario, _| {
         // The report of the node's own committed backup.
         let own = &scenario.own;
         let report = scenario.backup(&own.index.backup_id, |_| Ok(()))?;
         Ok(line(report))
     }),
-    ("an older backup", "names the backup", |scenario, backup| {
+    ("an older backup", "is of the backup", |scenario, backup| {
         let mut report = scenario.backup(backup, |_| Ok(()))?;
         report.backup_id = scenario.own.index.backup_id.clone();
         Ok(line(report))
