@@ -14,7 +14,7 @@ BACKUP_ID = "20261123T021500.000Z"
 CANDIDATE = f"{BACKUP_ID}/0a1b2c3d/{'ab' * 32}/"
 # Values as shared/src/command.rs builds them.
 ACCEPTED = {
-    "OperationId": [BACKUP_ID, "final-i-0123456789abcdef0", "launch-i-0123456789abcdef0", f"before-in-place-{BACKUP_ID}-{BACKUP_ID}", "a" * 64],
+    "OperationId": [BACKUP_ID, "final-i-0123456789abcdef0", "launch-i-0123456789abcdef0", f"before-in-place-{BACKUP_ID}-{BACKUP_ID}", f"in-place-{BACKUP_ID}-{BACKUP_ID}", "launch-i-01234567"],
     "BackupId": [BACKUP_ID, "20991231T235959.999Z"],
     "Purpose": ["scheduled", "manual", "final", "adopt", "pre-restore"],
     "Mode": ["launch", "in-place"],
