@@ -139,7 +139,9 @@ fn ended_by_ssm(status: &InvocationStatus) -> Option<CommandFailure> {
     };
     Some(CommandFailure {
         cause: Cause::Command(end),
-        message: format!("SSM ended the command with the status {status}"),
+        message: format!(
+            "SSM ended the command with the status {status}, without a report of this operation"
+        ),
     })
 }
 

@@ -88,7 +88,7 @@ async fn a_restore_without_a_good_backup_has_this_report() -> Result<()> {
     assert_snapshot!(redacted_json(&report(&protected, &node).await?), @r#"
     {
       "exit_code": 25,
-      "message": "backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst has [bytes] and the SHA-256 [sha256], but [bytes] and [sha256] were committed: it was changed since; restore another backup",
+      "message": "backups/texts/[day]/[backup]/[run]/postgres/0.dump.zst was changed after the commit: it has [bytes] and the SHA-256 [sha256], but [bytes] and the SHA-256 [sha256] were committed; restore another backup",
       "operation_id": "launch-[instance]",
       "report": "failure"
     }
