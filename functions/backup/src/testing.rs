@@ -22,6 +22,7 @@ use shared::aws::{Aws, lazy};
 use shared::checksum::digests;
 use shared::function::context::Context;
 use shared::function::env::{Config, Retention};
+use shared::report::BackupReport;
 
 /// An object in the bucket, with the type of the checksum that S3 reports of it.
 #[derive(Debug, Clone)]
@@ -64,6 +65,23 @@ pub(crate) fn group(member: Option<(&'static str, &'static str)>) -> Rule {
             .auto_scaling_groups(group.build())
             .build()
     })
+}
+
+/// Returns the report of a small complete backup.
+pub(crate) fn backup_report(operation_id: &str, backup_id: &str) -> BackupReport {
+    BackupReport {
+        operation_id: operation_id.parse().unwrap(),
+        backup_id: backup_id.parse().unwrap(),
+        run_id: "0a1b2c3d".parse().unwrap(),
+        index_sha256: "ab".repeat(32).parse().unwrap(),
+        index_size: 1,
+        databases: 1,
+        tables: 1,
+        rows: 1,
+        bytes: 1,
+        seconds: 1.0,
+        peak_memory_kib: 1,
+    }
 }
 
 /// Returns any status of a command.

@@ -71,8 +71,19 @@ impl FinishedRun<'_> {
             Ending::Commit(report) => self.commit(&report).await,
             Ending::TooLate(backup) => self.too_late(&backup).await,
             Ending::Busy => Ok(self.busy()),
-            Ending::NotRestored(failure) if self.is_final() => Ok(self.nothing_to_save(&failure)),
-            Ending::Cancelled(failure) if self.is_final() => Ok(self.cancelled(&failure)),
+            Ending::NotRestored(failure) if self.is_final() => Ok(self.without_backup(
+                FinalBackup::NothingToSave,
+                "nothing-to-save",
+                &failure,
+                "the node was never restored, so there is nothing to save",
+            )),
+            // The invocation that answers the hook records the failure.
+            Ending::Cancelled(failure) if self.is_final() => Ok(self.without_backup(
+                FinalBackup::Cancelled,
+                "cancelled",
+                &failure,
+                "the final backup was cancelled",
+            )),
             Ending::NotRestored(failure) | Ending::Cancelled(failure) | Ending::Failed(failure) => {
                 Ok(self.failed(self.kind(&failure), failure.message.clone()))
             }
@@ -180,31 +191,23 @@ impl FinishedRun<'_> {
         FinishResult::new(FinalBackup::Postponed, decision)
     }
 
-    fn nothing_to_save(&self, failure: &CommandFailure) -> FinishResult {
-        let decision = "nothing-to-save";
+    /// Logs that a final backup ended without a backup, as it should.
+    fn without_backup(
+        &self,
+        final_backup: FinalBackup,
+        decision: &'static str,
+        failure: &CommandFailure,
+        message: &str,
+    ) -> FinishResult {
         info!(
             application = %self.sent.node.application,
             instance_id = %self.sent.node.instance,
             command_id = %self.sent.record.command_id,
             decision,
             reason = failure.message,
-            "the node was never restored, so there is nothing to save"
+            "{message}"
         );
-        FinishResult::new(FinalBackup::NothingToSave, decision).because(failure.message.clone())
-    }
-
-    /// Logs that the final backup was cancelled. The invocation that answers the hook records the failure.
-    fn cancelled(&self, failure: &CommandFailure) -> FinishResult {
-        let decision = "cancelled";
-        info!(
-            application = %self.sent.node.application,
-            instance_id = %self.sent.node.instance,
-            command_id = %self.sent.record.command_id,
-            decision,
-            reason = failure.message,
-            "the final backup was cancelled"
-        );
-        FinishResult::new(FinalBackup::Cancelled, decision).because(failure.message.clone())
+        FinishResult::new(final_backup, decision).because(failure.message.clone())
     }
 
     /// Returns the kind of failure. A final backup that SSM ended has a kind of its own, because the data are lost with

@@ -11,10 +11,10 @@ use aws_smithy_mocks::mock;
 use shared::budget;
 use shared::id::BackupId;
 use shared::operation::Operation;
-use shared::report::{BackupReport, Report};
+use shared::report::Report;
 
 use super::*;
-use crate::testing::{Bucket, context_with_groups, group, put};
+use crate::testing::{Bucket, backup_report, context_with_groups, group, put};
 
 const INSTANCE: &str = "i-04d1c8f7a2b3e6905";
 const COMMAND: &str = "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11";
@@ -39,19 +39,10 @@ async fn handle(age: u64, committed: bool, launched: &'static str) -> Result<Han
     let sent = OffsetDateTime::now_utc() - Duration::from_secs(age);
     let backup_id = BackupId::at(sent);
     let operation_id = Operation::Backup(backup_id.clone());
-    let report = Report::Backup(BackupReport {
-        operation_id: operation_id.clone(),
-        backup_id: backup_id.clone(),
-        run_id: "0a1b2c3d".parse().unwrap(),
-        index_sha256: "ab".repeat(32).parse().unwrap(),
-        index_size: 1,
-        databases: 1,
-        tables: 1,
-        rows: 1,
-        bytes: 1,
-        seconds: 1.0,
-        peak_memory_kib: 1,
-    });
+    let report = Report::Backup(backup_report(
+        &operation_id.to_string(),
+        &backup_id.to_string(),
+    ));
     let bucket = Bucket::default();
     if committed {
         let key = shared::layout::manifest(&"dtr".parse().unwrap(), &backup_id);

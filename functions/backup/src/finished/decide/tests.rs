@@ -8,7 +8,7 @@ use time::Duration;
 use time::macros::datetime;
 
 use super::*;
-use crate::testing::any_status;
+use crate::testing::{any_status, backup_report};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 
@@ -18,22 +18,6 @@ fn instance() -> InstanceId {
 
 fn backup_id() -> BackupId {
     "20261123T021500.000Z".parse().unwrap()
-}
-
-fn backup_report(operation_id: &str, backup_id: &str) -> BackupReport {
-    BackupReport {
-        operation_id: operation_id.parse().unwrap(),
-        backup_id: backup_id.parse().unwrap(),
-        run_id: "0a1b2c3d".parse().unwrap(),
-        index_sha256: "ab".repeat(32).parse().unwrap(),
-        index_size: 1,
-        databases: 1,
-        tables: 1,
-        rows: 1,
-        bytes: 1,
-        seconds: 1.0,
-        peak_memory_kib: 1,
-    }
 }
 
 fn finished(
