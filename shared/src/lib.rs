@@ -18,6 +18,7 @@ pub mod layout;
 pub mod manifest;
 pub mod operation;
 pub mod report;
+mod schema;
 pub mod subject;
 pub mod verdict;
 

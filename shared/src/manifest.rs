@@ -1,15 +1,11 @@
 //! The content of a backup: the index that the node writes, and the manifest with which the function commits the
 //! backup.
 
-mod schema;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use self::schema::parse_versioned;
-pub use self::schema::{SCHEMA_VERSION, is_newer_schema};
 use crate::command::{Candidate, Purpose};
 use crate::error::{Error, Result};
 use crate::id::{
@@ -17,12 +13,17 @@ use crate::id::{
 };
 use crate::layout;
 use crate::operation::Operation;
+pub use crate::schema::is_newer_schema;
+use crate::schema::parse_versioned;
+
+/// The schema version that this version of Rekindle writes, and the newest that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// The largest index that is read, in bytes. The index of 10,000 databases is smaller.
 pub const MOST_INDEX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The largest manifest that is read, in bytes: an indented index and a few more fields.
-pub const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
+pub(crate) const MOST_MANIFEST_BYTES: u64 = 4 * MOST_INDEX_BYTES;
 
 /// The most images of a backup. A function checks each of them in S3.
 pub const MOST_IMAGES: usize = 64;
@@ -245,7 +246,7 @@ impl Index {
         run: &RunId,
     ) -> Result<Self> {
         let object = layout::object(application, backup, run, layout::INDEX);
-        let index: Self = parse_versioned(bytes, &object)?;
+        let index: Self = parse_versioned(bytes, &object, SCHEMA_VERSION)?;
         let wrong = |problem: String| Err(Error::contract(object.as_str(), problem));
         if (&index.application, &index.backup_id, &index.run_id) != (application, backup, run) {
             return wrong(format!(
@@ -339,7 +340,7 @@ impl Manifest {
     /// [`Error::Contract`] if it is not valid; see also [`is_newer_schema`].
     pub fn parse(bytes: &[u8], application: &ApplicationName, backup: &BackupId) -> Result<Self> {
         let key = layout::manifest(application, backup);
-        let manifest: Self = parse_versioned(bytes, &key)?;
+        let manifest: Self = parse_versioned(bytes, &key, SCHEMA_VERSION)?;
         if &manifest.index.application != application || &manifest.index.backup_id != backup {
             let (other_application, other_backup) =
                 (&manifest.index.application, &manifest.index.backup_id);

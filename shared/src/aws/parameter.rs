@@ -4,10 +4,10 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::ParameterType;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::failed;
 use crate::error::{Error, Result};
+use crate::schema::parse_versioned;
 
 /// Returns the value of a parameter, or `None` if there is no such parameter. `schema_version` is the newest supported
 /// one.
@@ -39,18 +39,7 @@ pub(super) async fn read<T: DeserializeOwned>(
 
 /// Parses the value of a parameter. `newest` is the newest supported schema version.
 pub(super) fn parse<T: DeserializeOwned>(name: &str, value: &str, newest: u32) -> Result<T> {
-    let unreadable =
-        |error: serde_json::Error| Error::contract(object(name), format!("not readable: {error}"));
-    let value: Value = serde_json::from_str(value).map_err(unreadable)?;
-    // A newer schema may have any fields, so the version is checked first.
-    let written = value["schema_version"].as_u64();
-    if let Some(newer) = written.filter(|written| *written > u64::from(newest)) {
-        let problem = format!(
-            "newer schema version {newer}, this version of Rekindle reads up to {newest}; deploy the newer version again"
-        );
-        return Err(Error::contract(object(name), problem));
-    }
-    serde_json::from_value(value).map_err(unreadable)
+    parse_versioned(value.as_bytes(), &object(name), newest)
 }
 
 /// Writes a parameter.
