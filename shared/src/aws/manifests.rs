@@ -1,10 +1,10 @@
-//! The manifests of backups in S3. No other code reads them.
+//! The manifests of backups in S3. No other code reads or writes them.
 
 use aws_sdk_s3::Client;
 use futures_util::try_join;
 
-use super::s3;
-use crate::error::Result;
+use super::s3::{self, Created};
+use crate::error::{Error, Result};
 use crate::id::{ApplicationName, BackupId};
 use crate::layout::BackupState;
 use crate::manifest::{MOST_MANIFEST_BYTES, Manifest};
@@ -33,6 +33,21 @@ impl Manifests<'_> {
             .transpose()
     }
 
+    /// Returns a backup's manifest in one state, or `None` if it has none there or an invalid one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Aws`] if S3 fails.
+    pub async fn read_valid(
+        &self,
+        state: BackupState,
+        backup: &BackupId,
+    ) -> Result<Option<Manifest>> {
+        match self.read(state, backup).await {
+            Err(Error::Contract { .. }) => Ok(None),
+            read => read,
+        }
+    }
+
     /// Returns the bytes of a backup's manifest in one state, or `None` if it has none there.
     ///
     /// # Errors
@@ -43,7 +58,7 @@ impl Manifests<'_> {
         state: BackupState,
         backup: &BackupId,
     ) -> Result<Option<Vec<u8>>> {
-        let key = state.manifest(self.application, backup);
+        let key = self.key(state, backup);
         match s3::read(self.client, self.bucket, &key, None, MOST_MANIFEST_BYTES).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if s3::is_missing(&error) => Ok(None),
@@ -70,13 +85,39 @@ impl Manifests<'_> {
     /// # Errors
     /// [`crate::Error::Aws`] if S3 fails.
     pub async fn locate(&self, backup: &BackupId) -> Result<Option<BackupState>> {
-        let key = |state: BackupState| state.manifest(self.application, backup);
-        let (committed, quarantined) = (key(BackupState::Committed), key(BackupState::Quarantined));
+        let committed = self.key(BackupState::Committed, backup);
+        let quarantined = self.key(BackupState::Quarantined, backup);
         let (committed, quarantined) = try_join!(
             s3::head(self.client, self.bucket, &committed, None),
             s3::head(self.client, self.bucket, &quarantined, None),
         )?;
         let committed = committed.map(|_| BackupState::Committed);
         Ok(committed.or(quarantined.map(|_| BackupState::Quarantined)))
+    }
+    /// Writes a backup's manifest in one state, unless it has one there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Aws`] if S3 fails.
+    pub async fn create(
+        &self,
+        state: BackupState,
+        backup: &BackupId,
+        manifest: Vec<u8>,
+    ) -> Result<Created> {
+        let key = self.key(state, backup);
+        let content_type = "application/json";
+        s3::create(self.client, self.bucket, &key, manifest, content_type).await
+    }
+
+    /// Deletes a backup's manifest in one state, if it has one there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Aws`] if S3 fails.
+    pub async fn delete(&self, state: BackupState, backup: &BackupId) -> Result<()> {
+        s3::delete(self.client, self.bucket, &[self.key(state, backup)]).await
+    }
+
+    fn key(&self, state: BackupState, backup: &BackupId) -> String {
+        state.manifest(self.application, backup)
     }
 }

@@ -8,7 +8,7 @@
 mod tests;
 
 use futures_util::join;
-use shared::aws::s3::{self, Created};
+use shared::aws::s3::Created;
 use shared::aws::state;
 use shared::function::context::Context;
 use shared::function::failure;
@@ -140,11 +140,15 @@ async fn write_manifest(
     state: BackupState,
     manifest: &Manifest,
 ) -> Result<bool> {
-    let (s3, bucket) = (&context.aws.s3, context.config.bucket.as_str());
-    let key = state.manifest(application, &manifest.index.backup_id);
-    let bytes = serde_json::to_vec_pretty(manifest)
-        .map_err(|error| Error::contract(&key, error.to_string()))?;
-    let created = s3::create(s3, bucket, &key, bytes, "application/json").await?;
+    let backup = &manifest.index.backup_id;
+    let bytes = serde_json::to_vec_pretty(manifest).map_err(|error| {
+        let key = state.manifest(application, backup);
+        Error::contract(key, error.to_string())
+    })?;
+    let created = context
+        .manifests(application)
+        .create(state, backup, bytes)
+        .await?;
     Ok(created != Created::AlreadyThere)
 }
 

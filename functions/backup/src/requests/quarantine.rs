@@ -1,6 +1,5 @@
 //! The requests that accept a quarantined backup, or reject it.
 
-use shared::aws::s3;
 use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout::BackupState;
@@ -31,7 +30,6 @@ async fn accept_pinned(
     application: &ApplicationName,
     backup: &BackupId,
 ) -> Result<Answer> {
-    let (client, bucket) = (&context.aws.s3, &context.config.bucket);
     let manifests = context.manifests(application);
     let bytes = manifests.read_bytes(BackupState::Quarantined, backup);
     let Some(bytes) = bytes.await? else {
@@ -46,11 +44,11 @@ async fn accept_pinned(
     let manifest = Manifest::parse(&bytes, application, backup)?;
     let all_objects = manifest.index.needed().chain([&manifest.index_object]);
     objects::check(context, all_objects).await?;
-    let key = BackupState::Committed.manifest(application, backup);
-    s3::create(client, bucket, &key, bytes, "application/json").await?;
+    manifests
+        .create(BackupState::Committed, backup, bytes)
+        .await?;
     commit_markers::write(context, application, backup).await;
-    let quarantined = BackupState::Quarantined.manifest(application, backup);
-    s3::delete(client, bucket, &[quarantined]).await?;
+    manifests.delete(BackupState::Quarantined, backup).await?;
     let message = "the backup is accepted: a restore may use it from now on";
     Ok(done(application, backup, "accept", message))
 }
@@ -68,9 +66,7 @@ pub(crate) async fn reject(
             "the application {application} has no backup {backup} under quarantine; send list-backups to see those it has"
         )));
     }
-    let (client, bucket) = (&context.aws.s3, &context.config.bucket);
-    let key = BackupState::Quarantined.manifest(application, backup);
-    s3::delete(client, bucket, &[key]).await?;
+    manifests.delete(BackupState::Quarantined, backup).await?;
     let message = "the backup is rejected: it does not exist any more";
     Ok(done(application, backup, "reject", message))
 }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use shared::aws::s3;
+use shared::Result;
 use shared::id::BackupId;
 use shared::layout::BackupState;
-use shared::{Error, Result};
 
 use super::decide;
 use super::pass::Pass;
@@ -29,15 +28,16 @@ impl Pass<'_> {
         let mut expired = decide::expired(policy, backups, &kept, self.now);
         expired.truncate(MOST_AT_ONCE);
 
-        let manifests = self.delete_manifests(state, expired).await?;
+        let manifests = self.context.manifests(self.application);
+        let deleted = self.delete_manifests(state, expired).await?;
         // A pin that was written before its manifest was deleted keeps the backup. A later request to pin it is
         // refused, because the backup does not exist any more.
         let pinned = self.pinned().await?;
         let mut count = 0;
-        for (backup, manifest) in manifests {
+        for (backup, manifest) in deleted {
             if pinned.contains(&backup) {
-                self.write_manifest_again(state, &backup, manifest).await?;
-            } else if self.has_no_manifest(&backup).await? {
+                manifests.create(state, &backup, manifest).await?;
+            } else if manifests.locate(&backup).await?.is_none() {
                 self.delete(&self.objects_of(&backup).await?).await?;
                 count += 1;
             }
@@ -55,24 +55,11 @@ impl Pass<'_> {
         let mut deleted = Vec::new();
         for backup in backups {
             if let Some(manifest) = manifests.read_bytes(state, &backup).await? {
-                self.delete(&[state.manifest(self.application, &backup)])
-                    .await?;
+                manifests.delete(state, &backup).await?;
                 deleted.push((backup, manifest));
             }
         }
         Ok(deleted)
-    }
-
-    async fn write_manifest_again(
-        &self,
-        state: BackupState,
-        backup: &BackupId,
-        manifest: Vec<u8>,
-    ) -> Result<()> {
-        let (client, bucket) = (&self.context.aws.s3, &self.context.config.bucket);
-        let key = state.manifest(self.application, backup);
-        s3::create(client, bucket, &key, manifest, "application/json").await?;
-        Ok(())
     }
 
     /// Returns the newest backups with a readable manifest, as many as the policy keeps at any age.
@@ -88,12 +75,8 @@ impl Pass<'_> {
             if readable.len() == count {
                 break;
             }
-            match manifests.read(state, backup).await {
-                Ok(Some(_)) => {
-                    readable.insert(backup.clone());
-                }
-                Ok(None) | Err(Error::Contract { .. }) => {}
-                Err(error) => return Err(error),
+            if manifests.read_valid(state, backup).await?.is_some() {
+                readable.insert(backup.clone());
             }
         }
         Ok(readable)

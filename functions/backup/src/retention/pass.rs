@@ -18,11 +18,6 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    pub(super) async fn has_no_manifest(&self, backup: &BackupId) -> Result<bool> {
-        let manifests = self.context.manifests(self.application);
-        Ok(manifests.locate(backup).await?.is_none())
-    }
-
     pub(super) async fn all(&self, state: BackupState) -> Result<BTreeSet<BackupId>> {
         let (client, bucket) = (&self.context.aws.s3, &self.context.config.bucket);
         catalog::all(client, bucket, self.application, state).await
