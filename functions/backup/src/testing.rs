@@ -13,6 +13,7 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumType, CommonPrefix, Object};
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use aws_sdk_ssm::operation::list_command_invocations::ListCommandInvocationsOutput;
 use aws_sdk_ssm::types::CommandInvocation;
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
@@ -41,6 +42,14 @@ pub(crate) fn invocations(instance: &'static str, status: &'static str) -> Rule 
         ListCommandInvocationsOutput::builder()
             .command_invocations(invocation)
             .build()
+    })
+}
+
+/// Returns a rule by which SSM has no parameter.
+pub(crate) fn no_parameters() -> Rule {
+    mock!(aws_sdk_ssm::Client::get_parameter).then_error(|| {
+        let code = ErrorMetadata::builder().code("ParameterNotFound").build();
+        GetParameterError::generic(code)
     })
 }
 

@@ -59,23 +59,11 @@ mod tests {
 
     use serde_json::{Value, json};
     use shared::function::context::Context;
-    use shared::id::ApplicationName;
     use shared::layout;
-    use time::Duration;
-    use time::macros::datetime;
 
+    use super::super::tests::{NOW, application, hours_ago, manifest};
     use super::*;
     use crate::testing::{Bucket, context, keys, put};
-
-    const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
-
-    fn application() -> ApplicationName {
-        "dtr".parse().unwrap()
-    }
-
-    fn hours_ago(hours: i64) -> BackupId {
-        BackupId::at(NOW - Duration::hours(hours))
-    }
 
     fn image(digit: &str) -> String {
         layout::image(&application(), &digit.repeat(64).parse().unwrap())
@@ -89,23 +77,8 @@ mod tests {
                     "key": image(digit), "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="}})
             })
             .collect();
-        let run = "0a1b2c3d".parse().unwrap();
-        let index = layout::object(&application(), backup, &run, layout::INDEX);
-        let manifest = json!({
-            "schema_version": 1, "committed_at": "2026-11-23T02:15:09Z",
-            "command_id": "6d2f0f0e-5d0b-4f0a-9b57-0d5b1a3f2c11",
-            "index_object": {"key": index, "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="},
-            "index": {
-                "schema_version": 1, "application": "dtr", "backup_id": backup, "run_id": run, "operation_id": backup,
-                "purpose": "scheduled", "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7",
-                    "lineage": {"kind": "first-boot"}},
-                "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
-                "started_at": "2026-11-23T02:15:03Z", "finished_at": "2026-11-23T02:15:09Z",
-                "databases": [], "configuration_paths": [], "objects": [], "timings": [], "images": images,
-            },
-        });
         let key = state.manifest(&application(), backup);
-        put(bucket, &key, manifest.to_string().as_bytes());
+        put(bucket, &key, manifest(backup, &images).as_bytes());
     }
 
     async fn deleted(bucket: &Bucket, owners: &BTreeSet<BackupId>) -> Result<usize> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::types::ChecksumType;
+use serde_json::Value;
 use shared::aws::catalog;
 use shared::layout;
 use time::Duration;
@@ -11,21 +12,21 @@ use time::macros::datetime;
 use super::*;
 use crate::testing::{Bucket, Stored, context, context_with_deletions, keys, put};
 
-const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-11-23 02:20:00 UTC);
 const RUN: &str = "0a1b2c3d";
 
-fn application() -> ApplicationName {
+pub(super) fn application() -> ApplicationName {
     "dtr".parse().unwrap()
 }
 
-fn hours_ago(hours: i64) -> BackupId {
+pub(super) fn hours_ago(hours: i64) -> BackupId {
     BackupId::at(NOW - Duration::hours(hours))
 }
 
 /// Stores a backup of one object. Returns the key of the object.
 fn backed_up(bucket: &Bucket, state: BackupState, backup: &BackupId) -> String {
     let key = state.manifest(&application(), backup);
-    put(bucket, &key, manifest(backup).as_bytes());
+    put(bucket, &key, manifest(backup, &[]).as_bytes());
     stored_run(bucket, backup, RUN)
 }
 
@@ -39,7 +40,8 @@ fn index_of(backup: &BackupId, run: &str) -> String {
     layout::object(&application(), backup, &run.parse().unwrap(), layout::INDEX)
 }
 
-fn manifest(backup: &BackupId) -> String {
+/// Returns the manifest of a backup of one object, with these images.
+pub(super) fn manifest(backup: &BackupId, images: &[Value]) -> String {
     let object = serde_json::json!({
         "key": index_of(backup, RUN), "size": 1, "sha256": "0".repeat(64), "crc64": "rosUhgp5mIg="
     });
@@ -52,7 +54,7 @@ fn manifest(backup: &BackupId) -> String {
             "node": {"instance_id": "i-04d1c8f7a2b3e6905", "system_identifier": "7", "lineage": {"kind": "first-boot"}},
             "versions": {"server": 150_018, "pg_dump": "pg_dump 15", "agent": "0.1.0"},
             "started_at": "2026-11-23T02:15:03Z", "finished_at": "2026-11-23T02:15:09Z",
-            "databases": [], "configuration_paths": [], "objects": [], "timings": [],
+            "databases": [], "configuration_paths": [], "objects": [], "timings": [], "images": images,
         },
     })
     .to_string()

@@ -2,8 +2,6 @@
 
 use aws_sdk_s3::types::ChecksumType;
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::error::ErrorMetadata;
-use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
 use aws_smithy_mocks::{Rule, mock};
 use serde_json::{Value, json};
@@ -18,7 +16,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::groups::Node;
-use crate::testing::{Bucket, context, keys, put};
+use crate::testing::{Bucket, backup_report, context, keys, no_parameters, put};
 
 const NOW: OffsetDateTime = datetime!(2026-11-23 02:16:00 UTC);
 const BACKUP: &str = "20261123T021500.000Z";
@@ -79,17 +77,8 @@ impl Scene {
                 purpose: Purpose::Scheduled,
             },
             report: BackupReport {
-                operation_id: BACKUP.parse().unwrap(),
-                backup_id: BACKUP.parse().unwrap(),
                 run_id: run.parse().unwrap(),
-                index_sha256: "0".repeat(64).parse().unwrap(),
-                index_size: 0,
-                databases: 1,
-                tables: 2,
-                rows: 12,
-                bytes: 100,
-                seconds: 6.0,
-                peak_memory_kib: 1,
+                ..backup_report(BACKUP, BACKUP)
             },
             index,
         };
@@ -116,10 +105,7 @@ impl Scene {
 
     async fn commit(&self) -> (Result<Commit>, usize) {
         let parameter = state_parameter();
-        let unknown = mock!(Client::get_parameter).then_error(|| {
-            let code = ErrorMetadata::builder().code("ParameterNotFound").build();
-            GetParameterError::generic(code)
-        });
+        let unknown = no_parameters();
         let context = context(&self.bucket, &[&parameter, &unknown]);
         let group = Group {
             name: "dtr-group".to_owned(),

@@ -1,15 +1,13 @@
 //! Which applications a tick measures, and for which it writes a missing state.
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::error::ErrorMetadata;
-use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterOutput;
 use aws_smithy_mocks::mock;
 use shared::layout;
 use time::macros::datetime;
 
 use super::*;
-use crate::testing::{Bucket, context, put};
+use crate::testing::{Bucket, context, no_parameters, put};
 
 const BACKUP: &str = "20261123T021500.000Z";
 
@@ -25,10 +23,7 @@ async fn every_application_with_a_backup_is_measured_and_has_its_state() {
     put(&bucket, &layout::manifest(unmarked, &backup), b"{}");
     let old = BackupId::at(NOW - time::Duration::days(40));
     put(&bucket, &layout::manifest(long_ago, &old), b"{}");
-    let unknown = mock!(Client::get_parameter).then_error(|| {
-        let code = ErrorMetadata::builder().code("ParameterNotFound").build();
-        GetParameterError::generic(code)
-    });
+    let unknown = no_parameters();
     let written =
         mock!(Client::put_parameter).then_output(|| PutParameterOutput::builder().build());
     let context = context(&bucket, &[&unknown, &written]);
