@@ -30,6 +30,19 @@ pub enum Event {
     Request(Request),
 }
 
+/// Checks that an event is for a function: that a field of it has the expected value. A rule may send others.
+///
+/// # Errors
+/// [`Error::Event`] if the field has another value.
+pub fn expect_equal(function: &str, field: &str, found: &str, expected: &str) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Event(format!(
+        "`{field}` is {found:?}, but the {function} function handles {expected:?} only; correct the rule"
+    )))
+}
+
 /// The end of an SSM command on one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

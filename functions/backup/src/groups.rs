@@ -1,6 +1,6 @@
 //! Protected groups, their nodes, and the application of each. Only a group's tag names the application.
 
-use shared::aws::autoscaling::{self, Group, LifecycleState, Member};
+use shared::aws::autoscaling::{self, Group, Member};
 use shared::function::context::Context;
 use shared::id::{ApplicationName, InstanceId};
 use shared::subject::Subject;
@@ -110,12 +110,7 @@ impl ProtectedMember<'_> {
 
     /// Returns whether the member waits in its terminate hook.
     pub(crate) fn waits_in_terminate_hook(&self) -> bool {
-        matches!(
-            self.member.state,
-            LifecycleState::TerminatingWait
-                | LifecycleState::ReplacingRootVolumeWait
-                | LifecycleState::WarmedTerminatingWait
-        )
+        self.member.state.is_in_terminate_hook()
     }
 }
 

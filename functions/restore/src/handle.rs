@@ -1,7 +1,7 @@
 //! The dispatch of events. An event is only a hint: each handler reads the facts from AWS again.
 
 use shared::aws::autoscaling::LAUNCH_HOOK;
-use shared::event::{CommandStatus, Event, LifecycleAction, Request};
+use shared::event::{CommandStatus, Event, LifecycleAction, Request, expect_equal};
 use shared::function::context::Context;
 use shared::function::lambda::Deadline;
 use shared::{Error, Result};
@@ -35,29 +35,20 @@ async fn instance_launching(
     deadline: Deadline,
 ) -> Result<Answer> {
     let hook = &action.lifecycle_hook_name;
-    expect_equal("LifecycleHookName", hook, LAUNCH_HOOK)?;
+    expect_equal("restore", "LifecycleHookName", hook, LAUNCH_HOOK)?;
     let handled = launch::advance_until(context, action, deadline).await?;
     Ok(Answer::Handled(handled))
 }
 
 async fn command_finished(context: &Context, command: &CommandStatus) -> Result<Answer> {
     let document = &context.config.restore_document;
-    expect_equal("document-name", &command.document_name, document)?;
+    expect_equal("restore", "document-name", &command.document_name, document)?;
     let handled = launch::advance_once(context, &command.instance_id).await?;
     // If the instance does not wait in the hook, the command was an in-place restore, or an old launch restore.
     if handled.decision == LaunchStep::AlreadyResolved.as_str() {
         in_place::report_end(context, command).await?;
     }
     Ok(Answer::Handled(handled))
-}
-
-fn expect_equal(field: &str, found: &str, expected: &str) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::Event(format!(
-        "`{field}` is {found:?}, but the restore function handles {expected:?} only; correct the rule"
-    )))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The operator's request `resume`. IAM's `lambda:InvokeFunction` is the only authorisation.
 
+use shared::Result;
 use shared::aws::autoscaling::{self, Group};
 use shared::aws::breaker as record;
 use shared::function::context::Context;
 use shared::id::ApplicationName;
-use shared::{Error, Result};
 use time::OffsetDateTime;
 use tracing::info;
 
@@ -17,17 +17,12 @@ pub(crate) async fn resume(context: &Context, application: ApplicationName) -> R
     let protected = autoscaling::protected_groups(&context.aws.autoscaling).await?;
     let mut groups = Vec::new();
     for group in protected {
-        // Groups with a malformed tag are skipped: they have no application.
-        let found = group.application();
-        if found.is_ok_and(|it| it.as_ref() == Some(&application)) {
+        if group.serves(&application) {
             groups.push(resume_group(context, &application, group).await?);
         }
     }
     if groups.is_empty() {
-        return Err(Error::Refused(format!(
-            "no Auto Scaling group has the tag {}={application}",
-            autoscaling::APPLICATION_TAG
-        )));
+        return Err(autoscaling::no_group(&application));
     }
     Ok(Answer::Resumed {
         application,

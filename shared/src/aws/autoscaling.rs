@@ -84,11 +84,23 @@ impl Group {
         self.application().ok().flatten()
     }
 
+    /// Returns whether the group serves this application. A group with a malformed tag serves none.
+    pub fn serves(&self, application: &ApplicationName) -> bool {
+        self.application_tag.as_deref() == Some(application.as_str())
+    }
+
     /// Returns the members in service.
     pub fn in_service(&self) -> impl Iterator<Item = &Member> {
         let members = self.members.iter();
         members.filter(|member| member.state == LifecycleState::InService)
     }
+}
+
+/// Returns the error for an application that no group serves.
+pub fn no_group(application: &ApplicationName) -> Error {
+    Error::Refused(format!(
+        "no Auto Scaling group has the tag {APPLICATION_TAG}={application}"
+    ))
 }
 
 /// Returns every group that has the tag `rekindle:application`, also with an invalid value.

@@ -4,7 +4,7 @@ use std::io;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 /// Starts the log: lines on standard output, in JSON if the function's log format is JSON, from its log level on.
 /// Lambda adds the time.
@@ -22,7 +22,7 @@ pub(crate) fn init() {
         .with_target(false)
         .without_time()
         .with_ansi(false)
-        .with_writer(WithoutRuntimeErrors);
+        .with_writer(io::stdout.with_filter(|line| !is_returned_error(line)));
     if setting("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
         log.json().init();
     } else {
@@ -30,22 +30,10 @@ pub(crate) fn init() {
     }
 }
 
-/// Standard output without the Lambda runtime's line for a returned error: the error's own ERROR line has more fields.
-/// The runtime's line for a panic, which has a field `error`, stays.
-struct WithoutRuntimeErrors;
-
-impl<'a> MakeWriter<'a> for WithoutRuntimeErrors {
-    type Writer = Box<dyn io::Write>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        Box::new(io::stdout())
-    }
-
-    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Self::Writer {
-        let from_runtime = line.target().starts_with("lambda_runtime::layers::panic");
-        if from_runtime && *line.level() == Level::ERROR && line.fields().field("error").is_none() {
-            return Box::new(io::sink());
-        }
-        self.make_writer()
-    }
+/// Returns whether a line is the Lambda runtime's line for a returned error: the error's own ERROR line has more fields.
+/// The runtime's line for a panic, which has a field `error`, is not.
+fn is_returned_error(line: &Metadata<'_>) -> bool {
+    line.target().starts_with("lambda_runtime::layers::panic")
+        && *line.level() == Level::ERROR
+        && line.fields().field("error").is_none()
 }

@@ -191,7 +191,7 @@ impl FinishedRun<'_> {
         FinishResult::new(FinalBackup::Postponed, decision)
     }
 
-    /// Logs that a final backup ended without a backup, as it should.
+    /// Logs that a final backup ended without a backup and without a failure of its own.
     fn without_backup(
         &self,
         final_backup: FinalBackup,

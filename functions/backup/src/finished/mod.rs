@@ -16,7 +16,7 @@ use std::time::Duration;
 use shared::aws::autoscaling::Completion;
 use shared::aws::ssm::{self, Invocation};
 use shared::command::{BackupCommand, Purpose};
-use shared::event::CommandStatus;
+use shared::event::{CommandStatus, expect_equal};
 use shared::function::answer::Handled;
 use shared::function::context::Context;
 use shared::{Error, Result};
@@ -36,12 +36,7 @@ const STATUS_PAUSE: Duration = Duration::from_secs(1);
 /// Handles the event of a finished command.
 pub(crate) async fn on_event(context: &Context, event: &CommandStatus) -> Result<Handled> {
     let document = &context.config.backup_document;
-    if event.document_name != *document {
-        return Err(Error::Event(format!(
-            "`document-name` is {:?}, but the backup function handles {document:?} only; correct the rule",
-            event.document_name
-        )));
-    }
+    expect_equal("backup", "document-name", &event.document_name, document)?;
     let record = ssm::command(&context.aws.ssm, &event.command_id).await?;
     let record = record.ok_or_else(|| {
         let command = &event.command_id;

@@ -8,7 +8,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-use shared::aws::autoscaling::{APPLICATION_TAG, Group};
+use shared::aws::autoscaling::{self, Group};
 use shared::aws::catalog;
 use shared::command::{BackupCommand, Purpose};
 use shared::event::Request;
@@ -95,14 +95,8 @@ async fn back_up(
 }
 
 fn group_of<'a>(groups: &'a [Group], application: &ApplicationName) -> Result<&'a Group> {
-    let found = groups
-        .iter()
-        .find(|group| group.application_tag.as_deref() == Some(application.as_str()));
-    found.ok_or_else(|| {
-        Error::Refused(format!(
-            "no Auto Scaling group has the tag {APPLICATION_TAG}={application}"
-        ))
-    })
+    let found = groups.iter().find(|group| group.serves(application));
+    found.ok_or_else(|| autoscaling::no_group(application))
 }
 
 /// Requests a backup of the data of a running node, which an operator declares to be the application's current data.
@@ -168,10 +162,8 @@ async fn newest_before(
     let (state, manifests) = (BackupState::Committed, context.manifests(application));
     let all = catalog::all(client, bucket, application, state).await?;
     for backup in all.range(..BackupId::at(time)).rev() {
-        match manifests.read(state, backup).await {
-            Ok(Some(_)) => return Ok(backup.clone()),
-            Ok(None) | Err(Error::Contract { .. }) => {}
-            Err(error) => return Err(error),
+        if manifests.read_valid(state, backup).await?.is_some() {
+            return Ok(backup.clone());
         }
     }
     Err(Error::Refused(format!(

@@ -108,6 +108,17 @@ impl fmt::Display for Skip {
     }
 }
 
+impl Skip {
+    /// Returns the reason to skip an instance whose agent has this ping, or `None` if the agent answers.
+    pub(super) fn of_ping(ping: Option<Ping>, instance: &InstanceId) -> Option<Self> {
+        match ping {
+            Some(Ping::Online) => None,
+            Some(Ping::ConnectionLost) => Some(Self::AgentConnectionLost(instance.clone())),
+            None => Some(Self::AgentNotRegistered(instance.clone())),
+        }
+    }
+}
+
 /// Decides whether a backup of one group starts.
 pub fn on_start(facts: &StartFacts) -> Start {
     let application = match &facts.application {
@@ -128,12 +139,11 @@ pub fn on_start(facts: &StartFacts) -> Start {
     if let Some(command) = &facts.executing {
         return Start::Skip(Skip::CommandExecuting(command.clone()));
     }
-    match facts.ping {
-        Some(Ping::Online) => Start::Start(Target {
+    match Skip::of_ping(facts.ping, &instance) {
+        Some(skip) => Start::Skip(skip),
+        None => Start::Start(Target {
             application,
             instance,
         }),
-        Some(Ping::ConnectionLost) => Start::Skip(Skip::AgentConnectionLost(instance)),
-        None => Start::Skip(Skip::AgentNotRegistered(instance)),
     }
 }

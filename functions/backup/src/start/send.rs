@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use shared::aws::ssm::{self, MOST_INSTANCES, Ping};
+use shared::aws::ssm::{self, MOST_INSTANCES};
 use shared::command::{BackupCommand, Purpose};
 use shared::function::agent;
 use shared::function::context::Context;
@@ -19,6 +19,7 @@ use crate::answer::Started;
 
 /// The message of the ERROR line if the command for a node was not sent.
 const NOT_STARTED: &str = "no backup was started";
+const BATCH_NOT_SENT: &str = "a batch of backup commands was not sent";
 
 /// Requests a backup from one node. An error is recorded.
 ///
@@ -121,8 +122,7 @@ fn fail(batch: &[Target], error: Error, failures: &mut Failures<'_>) {
             "{NOT_STARTED}"
         );
     }
-    let message = "a batch of backup commands was not sent";
-    failures.add(Subject::default(), message, error);
+    failures.add(Subject::default(), BATCH_NOT_SENT, error);
 }
 
 /// Returns the batches that remain after SSM refused an instance of a batch.
@@ -141,26 +141,24 @@ async fn without_refused(
         return Vec::new();
     }
     let pings = ssm::ping(&context.aws.ssm, &instances(&batch)).await;
-    let message = "a batch of backup commands was not sent";
-    let Some(pings) = failures.keep(Subject::default(), message, pings) else {
+    let Some(pings) = failures.keep(Subject::default(), BATCH_NOT_SENT, pings) else {
         return Vec::new();
     };
-    let (mut good, bad): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .partition(|target| pings.get(&target.instance) == Some(&Ping::Online));
-    for target in &bad {
-        let instance = target.instance.clone();
-        let skip = match pings.get(&instance) {
-            Some(_) => Skip::AgentConnectionLost(instance),
-            None => Skip::AgentNotRegistered(instance),
-        };
-        let refused = Error::Refused(skip.to_string());
-        failures.add(subject(target), NOT_STARTED, refused);
+    let (count, mut good) = (batch.len(), Vec::new());
+    for target in batch {
+        let ping = pings.get(&target.instance).copied();
+        match Skip::of_ping(ping, &target.instance) {
+            None => good.push(target),
+            Some(skip) => {
+                let refused = Error::Refused(skip.to_string());
+                failures.add(subject(&target), NOT_STARTED, refused);
+            }
+        }
     }
     if good.is_empty() {
         return Vec::new();
     }
-    if bad.is_empty() {
+    if good.len() == count {
         let rest = good.split_off(good.len() / 2);
         return vec![good, rest];
     }

@@ -65,7 +65,8 @@ impl Terminating<'_> {
         while began.elapsed() + PAUSE < wait {
             match status(self.context, self.node, command).await? {
                 Some(status) if !status.is_undelivered() => {
-                    return Ok(self.in_progress(&delivery, format!("the final backup is {status}")));
+                    let message = format!("the final backup is {status}");
+                    return Ok(self.in_progress(command, delivery.decision, message));
                 }
                 _ if decide::is_overdue(delivery.requested_at, OffsetDateTime::now_utc()) => {
                     return self.cancel(command).await;
@@ -73,7 +74,8 @@ impl Terminating<'_> {
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }
-        Ok(self.in_progress(&delivery, "the final backup is on its way".to_owned()))
+        let message = "the final backup is on its way".to_owned();
+        Ok(self.in_progress(command, delivery.decision, message))
     }
 
     /// Cancels an undelivered command and gives up. If the agent accepts the command first, the backup continues.
@@ -83,20 +85,16 @@ impl Terminating<'_> {
         if let Some(status @ (InvocationStatus::InProgress | InvocationStatus::Success)) = status {
             let message =
                 format!("the final backup is {status}; it was accepted before it was cancelled");
-            let handled = self.handled_with("wait-for-final-backup", message);
-            return Ok(Handled {
-                command_id: Some(command.clone()),
-                ..handled
-            });
+            return Ok(self.in_progress(command, "wait-for-final-backup", message));
         }
         self.give_up("its SSM agent did not accept the command in time")
             .await
     }
 
-    fn in_progress(&self, delivery: &Delivery, message: String) -> Handled {
+    fn in_progress(&self, command: &CommandId, decision: &'static str, message: String) -> Handled {
         Handled {
-            command_id: Some(delivery.command_id.clone()),
-            ..self.handled_with(delivery.decision, message)
+            command_id: Some(command.clone()),
+            ..self.handled_with(decision, message)
         }
     }
 }

@@ -12,14 +12,14 @@ mod tests;
 
 use std::time::{Duration, SystemTime};
 
+use shared::Result;
 use shared::aws::autoscaling::TERMINATE_HOOK;
 use shared::aws::ssm::CommandRecord;
-use shared::event::{LifecycleAction, Location};
+use shared::event::{LifecycleAction, Location, expect_equal};
 use shared::function::answer::Handled;
 use shared::function::context::Context;
 use shared::function::lambda::Deadline;
 use shared::id::CommandId;
-use shared::{Error, Result};
 use tracing::{field, info, warn};
 
 use self::decide::{TerminatingDecision, TerminatingFacts};
@@ -39,11 +39,7 @@ pub(crate) async fn on_event(
     deadline: Deadline,
 ) -> Result<Handled> {
     let hook = &action.lifecycle_hook_name;
-    if hook != TERMINATE_HOOK {
-        return Err(Error::Event(format!(
-            "`LifecycleHookName` is {hook:?}, but the backup function handles {TERMINATE_HOOK:?} only; correct the rule"
-        )));
-    }
+    expect_equal("backup", "LifecycleHookName", hook, TERMINATE_HOOK)?;
     let group = groups::named(context, &action.auto_scaling_group_name).await?;
     let node = group.node(&action.instance_id);
     if action.replaces_root_volume() || action.destination == Some(Location::WarmPool) {

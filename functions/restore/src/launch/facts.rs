@@ -154,11 +154,8 @@ pub(super) async fn sources(context: &Context, facts: &LaunchFacts) -> Result<So
     let application = application(facts)?;
     let groups = autoscaling::protected_groups(&context.aws.autoscaling).await?;
     let sharing = groups.into_iter().find(|group| {
-        // An empty group has no node, and a group with a malformed tag has no application.
-        let same_application = group
-            .application()
-            .is_ok_and(|other| other.as_ref() == Some(application));
-        group.name != facts.group && !group.members.is_empty() && same_application
+        // An empty group has no node.
+        group.name != facts.group && !group.members.is_empty() && group.serves(application)
     });
     Ok(Sources {
         shared_with: sharing.map(|group| group.name),

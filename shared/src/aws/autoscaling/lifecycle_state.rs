@@ -114,6 +114,14 @@ impl LifecycleState {
     pub fn is_in_launch_hook(&self) -> bool {
         matches!(self, Self::PendingWait | Self::WarmedPendingWait)
     }
+
+    /// Returns whether such a member waits in a terminate hook.
+    pub fn is_in_terminate_hook(&self) -> bool {
+        matches!(
+            self,
+            Self::TerminatingWait | Self::ReplacingRootVolumeWait | Self::WarmedTerminatingWait
+        )
+    }
 }
 
 impl fmt::Display for LifecycleState {
