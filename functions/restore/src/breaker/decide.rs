@@ -100,26 +100,19 @@ impl FailedLaunch {
         }
     }
 
+    /// Returns the number of failed launches in a row, including this one. Launches before `since` do not count, nor do
+    /// launches that have not ended. A launch without an instance does not count, because its failure has nothing to do
+    /// with restores.
     fn failures_since(&self, since: Option<OffsetDateTime>) -> u32 {
-        failures_in_row(&self.launches, &self.instance_id, since)
+        let newest_first = self.launches.iter();
+        let counted = newest_first
+            .take_while(|launch| launch.end != LaunchEnd::Successful)
+            .filter(|launch| since.is_none_or(|since| launch.started_at >= since))
+            .filter(|launch| launch.end == LaunchEnd::Failed)
+            .filter_map(|launch| launch.instance_id.as_ref())
+            .filter(|instance| *instance != &self.instance_id);
+        u32::try_from(counted.count()).map_or(u32::MAX, |earlier| earlier.saturating_add(1))
     }
-}
-
-/// Returns the number of failed launches in a row, including `this` one, from the newest launches, newest first.
-/// Launches before `since` do not count, nor do launches that have not ended. A launch without an instance does not
-/// count, because its failure has nothing to do with restores.
-pub fn failures_in_row(
-    launches: &[Launch],
-    this: &InstanceId,
-    since: Option<OffsetDateTime>,
-) -> u32 {
-    let earlier = launches
-        .iter()
-        .take_while(|launch| launch.end != LaunchEnd::Successful)
-        .filter(|launch| since.is_none_or(|since| launch.started_at >= since))
-        .filter(|launch| launch.end == LaunchEnd::Failed)
-        .filter(|launch| launch.instance_id.as_ref().is_some_and(|it| it != this));
-    u32::try_from(earlier.count()).map_or(u32::MAX, |earlier| earlier.saturating_add(1))
 }
 
 /// Returns whether a launch has succeeded since the breaker tripped. An operator may have put an instance into service,

@@ -89,30 +89,34 @@ async fn on_failed_launch(
     let Some(facts) = failed_launch(context, launch, permanent).await? else {
         return Ok(NextLaunch::Allowed);
     };
-    let Launch {
-        application,
-        group,
-        instance_id,
-        ..
-    } = launch;
-    match on_failure(&facts) {
-        OnFailure::Relaunch { failures } => {
-            info!(decision = "relaunch", %application, group, %instance_id, failures, "the breaker stays closed");
-            Ok(NextLaunch::Allowed)
+    let (decision, failures, message, next) = match on_failure(&facts) {
+        OnFailure::Trip { failures, breaker } => {
+            return trip(context, launch, failures, &breaker).await;
         }
-        OnFailure::Trip { failures, breaker } => trip(context, launch, failures, &breaker).await,
+        OnFailure::Relaunch { failures } => {
+            let message = "the breaker stays closed";
+            ("relaunch", Some(failures), message, NextLaunch::Allowed)
+        }
         OnFailure::AlreadyTripped => {
-            info!(decision = "already-tripped", %application, group, %instance_id, "Rekindle suspended the launches before");
-            Ok(NextLaunch::Suspended)
+            let message = "Rekindle suspended the launches before";
+            ("already-tripped", None, message, NextLaunch::Suspended)
         }
         OnFailure::SuspendedBySomebodyElse => {
-            info!(
-                decision = "suspended-by-somebody-else", %application, group, %instance_id,
-                "the launches are suspended, but not by Rekindle, so it will not resume them"
-            );
-            Ok(NextLaunch::Suspended)
+            let message =
+                "the launches are suspended, but not by Rekindle, so it will not resume them";
+            let decision = "suspended-by-somebody-else";
+            (decision, None, message, NextLaunch::Suspended)
         }
-    }
+    };
+    info!(
+        decision,
+        application = %launch.application,
+        group = launch.group,
+        instance_id = %launch.instance_id,
+        failures,
+        "{message}"
+    );
+    Ok(next)
 }
 
 /// Returns the facts about a failed launch, or `None` if the group is gone.
@@ -150,32 +154,29 @@ async fn trip(
     breaker::write(&context.aws.ssm, application, group, breaker, launch.now).await?;
     launches::suspend(&context.aws.autoscaling, group).await?;
     log_tripped(context, launch, failures, breaker);
-    match resume_if_closed_meanwhile(context, group, application).await {
-        Ok(true) => Ok(NextLaunch::Allowed),
-        Ok(false) => Ok(NextLaunch::Suspended),
-        Err(error) => {
-            let message = "the launches were suspended, but the check for a breaker that was closed meanwhile failed";
-            record_failure(context, launch.subject(), &error, message);
-            Ok(NextLaunch::Suspended)
-        }
-    }
+    let checked = resume_if_closed_meanwhile(context, group, application).await;
+    Ok(checked.unwrap_or_else(|error| {
+        let message = "the launches were suspended, but the check for a breaker that was closed meanwhile failed";
+        record_failure(context, launch.subject(), &error, message);
+        NextLaunch::Suspended
+    }))
 }
 
-/// Resumes the launches and returns `true` if the breaker is not open any more. A throttled suspension may take effect
-/// after an operator's resume or after a success. Then no open record marks the suspension as Rekindle's, so nothing
-/// else would resume the launches.
+/// Resumes the launches if the breaker is not open any more, and returns whether the group launches again. A throttled
+/// suspension may take effect after an operator's resume or after a success. Then no open record marks the suspension as
+/// Rekindle's, so nothing else would resume the launches.
 async fn resume_if_closed_meanwhile(
     context: &Context,
     group: &str,
     application: &ApplicationName,
-) -> Result<bool> {
+) -> Result<NextLaunch> {
     let known = breaker::read(&context.aws.ssm, application, group).await?;
-    let closed = !matches!(known, Some(Breaker::Open { .. }));
-    if closed {
-        launches::resume(&context.aws.autoscaling, group).await?;
-        info!(decision = "resume-late-suspension", %application, group, "the breaker was closed meanwhile");
+    if matches!(known, Some(Breaker::Open { .. })) {
+        return Ok(NextLaunch::Suspended);
     }
-    Ok(closed)
+    launches::resume(&context.aws.autoscaling, group).await?;
+    info!(decision = "resume-late-suspension", %application, group, "the breaker was closed meanwhile");
+    Ok(NextLaunch::Allowed)
 }
 
 /// Closes the breaker before a restored instance is admitted. If this is cut off before the record, the next pass

@@ -137,8 +137,15 @@ fn this_launch_counts_once_and_a_launch_without_an_instance_does_not_count() {
         instance_id: None,
         ..launch(number, LaunchEnd::Failed)
     }));
-    assert_eq!(failures_in_row(&launches, &instance(50), None), 2);
-    assert_eq!(failures_in_row(&[], &instance(50), None), 1);
+    let counted = |launches| {
+        let failed = FailedLaunch {
+            launches,
+            ..failed()
+        };
+        failed.failures_since(None)
+    };
+    assert_eq!(counted(launches), 2);
+    assert_eq!(counted(vec![]), 1);
 }
 
 #[test]
