@@ -43,9 +43,9 @@ async fn instance_launching(
 async fn command_finished(context: &Context, command: &CommandStatus) -> Result<Answer> {
     let document = &context.config.restore_document;
     expect_equal("restore", "document-name", &command.document_name, document)?;
-    let handled = launch::advance_once(context, &command.instance_id).await?;
+    let (step, handled) = launch::advance_once(context, &command.instance_id).await?;
     // If the instance does not wait in the hook, the command was an in-place restore, or an old launch restore.
-    if handled.decision == LaunchStep::AlreadyResolved.as_str() {
+    if step == LaunchStep::AlreadyResolved {
         in_place::report_end(context, command).await?;
     }
     Ok(Answer::Handled(handled))

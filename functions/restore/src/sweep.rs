@@ -92,7 +92,8 @@ async fn advance_launches(
             instance_id: Some(instance),
             ..subject(group, application.as_ref())
         };
-        handled.extend(failures.keep(subject, "the launch was not advanced", pass));
+        let advanced = failures.keep(subject, "the launch was not advanced", pass);
+        handled.extend(advanced.map(|(_, handled)| handled));
     }
     handled
 }
@@ -112,7 +113,7 @@ async fn send_in_place_restores(
         let message = "the in-place restore was not sent";
         let sent = failures.keep(request.subject(), message, sent).flatten();
         handled.extend(sent.map(|command_id| {
-            let (application, instance) = (request.application.as_ref(), &request.instance_id);
+            let (application, instance) = (Some(&request.application), &request.instance_id);
             Handled {
                 command_id: Some(command_id),
                 ..Handled::new(application, instance, "sent-in-place-restore")

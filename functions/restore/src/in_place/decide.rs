@@ -1,7 +1,6 @@
 //! The decision about an in-place restore that an operator requested. It uses only the given facts: no calls, no clock,
 //! no log.
 
-use shared::id::InstanceId;
 use shared::verdict::{Cause, Verdict};
 
 use crate::attempts::RestoreAttempt;
@@ -12,8 +11,6 @@ const MOST_COMMANDS: usize = 3;
 /// The facts about an in-place restore.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InPlaceFacts {
-    /// The instance; the restore replaces its data.
-    pub instance_id: InstanceId,
     /// Whether the instance is its group's only member in service.
     pub serves: bool,
     /// Whether the backup of its current data is in S3 with a manifest.
@@ -85,7 +82,6 @@ mod tests {
             verdict,
         });
         decide(&InPlaceFacts {
-            instance_id: "i-0123abcd".parse().unwrap(),
             serves,
             backed_up,
             attempts: attempts.collect(),

@@ -10,7 +10,6 @@ use shared::aws::autoscaling::{self, Group};
 use shared::aws::ssm::{self, CommandQuery, CommandRecord};
 use shared::command::{self, Candidate, Mode, RestoreCommand};
 use shared::event::CommandStatus;
-use shared::function::agent;
 use shared::function::context::Context;
 use shared::function::failure;
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
@@ -31,17 +30,17 @@ pub(crate) struct InPlaceRequest<'a> {
     restore: InPlace,
     /// The instance; the restore replaces its data.
     pub(crate) instance_id: InstanceId,
-    /// The application of its group; `None` if the instance has left its group.
-    pub(crate) application: Option<ApplicationName>,
-    group: Option<&'a Group>,
+    /// The application of its group.
+    pub(crate) application: ApplicationName,
+    group: &'a Group,
 }
 
 impl InPlaceRequest<'_> {
     /// Returns the ids for the log.
     pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
-            application: self.application.as_ref(),
-            group: self.group.map(|group| group.name.as_str()),
+            application: Some(&self.application),
+            group: Some(&self.group.name),
             instance_id: Some(&self.instance_id),
             backup_id: Some(&self.restore.chosen),
             ..Subject::default()
@@ -69,6 +68,8 @@ pub(crate) async fn requested<'a>(
         .collect())
 }
 
+/// Returns the request in a command, or `None` if the command is of another operation, or if its instance has left its
+/// group: nothing else proves which application the instance belongs to.
 fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<InPlaceRequest<'a>> {
     let Ok(Operation::PreRestoreBackup(restore)) = command::operation(&record.parameters) else {
         return None;
@@ -77,10 +78,10 @@ fn read_request<'a>(record: &CommandRecord, groups: &'a [Group]) -> Option<InPla
     let group = groups.iter().find(|group| {
         let mut members = group.members.iter();
         members.any(|member| member.instance_id == instance_id)
-    });
+    })?;
     Some(InPlaceRequest {
         restore,
-        application: group.and_then(Group::valid_application),
+        application: group.valid_application()?,
         instance_id,
         group,
     })
@@ -92,19 +93,14 @@ pub(crate) async fn send_if_due(
     request: &InPlaceRequest<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<CommandId>> {
-    // Without a group, nothing proves which application the instance belongs to.
-    let Some(application) = &request.application else {
-        return Ok(None);
-    };
     let (restore, instance) = (&request.restore, &request.instance_id);
-    let manifests = context.manifests(application);
+    let manifests = context.manifests(&request.application);
     let (backed_up, attempts) = try_join!(
         manifests.find(&restore.before),
         attempts(context, request, now)
     )?;
     let facts = InPlaceFacts {
-        instance_id: instance.clone(),
-        serves: request.group.is_some_and(|group| serves(group, instance)),
+        serves: serves(request.group, instance),
         backed_up: backed_up.is_some(),
         attempts,
     };
@@ -121,7 +117,7 @@ pub(crate) async fn send_if_due(
     })?;
     let command_id = send(context, request, chosen.candidate()).await?;
     info!(
-        decision = "send-in-place-restore", %application, group = request.group.map(|group| field::display(&group.name)),
+        decision = "send-in-place-restore", application = %request.application, group = request.group.name,
         instance_id = %instance, %command_id, backup_id = %restore.chosen, "sent the restore that an operator requested"
     );
     Ok(Some(command_id))
@@ -139,8 +135,7 @@ async fn attempts(
 ) -> Result<Vec<RestoreAttempt>> {
     let (instance, operation) = (&request.instance_id, request.operation());
     let since = now - budget::seconds(budget::COMMIT_WINDOW);
-    let query = CommandQuery::new(&context.config.restore_document, since).on(instance);
-    let commands = ssm::commands(&context.aws.ssm, query).await?;
+    let commands = attempts::sent_since(context, instance, since).await?;
     let own = commands.into_iter().filter(|record| {
         command::operation(&record.parameters).is_ok_and(|found| found == operation)
     });
@@ -152,21 +147,13 @@ async fn send(
     request: &InPlaceRequest<'_>,
     candidate: Candidate,
 ) -> Result<CommandId> {
-    let agent = agent::publish(&context.aws, &context.config).await?;
     let command = RestoreCommand {
         operation_id: request.operation(),
         mode: Mode::InPlace,
         candidates: vec![candidate],
     };
-    ssm::send(
-        &context.aws.ssm,
-        &context.config.restore_document,
-        std::slice::from_ref(&request.instance_id),
-        command.parameters(&agent, budget::RESTORE_EXECUTION),
-        budget::DELIVERY,
-        &format!("Rekindle: restore {} in place", request.restore.chosen),
-    )
-    .await
+    let comment = format!("Rekindle: restore {} in place", request.restore.chosen);
+    attempts::send(context, &request.instance_id, &command, &comment).await
 }
 
 /// Logs the end of an in-place restore. Does nothing for any other command.
@@ -182,10 +169,11 @@ pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> R
         return Ok(());
     };
     let step = ssm::invocation(&context.aws.ssm, command_id, instance_id).await?;
-    let verdict = verdict::of_restore(&record.status, step.as_ref(), &operation);
-    if matches!(verdict, Verdict::Pending | Verdict::Executing) {
-        return Ok(());
-    }
+    let ended = match verdict::of_restore(&record.status, step.as_ref(), &operation) {
+        Verdict::Pending | Verdict::Executing => return Ok(()),
+        Verdict::Succeeded(report) => Ok(report),
+        Verdict::Failed(failure) => Err(failure),
+    };
     let group = group_of(context, instance_id).await?;
     let application = group.as_ref().and_then(Group::valid_application);
     let subject = Subject {
@@ -195,14 +183,13 @@ pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> R
         command_id: Some(command_id),
         backup_id: Some(&restore.chosen),
     };
-    match verdict {
-        Verdict::Succeeded(report) => log_restored(subject, &restore.before, &report),
-        Verdict::Failed(failure) => {
+    match ended {
+        Ok(report) => log_restored(subject, &restore.before, &report),
+        Err(failure) => {
             let message = "the in-place restore failed; the backup before it has the node's data";
             let reason = format!("{} (backup before: {})", failure.message, restore.before);
             failure::record(context, subject, failure.kind(), message, &reason);
         }
-        Verdict::Pending | Verdict::Executing => {}
     }
     Ok(())
 }

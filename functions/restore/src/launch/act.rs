@@ -3,7 +3,6 @@
 use shared::aws::autoscaling::{self, Completion, LAUNCH_HOOK, LifecycleResult};
 use shared::aws::ssm;
 use shared::command::{Candidate, Mode, RestoreCommand};
-use shared::function::agent;
 use shared::function::context::Context;
 use shared::function::failure;
 use shared::function::metrics::{self, Metric};
@@ -19,6 +18,7 @@ use super::candidates::{self, Backups, Choice, UnreadableBackup};
 use super::decide::{self, LaunchDecision, LaunchFacts};
 use super::reason::Reason;
 use super::{facts, subject};
+use crate::attempts;
 use crate::breaker::{self, Launch, NextLaunch};
 
 /// The result of one pass over an instance, as the function's answer names it.
@@ -83,7 +83,7 @@ impl<'a> LaunchingInstance<'a> {
     /// Carries out the decision.
     pub(super) async fn act(&self, decision: LaunchDecision) -> Result<LaunchStep> {
         match decision {
-            LaunchDecision::AlreadyResolved { .. } => Ok(LaunchStep::AlreadyResolved),
+            LaunchDecision::AlreadyResolved => Ok(LaunchStep::AlreadyResolved),
             LaunchDecision::NotProtected { problem } => {
                 let message = "an instance waits in the launch hook of a group without an application; it gets no answer";
                 self.record(Kind::NotProtected, message, &problem);
@@ -135,23 +135,15 @@ impl<'a> LaunchingInstance<'a> {
 
     /// Sends the restore command. A second delivery is harmless: the agent runs an operation once.
     async fn send(&self, candidates: Vec<Candidate>) -> Result<LaunchStep> {
-        let (config, instance) = (&self.context.config, &self.facts.instance_id);
-        let agent = agent::publish(&self.context.aws, config).await?;
+        let instance = &self.facts.instance_id;
         let command = RestoreCommand {
             operation_id: Operation::LaunchRestore(instance.clone()),
             mode: Mode::Launch,
             candidates,
         };
-        let sent = ssm::send(
-            &self.context.aws.ssm,
-            &config.restore_document,
-            std::slice::from_ref(instance),
-            command.parameters(&agent, budget::RESTORE_EXECUTION),
-            budget::DELIVERY,
-            &format!("Rekindle: restore {instance}"),
-        )
-        .await;
-        let application = self.facts.application.as_ref().ok().map(field::display);
+        let comment = format!("Rekindle: restore {instance}");
+        let sent = attempts::send(self.context, instance, &command, &comment).await;
+        let application = self.facts.application().map(field::display);
         let group = &self.facts.group;
         match sent {
             Ok(command_id) => {
@@ -168,7 +160,7 @@ impl<'a> LaunchingInstance<'a> {
             }
             // SSM may refuse an instance in the first moments after its registration.
             Err(error) if ssm::refuses_instance(&error) => {
-                if let LaunchDecision::Abandon(reason) = decide::agent_silent(self.facts) {
+                if let Some(reason) = decide::agent_silent(self.facts) {
                     self.abandon(&reason).await?;
                     return Ok(LaunchStep::Abandoned);
                 }
@@ -243,7 +235,7 @@ impl<'a> LaunchingInstance<'a> {
     fn launch(&self) -> Option<Launch<'_>> {
         Some(Launch {
             now: self.facts.now,
-            application: self.facts.application.as_ref().ok()?,
+            application: self.facts.application()?,
             group: &self.facts.group,
             instance_id: &self.facts.instance_id,
             can_wait: !self.facts.breaker_patience_is_over(),
@@ -258,7 +250,7 @@ impl<'a> LaunchingInstance<'a> {
         if completion == Completion::AlreadyResolved {
             info!(
                 decision = "already-answered",
-                application = self.facts.application.as_ref().ok().map(field::display),
+                application = self.facts.application().map(field::display),
                 group,
                 instance_id = %instance,
                 result = result.as_str(),
@@ -335,7 +327,7 @@ impl<'a> LaunchingInstance<'a> {
 
     fn log_admitted(&self, command_id: &CommandId, report: &RestoreReport) {
         let decision = "admit";
-        let application = self.facts.application.as_ref().ok();
+        let application = self.facts.application();
         let (name, group) = (application.map(field::display), &self.facts.group);
         let (instance_id, seconds) = (&self.facts.instance_id, report.seconds);
         let mut values = vec![(Metric::RestoreSeconds, seconds)];

@@ -1,6 +1,7 @@
 //! The decision about an instance in the launch hook. It uses only the given facts: no calls, no clock, no log.
 
 use shared::aws::autoscaling::LifecycleState;
+use shared::aws::ssm::Ping;
 use shared::budget;
 use shared::id::{ApplicationName, CommandId, InstanceId};
 use shared::report::RestoreReport;
@@ -19,8 +20,8 @@ pub struct LaunchFacts {
     pub instance_id: InstanceId,
     /// Its group; empty if it is in no group.
     pub group: String,
-    /// Its current state in its group. The event's state may be out of date.
-    pub hook_state: HookState,
+    /// Its current state in its group, or `None` if it is in no group. The event's state may be out of date.
+    pub state: Option<LifecycleState>,
     /// The application in the group's tag, or the reason why there is none.
     pub application: Result<ApplicationName, String>,
     /// Whether the event is of a replaced root volume: the instance keeps its id and loses its disk.
@@ -29,32 +30,10 @@ pub struct LaunchFacts {
     pub launched_at: OffsetDateTime,
     /// Another member of the group that may still write data.
     pub predecessor: Option<Predecessor>,
-    /// The state of the instance's SSM agent.
-    pub agent: Agent,
+    /// The state of the instance's SSM agent, or `None` if it never registered.
+    pub ping: Option<Ping>,
     /// The restore commands of this instance since its launch.
     pub attempts: Vec<RestoreAttempt>,
-}
-
-/// The state of an instance in its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HookState {
-    /// In the launch hook, before it enters service.
-    Waiting,
-    /// In the launch hook, before it enters the warm pool.
-    WaitingForWarmPool,
-    /// Any other state, by its name, or "in no group".
-    Elsewhere(String),
-}
-
-impl HookState {
-    /// Returns AWS' name of the state.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Waiting => LifecycleState::PendingWait.as_str(),
-            Self::WaitingForWarmPool => LifecycleState::WarmedPendingWait.as_str(),
-            Self::Elsewhere(state) => state,
-        }
-    }
 }
 
 /// Another member of the group that the restore has to wait for.
@@ -75,25 +54,11 @@ impl Predecessor {
     }
 }
 
-/// The state of an instance's SSM agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agent {
-    /// It never registered.
-    Unregistered,
-    /// It registered, but its pings are missing.
-    Lost,
-    /// Its pings arrive.
-    Online,
-}
-
 /// The decision about one instance.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LaunchDecision {
     /// Do nothing: the instance does not wait in the launch hook any more.
-    AlreadyResolved {
-        /// Its state.
-        state: String,
-    },
+    AlreadyResolved,
     /// Do not answer the hook: the group has no application.
     NotProtected {
         /// The reason.
@@ -133,9 +98,9 @@ pub enum LaunchDecision {
 
 /// Returns the decision about one instance.
 pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
-    if let HookState::Elsewhere(state) = &facts.hook_state {
-        let state = state.clone();
-        return LaunchDecision::AlreadyResolved { state };
+    let in_launch_hook = |state: &LifecycleState| state.is_in_launch_hook();
+    if !facts.state.as_ref().is_some_and(in_launch_hook) {
+        return LaunchDecision::AlreadyResolved;
     }
     if let Err(problem) = &facts.application {
         let problem = problem.clone();
@@ -143,7 +108,7 @@ pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
     }
     // The current state decides, not the event's destination. A late event of an instance that entered the warm pool
     // must not admit it without data when it leaves the pool.
-    if facts.hook_state == HookState::WaitingForWarmPool {
+    if facts.state == Some(LifecycleState::WarmedPendingWait) {
         return LaunchDecision::PassIntoWarmPool;
     }
     if facts.root_volume_replaced {
@@ -152,12 +117,12 @@ pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
     if let Some(decision) = on_attempts(facts) {
         return decision;
     }
-    match facts.agent {
-        Agent::Unregistered if facts.waited_longer_than(budget::SSM_READY) => {
-            return LaunchDecision::Abandon(Reason::AgentNeverCame);
-        }
-        Agent::Unregistered => return LaunchDecision::WaitForAgent,
-        Agent::Lost | Agent::Online => {}
+    if facts.ping.is_none() {
+        return if facts.waited_longer_than(budget::SSM_READY) {
+            LaunchDecision::Abandon(Reason::AgentNeverCame)
+        } else {
+            LaunchDecision::WaitForAgent
+        };
     }
     let fence_holds = !facts.waited_longer_than(budget::FENCE);
     let fence_broken_by = match &facts.predecessor {
@@ -173,20 +138,18 @@ pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
         Some(Predecessor::Terminating(predecessor)) => Some(predecessor.clone()),
         None => None,
     };
-    if facts.agent == Agent::Lost {
-        return agent_silent(facts);
+    if facts.ping == Some(Ping::ConnectionLost) {
+        return agent_silent(facts).map_or(LaunchDecision::WaitForAgent, LaunchDecision::Abandon);
     }
     LaunchDecision::ChooseBackup { fence_broken_by }
 }
 
-/// Returns the decision about an instance with a registered SSM agent that does not accept commands now. The instance
-/// may be rebooting, so it has almost as much time as the hook lasts without a heartbeat.
-pub fn agent_silent(facts: &LaunchFacts) -> LaunchDecision {
-    if facts.waited_longer_than(budget::SSM_READY + budget::FENCE) {
-        LaunchDecision::Abandon(Reason::AgentLost)
-    } else {
-        LaunchDecision::WaitForAgent
-    }
+/// Returns the reason to abandon an instance with a registered SSM agent that does not accept commands now, or `None`
+/// if the launch still waits for it. The instance may be rebooting, so it has almost as much time as the hook lasts
+/// without a heartbeat.
+pub fn agent_silent(facts: &LaunchFacts) -> Option<Reason> {
+    let waited = facts.waited_longer_than(budget::SSM_READY + budget::FENCE);
+    waited.then_some(Reason::AgentLost)
 }
 
 /// Returns the decision from the commands that were sent, or `None` if there are none.
@@ -216,7 +179,7 @@ fn on_attempts(facts: &LaunchFacts) -> Option<LaunchDecision> {
         Some(LaunchDecision::AlreadyRunning {
             command_id: attempt.command_id.clone(),
             // If the SSM agent dies, the command stays InProgress until its timeouts have passed.
-            heartbeat: executing.is_some() && facts.agent == Agent::Online,
+            heartbeat: executing.is_some() && facts.ping == Some(Ping::Online),
         })
     };
     let failed = || {
@@ -239,7 +202,7 @@ impl LaunchDecision {
     /// Returns the decision's name in the log.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::AlreadyResolved { .. } => "already-resolved",
+            Self::AlreadyResolved => "already-resolved",
             Self::NotProtected { .. } => "not-protected",
             Self::PassIntoWarmPool => "pass-into-warm-pool",
             Self::WaitForAgent => "wait-for-agent",
@@ -254,34 +217,19 @@ impl LaunchDecision {
     /// Returns the command that the decision is about, or `None` if there is none.
     pub fn command_id(&self) -> Option<&CommandId> {
         match self {
-            Self::AlreadyRunning { command_id, .. }
-            | Self::Admit { command_id, .. }
-            | Self::Abandon(Reason::RestoreFailed { command_id, .. }) => Some(command_id),
+            Self::AlreadyRunning { command_id, .. } | Self::Admit { command_id, .. } => {
+                Some(command_id)
+            }
+            Self::Abandon(reason) => reason.command_id(),
             _ => None,
         }
     }
 }
 
 impl LaunchFacts {
-    /// Returns the facts about an instance that does not wait in the launch hook. The decision needs no others.
-    pub fn elsewhere(
-        instance_id: &InstanceId,
-        group: &str,
-        state: &str,
-        now: OffsetDateTime,
-    ) -> Self {
-        Self {
-            now,
-            instance_id: instance_id.clone(),
-            group: group.to_owned(),
-            hook_state: HookState::Elsewhere(state.to_owned()),
-            application: Err("the group was not read".to_owned()),
-            root_volume_replaced: false,
-            launched_at: now,
-            predecessor: None,
-            agent: Agent::Unregistered,
-            attempts: Vec::new(),
-        }
+    /// Returns the application, or `None` if the group has none.
+    pub fn application(&self) -> Option<&ApplicationName> {
+        self.application.as_ref().ok()
     }
 
     /// Returns how long the instance has been waiting, in seconds.

@@ -1,9 +1,9 @@
 //! The facts about a launching instance, read from AWS. From the event, only the instance's id is used.
 
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState, Member};
+use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState};
 use shared::aws::manifests::Manifests;
-use shared::aws::ssm::{self, CommandQuery, Ping};
+use shared::aws::ssm;
 use shared::aws::{catalog, state};
 use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId, InstanceId};
@@ -13,7 +13,7 @@ use shared::{Error, Result, budget, manifest};
 use time::OffsetDateTime;
 
 use super::candidates::{self, Backups, Committed, ManifestRead, Sources};
-use super::decide::{Agent, HookState, LaunchFacts, Predecessor};
+use super::decide::{LaunchFacts, Predecessor};
 use crate::attempts::{self, RestoreAttempt};
 
 /// Facts of an earlier pass that do not change while an instance waits.
@@ -35,18 +35,16 @@ pub(super) async fn gather(
     let group_name = if let Some(known) = &known {
         known.group.clone()
     } else {
-        let membership = autoscaling::membership(autoscaling, instance).await?;
-        let Some((group, state)) = membership else {
-            let facts = LaunchFacts::elsewhere(instance, "", "in no group", now);
-            return Ok((facts, None));
-        };
-        // For most events, another delivery or the sweep has finished the launch before. These events end here, after
-        // one call.
-        if let HookState::Elsewhere(state) = hook_state(&state) {
-            let facts = LaunchFacts::elsewhere(instance, &group, &state, now);
-            return Ok((facts, None));
+        match autoscaling::membership(autoscaling, instance).await? {
+            Some((group, state)) if state.is_in_launch_hook() => group,
+            // For most events, another delivery or the sweep has finished the launch before. These events end here,
+            // after one call.
+            membership => {
+                let (group, state) = membership.unzip();
+                let group = group.unwrap_or_default();
+                return Ok((elsewhere(instance, group, state, now), None));
+            }
         }
-        group
     };
     let began_at = async {
         match &known {
@@ -54,10 +52,11 @@ pub(super) async fn gather(
             None => autoscaling::launched_at(autoscaling, &group_name, instance).await,
         }
     };
-    let (group, began_at, agent) = try_join!(
+    let pings = ssm::ping(&context.aws.ssm, std::slice::from_ref(instance));
+    let (group, began_at, pings) = try_join!(
         autoscaling::group(autoscaling, &group_name),
         began_at,
-        agent(context, instance),
+        pings,
     )?;
     let attempts = attempts(context, instance, began_at, now).await?;
     let own = group.as_ref().and_then(|group| {
@@ -67,10 +66,7 @@ pub(super) async fn gather(
     let facts = LaunchFacts {
         now,
         instance_id: instance.clone(),
-        hook_state: own.map_or_else(
-            || HookState::Elsewhere("in no group".to_owned()),
-            |own| hook_state(&own.state),
-        ),
+        state: own.map(|own| own.state.clone()),
         application: application_of(&group_name, group.as_ref()),
         root_volume_replaced,
         // If the group has not recorded the launch yet, the launch began just now.
@@ -78,7 +74,7 @@ pub(super) async fn gather(
         predecessor: group
             .as_ref()
             .and_then(|group| predecessor(group, instance)),
-        agent,
+        ping: pings.get(instance).copied(),
         attempts,
         group: group_name,
     };
@@ -89,11 +85,24 @@ pub(super) async fn gather(
     Ok((facts, known))
 }
 
-fn hook_state(state: &LifecycleState) -> HookState {
-    match state {
-        LifecycleState::PendingWait => HookState::Waiting,
-        LifecycleState::WarmedPendingWait => HookState::WaitingForWarmPool,
-        other => HookState::Elsewhere(other.to_string()),
+/// Returns the facts about an instance that does not wait in the launch hook. The decision needs no others.
+fn elsewhere(
+    instance_id: &InstanceId,
+    group: String,
+    state: Option<LifecycleState>,
+    now: OffsetDateTime,
+) -> LaunchFacts {
+    LaunchFacts {
+        now,
+        instance_id: instance_id.clone(),
+        group,
+        state,
+        application: Err("the group was not read".to_owned()),
+        root_volume_replaced: false,
+        launched_at: now,
+        predecessor: None,
+        ping: None,
+        attempts: Vec::new(),
     }
 }
 
@@ -112,24 +121,18 @@ fn application_of(
 /// Returns the member that the restore has to wait for, or `None` if there is none. If one member is in service and
 /// another is terminating, returns the one in service, because it has to terminate, too.
 fn predecessor(group: &Group, instance: &InstanceId) -> Option<Predecessor> {
-    let other = |it: &&Member| it.instance_id != *instance;
+    let others = || {
+        let members = group.members.iter();
+        members.filter(|it| it.instance_id != *instance)
+    };
     // An unhealthy member is being replaced. If the group launches first, it terminates the member only after this
     // launch.
-    let mut serving = group.in_service().filter(other);
-    let active = serving.find(|it| it.healthy);
-    let mut others = group.members.iter().filter(other);
-    let mut terminating = || others.find(|it| it.state.is_terminating());
-    let active = active.map(|it| Predecessor::Active(it.instance_id.clone()));
-    active.or_else(|| terminating().map(|it| Predecessor::Terminating(it.instance_id.clone())))
-}
-
-async fn agent(context: &Context, instance: &InstanceId) -> Result<Agent> {
-    let pings = ssm::ping(&context.aws.ssm, std::slice::from_ref(instance)).await?;
-    Ok(match pings.get(instance) {
-        None => Agent::Unregistered,
-        Some(Ping::ConnectionLost) => Agent::Lost,
-        Some(Ping::Online) => Agent::Online,
-    })
+    let active = others().find(|it| it.state == LifecycleState::InService && it.healthy);
+    if let Some(it) = active {
+        return Some(Predecessor::Active(it.instance_id.clone()));
+    }
+    let terminating = others().find(|it| it.state.is_terminating())?;
+    Some(Predecessor::Terminating(terminating.instance_id.clone()))
 }
 
 async fn attempts(
@@ -140,8 +143,7 @@ async fn attempts(
 ) -> Result<Vec<RestoreAttempt>> {
     // If the group does not list the launch yet, every command that may belong to it counts.
     let since = began_at.unwrap_or(now - budget::seconds(budget::HARD_CAP));
-    let query = CommandQuery::new(&context.config.restore_document, since).on(instance);
-    let commands = ssm::commands(&context.aws.ssm, query).await?;
+    let commands = attempts::sent_since(context, instance, since).await?;
     let operation = Operation::LaunchRestore(instance.clone());
     attempts::judge(context, instance, &operation, commands).await
 }

@@ -11,6 +11,7 @@ pub mod reason;
 use std::time::{Duration, SystemTime};
 
 use shared::Result;
+use shared::aws::autoscaling::LifecycleState;
 use shared::event::LifecycleAction;
 use shared::function::answer::Handled;
 use shared::function::context::Context;
@@ -62,9 +63,11 @@ pub(crate) async fn advance_until(
 }
 
 /// Advances an instance by one pass.
-pub(crate) async fn advance_once(context: &Context, instance: &InstanceId) -> Result<Handled> {
-    let (_, handled) = Passes::default().advance(context, instance, false).await?;
-    Ok(handled)
+pub(crate) async fn advance_once(
+    context: &Context,
+    instance: &InstanceId,
+) -> Result<(LaunchStep, Handled)> {
+    Passes::default().advance(context, instance, false).await
 }
 
 /// The memory of one invocation between its passes over one instance.
@@ -98,7 +101,7 @@ impl Passes {
             .map_err(|error| {
                 error.recorded(context, subject(&facts), "the launch was not advanced")
             })?;
-        let application = facts.application.as_ref().ok();
+        let application = facts.application();
         let handled = Handled {
             command_id,
             ..Handled::new(application, instance, step.as_str())
@@ -110,7 +113,7 @@ impl Passes {
 /// Returns the ids of a launching instance for the log.
 fn subject(facts: &LaunchFacts) -> Subject<'_> {
     Subject {
-        application: facts.application.as_ref().ok(),
+        application: facts.application(),
         group: Some(&facts.group),
         instance_id: Some(&facts.instance_id),
         ..Subject::default()
@@ -121,10 +124,10 @@ fn log_decision(facts: &LaunchFacts, decision: &LaunchDecision) {
     let predecessor = facts.predecessor.as_ref().map(Predecessor::instance_id);
     info!(
         decision = decision.name(),
-        application = facts.application.as_ref().ok().map(field::display),
+        application = facts.application().map(field::display),
         group = facts.group,
         instance_id = %facts.instance_id,
-        state = facts.hook_state.as_str(),
+        state = facts.state.as_ref().map_or("in no group", LifecycleState::as_str),
         waited_seconds = facts.waited_seconds(),
         command_id = decision.command_id().map(field::display),
         predecessor = predecessor.map(field::display),

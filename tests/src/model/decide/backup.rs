@@ -212,7 +212,7 @@ pub(in crate::model) fn answers(result: FinalResult) -> bool {
     hook::answer(result, false) == Some(LifecycleResult::Continue)
 }
 
-fn ping(agent: Agent) -> Option<Ping> {
+pub(super) fn ping(agent: Agent) -> Option<Ping> {
     match agent {
         Agent::Unregistered => None,
         Agent::Online => Some(Ping::Online),
@@ -220,7 +220,7 @@ fn ping(agent: Agent) -> Option<Ping> {
     }
 }
 
-fn lifecycle(lifecycle: Lifecycle) -> Option<LifecycleState> {
+pub(super) fn lifecycle(lifecycle: Lifecycle) -> Option<LifecycleState> {
     match lifecycle {
         Lifecycle::Launching => Some(LifecycleState::PendingWait),
         Lifecycle::InService => Some(LifecycleState::InService),

@@ -4,13 +4,13 @@ use restore::attempts::RestoreAttempt;
 use restore::launch::candidates;
 use restore::launch::decide as shipped;
 use restore::launch::reason::Reason;
-use shared::aws::autoscaling::LifecycleState;
 use shared::budget;
 use shared::command::Candidate;
 use shared::report::RestoreOutcome;
 use shared::verdict;
 use time::Duration;
 
+use super::backup::{lifecycle, ping};
 use super::memo::Memo;
 use super::reports::{invocation, restore_report, sha256};
 use crate::model::world::names;
@@ -80,7 +80,7 @@ pub(in crate::model) fn launch(facts: &LaunchFacts) -> LaunchDecision {
     LAUNCHES.with(|memo| {
         memo.get(facts, |facts| {
             match shipped::decide(&shipped_facts(facts)) {
-                shipped::LaunchDecision::AlreadyResolved { .. }
+                shipped::LaunchDecision::AlreadyResolved
                 | shipped::LaunchDecision::WaitForAgent
                 | shipped::LaunchDecision::WaitForPredecessor { .. }
                 | shipped::LaunchDecision::AlreadyRunning { .. } => LaunchDecision::Nothing,
@@ -130,17 +130,7 @@ fn abandon(reason: &Reason) -> Abandon {
 
 /// Decides whether an instance whose command SSM refused is abandoned.
 pub(in crate::model) fn agent_is_lost(facts: &LaunchFacts) -> bool {
-    match shipped::agent_silent(&shipped_facts(facts)) {
-        shipped::LaunchDecision::Abandon(_) => true,
-        shipped::LaunchDecision::WaitForAgent => false,
-        shipped::LaunchDecision::AlreadyResolved { .. }
-        | shipped::LaunchDecision::NotProtected { .. }
-        | shipped::LaunchDecision::PassIntoWarmPool
-        | shipped::LaunchDecision::WaitForPredecessor { .. }
-        | shipped::LaunchDecision::ChooseBackup { .. }
-        | shipped::LaunchDecision::AlreadyRunning { .. }
-        | shipped::LaunchDecision::Admit { .. } => unreachable!("the waiting time alone decides"),
-    }
+    shipped::agent_silent(&shipped_facts(facts)).is_some()
 }
 
 fn shipped_facts(facts: &LaunchFacts) -> shipped::LaunchFacts {
@@ -170,10 +160,7 @@ fn shipped_facts(facts: &LaunchFacts) -> shipped::LaunchFacts {
         now: launched_at + Duration::seconds(i64::from(limit) + 1),
         instance_id: names::instance(facts.node),
         group: "dtr".to_owned(),
-        hook_state: match facts.lifecycle {
-            Lifecycle::Launching => shipped::HookState::Waiting,
-            other => shipped::HookState::Elsewhere(state_name(other)),
-        },
+        state: lifecycle(facts.lifecycle),
         application: Ok(names::application()),
         root_volume_replaced: false,
         launched_at,
@@ -185,22 +172,8 @@ fn shipped_facts(facts: &LaunchFacts) -> shipped::LaunchFacts {
                 shipped::Predecessor::Active(names::instance(node))
             }
         }),
-        agent: match facts.agent {
-            Agent::Unregistered => shipped::Agent::Unregistered,
-            Agent::Online => shipped::Agent::Online,
-            Agent::Lost => shipped::Agent::Lost,
-        },
+        ping: ping(facts.agent),
         attempts: attempts.collect(),
-    }
-}
-
-fn state_name(lifecycle: Lifecycle) -> String {
-    match lifecycle {
-        Lifecycle::Launching => LifecycleState::PendingWait.to_string(),
-        Lifecycle::InService => LifecycleState::InService.to_string(),
-        Lifecycle::Terminating => LifecycleState::TerminatingWait.to_string(),
-        Lifecycle::Proceeding => LifecycleState::TerminatingProceed.to_string(),
-        Lifecycle::Gone => "in no group".to_owned(),
     }
 }
 

@@ -24,12 +24,12 @@ fn ready(waited: u32) -> LaunchFacts {
         now: LAUNCHED + Duration::seconds(waited.into()),
         instance_id: instance_id(),
         group: "dtr".to_owned(),
-        hook_state: HookState::Waiting,
+        state: Some(LifecycleState::PendingWait),
         application: Ok("dtr".parse().unwrap()),
         root_volume_replaced: false,
         launched_at: LAUNCHED,
         predecessor: None,
-        agent: Agent::Online,
+        ping: Some(Ping::Online),
         attempts: vec![],
     }
 }
@@ -87,28 +87,27 @@ fn decided(facts: &LaunchFacts) -> &'static str {
 
 #[test]
 fn an_instance_outside_the_launch_hook_is_not_changed() {
-    for state in [
-        "InService",
-        "Pending:Proceed",
-        "Terminating:Wait",
-        "in no group",
-    ] {
+    let states = ["InService", "Pending:Proceed", "Terminating:Wait"];
+    for state in states.map(Some).into_iter().chain([None]) {
         let facts = LaunchFacts {
-            hook_state: HookState::Elsewhere(state.to_owned()),
+            state: state.map(LifecycleState::from),
             root_volume_replaced: true,
             application: Err("not read".to_owned()),
             attempts: attempts([Verdict::Executing]),
             ..ready(60)
         };
-        assert_eq!(decided(&facts), "already-resolved", "{state}");
+        assert_eq!(decided(&facts), "already-resolved", "{state:?}");
     }
 }
 
 #[test]
 fn the_hook_of_a_group_without_an_application_is_not_answered() {
-    for hook_state in [HookState::Waiting, HookState::WaitingForWarmPool] {
+    for state in [
+        LifecycleState::PendingWait,
+        LifecycleState::WarmedPendingWait,
+    ] {
         let facts = LaunchFacts {
-            hook_state,
+            state: Some(state),
             application: Err("tag it".to_owned()),
             ..ready(60)
         };
@@ -119,9 +118,9 @@ fn the_hook_of_a_group_without_an_application_is_not_answered() {
 #[test]
 fn an_instance_passes_into_the_warm_pool_and_is_restored_when_it_leaves_it() {
     let mut facts = ready(60);
-    facts.hook_state = HookState::WaitingForWarmPool;
+    facts.state = Some(LifecycleState::WarmedPendingWait);
     assert_eq!(decided(&facts), "pass-into-warm-pool");
-    facts.hook_state = HookState::Waiting;
+    facts.state = Some(LifecycleState::PendingWait);
     assert_eq!(decided(&facts), "choose-backup");
 }
 
@@ -138,30 +137,33 @@ fn a_replaced_root_volume_is_abandoned_even_after_a_restore() {
 fn the_agent_may_register_within_its_time_limit() {
     let both = budget::SSM_READY + budget::FENCE;
     let cases = [
-        (Agent::Unregistered, 0, "wait-for-agent"),
-        (Agent::Unregistered, budget::SSM_READY, "wait-for-agent"),
-        (Agent::Unregistered, budget::SSM_READY + 1, "AgentNeverCame"),
-        (Agent::Lost, budget::SSM_READY + 1, "wait-for-agent"),
-        (Agent::Lost, both, "wait-for-agent"),
-        (Agent::Lost, both + 1, "AgentLost"),
-        (Agent::Online, budget::SSM_READY + 1, "choose-backup"),
-        (Agent::Online, both + 1, "choose-backup"),
+        (None, 0, "wait-for-agent"),
+        (None, budget::SSM_READY, "wait-for-agent"),
+        (None, budget::SSM_READY + 1, "AgentNeverCame"),
+        (
+            Some(Ping::ConnectionLost),
+            budget::SSM_READY + 1,
+            "wait-for-agent",
+        ),
+        (Some(Ping::ConnectionLost), both, "wait-for-agent"),
+        (Some(Ping::ConnectionLost), both + 1, "AgentLost"),
+        (Some(Ping::Online), budget::SSM_READY + 1, "choose-backup"),
+        (Some(Ping::Online), both + 1, "choose-backup"),
     ];
-    for (agent, waited, expected) in cases {
+    for (ping, waited, expected) in cases {
         let facts = LaunchFacts {
-            agent,
+            ping,
             ..ready(waited)
         };
-        assert_eq!(decided(&facts), expected, "{agent:?} after {waited} s");
+        assert_eq!(decided(&facts), expected, "{ping:?} after {waited} s");
     }
 }
 
 #[test]
 fn a_refused_command_means_that_the_agent_is_not_ready_yet() {
     let both = budget::SSM_READY + budget::FENCE;
-    assert_eq!(agent_silent(&ready(both)), LaunchDecision::WaitForAgent);
-    let abandoned = LaunchDecision::Abandon(Reason::AgentLost);
-    assert_eq!(agent_silent(&ready(both + 1)), abandoned);
+    assert_eq!(agent_silent(&ready(both)), None);
+    assert_eq!(agent_silent(&ready(both + 1)), Some(Reason::AgentLost));
 }
 
 #[test]
@@ -182,10 +184,10 @@ fn a_terminating_predecessor_is_awaited_until_the_fence_ends() {
 
 #[test]
 fn no_node_is_restored_while_another_one_is_in_service() {
-    for agent in [Agent::Online, Agent::Lost] {
+    for ping in [Some(Ping::Online), Some(Ping::ConnectionLost)] {
         let beside = |waited| LaunchFacts {
             predecessor: Some(Predecessor::Active(other())),
-            agent,
+            ping,
             ..ready(waited)
         };
         assert_eq!(decided(&beside(0)), "wait-for-predecessor");
@@ -198,7 +200,7 @@ fn no_node_is_restored_while_another_one_is_in_service() {
 fn a_rebooting_agent_does_not_shorten_the_fence() {
     let facts = LaunchFacts {
         predecessor: Some(Predecessor::Terminating(other())),
-        agent: Agent::Lost,
+        ping: Some(Ping::ConnectionLost),
         ..ready(budget::SSM_READY + 1)
     };
     assert_eq!(decided(&facts), "wait-for-predecessor");
@@ -240,7 +242,7 @@ fn the_first_success_is_reported() {
 #[test]
 fn neither_the_fence_nor_a_lost_agent_delays_a_success() {
     let facts = LaunchFacts {
-        agent: Agent::Lost,
+        ping: Some(Ping::ConnectionLost),
         predecessor: Some(Predecessor::Terminating(other())),
         ..attempted([Verdict::Succeeded(report())])
     };
@@ -250,14 +252,14 @@ fn neither_the_fence_nor_a_lost_agent_delays_a_success() {
 #[test]
 fn only_an_executing_command_with_an_online_agent_gets_a_heartbeat() {
     let cases = [
-        (Verdict::Executing, Agent::Online, true),
-        (Verdict::Executing, Agent::Lost, false),
-        (Verdict::Executing, Agent::Unregistered, false),
-        (Verdict::Pending, Agent::Online, false),
+        (Verdict::Executing, Some(Ping::Online), true),
+        (Verdict::Executing, Some(Ping::ConnectionLost), false),
+        (Verdict::Executing, None, false),
+        (Verdict::Pending, Some(Ping::Online), false),
     ];
-    for (verdict, agent, heartbeat) in cases {
+    for (verdict, ping, heartbeat) in cases {
         let facts = LaunchFacts {
-            agent,
+            ping,
             ..attempted([failed(Cause::Agent(ExitCode::Busy)), verdict.clone()])
         };
         let command_id = command_id(1);
@@ -265,7 +267,7 @@ fn only_an_executing_command_with_an_online_agent_gets_a_heartbeat() {
             command_id,
             heartbeat,
         };
-        assert_eq!(decide(&facts), expected, "{verdict:?} {agent:?}");
+        assert_eq!(decide(&facts), expected, "{verdict:?} {ping:?}");
     }
 }
 

@@ -19,10 +19,10 @@ fn any_verdict() -> impl Strategy<Value = Verdict<RestoreReport>> {
 prop_compose! {
     fn any_facts()(
         waited in 0_u32..10_000,
-        hook_state in prop_oneof![
-            4 => Just(HookState::Waiting),
-            1 => Just(HookState::WaitingForWarmPool),
-            1 => Just(HookState::Elsewhere("InService".to_owned())),
+        state in prop_oneof![
+            4 => Just(Some(LifecycleState::PendingWait)),
+            1 => Just(Some(LifecycleState::WarmedPendingWait)),
+            1 => Just(Some(LifecycleState::InService)),
         ],
         protected in prop::bool::weighted(0.9),
         root_volume_replaced in prop::bool::weighted(0.1),
@@ -31,15 +31,15 @@ prop_compose! {
             Just(Some(Predecessor::Terminating(other()))),
             Just(Some(Predecessor::Active(other()))),
         ],
-        agent in prop_oneof![Just(Agent::Unregistered), Just(Agent::Lost), Just(Agent::Online)],
+        ping in prop_oneof![Just(None), Just(Some(Ping::ConnectionLost)), Just(Some(Ping::Online))],
         verdict in prop::collection::vec(any_verdict(), 0..4),
     ) -> LaunchFacts {
         LaunchFacts {
-            hook_state,
+            state,
             application: if protected { ready(0).application } else { Err("tag it".to_owned()) },
             root_volume_replaced,
             predecessor,
-            agent,
+            ping,
             attempts: attempts(verdict),
             ..ready(waited)
         }
@@ -53,10 +53,10 @@ proptest! {
         match decide(&facts) {
             LaunchDecision::Admit { .. } => {
                 prop_assert!(facts.attempts.iter().any(reported));
-                prop_assert_eq!(facts.hook_state, HookState::Waiting);
+                prop_assert_eq!(facts.state, Some(LifecycleState::PendingWait));
             }
             LaunchDecision::PassIntoWarmPool => {
-                prop_assert_eq!(facts.hook_state, HookState::WaitingForWarmPool);
+                prop_assert_eq!(facts.state, Some(LifecycleState::WarmedPendingWait));
             }
             _ => {}
         }
@@ -67,8 +67,8 @@ proptest! {
         if let LaunchDecision::ChooseBackup { .. } = decide(&facts) {
             prop_assert!(facts.attempts.is_empty());
             prop_assert_ne!(facts.predecessor, Some(Predecessor::Active(other())));
-            prop_assert_eq!(facts.agent, Agent::Online);
-            prop_assert_eq!(facts.hook_state, HookState::Waiting);
+            prop_assert_eq!(facts.ping, Some(Ping::Online));
+            prop_assert_eq!(facts.state, Some(LifecycleState::PendingWait));
         }
     }
 
@@ -76,7 +76,7 @@ proptest! {
     fn a_heartbeat_needs_an_executing_restore_below_the_hard_cap(facts in any_facts()) {
         if let LaunchDecision::AlreadyRunning { heartbeat: true, .. } = decide(&facts) {
             prop_assert!(facts.attempts.iter().any(|attempt| attempt.verdict == Verdict::Executing));
-            prop_assert_eq!(facts.agent, Agent::Online);
+            prop_assert_eq!(facts.ping, Some(Ping::Online));
             prop_assert!(facts.waited_seconds() <= i64::from(budget::HARD_CAP));
         }
     }
