@@ -7,8 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
-use crate::id::{ApplicationName, BackupId, CommandId, InstanceId};
-use crate::subject::Subject;
+use crate::id::{ApplicationName, BackupId, CommandId, InstanceId, Subject};
 
 /// An event that a function is invoked with.
 #[derive(Debug, Clone, PartialEq)]

@@ -19,7 +19,6 @@ pub mod manifest;
 pub mod operation;
 pub mod report;
 mod schema;
-pub mod subject;
 pub mod verdict;
 
 pub use error::{Error, Result};

@@ -14,9 +14,8 @@ use shared::aws::{catalog, s3};
 use shared::budget::{self, seconds};
 use shared::function::context::Context;
 use shared::function::failure::Failures;
-use shared::id::{ApplicationName, BackupId};
+use shared::id::{ApplicationName, BackupId, Subject};
 use shared::layout;
-use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::warn;
 

@@ -2,8 +2,7 @@
 
 use shared::aws::autoscaling::{self, Group, Member};
 use shared::function::context::Context;
-use shared::id::{ApplicationName, InstanceId};
-use shared::subject::Subject;
+use shared::id::{ApplicationName, InstanceId, Subject};
 use shared::{Error, Result};
 
 /// A node of a protected group, or an instance that was one.

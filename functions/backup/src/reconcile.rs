@@ -14,9 +14,8 @@ use shared::command::{BackupCommand, Purpose};
 use shared::function::answer::Handled;
 use shared::function::context::Context;
 use shared::function::failure::Failures;
-use shared::id::{CommandId, InstanceId};
+use shared::id::{CommandId, InstanceId, Subject};
 use shared::layout::BackupState;
-use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::info;
 

@@ -8,8 +8,7 @@ use shared::function::answer::Handled;
 use shared::function::context::Context;
 use shared::function::failure::Failures;
 use shared::function::metrics::{self, Metric};
-use shared::id::ApplicationName;
-use shared::subject::Subject;
+use shared::id::{ApplicationName, Subject};
 use time::OffsetDateTime;
 
 use crate::answer::Answer;

@@ -9,8 +9,8 @@ use tracing::{error, field};
 use super::context::Context;
 use super::metrics;
 use crate::error::{Error, Result};
+use crate::id::Subject;
 use crate::kind::Kind;
-use crate::subject::Subject;
 
 /// Writes one ERROR line and counts the failure in the metric. `message` is a short fixed text, `reason` has the
 /// details.

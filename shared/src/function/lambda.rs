@@ -16,8 +16,8 @@ use super::log;
 use crate::aws::{Aws, Endpoints};
 use crate::error::Result;
 use crate::event::Event;
+use crate::id::Subject;
 use crate::kind::Kind;
-use crate::subject::Subject;
 
 /// The time at which Lambda ends an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,9 @@ use shared::aws::ssm::CommandRecord;
 use shared::command::Purpose;
 use shared::function::context::Context;
 use shared::function::failure;
-use shared::id::BackupId;
+use shared::id::{BackupId, Subject};
 use shared::kind::Kind;
 use shared::report::BackupReport;
-use shared::subject::Subject;
 use shared::verdict::{Cause, CommandFailure};
 use tracing::{info, warn};
 

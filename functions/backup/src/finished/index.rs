@@ -6,11 +6,10 @@ use shared::aws::s3;
 use shared::checksum::digests;
 use shared::command::BackupCommand;
 use shared::function::context::Context;
-use shared::id::CommandId;
+use shared::id::{CommandId, Subject};
 use shared::layout;
 use shared::manifest::{Index, MOST_INDEX_BYTES, ObjectRecord};
 use shared::report::BackupReport;
-use shared::subject::Subject;
 use shared::{Error, Result};
 
 use crate::groups::Node;

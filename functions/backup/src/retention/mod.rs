@@ -17,10 +17,9 @@ use std::collections::BTreeSet;
 use shared::Result;
 use shared::function::context::Context;
 use shared::function::failure;
-use shared::id::{ApplicationName, BackupId};
+use shared::id::{ApplicationName, BackupId, Subject};
 use shared::kind::Kind;
 use shared::layout::BackupState;
-use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::info;
 

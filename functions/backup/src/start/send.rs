@@ -9,8 +9,7 @@ use shared::command::{BackupCommand, Purpose};
 use shared::function::agent;
 use shared::function::context::Context;
 use shared::function::failure::Failures;
-use shared::id::{CommandId, InstanceId};
-use shared::subject::Subject;
+use shared::id::{CommandId, InstanceId, Subject};
 use shared::{Error, Result, budget};
 use tracing::info;
 

@@ -12,9 +12,8 @@ use shared::budget::{self, seconds};
 use shared::function::context::Context;
 use shared::function::failure::Failures;
 use shared::function::metrics::{self, Metric};
-use shared::id::{ApplicationName, BackupId};
+use shared::id::{ApplicationName, BackupId, Subject};
 use shared::layout::BackupState;
-use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::info;
 

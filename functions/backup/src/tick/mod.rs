@@ -10,9 +10,8 @@ use shared::command::Purpose;
 use shared::function::context::Context;
 use shared::function::failure;
 use shared::function::failure::Failures;
-use shared::id::BackupId;
+use shared::id::{BackupId, Subject};
 use shared::kind::Kind;
-use shared::subject::Subject;
 use time::OffsetDateTime;
 use tracing::{field, info, warn};
 

@@ -6,11 +6,10 @@ use shared::command::{Candidate, Mode, RestoreCommand};
 use shared::function::context::Context;
 use shared::function::failure;
 use shared::function::metrics::{self, Metric};
-use shared::id::{CommandId, InstanceId};
+use shared::id::{CommandId, InstanceId, Subject};
 use shared::kind::Kind;
 use shared::operation::Operation;
 use shared::report::{RestoreOutcome, RestoreReport};
-use shared::subject::Subject;
 use shared::{Result, budget};
 use tracing::{field, info};
 

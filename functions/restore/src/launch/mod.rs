@@ -16,8 +16,7 @@ use shared::event::LifecycleAction;
 use shared::function::answer::Handled;
 use shared::function::context::Context;
 use shared::function::lambda::Deadline;
-use shared::id::InstanceId;
-use shared::subject::Subject;
+use shared::id::{InstanceId, Subject};
 use tokio::time::Instant;
 use tracing::{field, info};
 
