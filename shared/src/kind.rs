@@ -37,8 +37,8 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Config, "Deploy template.yaml unchanged: it sets every variable that the reason names.";
-    Event, "Correct the sender of the event; the reason names the field. The event is not retried.";
+    Config, "Deploy template.yaml unchanged: it sets every variable and attaches the layer that the reason names.";
+    Event, "Correct the sender of the event; the reason names the field. A retry does not help.";
     AwsUnavailable, "Wait: Lambda and the sweep retry the call. If the failures continue, check the AWS Health Dashboard and the account's quotas.";
     AwsRefused, "Check the function's role, the bucket's policy and the names in the reason.";
     Contract, "Deploy functions and agent from one version, and check which other program writes to the bucket.";
