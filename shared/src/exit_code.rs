@@ -58,7 +58,7 @@ exit_codes! {
     Internal = 10 transient "Internal", "Read the agent's log and report it: this is a defect of the agent, or an environment that it does not support.";
     Settings = 11 permanent "Settings", "Correct /etc/rekindle/node.toml; `rekindle-node check` names every problem.";
     AgentMismatch = 12 transient "AgentMismatch", "Check the node's access to agent/ in the bucket: the agent could not be fetched, or is not the one that the function published.";
-    NotRestored = 13 permanent "NotRestored", "Replace the node, or send adopt if its data are the current data: it was never restored, so it is not backed up.";
+    NotRestored = 13 permanent "NotRestored", "Replace the node, or send adopt if its data are the current data: it has no valid `restored` marker, so it is not backed up.";
     Usage = 14 permanent "Usage", "Deploy functions and agent from the same version: the agent does not support this command line.";
     NodeState = 15 transient "NodeState", "Check the disk and the permissions of /var/lib/rekindle: the agent cannot read or write its state there.";
     PostgresUnreachable = 20 transient "PostgresUnreachable", "Start Postgres, or correct `[postgres]` in the settings: the container's name, or host and port.";

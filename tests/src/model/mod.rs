@@ -25,7 +25,7 @@
 //! | `functions::backup::send_final` | `functions/backup` | `deliver`, `give_up` |
 //! | `functions::backup::cancel_final` | `functions/backup` | `cancel` |
 //! | `functions::backup::answer_terminate_hook` | `functions/backup` | `answer`, `record_no_final_backup` |
-//! | `functions::commit::check_objects` | `functions/backup` | `commit`, `check`, `reason`, `successor`, `predecessor` |
+//! | `functions::commit::check_objects` | `functions/backup` | `commit`, `check`, `reason`, `successor`, `newest_older` |
 //! | `functions::commit::put_manifest` | `functions/backup` | `write_manifest`, `earlier_commit` |
 //! | `functions::commit::put_accepted` | `functions/backup` | `accept` |
 //! | `functions::commit::write_parameter` | `functions/backup` | `write_state_and_marker`, `write_state` |

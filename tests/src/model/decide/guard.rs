@@ -9,7 +9,7 @@ use crate::model::world::names;
 use crate::model::world::{BackupNumber, Data, NodeNumber, Purpose};
 
 thread_local! {
-    static CONTINUES: Memo<(Profile, Predecessor), Continued> = Memo::new();
+    static CONTINUES: Memo<(Profile, OlderBackup), Continued> = Memo::new();
     static LOSSES: Memo<(Profile, Profile), bool> = Memo::new();
 }
 
@@ -26,7 +26,7 @@ pub(in crate::model) struct Profile {
 
 /// The backup that a new one is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::model) enum Predecessor {
+pub(in crate::model) enum OlderBackup {
     None,
     Newest(Profile),
     Unreadable,
@@ -41,19 +41,19 @@ pub(in crate::model) enum Continued {
 }
 
 /// Decides which backup a new one continues.
-pub(in crate::model) fn continues(new: &Profile, predecessor: &Predecessor) -> Continued {
+pub(in crate::model) fn continues(new: &Profile, older: &OlderBackup) -> Continued {
     CONTINUES.with(|memo| {
-        memo.get(&(new.clone(), predecessor.clone()), |(new, predecessor)| {
-            let predecessor = match predecessor {
-                Predecessor::None => shipped::Predecessor::None,
-                Predecessor::Newest(profile) => {
-                    shipped::Predecessor::Newest(shipped_profile(profile))
+        memo.get(&(new.clone(), older.clone()), |(new, older)| {
+            let older = match older {
+                OlderBackup::None => shipped::OlderBackup::None,
+                OlderBackup::Newest(profile) => {
+                    shipped::OlderBackup::Newest(shipped_profile(profile))
                 }
-                Predecessor::Unreadable => {
-                    shipped::Predecessor::Unreadable("it is damaged".to_owned())
+                OlderBackup::Unreadable => {
+                    shipped::OlderBackup::Unreadable("it is damaged".to_owned())
                 }
             };
-            match shipped::continues(&shipped_profile(new), &predecessor) {
+            match shipped::continues(&shipped_profile(new), &older) {
                 Ok(None) => Continued::Nothing,
                 Ok(Some(backup)) => Continued::Backup(names::backup(&backup)),
                 Err(

@@ -21,7 +21,7 @@ pub(super) use self::breaker::{
     FailureFacts, LaunchEnd, OnFailure, OnSuccess, OnSweep, SweepFacts, on_failure, on_success,
     on_sweep,
 };
-pub(super) use self::guard::{Continued, Predecessor, Profile, continues, lost_most};
+pub(super) use self::guard::{Continued, OlderBackup, Profile, continues, lost_most};
 pub(super) use self::restore::{
     AdmissionFacts, Cause, LaunchDecision, LaunchFacts, LaunchPredecessor, Source, StoredBackups,
     StoredManifest, agent_is_lost, is_overtaken, launch, source,

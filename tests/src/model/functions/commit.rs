@@ -1,7 +1,7 @@
 //! The commit: check every object, call the guard, write the manifest, then the parameter.
 
 use super::retention;
-use crate::model::decide::{self, Continued, Predecessor, Profile};
+use crate::model::decide::{self, Continued, OlderBackup, Profile};
 use crate::model::protocol::Protocol;
 use crate::model::protocol::defects::Defect;
 use crate::model::protocol::situations::Situation;
@@ -66,15 +66,15 @@ fn is_suspicious(protocol: &Protocol, world: &World, number: RunNumber) -> bool 
         protocol.note(Situation::QuarantinedSuperseded);
         return true;
     }
-    let older = || world.manifests.range(..run.backup).rev();
-    let readable = older().find(|(_, manifest)| manifest.readable);
-    let predecessor = match readable {
-        Some((_, manifest)) => Predecessor::Newest(profile(world, manifest.run)),
-        None if older().next().is_some() => Predecessor::Unreadable,
-        None => Predecessor::None,
+    let all_older = || world.manifests.range(..run.backup).rev();
+    let readable = all_older().find(|(_, manifest)| manifest.readable);
+    let older = match readable {
+        Some((_, manifest)) => OlderBackup::Newest(profile(world, manifest.run)),
+        None if all_older().next().is_some() => OlderBackup::Unreadable,
+        None => OlderBackup::None,
     };
     let new = profile(world, number);
-    let continued = match decide::continues(&new, &predecessor) {
+    let continued = match decide::continues(&new, &older) {
         Continued::Nothing => return false,
         Continued::Backup(backup) => backup,
         Continued::Suspicious => {

@@ -63,7 +63,7 @@ impl Profile {
 
 /// The backup that a new one is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Predecessor {
+pub enum OlderBackup {
     /// The application has no older committed backup.
     None,
     /// The newest older backup with a readable manifest.
@@ -87,15 +87,15 @@ pub enum QuarantineReason {
         /// The newest backup.
         newest: BackupId,
     },
-    /// It has less than half of its predecessor's rows, tables or bytes.
+    /// It has less than half of the rows, tables or bytes of the backup that it continues.
     LostMost {
         /// The counted things: rows, tables or bytes.
         what: &'static str,
         /// Its count.
         now: u64,
-        /// The predecessor's count.
+        /// The count of the backup that it continues.
         before: u64,
-        /// The predecessor.
+        /// The backup that it continues.
         reference: BackupId,
     },
     /// The backup that it continues cannot be read, so it cannot be compared.
@@ -157,21 +157,18 @@ impl fmt::Display for QuarantineReason {
 ///
 /// # Errors
 /// The reason for a quarantine, if the new backup does not continue the newest one.
-pub fn continues(
-    new: &Profile,
-    predecessor: &Predecessor,
-) -> Result<Option<BackupId>, QuarantineReason> {
+pub fn continues(new: &Profile, older: &OlderBackup) -> Result<Option<BackupId>, QuarantineReason> {
     // An operator declared this node's data to be the current data.
     if new.purpose == Purpose::Adopt {
         return Ok(None);
     }
-    let newest = match predecessor {
-        Predecessor::None => return Ok(None),
-        Predecessor::Unreadable(problem) => {
+    let newest = match older {
+        OlderBackup::None => return Ok(None),
+        OlderBackup::Unreadable(problem) => {
             let problem = problem.clone();
             return Err(QuarantineReason::ReferenceUnreadable { problem });
         }
-        Predecessor::Newest(newest) => newest,
+        OlderBackup::Newest(newest) => newest,
     };
     if new.is_of_same_node(newest) {
         return Ok(Some(newest.backup_id.clone()));

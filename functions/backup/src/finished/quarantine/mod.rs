@@ -15,11 +15,11 @@ use shared::manifest::Index;
 use shared::{Error, Result};
 use time::OffsetDateTime;
 
-use self::decide::{Predecessor, Profile, QuarantineReason};
+use self::decide::{OlderBackup, Profile, QuarantineReason};
 use crate::groups::Node;
 
 /// How many of the newest backups are read at most to find a readable one.
-const MOST_PREDECESSORS: usize = 24;
+const MOST_OLDER_BACKUPS: usize = 24;
 
 /// Returns the reason why a complete backup must be quarantined, or `None` if it may be committed.
 pub(super) async fn reason(
@@ -35,14 +35,14 @@ pub(super) async fn reason(
         return Ok(Some(QuarantineReason::Superseded { by }));
     }
     let application = node.application;
-    let predecessor = predecessor(context, application, &new.backup_id, now).await?;
-    let continued = match decide::continues(&new, &predecessor) {
+    let older = newest_older(context, application, &new.backup_id, now).await?;
+    let continued = match decide::continues(&new, &older) {
         Ok(None) => return Ok(None),
         Ok(Some(continued)) => continued,
         Err(reason) => return Ok(Some(reason)),
     };
-    let reference = match predecessor {
-        Predecessor::Newest(newest) if newest.backup_id == continued => newest,
+    let reference = match older {
+        OlderBackup::Newest(newest) if newest.backup_id == continued => newest,
         _ => match profile(context, application, &continued).await? {
             Ok(profile) => profile,
             Err(problem) => return Ok(Some(QuarantineReason::ReferenceUnreadable { problem })),
@@ -88,20 +88,20 @@ async fn restored_at(
 }
 
 /// Returns the newest committed backup that is older than this one and has a readable manifest.
-async fn predecessor(
+async fn newest_older(
     context: &Context,
     application: &ApplicationName,
     backup: &BackupId,
     now: OffsetDateTime,
-) -> Result<Predecessor> {
+) -> Result<OlderBackup> {
     let (s3, bucket) = (&context.aws.s3, &context.config.bucket);
     let (state, manifests) = (BackupState::Committed, context.manifests(application));
-    let newest = catalog::newest(s3, bucket, application, state, MOST_PREDECESSORS, now).await?;
+    let newest = catalog::newest(s3, bucket, application, state, MOST_OLDER_BACKUPS, now).await?;
     let mut problem = None;
     for older in newest.iter().filter(|older| *older < backup) {
         match manifests.read(state, older).await {
             Ok(Some(manifest)) => {
-                return Ok(Predecessor::Newest(Profile::from(&manifest.index)));
+                return Ok(OlderBackup::Newest(Profile::from(&manifest.index)));
             }
             // It was deleted after the listing.
             Ok(None) => {}
@@ -111,7 +111,7 @@ async fn predecessor(
             Err(error) => return Err(error),
         }
     }
-    Ok(problem.map_or(Predecessor::None, Predecessor::Unreadable))
+    Ok(problem.map_or(OlderBackup::None, OlderBackup::Unreadable))
 }
 
 /// Returns the profile of a backup, or as the inner `Err` the reason why it cannot be read.

@@ -31,7 +31,7 @@ fn restored(from: &str, skipped: &[&str]) -> Lineage {
 fn continued(instance: &str, lineage: Lineage) -> String {
     let newest = profile(NEWEST, "i-0000000a", Lineage::FirstBoot);
     let new = profile(NEW, instance, lineage);
-    match continues(&new, &Predecessor::Newest(newest)) {
+    match continues(&new, &OlderBackup::Newest(newest)) {
         Ok(continued) => continued.map_or("nothing".to_owned(), |id| id.to_string()),
         Err(reason) => reason.kind().as_str().to_owned(),
     }
@@ -84,7 +84,7 @@ fn another_cluster_on_the_same_instance_is_another_node() {
     let newest = profile(NEWEST, "i-0000000a", Lineage::FirstBoot);
     let mut new = profile(NEW, "i-0000000a", Lineage::FirstBoot);
     new.system_identifier = "8".to_owned();
-    assert!(continues(&new, &Predecessor::Newest(newest)).is_err());
+    assert!(continues(&new, &OlderBackup::Newest(newest)).is_err());
 }
 
 #[test]
@@ -92,14 +92,14 @@ fn an_adopting_backup_need_not_continue_the_newest() {
     let mut new = profile(NEW, "i-0000000b", Lineage::Adopted);
     new.purpose = Purpose::Adopt;
     let newest = profile(NEWEST, "i-0000000a", Lineage::FirstBoot);
-    assert_eq!(continues(&new, &Predecessor::Newest(newest)), Ok(None));
+    assert_eq!(continues(&new, &OlderBackup::Newest(newest)), Ok(None));
 }
 
 #[test]
 fn a_first_backup_continues_nothing_and_an_unreadable_one_cannot_be_continued() {
     let new = profile(NEW, "i-0000000a", Lineage::FirstBoot);
-    assert_eq!(continues(&new, &Predecessor::None), Ok(None));
-    let unreadable = Predecessor::Unreadable("cut short".to_owned());
+    assert_eq!(continues(&new, &OlderBackup::None), Ok(None));
+    let unreadable = OlderBackup::Unreadable("cut short".to_owned());
     let reason = continues(&new, &unreadable).unwrap_err();
     assert_eq!(reason.kind().as_str(), "QuarantinedUnknown");
 }
