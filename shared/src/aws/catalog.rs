@@ -158,28 +158,24 @@ pub async fn objects_of(
     listed(bucket, request, keys).await
 }
 
-/// Returns one page of the keys below an application's `backups/` that follow `after`, in ascending order, each with
-/// the time when it was written.
+/// Calls `see` with the key of each object below an application's `backups/` and the time when it was written, in
+/// ascending order of the keys, until `see` returns `Break`.
 ///
 /// # Errors
 /// [`crate::Error::Aws`] if S3 fails.
-pub async fn objects_after(
+pub async fn each_object(
     client: &Client,
     bucket: &str,
     application: &ApplicationName,
-    after: Option<&str>,
-) -> Result<Vec<(String, OffsetDateTime)>> {
-    let page = client
-        .list_objects_v2()
-        .bucket(bucket)
-        .prefix(layout::backups(application))
-        .set_start_after(after.map(str::to_owned))
-        .send()
-        .await
-        .map_err(failed(LIST_OBJECTS))
-        .map_err(advise(bucket))?;
-    of_s3(LIST_OBJECTS, page.name())?;
-    Ok(keys_and_times(&page))
+    see: &mut (dyn FnMut(&str, OffsetDateTime) -> ControlFlow<()> + Send),
+) -> Result<()> {
+    let prefix = layout::backups(application);
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
+    each_page(bucket, request, &mut |page| {
+        let mut objects = keys_and_times(page).into_iter();
+        objects.try_for_each(|(key, written_at)| see(&key, written_at))
+    })
+    .await
 }
 
 /// Returns the keys of the images of an application's containers, each with the time when it was written.

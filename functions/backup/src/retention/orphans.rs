@@ -1,6 +1,7 @@
 //! Deletes the objects of runs that no manifest names. A run is one attempt at a backup.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use shared::Result;
 use shared::aws::catalog;
@@ -42,26 +43,20 @@ impl Pass<'_> {
     async fn old_runs(&self) -> Result<BTreeMap<(BackupId, RunId), OffsetDateTime>> {
         let (client, bucket) = (&self.context.aws.s3, &self.context.config.bucket);
         let mut runs = BTreeMap::new();
-        let mut after: Option<String> = None;
-        loop {
-            let after_key = after.as_deref();
-            let page = catalog::objects_after(client, bucket, self.application, after_key).await?;
-            let Some((last, _)) = page.last() else {
-                return Ok(runs);
+        catalog::each_object(client, bucket, self.application, &mut |key, written_at| {
+            // Objects with other keys are not Rekindle's.
+            let Some(run) = layout::run_of_object(self.application, key) else {
+                return ControlFlow::Continue(());
             };
-            after = Some(last.clone());
-            for (key, written_at) in &page {
-                // Objects with other keys are not Rekindle's.
-                let Some(run) = layout::run_of_object(self.application, key) else {
-                    continue;
-                };
-                // The keys are sorted by time, so all later runs are younger.
-                if self.now - run.0.time() < UNTOUCHED {
-                    return Ok(runs);
-                }
-                let newest = runs.entry(run).or_insert(*written_at);
-                *newest = (*newest).max(*written_at);
+            // The keys are sorted by time, so all later runs are younger.
+            if self.now - run.0.time() < UNTOUCHED {
+                return ControlFlow::Break(());
             }
-        }
+            let newest = runs.entry(run).or_insert(written_at);
+            *newest = (*newest).max(written_at);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(runs)
     }
 }
