@@ -213,9 +213,10 @@ async fn end_sessions(postgres: &Postgres, admin: &str, oids: &[u32]) -> Failure
     };
     // The swap has its own timeouts, so it does not count as progress for the watchdog.
     let progress = Progress::default();
+    // A failure quotes psql's last lines: without its results, these contain the reason.
     let psql = postgres
         .tool("psql")
-        .args(["-X", "-q", "-A", "-t", "-d"])
+        .args(["-X", "-q", "-A", "-t", "-o", "/dev/null", "-d"])
         .arg(connection_string(admin))
         .quiet();
     let running = psql.stdin_from(statements, &progress, ExitCode::Restore);
