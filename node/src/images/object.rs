@@ -20,7 +20,8 @@ use crate::context::Context;
 use crate::objects::stream::{Check, WAITING, decode_and_check, into_failure, stage};
 use crate::s3::download;
 
-/// Returns the object that contains an image. If there is none in S3, uploads it, unless this is a final backup.
+/// Returns the object that contains an image. If there is none in S3, uploads it. A final backup looks only for the
+/// object that this node has recorded.
 pub(super) async fn find_or_upload(
     context: &Context,
     id: &Sha256,
@@ -33,13 +34,13 @@ pub(super) async fn find_or_upload(
     {
         return Ok(known);
     }
-    let key = layout::image(&context.settings.application, id);
-    let head = context.bucket.head(&key, None).await;
-    let existing = head.or_fail(ExitCode::Upload, || format!("cannot look for {key}"))?;
     if purpose == Purpose::Final {
         let message = "no earlier backup saved it, and a final backup has no time to do so";
         return Err(Failure::new(ExitCode::Busy, message));
     }
+    let key = layout::image(&context.settings.application, id);
+    let head = context.bucket.head(&key, None).await;
+    let existing = head.or_fail(ExitCode::Upload, || format!("cannot look for {key}"))?;
     let object = match existing {
         Some(head) => read(context, &key, head.version_id, id).await?,
         None => upload(context, key, id).await?,
