@@ -305,12 +305,10 @@ impl<'c> RestoreRun<'c> {
     }
 
     async fn undo_swap(&mut self) -> Result<()> {
-        let postgres = &self.context.postgres;
-        let Some(swapped) = self.swapped.take() else {
-            return Ok(());
-        };
-        let server = Server::read(postgres).await?;
-        swapped.undo(postgres, server.version).await
+        match self.swapped.take() {
+            Some(swapped) => swapped.undo(&self.context.postgres).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -66,7 +66,7 @@ async fn databases_are_swapped_under_clients_that_reconnect() {
         "SELECT count(*) FROM pg_database WHERE NOT datallowconn AND datname LIKE 'rekindle%'";
     assert_eq!(cluster.sql("template1", refused).await, "2");
 
-    swapped.undo(&postgres, 150_000).await.unwrap();
+    swapped.undo(&postgres).await.unwrap();
     for pair in &pairs[..2] {
         assert_eq!(
             cluster.sql(&pair.live, "SELECT word FROM which").await,
