@@ -83,24 +83,17 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
 /// A marker alone does not prove it, because the volume may be a new one: the server must have the cluster of the
 /// marker.
 async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
-    let Some(marker) = Marker::load(&context.root)? else {
+    let Some(marker) = context.marker()? else {
         return Ok(None);
     };
-    if !marker.is_of(&context.settings.application, &context.instance_id) {
-        return Ok(None);
-    }
     // Do not start anything: if the server of a restored node is down, the node must not be restored again.
     let (postgres, settings) = (&context.postgres, &context.settings.postgres);
     let waiting = application::wait_for_postgres(postgres, settings);
     context.progress.without_stall_limit(waiting).await?;
     let server = Server::read(postgres).await?;
-    let valid = marker.valid_for(
-        &context.settings.application,
-        &context.instance_id,
-        &server.system_identifier,
-    );
-    tracing::info!(valid, "the node has a restored marker");
-    Ok(valid.then_some(marker.lineage))
+    let lineage = marker.lineage_of(&server.system_identifier);
+    tracing::info!(valid = lineage.is_some(), "the node has a restored marker");
+    Ok(lineage)
 }
 
 /// Returns the result of an earlier restore of this node. The report of that restore may be lost.
