@@ -28,7 +28,6 @@ use crate::agent::watchdog::peak_memory_kib;
 use crate::application;
 use crate::context::Context;
 use crate::leftovers;
-use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::restore::run::{RestoreRun, RestoredData};
 
@@ -60,8 +59,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
     let restored = if command.mode == Mode::InPlace {
         Box::pin(in_place(context, operation, candidates)).await?
     } else if let Some(lineage) = lineage_of_ready_node(context).await? {
-        end_tools_and_sessions(&context.postgres).await?;
-        leftovers::remove(context).await;
+        leftovers::remove(context).await?;
         already_restored(lineage)
     } else if candidates.is_empty() {
         first_boot(context, operation).await?
