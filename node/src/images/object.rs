@@ -17,7 +17,7 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::agent::state::{DIRECTORY, write_durably};
 use crate::context::Context;
-use crate::objects::stream::{Check, WAITING, decode_and_check, into_failure, stage};
+use crate::objects::stream::{Check, WAITING, decode_and_check, stage};
 use crate::s3::download;
 
 /// Returns the object that contains an image. If there is none in S3, uploads it. A final backup looks only for the
@@ -57,7 +57,7 @@ async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRec
             .await
     };
     let staged = stage(context, key, source, check(id)).await;
-    let (staged, bytes, ()) = staged.map_err(into_failure)?;
+    let (staged, bytes, ()) = staged?;
     let object = staged.complete().await?;
     tracing::info!(image = %id, bytes, compressed = object.size, "saved an image");
     Ok(object)
@@ -95,7 +95,7 @@ async fn read(
             sender.send(chunk).await.ok();
         }
         drop(sender);
-        Ok(digest.finish())
+        Result::Ok(digest.finish())
     };
     let (read, checked) = tokio::join!(reading, checking);
     let Digests {
@@ -103,9 +103,7 @@ async fn read(
         sha256,
         crc64,
     } = read?;
-    checked
-        .or_fail(ExitCode::Internal, message)?
-        .map_err(into_failure)?;
+    checked.or_fail(ExitCode::Internal, message)??;
     let object = ObjectRecord {
         key: key.to_owned(),
         version_id: version,

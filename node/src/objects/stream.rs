@@ -111,17 +111,6 @@ fn all_or_cause<S, T>(
     }
 }
 
-/// Returns the failure. A stage ends with `Stop::Downstream` only if another one failed; anything else is a defect.
-pub(crate) fn into_failure(stop: Stop) -> Failure {
-    match stop {
-        Stop::Failed(failure) => failure,
-        Stop::Downstream => Failure::new(
-            ExitCode::Internal,
-            "a stage of a stream ended without a cause; report this defect",
-        ),
-    }
-}
-
 async fn send(upload: &mut Upload, mut chunks: mpsc::Receiver<Bytes>) -> Result<()> {
     while let Some(chunk) = chunks.recv().await {
         upload.write(&chunk).await?;
@@ -167,10 +156,7 @@ fn compress(
 }
 
 fn cannot_compress(error: io::Error) -> Stop {
-    Stop::Failed(Failure {
-        code: ExitCode::Internal,
-        cause: anyhow::Error::new(error).context("cannot compress with zstd"),
-    })
+    Failure::caused(ExitCode::Internal, error, "cannot compress with zstd").into()
 }
 
 /// Compresses frames, computes their digests, and sends them to the upload and to the check.

@@ -118,7 +118,7 @@ impl Load<'_> {
         let loading = async {
             // Without a head, splitting failed, and its failure is the cause.
             let Ok(head) = head.await else {
-                return Ok(None);
+                return Result::Ok(None);
             };
             self.pg_restore(&["--section=pre-data"], one_chunk(&head))
                 .await?;

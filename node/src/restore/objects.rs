@@ -95,9 +95,6 @@ pub(super) async fn unpack_configuration(
             UnpackError::Archive(_) | UnpackError::Read(_) => ExitCode::Verification,
             UnpackError::Write { .. } => ExitCode::ConfigurationRestore,
         };
-        Failure {
-            code,
-            cause: anyhow::Error::new(error).context(doing()),
-        }
+        Failure::caused(code, error, doing())
     })
 }

@@ -78,6 +78,19 @@ impl From<Failure> for Stop {
     }
 }
 
+impl From<Stop> for Failure {
+    /// Returns the failure. A stage ends with `Stop::Downstream` only if another one failed; anything else is a defect.
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Failed(failure) => failure,
+            Stop::Downstream => Self::new(
+                ExitCode::Internal,
+                "a stage of a stream ended without a cause; report this defect",
+            ),
+        }
+    }
+}
+
 impl Program {
     /// Prepares a program with the parts of the environment that a tool needs, and without AWS credentials.
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {

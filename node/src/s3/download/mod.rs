@@ -161,19 +161,13 @@ fn unreadable(key: &str, error: Error) -> Failure {
     // shorter than recorded.
     let code = error.aws_code();
     if s3::is_missing(&error) || matches!(code, Some("InvalidRange" | "InvalidArgument")) {
-        return Failure {
-            code: ExitCode::Verification,
-            cause: anyhow::Error::new(error).context(missing(key)),
-        };
+        return Failure::caused(ExitCode::Verification, error, missing(key));
     }
     let code = match error {
         Error::Contract { .. } => ExitCode::Verification,
         _ => ExitCode::Download,
     };
-    Failure {
-        code,
-        cause: anyhow::Error::new(error).context(format!("cannot read {key}")),
-    }
+    Failure::caused(code, error, format!("cannot read {key}"))
 }
 
 fn missing(key: &str) -> String {
