@@ -11,10 +11,9 @@ mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
@@ -26,6 +25,7 @@ use self::error::Result;
 use self::headers::{Described, long_name, records};
 use self::writers::{SMALL, SmallFile, Writers};
 use crate::chunks::{CHUNK, next_chunk};
+use crate::files::{create_private_directory, create_private_file};
 
 pub use self::error::UnpackError;
 
@@ -193,9 +193,7 @@ impl Unpacking<'_> {
 
     fn directory(&mut self, path: PathBuf, attributes: Attributes) -> Result<Created> {
         // No access for others until it is complete.
-        fs::create_dir(&path)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
-            .map_err(|source| UnpackError::write(&path, source))?;
+        create_private_directory(&path).map_err(|source| UnpackError::write(&path, source))?;
         self.directories.push((path, attributes));
         Ok(Created::Directory)
     }
@@ -313,12 +311,7 @@ fn write(
         return Ok(written);
     }
     let failed = |source| UnpackError::write(&path, source);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file = create_private_file(&path).map_err(failed)?;
     let mut buffer = vec![0; CHUNK];
     let mut written = 0;
     while let Some(chunk) = next_chunk(entry, &mut buffer).map_err(UnpackError::Read)? {
