@@ -15,6 +15,15 @@ pub(crate) fn on_node(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
+/// Returns what was found, or `None` if the file does not exist.
+pub(crate) fn unless_missing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Creates a directory that only its owner can open. Fails if the path exists.
 pub(crate) fn create_private_directory(path: &Path) -> io::Result<()> {
     fs::create_dir(path)?;

@@ -14,9 +14,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
-use crate::files::create_private_directory;
 use crate::files::mounts::{mount_points, resolved};
 use crate::files::staging::{self, names_in};
+use crate::files::{create_private_directory, unless_missing};
 
 /// The name of the staged path in its staging directory.
 const CONTENT: &str = "content";
@@ -258,11 +258,7 @@ fn set_attributes(path: &Path, wanted: &fs::Metadata) -> io::Result<()> {
 }
 
 fn exists(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(unless_missing(fs::symlink_metadata(path))?.is_some())
 }
 
 #[cfg(test)]
