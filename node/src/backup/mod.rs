@@ -116,9 +116,7 @@ impl<'c> BackupRun<'c> {
     /// Stops the application before its final backup. If that fails, the backup continues. It then lacks the data that
     /// the application still writes, but without it all data since the last backup would be lost.
     async fn stop_application(&mut self) {
-        let context = self.context;
-        let stopping = application::stop(&context.settings.commands, &context.root);
-        let stopping = context.progress.without_stall_limit(stopping);
+        let stopping = application::stop(self.context);
         if let Err(failure) = self.timed("stop", stopping).await {
             tracing::error!(
                 reason = failure.chain(),

@@ -85,10 +85,8 @@ async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
         return Ok(None);
     };
     // Do not start anything: if the server of a restored node is down, the node must not be restored again.
-    let (postgres, settings) = (&context.postgres, &context.settings.postgres);
-    let waiting = application::wait_for_postgres(postgres, settings);
-    context.progress.without_stall_limit(waiting).await?;
-    let server = Server::read(postgres).await?;
+    application::wait_for_postgres(context).await?;
+    let server = Server::read(&context.postgres).await?;
     let lineage = marker.lineage_of(&server.system_identifier);
     tracing::info!(valid = lineage.is_some(), "the node has a restored marker");
     Ok(lineage)
@@ -113,16 +111,11 @@ fn already_restored(lineage: Lineage) -> Restored {
 
 /// Starts the empty application.
 async fn first_boot(context: &Context, operation: &Operation) -> Result<Restored> {
-    let (commands, root) = (&context.settings.commands, &context.root);
-    let (postgres, settings) = (&context.postgres, &context.settings.postgres);
-    let starting = async {
-        application::start_postgres(commands, root).await?;
-        application::wait_for_postgres(postgres, settings).await?;
-        application::start(commands, root).await?;
-        application::wait_healthy(commands, root).await
-    };
-    context.progress.without_stall_limit(starting).await?;
-    let server = Server::read(postgres).await?;
+    application::start_postgres(context).await?;
+    application::wait_for_postgres(context).await?;
+    application::start(context).await?;
+    application::wait_healthy(context).await?;
+    let server = Server::read(&context.postgres).await?;
     context.write_marker(operation, &server, Lineage::FirstBoot)?;
     Ok(Restored::without_swap(
         RestoreOutcome::FirstBoot,
@@ -146,15 +139,12 @@ async fn in_place(
         );
         return Err(Failure::new(ExitCode::Usage, message));
     };
-    let (root, commands) = (&context.root, &context.settings.commands);
+    let root = &context.root;
     let mut run = RestoreRun::prepare(context, operation, candidate, false).await?;
     let marker = Marker::load(root)?;
     Marker::remove(root)?;
     let replacing = async {
-        context
-            .progress
-            .without_stall_limit(application::stop(commands, root))
-            .await?;
+        application::stop(context).await?;
         let result = run.restore().await;
         finish(run, result, operation, candidate, Vec::new()).await
     };
@@ -168,10 +158,10 @@ async fn in_place(
             marker.store(root)?;
         }
         let starting = async {
-            application::start(commands, root).await?;
-            application::wait_healthy(commands, root).await
+            application::start(context).await?;
+            application::wait_healthy(context).await
         };
-        if let Err(second) = context.progress.without_stall_limit(starting).await {
+        if let Err(second) = starting.await {
             let message = format!(
                 "{failure}; the restore was rolled back, but the application did not start again: {second}"
             );

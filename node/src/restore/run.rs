@@ -152,14 +152,11 @@ impl<'c> RestoreRun<'c> {
     }
 
     async fn start_postgres(&mut self) -> Result<()> {
-        let (progress, settings) = (&self.context.progress, &self.context.settings);
         if !self.postgres_started {
-            let starting = application::start_postgres(&settings.commands, &self.context.root);
-            progress.without_stall_limit(starting).await?;
+            application::start_postgres(self.context).await?;
             self.postgres_started = true;
         }
-        let waiting = application::wait_for_postgres(&self.context.postgres, &settings.postgres);
-        progress.without_stall_limit(waiting).await
+        application::wait_for_postgres(self.context).await
     }
 
     /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the
@@ -231,12 +228,9 @@ impl<'c> RestoreRun<'c> {
     }
 
     async fn start_application(&mut self) -> Result<()> {
-        let (context, commands) = (self.context, &self.context.settings.commands);
         self.application_started = true;
-        let starting = application::start(commands, &context.root);
-        context.progress.without_stall_limit(starting).await?;
-        let waiting = application::wait_healthy(commands, &context.root);
-        context.progress.without_stall_limit(waiting).await
+        application::start(self.context).await?;
+        application::wait_healthy(self.context).await
     }
 
     /// Adds the images that could not be loaded to a failure that they may have caused.
@@ -280,12 +274,11 @@ impl<'c> RestoreRun<'c> {
     /// them to those of its backup.
     pub(crate) async fn roll_back(mut self) -> Result<()> {
         let context = self.context;
-        if self.application_started {
-            let stopping = application::stop(&context.settings.commands, &context.root);
-            if let Err(failure) = context.progress.without_stall_limit(stopping).await {
-                // An application that did not start may be impossible to stop. Its data are put back anyway.
-                tracing::warn!(reason = failure.chain(), "cannot stop the application");
-            }
+        if self.application_started
+            && let Err(failure) = application::stop(context).await
+        {
+            // An application that did not start may be impossible to stop. Its data are put back anyway.
+            tracing::warn!(reason = failure.chain(), "cannot stop the application");
         }
         // Put the configuration back even if the databases could not be.
         let databases = self.undo_swap().await;
