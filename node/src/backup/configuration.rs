@@ -76,7 +76,13 @@ pub(crate) async fn upload(context: &Context, key: String) -> Result<ObjectRecor
             let written = writing.await;
             written.or_fail(ExitCode::Internal, || "cannot archive the configuration")?
         };
-        let staged = stage(context, key.clone(), source, Box::new(count_entries)).await;
+        let staged = stage(
+            &context.bucket,
+            key.clone(),
+            source,
+            Box::new(count_entries),
+        )
+        .await;
         let (staged, written, read) = match staged {
             Err(Stop::Failed(failure)) if !retried && shrank(&failure) => {
                 tracing::warn!(

@@ -45,7 +45,7 @@ pub(crate) async fn globals(context: &Context, key: String) -> Result<ObjectReco
         let progress = &context.progress;
         pg_dumpall.stdout_to(chunks, progress, ExitCode::Dump).await
     };
-    let staged = stage(context, key, source, Box::new(check_globals)).await;
+    let staged = stage(&context.bucket, key, source, Box::new(check_globals)).await;
     let (staged, _, ()) = staged?;
     staged.complete().await
 }
@@ -90,7 +90,7 @@ pub(crate) async fn database(
     let check: Check<Archive> = Box::new(move |plain| check_dump(plain, decoded));
     let source = async |chunks| pg_dump.stdout_to(chunks, progress, ExitCode::Dump).await;
     let (staged, restored) = tokio::join!(
-        stage(context, key, source, check),
+        stage(&context.bucket, key, source, check),
         pg_restore.stdin_from(to_restore, progress, ExitCode::Verification)
     );
     let (staged, bytes, archive) = accepted_by_both(staged, restored).await?;

@@ -56,7 +56,7 @@ async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRec
             .stdout_to(chunks, &context.progress, ExitCode::Dump)
             .await
     };
-    let staged = stage(context, key, source, check(id)).await;
+    let staged = stage(&context.bucket, key, source, check(id)).await;
     let (staged, bytes, ()) = staged?;
     let object = staged.complete().await?;
     tracing::info!(image = %id, bytes, compressed = object.size, "saved an image");

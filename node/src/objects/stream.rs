@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::chunks::{CHUNK, ChunkReader, next_chunk};
-use crate::context::Context;
+use crate::s3::Bucket;
 use crate::s3::upload::Upload;
 
 /// The compression level. Level 1 takes half the time of level 3. The rows of a registry consist mostly of digests, in
@@ -59,7 +59,7 @@ pub(crate) type Check<T> = Box<dyn FnOnce(&mut dyn Read) -> std::result::Result<
 /// Uploads everything that `source` sends, and runs `check` on the decoded bytes. Returns the object with the results
 /// of `source` and `check`. Aborts the upload if any of them fails.
 pub(crate) async fn stage<S, T: Send + 'static>(
-    context: &Context,
+    bucket: &Bucket,
     key: String,
     source: impl AsyncFnOnce(mpsc::Sender<Bytes>) -> std::result::Result<S, Stop>,
     check: Check<T>,
@@ -71,7 +71,7 @@ pub(crate) async fn stage<S, T: Send + 'static>(
     let compressing =
         tokio::task::spawn_blocking(move || compress(plain_chunks, [to_upload, to_check]));
     let checking = tokio::task::spawn_blocking(move || decode_and_check(check_chunks, check));
-    let mut upload = Upload::new(&context.bucket, key);
+    let mut upload = Upload::new(bucket, key);
     let uploading = send(&mut upload, upload_chunks);
     let (source, uploaded) = tokio::join!(source(plain), uploading);
     let (compressed, checked) = (joined(compressing).await, joined(checking).await);

@@ -2,9 +2,9 @@
 //!
 //! A launch restore never overwrites the data of a node that was already restored. An in-place restore always does.
 
+mod fetch;
 mod globals;
 pub mod load;
-mod objects;
 mod placement;
 mod preflight;
 mod run;

@@ -26,7 +26,7 @@ use crate::restore::globals::Existing;
 use crate::restore::placement::Placement;
 use crate::restore::preflight::Capabilities;
 use crate::restore::swap::{Pair, Swapped};
-use crate::restore::{globals, load, objects, swap, targets, verify};
+use crate::restore::{fetch, globals, load, swap, targets, verify};
 use crate::s3::download;
 
 /// How often a restore checks whether the server is working for it.
@@ -141,9 +141,9 @@ impl<'c> RestoreRun<'c> {
         let placement = self.placement.insert(Placement::prepare(&self.targets)?);
         // If one fails, wait for the others: the staging directories can be removed only after unpacking has ended.
         let (contents, globals, unpacked) = join!(
-            objects::contents(context, index),
-            objects::globals(context, index),
-            objects::unpack_configuration(context, index, placement.staged_paths())
+            fetch::contents(context, index),
+            fetch::globals(context, index),
+            fetch::unpack_configuration(context, index, placement.staged_paths())
         );
         let (contents, globals) = (contents?, globals?);
         unpacked?;
@@ -216,7 +216,7 @@ impl<'c> RestoreRun<'c> {
         properties
             .create(postgres, new, server_version, tablespaces)
             .await?;
-        let record = objects::record(&self.index, &layout::dump(number))?;
+        let record = fetch::record(&self.index, &layout::dump(number))?;
         let plain_bytes = self.index.databases.get(number);
         let plain_bytes = plain_bytes.map_or(0, |database| database.dump_bytes);
         load::dump(context, record, plain_bytes, new, server_version).await?;
