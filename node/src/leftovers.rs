@@ -6,8 +6,8 @@ use crate::files::{on_node, staging};
 use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 
-/// Ends the tools and sessions of an earlier agent, and then removes the databases and staging directories of an earlier
-/// restore. The node also works if these stay, so a failure to remove them is only logged.
+/// Ends the tools and sessions of an earlier agent, and then removes the databases and staging directories of an
+/// earlier restore. The node also works if these stay, so a failure to remove them is only logged.
 pub(crate) async fn remove(context: &Context) -> Result<()> {
     end_tools_and_sessions(&context.postgres).await?;
     let databases = drop_with_prefixes(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;

@@ -25,7 +25,7 @@ impl Failure {
         }
     }
 
-    /// Makes a failure from an error. The message begins with what failed; the error's own text follows it as the cause.
+    /// Makes a failure from an error. The message begins with what failed, and the error's own text follows it.
     pub(crate) fn caused(
         code: ExitCode,
         error: impl Into<anyhow::Error>,
