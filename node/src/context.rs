@@ -55,6 +55,13 @@ impl Context {
         })
     }
 
+    /// Returns the `restored` marker that was written on this instance for this application, or `None` if there is
+    /// none. It proves nothing before its cluster is compared with the server's ([`Marker::lineage_of`]).
+    pub(crate) fn marker(&self) -> Result<Option<Marker>> {
+        let marker = Marker::load(&self.root)?;
+        Ok(marker.filter(|marker| marker.is_of(&self.settings.application, &self.instance_id)))
+    }
+
     /// Writes the `restored` marker: from now on, this node and this cluster have the application's data.
     pub(crate) fn write_marker(
         &self,

@@ -1,12 +1,15 @@
-//! Removes what an agent that was killed during a restore left on the node.
+//! Ends and removes what a killed agent left on the node.
 
+use crate::agent::failure::Result;
 use crate::context::Context;
 use crate::files::{on_node, staging};
+use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 
-/// Removes the databases and staging directories of an earlier restore. The node also works if they
-/// stay, so a failure is only logged.
-pub(crate) async fn remove(context: &Context) {
+/// Ends the tools and sessions of an earlier agent, and then removes the databases and staging directories of an
+/// earlier restore. The node also works if these stay, so a failure to remove them is only logged.
+pub(crate) async fn remove(context: &Context) -> Result<()> {
+    end_tools_and_sessions(&context.postgres).await?;
     let databases = drop_with_prefixes(&context.postgres, &[RESTORE_PREFIX, OLD_PREFIX]).await;
     let paths = context.settings.configuration_paths.iter();
     let paths = paths.map(|path| on_node(&context.root, path));
@@ -18,4 +21,5 @@ pub(crate) async fn remove(context: &Context) {
             );
         }
     }
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! A real Postgres for the unit tests: a cluster in a temporary directory with a Unix socket, removed when it is
-//! dropped. If the server is not installed, the tests fail.
+//! A context and a real Postgres for the unit tests: a cluster in a temporary directory with a Unix socket, removed when
+//! it is dropped. If the server is not installed, the tests fail.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,8 +7,28 @@ use std::process::{Command, Stdio};
 use shared::exit_code::ExitCode;
 use tempfile::TempDir;
 
+use crate::agent::watchdog::Progress;
+use crate::context::Context;
 use crate::postgres::Postgres;
-use crate::settings::{BootstrapRolePassword, PostgresSettings, Server, Tablespaces};
+use crate::s3::Bucket;
+use crate::s3::open_uploads::OpenUploads;
+use crate::settings::{BootstrapRolePassword, PostgresSettings, Server, Settings, Tablespaces};
+
+/// Returns the context of a node without a server. Nothing is read or connected.
+pub(crate) async fn context(root: &Path) -> Context {
+    let settings = "application = 'app'\nbucket = 'backups'\nregion = 'eu-west-1'\n\
+                    [configuration]\npaths = ['/etc/app']\n[postgres]\nhost = '/nonexistent'\n";
+    let settings = Settings::parse(settings).unwrap();
+    let progress = Progress::default();
+    Context {
+        root: root.to_owned(),
+        bucket: Bucket::open(&settings, &progress, &OpenUploads::default()).await,
+        instance_id: "i-0123abcd".parse().unwrap(),
+        postgres: Postgres::new(settings.postgres.clone()),
+        settings,
+        progress,
+    }
+}
 
 /// A running cluster.
 pub(crate) struct Cluster {

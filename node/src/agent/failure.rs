@@ -25,6 +25,18 @@ impl Failure {
         }
     }
 
+    /// Makes a failure from an error. The message begins with what failed, and the error's own text follows it.
+    pub(crate) fn caused(
+        code: ExitCode,
+        error: impl Into<anyhow::Error>,
+        message: impl fmt::Display,
+    ) -> Self {
+        Self {
+            code,
+            cause: error.into().context(message.to_string()),
+        }
+    }
+
     /// Puts `context` in front of the message.
     pub(crate) fn context(self, context: impl fmt::Display) -> Self {
         Self {
@@ -54,9 +66,6 @@ pub(crate) trait OrFail<T> {
 
 impl<T, E: Into<anyhow::Error>> OrFail<T> for std::result::Result<T, E> {
     fn or_fail<C: fmt::Display>(self, code: ExitCode, message: impl FnOnce() -> C) -> Result<T> {
-        self.map_err(|error| Failure {
-            code,
-            cause: error.into().context(message().to_string()),
-        })
+        self.map_err(|error| Failure::caused(code, error, message()))
     }
 }

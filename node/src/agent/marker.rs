@@ -64,19 +64,14 @@ impl Marker {
         remove(&path(root))
     }
 
-    /// Returns whether the marker was written on this instance, for this application and this cluster.
-    pub(crate) fn valid_for(
-        &self,
-        application: &ApplicationName,
-        instance: &InstanceId,
-        system_identifier: &str,
-    ) -> bool {
-        self.is_of(application, instance) && self.system_identifier == system_identifier
-    }
-
     /// Returns whether the marker was written on this instance for this application, for any cluster.
     pub(crate) fn is_of(&self, application: &ApplicationName, instance: &InstanceId) -> bool {
         (&self.application, &self.instance_id) == (application, instance)
+    }
+
+    /// Returns the origin of the data if the marker names this cluster, otherwise `None`.
+    pub(crate) fn lineage_of(self, system_identifier: &str) -> Option<Lineage> {
+        (self.system_identifier == system_identifier).then_some(self.lineage)
     }
 }
 
@@ -104,10 +99,11 @@ mod tests {
         assert_eq!(Marker::load(root.path()).unwrap().as_ref(), Some(&marker));
 
         let (application, instance) = (marker.application.clone(), marker.instance_id.clone());
-        assert!(marker.valid_for(&application, &instance, "7"));
-        assert!(!marker.valid_for(&application, &instance, "8"));
-        assert!(!marker.valid_for(&application, &"i-0123abce".parse().unwrap(), "7"));
-        assert!(!marker.valid_for(&"gitea".parse().unwrap(), &instance, "7"));
+        assert!(marker.is_of(&application, &instance));
+        assert!(!marker.is_of(&application, &"i-0123abce".parse().unwrap()));
+        assert!(!marker.is_of(&"gitea".parse().unwrap(), &instance));
+        assert_eq!(marker.clone().lineage_of("7"), Some(Lineage::FirstBoot));
+        assert_eq!(marker.lineage_of("8"), None);
 
         Marker::remove(root.path()).unwrap();
         Marker::remove(root.path()).unwrap();

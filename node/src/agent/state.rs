@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -15,6 +15,7 @@ use shared::operation::Operation;
 use shared::report::Report;
 
 use crate::agent::failure::{OrFail as _, Result};
+use crate::files::unless_missing;
 
 /// The agent's directory, relative to the root.
 pub(crate) const DIRECTORY: &str = "var/lib/rekindle";
@@ -151,21 +152,14 @@ fn make_directory(path: &Path) -> Result<()> {
 
 /// Reads a file of the agent's directory. Returns `None` if there is none.
 pub(crate) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).or_fail(ExitCode::NodeState, || cannot("read", path)),
-    }
+    unless_missing(std::fs::read(path)).or_fail(ExitCode::NodeState, || cannot("read", path))
 }
 
 /// Removes a file of the agent's directory, if it exists.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).or_fail(ExitCode::NodeState, || cannot("remove", path))
-        }
-        _ => Ok(()),
-    }
+    unless_missing(std::fs::remove_file(path))
+        .map(drop)
+        .or_fail(ExitCode::NodeState, || cannot("remove", path))
 }
 
 /// Writes a file so that a crash leaves either the old content or the new one: the new content goes into a temporary file

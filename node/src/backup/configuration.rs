@@ -21,7 +21,7 @@ use crate::chunks::CHUNK;
 use crate::context::Context;
 use crate::files::on_node;
 use crate::files::tree::{CaptureError, write_tree};
-use crate::objects::stream::{into_failure, stage};
+use crate::objects::stream::stage;
 use crate::settings::Settings;
 
 /// Checks that every configured path exists and can be archived.
@@ -76,7 +76,13 @@ pub(crate) async fn upload(context: &Context, key: String) -> Result<ObjectRecor
             let written = writing.await;
             written.or_fail(ExitCode::Internal, || "cannot archive the configuration")?
         };
-        let staged = stage(context, key.clone(), source, Box::new(count_entries)).await;
+        let staged = stage(
+            &context.bucket,
+            key.clone(),
+            source,
+            Box::new(count_entries),
+        )
+        .await;
         let (staged, written, read) = match staged {
             Err(Stop::Failed(failure)) if !retried && shrank(&failure) => {
                 tracing::warn!(
@@ -86,7 +92,7 @@ pub(crate) async fn upload(context: &Context, key: String) -> Result<ObjectRecor
                 retried = true;
                 continue;
             }
-            other => other.map_err(into_failure)?,
+            other => other?,
         };
         if written != read {
             staged.abort().await;

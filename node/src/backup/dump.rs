@@ -12,7 +12,7 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::chunks::{CHUNK, next_chunk};
 use crate::context::Context;
-use crate::objects::stream::{Check, Staged, WAITING, into_failure, stage};
+use crate::objects::stream::{Check, Staged, WAITING, stage};
 use crate::postgres::archive::{self, Archive, ArchiveError};
 use crate::postgres::database::properties::DatabaseProperties;
 use crate::postgres::quote::connection_string;
@@ -45,8 +45,8 @@ pub(crate) async fn globals(context: &Context, key: String) -> Result<ObjectReco
         let progress = &context.progress;
         pg_dumpall.stdout_to(chunks, progress, ExitCode::Dump).await
     };
-    let staged = stage(context, key, source, Box::new(check_globals)).await;
-    let (staged, _, ()) = staged.map_err(into_failure)?;
+    let staged = stage(&context.bucket, key, source, Box::new(check_globals)).await;
+    let (staged, _, ()) = staged?;
     staged.complete().await
 }
 
@@ -90,7 +90,7 @@ pub(crate) async fn database(
     let check: Check<Archive> = Box::new(move |plain| check_dump(plain, decoded));
     let source = async |chunks| pg_dump.stdout_to(chunks, progress, ExitCode::Dump).await;
     let (staged, restored) = tokio::join!(
-        stage(context, key, source, check),
+        stage(&context.bucket, key, source, check),
         pg_restore.stdin_from(to_restore, progress, ExitCode::Verification)
     );
     let (staged, bytes, archive) = accepted_by_both(staged, restored).await?;
@@ -115,7 +115,7 @@ async fn accepted_by_both<S, T>(
         }
         // The failure of a stage also stops pg_restore. Without one, pg_restore stopped the stages.
         (Err(Stop::Failed(failure)), _) | (Err(Stop::Downstream), Err(failure)) => Err(failure),
-        (Err(stop), Ok(())) => Err(into_failure(stop)),
+        (Err(stop), Ok(())) => Err(stop.into()),
     }
 }
 
@@ -130,10 +130,10 @@ fn check_dump(
         Err(ArchiveError::Read(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             Err(Stop::Downstream)
         }
-        Err(error) => Err(Stop::Failed(Failure {
-            code: ExitCode::Verification,
-            cause: anyhow::Error::new(error).context("cannot verify the dump"),
-        })),
+        Err(error) => {
+            let failure = Failure::caused(ExitCode::Verification, error, "cannot verify the dump");
+            Err(failure.into())
+        }
     }
 }
 

@@ -29,7 +29,6 @@ use crate::leftovers;
 use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::database::list::list;
 use crate::postgres::database::properties::DatabaseProperties;
-use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::s3::upload::Upload;
 
@@ -41,8 +40,7 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let server = Server::read(&context.postgres).await?;
     let lineage = origin::lineage(context, command.purpose, marker, &server)?;
     configuration::check(&context.settings, &context.root)?;
-    end_tools_and_sessions(&context.postgres).await?;
-    leftovers::remove(context).await;
+    leftovers::remove(context).await?;
 
     let mut run = BackupRun::new(context, command, started)?;
     if command.purpose == Purpose::Final {
@@ -118,9 +116,7 @@ impl<'c> BackupRun<'c> {
     /// Stops the application before its final backup. If that fails, the backup continues. It then lacks the data that
     /// the application still writes, but without it all data since the last backup would be lost.
     async fn stop_application(&mut self) {
-        let context = self.context;
-        let stopping = application::stop(&context.settings.commands, &context.root);
-        let stopping = context.progress.without_stall_limit(stopping);
+        let stopping = application::stop(self.context);
         if let Err(failure) = self.timed("stop", stopping).await {
             tracing::error!(
                 reason = failure.chain(),

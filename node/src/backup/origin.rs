@@ -12,9 +12,7 @@ use crate::postgres::server::Server;
 /// Returns the marker that was written on this instance for this application. If there is none, returns `None` if the
 /// backup adopts the node, and fails otherwise.
 pub(super) fn marker(context: &Context, purpose: Purpose) -> Result<Option<Marker>> {
-    let application = &context.settings.application;
-    let marker = Marker::load(&context.root)?;
-    let marker = marker.filter(|marker| marker.is_of(application, &context.instance_id));
+    let marker = context.marker()?;
     if marker.is_some() || purpose == Purpose::Adopt {
         return Ok(marker);
     }
@@ -29,8 +27,8 @@ pub(super) fn lineage(
     server: &Server,
 ) -> Result<Lineage> {
     let cluster = &server.system_identifier;
-    match marker.filter(|marker| &marker.system_identifier == cluster) {
-        Some(marker) => Ok(marker.lineage),
+    match marker.and_then(|marker| marker.lineage_of(cluster)) {
+        Some(lineage) => Ok(lineage),
         None if purpose == Purpose::Adopt => Ok(Lineage::Adopted),
         None => Err(not_restored(
             context,

@@ -9,6 +9,7 @@ use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
 use crate::files::mounts::{mount_points, resolved};
+use crate::files::unless_missing;
 
 /// The prefix of the names of staging directories.
 pub(crate) const PREFIX: &str = ".rekindle-restore-";
@@ -56,10 +57,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
             mount.display()
         )));
     }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    unless_missing(fs::remove_dir_all(path)).map(drop)
 }
 
 /// Returns the names in a directory.

@@ -145,18 +145,16 @@ async fn load_one(context: &Context, image: &ImageRecord) -> Result<()> {
 
 /// Streams an archive into the engine. Its end is sent only if the whole archive is the committed one.
 async fn load_archive(context: &Context, object: &ObjectRecord) -> Result<()> {
-    let (downloading, reader) = download::stream(&context.bucket, object);
     let (to_hold, decoded) = mpsc::channel(WAITING);
     let (to_engine, chunks) = mpsc::channel(WAITING);
-    let decoding = tokio::task::spawn_blocking(move || decode(reader, &to_hold));
+    let decoding = download::read(&context.bucket, object, move |reader| {
+        decode(reader, &to_hold)
+    });
     let checked = async move {
-        let (downloaded, decoded, held) =
-            tokio::join!(downloading, decoding, hold_back(decoded, &to_engine));
-        downloaded?;
-        let message = || format!("cannot decode {}", object.key);
-        decoded
-            .or_fail(ExitCode::Internal, message)?
-            .or_fail(ExitCode::Verification, message)?;
+        let (decoded_to_end, held) = tokio::join!(decoding, hold_back(decoded, &to_engine));
+        decoded_to_end?.or_fail(ExitCode::Verification, || {
+            format!("cannot decode {}", object.key)
+        })?;
         for chunk in held {
             // If the engine has stopped reading, its own failure is the cause.
             to_engine.send(chunk).await.ok();

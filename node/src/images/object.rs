@@ -17,10 +17,11 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::agent::state::{DIRECTORY, write_durably};
 use crate::context::Context;
-use crate::objects::stream::{Check, WAITING, decode_and_check, into_failure, stage};
+use crate::objects::stream::{Check, WAITING, decode_and_check, stage};
 use crate::s3::download;
 
-/// Returns the object that contains an image. If there is none in S3, uploads it, unless this is a final backup.
+/// Returns the object that contains an image. If there is none in S3, uploads it. A final backup looks only for the
+/// object that this node has recorded.
 pub(super) async fn find_or_upload(
     context: &Context,
     id: &Sha256,
@@ -33,13 +34,13 @@ pub(super) async fn find_or_upload(
     {
         return Ok(known);
     }
-    let key = layout::image(&context.settings.application, id);
-    let head = context.bucket.head(&key, None).await;
-    let existing = head.or_fail(ExitCode::Upload, || format!("cannot look for {key}"))?;
     if purpose == Purpose::Final {
         let message = "no earlier backup saved it, and a final backup has no time to do so";
         return Err(Failure::new(ExitCode::Busy, message));
     }
+    let key = layout::image(&context.settings.application, id);
+    let head = context.bucket.head(&key, None).await;
+    let existing = head.or_fail(ExitCode::Upload, || format!("cannot look for {key}"))?;
     let object = match existing {
         Some(head) => read(context, &key, head.version_id, id).await?,
         None => upload(context, key, id).await?,
@@ -55,8 +56,8 @@ async fn upload(context: &Context, key: String, id: &Sha256) -> Result<ObjectRec
             .stdout_to(chunks, &context.progress, ExitCode::Dump)
             .await
     };
-    let staged = stage(context, key, source, check(id)).await;
-    let (staged, bytes, ()) = staged.map_err(into_failure)?;
+    let staged = stage(&context.bucket, key, source, check(id)).await;
+    let (staged, bytes, ()) = staged?;
     let object = staged.complete().await?;
     tracing::info!(image = %id, bytes, compressed = object.size, "saved an image");
     Ok(object)
@@ -94,7 +95,7 @@ async fn read(
             sender.send(chunk).await.ok();
         }
         drop(sender);
-        Ok(digest.finish())
+        Result::Ok(digest.finish())
     };
     let (read, checked) = tokio::join!(reading, checking);
     let Digests {
@@ -102,9 +103,7 @@ async fn read(
         sha256,
         crc64,
     } = read?;
-    checked
-        .or_fail(ExitCode::Internal, message)?
-        .map_err(into_failure)?;
+    checked.or_fail(ExitCode::Internal, message)??;
     let object = ObjectRecord {
         key: key.to_owned(),
         version_id: version,

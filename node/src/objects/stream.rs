@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Stop;
 use crate::chunks::{CHUNK, ChunkReader, next_chunk};
-use crate::context::Context;
+use crate::s3::Bucket;
 use crate::s3::upload::Upload;
 
 /// The compression level. Level 1 takes half the time of level 3. The rows of a registry consist mostly of digests, in
@@ -59,7 +59,7 @@ pub(crate) type Check<T> = Box<dyn FnOnce(&mut dyn Read) -> std::result::Result<
 /// Uploads everything that `source` sends, and runs `check` on the decoded bytes. Returns the object with the results
 /// of `source` and `check`. Aborts the upload if any of them fails.
 pub(crate) async fn stage<S, T: Send + 'static>(
-    context: &Context,
+    bucket: &Bucket,
     key: String,
     source: impl AsyncFnOnce(mpsc::Sender<Bytes>) -> std::result::Result<S, Stop>,
     check: Check<T>,
@@ -71,7 +71,7 @@ pub(crate) async fn stage<S, T: Send + 'static>(
     let compressing =
         tokio::task::spawn_blocking(move || compress(plain_chunks, [to_upload, to_check]));
     let checking = tokio::task::spawn_blocking(move || decode_and_check(check_chunks, check));
-    let mut upload = Upload::new(&context.bucket, key);
+    let mut upload = Upload::new(bucket, key);
     let uploading = send(&mut upload, upload_chunks);
     let (source, uploaded) = tokio::join!(source(plain), uploading);
     let (compressed, checked) = (joined(compressing).await, joined(checking).await);
@@ -108,17 +108,6 @@ fn all_or_cause<S, T>(
             let cause = stops.find(|stop| matches!(stop, Stop::Failed(_)));
             Err(cause.unwrap_or(Stop::Downstream))
         }
-    }
-}
-
-/// Returns the failure. A stage ends with `Stop::Downstream` only if another one failed; anything else is a defect.
-pub(crate) fn into_failure(stop: Stop) -> Failure {
-    match stop {
-        Stop::Failed(failure) => failure,
-        Stop::Downstream => Failure::new(
-            ExitCode::Internal,
-            "a stage of a stream ended without a cause; report this defect",
-        ),
     }
 }
 
@@ -167,10 +156,7 @@ fn compress(
 }
 
 fn cannot_compress(error: io::Error) -> Stop {
-    Stop::Failed(Failure {
-        code: ExitCode::Internal,
-        cause: anyhow::Error::new(error).context("cannot compress with zstd"),
-    })
+    Failure::caused(ExitCode::Internal, error, "cannot compress with zstd").into()
 }
 
 /// Compresses frames, computes their digests, and sends them to the upload and to the check.

@@ -90,49 +90,43 @@ struct Load<'c> {
 impl Load<'_> {
     /// Loads the dump with one `pg_restore`.
     async fn unsplit(&self, record: &ObjectRecord) -> Result<()> {
-        let (downloading, reader) = download::stream(&self.context.bucket, record);
         let (sender, chunks) = mpsc::channel(WAITING);
-        let decoding = tokio::task::spawn_blocking(move || decode(reader, &sender));
+        let decoding = download::read(&self.context.bucket, record, move |reader| {
+            decode(reader, &sender)
+        });
         let loading = self.pg_restore(&[], chunks);
-        let (downloaded, decoded, loaded) = tokio::join!(downloading, decoding, loading);
-        // The first one in this order that failed is the cause of the other failures.
-        downloaded?;
-        decoded
-            .or_fail(ExitCode::Internal, || "cannot decode a dump")?
-            .or_fail(ExitCode::Verification, || {
-                format!("cannot decode {}", record.key)
-            })?;
+        let (decoded, loaded) = tokio::join!(decoding, loading);
+        // A failure to decode the dump is the cause of a failure to load it.
+        decoded?.or_fail(ExitCode::Verification, || {
+            format!("cannot decode {}", record.key)
+        })?;
         loaded
     }
 
     /// Loads the definitions first, then the rows with several `pg_restore`, then the indexes and constraints.
     async fn split(&self, record: &ObjectRecord) -> Result<()> {
-        let (downloading, reader) = download::stream(&self.context.bucket, record);
         let (head_sender, head) = oneshot::channel();
         let (senders, parts): (Vec<_>, Vec<_>) =
             (0..self.sessions).map(|_| mpsc::channel(WAITING)).unzip();
-        let splitting = tokio::task::spawn_blocking(move || {
+        let splitting = download::read(&self.context.bucket, record, move |reader| {
             let decoder = zstd::Decoder::new(reader).map_err(archive::ArchiveError::Read)?;
             archive::split(decoder, head_sender, senders)
         });
         let loading = async {
             // Without a head, splitting failed, and its failure is the cause.
             let Ok(head) = head.await else {
-                return Ok(None);
+                return Result::Ok(None);
             };
             self.pg_restore(&["--section=pre-data"], one_chunk(&head))
                 .await?;
             self.rows(parts).await?;
             Ok(Some(head))
         };
-        let (downloaded, split, loaded) = tokio::join!(downloading, splitting, loading);
-        // The first one in this order that failed is the cause of the other failures.
-        downloaded?;
-        split
-            .or_fail(ExitCode::Internal, || "cannot decode a dump")?
-            .or_fail(ExitCode::Verification, || {
-                format!("cannot decode {}", record.key)
-            })?;
+        let (split, loaded) = tokio::join!(splitting, loading);
+        // A failure to split the dump is the cause of a failure to load it.
+        split?.or_fail(ExitCode::Verification, || {
+            format!("cannot decode {}", record.key)
+        })?;
         if let Some(head) = loaded? {
             self.indexes_and_constraints(&head).await?;
         }

@@ -2,9 +2,9 @@
 //!
 //! A launch restore never overwrites the data of a node that was already restored. An in-place restore always does.
 
+mod fetch;
 mod globals;
 pub mod load;
-mod objects;
 mod placement;
 mod preflight;
 mod run;
@@ -28,7 +28,6 @@ use crate::agent::watchdog::peak_memory_kib;
 use crate::application;
 use crate::context::Context;
 use crate::leftovers;
-use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::server::Server;
 use crate::restore::run::{RestoreRun, RestoredData};
 
@@ -60,8 +59,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
     let restored = if command.mode == Mode::InPlace {
         Box::pin(in_place(context, operation, candidates)).await?
     } else if let Some(lineage) = lineage_of_ready_node(context).await? {
-        end_tools_and_sessions(&context.postgres).await?;
-        leftovers::remove(context).await;
+        leftovers::remove(context).await?;
         already_restored(lineage)
     } else if candidates.is_empty() {
         first_boot(context, operation).await?
@@ -83,24 +81,15 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
 /// A marker alone does not prove it, because the volume may be a new one: the server must have the cluster of the
 /// marker.
 async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
-    let Some(marker) = Marker::load(&context.root)? else {
+    let Some(marker) = context.marker()? else {
         return Ok(None);
     };
-    if !marker.is_of(&context.settings.application, &context.instance_id) {
-        return Ok(None);
-    }
     // Do not start anything: if the server of a restored node is down, the node must not be restored again.
-    let (postgres, settings) = (&context.postgres, &context.settings.postgres);
-    let waiting = application::wait_for_postgres(postgres, settings);
-    context.progress.without_stall_limit(waiting).await?;
-    let server = Server::read(postgres).await?;
-    let valid = marker.valid_for(
-        &context.settings.application,
-        &context.instance_id,
-        &server.system_identifier,
-    );
-    tracing::info!(valid, "the node has a restored marker");
-    Ok(valid.then_some(marker.lineage))
+    application::wait_for_postgres(context).await?;
+    let server = Server::read(&context.postgres).await?;
+    let lineage = marker.lineage_of(&server.system_identifier);
+    tracing::info!(valid = lineage.is_some(), "the node has a restored marker");
+    Ok(lineage)
 }
 
 /// Returns the result of an earlier restore of this node. The report of that restore may be lost.
@@ -122,16 +111,11 @@ fn already_restored(lineage: Lineage) -> Restored {
 
 /// Starts the empty application.
 async fn first_boot(context: &Context, operation: &Operation) -> Result<Restored> {
-    let (commands, root) = (&context.settings.commands, &context.root);
-    let (postgres, settings) = (&context.postgres, &context.settings.postgres);
-    let starting = async {
-        application::start_postgres(commands, root).await?;
-        application::wait_for_postgres(postgres, settings).await?;
-        application::start(commands, root).await?;
-        application::wait_healthy(commands, root).await
-    };
-    context.progress.without_stall_limit(starting).await?;
-    let server = Server::read(postgres).await?;
+    application::start_postgres(context).await?;
+    application::wait_for_postgres(context).await?;
+    application::start(context).await?;
+    application::wait_healthy(context).await?;
+    let server = Server::read(&context.postgres).await?;
     context.write_marker(operation, &server, Lineage::FirstBoot)?;
     Ok(Restored::without_swap(
         RestoreOutcome::FirstBoot,
@@ -155,15 +139,12 @@ async fn in_place(
         );
         return Err(Failure::new(ExitCode::Usage, message));
     };
-    let (root, commands) = (&context.root, &context.settings.commands);
+    let root = &context.root;
     let mut run = RestoreRun::prepare(context, operation, candidate, false).await?;
     let marker = Marker::load(root)?;
     Marker::remove(root)?;
     let replacing = async {
-        context
-            .progress
-            .without_stall_limit(application::stop(commands, root))
-            .await?;
+        application::stop(context).await?;
         let result = run.restore().await;
         finish(run, result, operation, candidate, Vec::new()).await
     };
@@ -177,10 +158,10 @@ async fn in_place(
             marker.store(root)?;
         }
         let starting = async {
-            application::start(commands, root).await?;
-            application::wait_healthy(commands, root).await
+            application::start(context).await?;
+            application::wait_healthy(context).await
         };
-        if let Err(second) = context.progress.without_stall_limit(starting).await {
+        if let Err(second) = starting.await {
             let message = format!(
                 "{failure}; the restore was rolled back, but the application did not start again: {second}"
             );

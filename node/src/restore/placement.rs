@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -16,6 +16,7 @@ use shared::exit_code::ExitCode;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::files::mounts::{mount_points, resolved};
 use crate::files::staging::{self, names_in};
+use crate::files::{create_private_directory, unless_missing};
 
 /// The name of the staged path in its staging directory.
 const CONTENT: &str = "content";
@@ -220,11 +221,9 @@ impl Target {
 
     /// Creates the staging directory, which only root can read.
     fn create_staging(&self) -> Result<()> {
-        fs::create_dir(&self.staging)
-            .and_then(|()| fs::set_permissions(&self.staging, fs::Permissions::from_mode(0o700)))
-            .or_fail(ExitCode::ConfigurationRestore, || {
-                format!("cannot create the directory {}", self.staging.display())
-            })
+        create_private_directory(&self.staging).or_fail(ExitCode::ConfigurationRestore, || {
+            format!("cannot create the directory {}", self.staging.display())
+        })
     }
 }
 
@@ -259,15 +258,13 @@ fn set_attributes(path: &Path, wanted: &fs::Metadata) -> io::Result<()> {
 }
 
 fn exists(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(unless_missing(fs::symlink_metadata(path))?.is_some())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     /// Writes a file with its directories.

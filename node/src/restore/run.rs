@@ -26,7 +26,7 @@ use crate::restore::globals::Existing;
 use crate::restore::placement::Placement;
 use crate::restore::preflight::Capabilities;
 use crate::restore::swap::{Pair, Swapped};
-use crate::restore::{globals, load, objects, swap, targets, verify};
+use crate::restore::{fetch, globals, load, swap, targets, verify};
 use crate::s3::download;
 
 /// How often a restore checks whether the server is working for it.
@@ -141,9 +141,9 @@ impl<'c> RestoreRun<'c> {
         let placement = self.placement.insert(Placement::prepare(&self.targets)?);
         // If one fails, wait for the others: the staging directories can be removed only after unpacking has ended.
         let (contents, globals, unpacked) = join!(
-            objects::contents(context, index),
-            objects::globals(context, index),
-            objects::unpack_configuration(context, index, placement.staged_paths())
+            fetch::contents(context, index),
+            fetch::globals(context, index),
+            fetch::unpack_configuration(context, index, placement.staged_paths())
         );
         let (contents, globals) = (contents?, globals?);
         unpacked?;
@@ -152,14 +152,11 @@ impl<'c> RestoreRun<'c> {
     }
 
     async fn start_postgres(&mut self) -> Result<()> {
-        let (progress, settings) = (&self.context.progress, &self.context.settings);
         if !self.postgres_started {
-            let starting = application::start_postgres(&settings.commands, &self.context.root);
-            progress.without_stall_limit(starting).await?;
+            application::start_postgres(self.context).await?;
             self.postgres_started = true;
         }
-        let waiting = application::wait_for_postgres(&self.context.postgres, &settings.postgres);
-        progress.without_stall_limit(waiting).await
+        application::wait_for_postgres(self.context).await
     }
 
     /// Checks that the backup can be restored on the server, and drops the databases of earlier restores. Returns the
@@ -219,7 +216,7 @@ impl<'c> RestoreRun<'c> {
         properties
             .create(postgres, new, server_version, tablespaces)
             .await?;
-        let record = objects::record(&self.index, &layout::dump(number))?;
+        let record = fetch::record(&self.index, &layout::dump(number))?;
         let plain_bytes = self.index.databases.get(number);
         let plain_bytes = plain_bytes.map_or(0, |database| database.dump_bytes);
         load::dump(context, record, plain_bytes, new, server_version).await?;
@@ -231,12 +228,9 @@ impl<'c> RestoreRun<'c> {
     }
 
     async fn start_application(&mut self) -> Result<()> {
-        let (context, commands) = (self.context, &self.context.settings.commands);
         self.application_started = true;
-        let starting = application::start(commands, &context.root);
-        context.progress.without_stall_limit(starting).await?;
-        let waiting = application::wait_healthy(commands, &context.root);
-        context.progress.without_stall_limit(waiting).await
+        application::start(self.context).await?;
+        application::wait_healthy(self.context).await
     }
 
     /// Adds the images that could not be loaded to a failure that they may have caused.
@@ -280,12 +274,11 @@ impl<'c> RestoreRun<'c> {
     /// them to those of its backup.
     pub(crate) async fn roll_back(mut self) -> Result<()> {
         let context = self.context;
-        if self.application_started {
-            let stopping = application::stop(&context.settings.commands, &context.root);
-            if let Err(failure) = context.progress.without_stall_limit(stopping).await {
-                // An application that did not start may be impossible to stop. Its data are put back anyway.
-                tracing::warn!(reason = failure.chain(), "cannot stop the application");
-            }
+        if self.application_started
+            && let Err(failure) = application::stop(context).await
+        {
+            // An application that did not start may be impossible to stop. Its data are put back anyway.
+            tracing::warn!(reason = failure.chain(), "cannot stop the application");
         }
         // Put the configuration back even if the databases could not be.
         let databases = self.undo_swap().await;
@@ -305,12 +298,10 @@ impl<'c> RestoreRun<'c> {
     }
 
     async fn undo_swap(&mut self) -> Result<()> {
-        let postgres = &self.context.postgres;
-        let Some(swapped) = self.swapped.take() else {
-            return Ok(());
-        };
-        let server = Server::read(postgres).await?;
-        swapped.undo(postgres, server.version).await
+        match self.swapped.take() {
+            Some(swapped) => swapped.undo(&self.context.postgres).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl Multipart {
             let _starting = open.starting().await;
             let id = create(&target).await?;
             open.add(id.clone(), target);
-            Ok(id)
+            Result::Ok(id)
         });
         let id = starting.await.or_fail(
             ExitCode::Internal,

@@ -87,6 +87,7 @@ fn containers(section: &Section<'_, '_>) -> Option<Vec<String>> {
 fn postgres(section: &Section<'_, '_>) -> Option<PostgresSettings> {
     let server = server(section);
     let user = section.optional("user");
+    let user = user.and_then(|value| value.checked(rules::name));
     let databases = section.optional("databases").and_then(|value| {
         let remedy = "name a database, or remove databases to save all of them";
         value.filled_list(STRINGS, remedy, rules::another_database)
@@ -108,9 +109,7 @@ fn postgres(section: &Section<'_, '_>) -> Option<PostgresSettings> {
     let ready_timeout_seconds = section.seconds("ready_timeout_seconds", DEFAULT_TIMEOUT);
     Some(PostgresSettings {
         server: server?,
-        user: user
-            .and_then(|value| value.checked(rules::name))
-            .unwrap_or_else(|| "postgres".to_owned()),
+        user: user.unwrap_or_else(|| "postgres".to_owned()),
         databases,
         bootstrap_role_password: password.unwrap_or(BootstrapRolePassword::Restore),
         tablespaces: tablespaces.unwrap_or(Tablespaces::Fail),

@@ -68,6 +68,7 @@ host = "db"
 port = 70000
 databases = ["a", "a", "template0"]
 tablespaces = "maybe"
+user = ""
 [commands]
 start = []
 stop = "docker stop x"
@@ -91,8 +92,9 @@ stop = "docker stop x"
         r#"line 12: databases: "a" is listed twice: remove one"#,
         r#"line 12: databases: "template0" cannot be backed up: remove it from the list"#,
         r#"line 13: tablespaces: "maybe" is not one of "fail", "default""#,
-        "line 15: start: the list is empty: name a program, or remove start",
-        "line 16: stop: expected a list of a program and its arguments, found string",
+        r#"line 14: user: "" is not a name: it is empty or has a zero byte"#,
+        "line 16: start: the list is empty: name a program, or remove start",
+        "line 17: stop: expected a list of a program and its arguments, found string",
     ];
     assert_eq!(problems(text), expected);
 }

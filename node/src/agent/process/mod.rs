@@ -13,6 +13,7 @@ use bytes::Bytes;
 use shared::exit_code::ExitCode;
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use self::running::Running;
 use crate::agent::failure::{Failure, Result};
@@ -75,6 +76,19 @@ pub(crate) enum Stop {
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl From<Stop> for Failure {
+    /// Returns the failure. A stage ends with `Stop::Downstream` only if another one failed; anything else is a defect.
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Failed(failure) => failure,
+            Stop::Downstream => Self::new(
+                ExitCode::Internal,
+                "a stage of a stream ended without a cause; report this defect",
+            ),
+        }
     }
 }
 
@@ -151,24 +165,22 @@ impl Program {
 
     /// Runs the program to its end. Its standard output goes into the log like its standard error.
     pub(crate) async fn run(self, code: ExitCode) -> Result<()> {
-        let (mut running, limit) = Running::start(self, code)?;
-        let ending = async {
+        let to_end = async |mut running: Running| {
             running.relay_stdout();
             running.write_input().await;
             running.end().await
         };
-        limit.apply(ending).await
+        self.supervised(code, to_end).await
     }
 
     /// Runs the program to its end, and returns its standard output.
     pub(crate) async fn output(self, code: ExitCode) -> Result<Vec<u8>> {
-        let (mut running, limit) = Running::start(self, code)?;
-        let ending = async {
+        let to_end = async |mut running: Running| {
             let output = running.answer().await?;
             running.end().await?;
             Ok(output)
         };
-        limit.apply(ending).await
+        self.supervised(code, to_end).await
     }
 
     /// Runs the program to its end, sends its standard output in chunks, and returns their number of bytes.
@@ -178,13 +190,12 @@ impl Program {
         progress: &Progress,
         code: ExitCode,
     ) -> std::result::Result<u64, Stop> {
-        let (mut running, limit) = Running::start(self, code)?;
-        let ending = async {
+        let to_end = async |mut running: Running| {
             let sent = running.send_stdout(&chunks, progress).await?;
             running.end().await?;
             Ok(sent)
         };
-        limit.apply(ending).await
+        self.supervised(code, to_end).await
     }
 
     /// Runs the program to its end, with the chunks as its standard input. It has failed if it ends before it has read
@@ -196,8 +207,7 @@ impl Program {
         code: ExitCode,
     ) -> Result<()> {
         self.command.stdin(Stdio::piped());
-        let (mut running, limit) = Running::start(self, code)?;
-        let ending = async {
+        let to_end = async |mut running: Running| {
             running.relay_stdout();
             if running.write_chunks(&mut chunks, progress).await {
                 return running.end().await;
@@ -205,7 +215,25 @@ impl Program {
             chunks.close();
             running.ended_early().await
         };
-        limit.apply(ending).await
+        self.supervised(code, to_end).await
+    }
+
+    /// Starts the program and runs it `to_end`, or kills it after its time limit.
+    async fn supervised<T, E: From<Failure>>(
+        self,
+        code: ExitCode,
+        to_end: impl AsyncFnOnce(Running) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let (label, limit) = (self.label.clone(), self.limit);
+        let ending = to_end(Running::start(self, code)?);
+        let Some(limit) = limit else {
+            return ending.await;
+        };
+        timeout(limit, ending).await.unwrap_or_else(|_| {
+            let seconds = limit.as_secs();
+            let message = format!("{label} was killed: it did not end within {seconds} s");
+            Err(Failure::new(code, message).into())
+        })
     }
 }
 

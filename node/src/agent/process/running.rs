@@ -32,29 +32,6 @@ const KEPT_LINE: u64 = 2_000;
 /// ever.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// The time that a program may take.
-pub(super) struct Limit {
-    duration: Option<Duration>,
-    label: String,
-    code: ExitCode,
-}
-
-impl Limit {
-    pub(super) async fn apply<T, E: From<Failure>>(
-        self,
-        work: impl Future<Output = std::result::Result<T, E>>,
-    ) -> std::result::Result<T, E> {
-        let Some(duration) = self.duration else {
-            return work.await;
-        };
-        timeout(duration, work).await.unwrap_or_else(|_| {
-            let (label, seconds) = (self.label, duration.as_secs());
-            let message = format!("{label} was killed: it did not end within {seconds} s");
-            Err(Failure::new(self.code, message).into())
-        })
-    }
-}
-
 /// A running program. It is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -68,19 +45,14 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts the program, and returns it with its limit.
-    pub(super) fn start(mut program: Program, code: ExitCode) -> Result<(Self, Limit)> {
+    /// Starts the program.
+    pub(super) fn start(mut program: Program, code: ExitCode) -> Result<Self> {
         let label = program.label;
         let mut child = program
             .command
             .spawn()
             .or_fail(code, || format!("cannot start {label}"))?;
         let stderr = child.stderr.take();
-        let limit = Limit {
-            duration: program.limit,
-            label: label.clone(),
-            code,
-        };
         let mut running = Self {
             label,
             code,
@@ -91,7 +63,7 @@ impl Running {
             relays: Vec::new(),
         };
         running.relay(stderr);
-        Ok((running, limit))
+        Ok(running)
     }
 
     /// Relays standard output into the log, as standard error always is.

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use tar::{Builder, EntryType, Header};
 
+use crate::files::unless_missing;
+
 /// Why a tree could not be archived.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -253,11 +255,7 @@ impl Tree<'_> {
 
 /// Returns the result, or `None` if the file no longer exists: temporary files disappear soon after they are listed.
 fn unless_gone<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unreadable(path, error)),
-    }
+    unless_missing(found).map_err(|source| unreadable(path, source))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> CaptureError {

@@ -33,8 +33,8 @@ pub struct Archive {
 /// Reads a whole archive.
 pub fn read(reader: &mut dyn BufRead) -> Result<Archive> {
     let mut input = Input::new(reader);
-    let contents = TableOfContents::read(&mut input)?;
-    let mut missing = contents.with_data.clone();
+    let mut contents = TableOfContents::read(&mut input)?;
+    let mut missing = std::mem::take(&mut contents.with_data);
     let mut rows = HashMap::new();
     while let Some(block) = input.optional_byte()? {
         let id = input.integer()?;
@@ -74,7 +74,7 @@ fn archive(contents: TableOfContents, rows: &HashMap<i64, u64>) -> Archive {
     // extension itself inserts rows into the table.
     for (name, kind) in contents.relations {
         let rows = counts.get(&name).filter(|_| kind == RelationKind::Table);
-        let (schema, name) = name.clone();
+        let (schema, name) = name;
         match rows {
             Some(rows) => archive.tables.push(TableRows {
                 schema,

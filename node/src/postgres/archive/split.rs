@@ -8,13 +8,12 @@ use std::io::{self, BufReader, Read};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::chunks::CHUNK;
 use crate::postgres::archive::blocks::{BLOCK_DATA, END_OF_ROWS};
 use crate::postgres::archive::error::{ArchiveError, Result};
 use crate::postgres::archive::input::Input;
 use crate::postgres::archive::table_of_contents::TableOfContents;
 
-/// How many bytes of an archive are read at once.
-const BUFFER: usize = 256 * 1024;
 /// The minimum number of bytes of rows that are sent to a part at once.
 const MIN_ROWS: usize = 128 * 1024;
 
@@ -34,7 +33,7 @@ pub(crate) fn split(
         archive,
         recorded: Vec::new(),
     };
-    let mut reader = BufReader::with_capacity(BUFFER, &mut recorder);
+    let mut reader = BufReader::with_capacity(CHUNK, &mut recorder);
     let mut input = Input::new(&mut reader);
     let contents = TableOfContents::read(&mut input)?;
     let (length, int_size) = (input.at, input.int_size);
@@ -50,7 +49,7 @@ pub(crate) fn split(
         parts,
         next: 0,
     };
-    let mut rest = BufReader::with_capacity(BUFFER, read_ahead.chain(recorder.archive));
+    let mut rest = BufReader::with_capacity(CHUNK, read_ahead.chain(recorder.archive));
     let mut input = Input::new(&mut rest);
     input.int_size = int_size;
     let result = splitter

@@ -40,6 +40,7 @@ pub(crate) struct Swapped {
     pairs: Vec<Pair>,
     /// The live names that existed before.
     replaced: Vec<String>,
+    server_version: u32,
     /// How long clients could not reach the databases.
     pub(crate) took: Duration,
 }
@@ -68,6 +69,7 @@ pub(crate) async fn swap(
     Ok(Swapped {
         pairs: pairs.to_vec(),
         replaced,
+        server_version,
         took,
     })
 }
@@ -84,13 +86,13 @@ impl Swapped {
     }
 
     /// Renames the old databases back into place; the restored ones get their former names again.
-    pub(crate) async fn undo(&self, postgres: &Postgres, server_version: u32) -> Result<()> {
+    pub(crate) async fn undo(&self, postgres: &Postgres) -> Result<()> {
         let mut renaming = String::new();
         for pair in &self.pairs {
             renaming += &rename(&pair.live, &pair.new);
             if self.replaced.contains(&pair.live) {
                 renaming += &rename(&pair.old, &pair.live);
-                renaming += &allow_connections(&pair.live, true, server_version);
+                renaming += &allow_connections(&pair.live, true, self.server_version);
             }
         }
         let live: Vec<&str> = self.pairs.iter().map(|pair| pair.live.as_str()).collect();
@@ -213,9 +215,10 @@ async fn end_sessions(postgres: &Postgres, admin: &str, oids: &[u32]) -> Failure
     };
     // The swap has its own timeouts, so it does not count as progress for the watchdog.
     let progress = Progress::default();
+    // A failure quotes psql's last lines: without its results, these contain the reason.
     let psql = postgres
         .tool("psql")
-        .args(["-X", "-q", "-A", "-t", "-d"])
+        .args(["-X", "-q", "-A", "-t", "-o", "/dev/null", "-d"])
         .arg(connection_string(admin))
         .quiet();
     let running = psql.stdin_from(statements, &progress, ExitCode::Restore);

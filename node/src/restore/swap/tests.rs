@@ -66,7 +66,7 @@ async fn databases_are_swapped_under_clients_that_reconnect() {
         "SELECT count(*) FROM pg_database WHERE NOT datallowconn AND datname LIKE 'rekindle%'";
     assert_eq!(cluster.sql("template1", refused).await, "2");
 
-    swapped.undo(&postgres, 150_000).await.unwrap();
+    swapped.undo(&postgres).await.unwrap();
     for pair in &pairs[..2] {
         assert_eq!(
             cluster.sql(&pair.live, "SELECT word FROM which").await,
@@ -125,4 +125,21 @@ async fn the_administrative_database_itself_can_be_swapped() {
     drop_with_prefixes(&cluster.postgres(), &["rekindle__old_"])
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_failure_to_end_sessions_contains_the_reason_and_no_results() {
+    let cluster = Cluster::start();
+    let postgres = cluster.postgres();
+    let stopping = async {
+        let ending = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%pg_terminate_backend(pid)%'
+            AND pid <> pg_backend_pid()";
+        while cluster.sql("template1", ending).await != "t" {}
+        // Meanwhile the session returns the results of several statements.
+        sleep(10 * PAUSE).await;
+        cluster.stop_server();
+    };
+    let (failure, ()) = tokio::join!(end_sessions(&postgres, "template1", &[0]), stopping);
+    let chain = failure.chain();
+    assert!(!chain.contains("0 | 0"), "{chain}");
 }

@@ -9,12 +9,11 @@ mod error;
 mod headers;
 mod writers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
@@ -26,6 +25,7 @@ use self::error::Result;
 use self::headers::{Described, long_name, records};
 use self::writers::{SMALL, SmallFile, Writers};
 use crate::chunks::{CHUNK, next_chunk};
+use crate::files::{create_private_directory, create_private_file};
 
 pub use self::error::UnpackError;
 
@@ -109,9 +109,8 @@ impl Unpacking<'_> {
         let name = described
             .name
             .unwrap_or_else(|| entry.path_bytes().into_owned());
-        let name = self.checked_name(&name)?;
+        let (name, path) = self.checked_name(&name)?;
         self.check_place(&name)?;
-        let path = self.path(&name)?;
         let link = described
             .link
             .or_else(|| entry.link_name_bytes().map(std::borrow::Cow::into_owned));
@@ -138,8 +137,8 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Parses a name: the number of a configured path, then plain names.
-    fn checked_name(&self, name: &[u8]) -> Result<PathBuf> {
+    /// Parses a name: the number of a configured path, then plain names. Returns it with its path on the node.
+    fn checked_name(&self, name: &[u8]) -> Result<(PathBuf, PathBuf)> {
         let path = Path::new(OsStr::from_bytes(name));
         let plain = path
             .components()
@@ -150,9 +149,9 @@ impl Unpacking<'_> {
                 "leads out of the configured paths",
             ));
         }
-        let path: PathBuf = path.components().collect();
-        self.path(&path)?;
-        Ok(path)
+        let name: PathBuf = path.components().collect();
+        let path = self.path(&name)?;
+        Ok((name, path))
     }
 
     /// Checks that the entry's parent is a directory of this archive, and that the entry does not exist yet.
@@ -193,9 +192,7 @@ impl Unpacking<'_> {
 
     fn directory(&mut self, path: PathBuf, attributes: Attributes) -> Result<Created> {
         // No access for others until it is complete.
-        fs::create_dir(&path)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
-            .map_err(|source| UnpackError::write(&path, source))?;
+        create_private_directory(&path).map_err(|source| UnpackError::write(&path, source))?;
         self.directories.push((path, attributes));
         Ok(Created::Directory)
     }
@@ -207,7 +204,7 @@ impl Unpacking<'_> {
         target: &[u8],
         writers: &Writers,
     ) -> Result<Created> {
-        let target = self.checked_name(target)?;
+        let (target, target_path) = self.checked_name(target)?;
         if !matches!(
             self.created.get(&target),
             Some(Created::File | Created::Other)
@@ -217,10 +214,9 @@ impl Unpacking<'_> {
                 "links to a file that is not in the archive",
             ));
         }
-        let target = self.path(&target)?;
         // The target may be a small file that is not written yet.
         writers.finish()?;
-        rustix::fs::linkat(CWD, &target, CWD, path, AtFlags::empty())
+        rustix::fs::linkat(CWD, &target_path, CWD, path, AtFlags::empty())
             .map_err(|errno| UnpackError::write(path, errno))?;
         Ok(Created::Other)
     }
@@ -249,13 +245,9 @@ impl Unpacking<'_> {
 
     /// Checks that every target was created, and sets the attributes of the directories.
     fn finish(&self) -> Result<()> {
-        let found: BTreeSet<usize> = self
-            .created
-            .keys()
-            .filter(|name| name.components().count() == 1)
-            .filter_map(|name| path_number(name.as_os_str()))
-            .collect();
-        if let Some(number) = (0..self.targets.len()).find(|number| !found.contains(number)) {
+        let is_missing =
+            |number: &usize| !self.created.contains_key(Path::new(&number.to_string()));
+        if let Some(number) = (0..self.targets.len()).find(is_missing) {
             let problem = format!("has nothing of the configured path {number}");
             return Err(UnpackError::Archive(problem));
         }
@@ -313,12 +305,7 @@ fn write(
         return Ok(written);
     }
     let failed = |source| UnpackError::write(&path, source);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file = create_private_file(&path).map_err(failed)?;
     let mut buffer = vec![0; CHUNK];
     let mut written = 0;
     while let Some(chunk) = next_chunk(entry, &mut buffer).map_err(UnpackError::Read)? {

@@ -1,3 +1,6 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::attributes::timestamp;
 use super::*;
 use crate::files::tree::write_tree;

@@ -2,12 +2,11 @@
 //! work for its name and attributes.
 
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::files::create_private_file;
 use crate::restore::unpack::attributes::Attributes;
 use crate::restore::unpack::error::{Result, UnpackError};
 
@@ -129,11 +128,7 @@ impl Writers {
 
 impl SmallFile {
     fn write(&self, is_root: bool) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.path)?;
+        let mut file = create_private_file(&self.path)?;
         file.write_all(&self.bytes)?;
         drop(file);
         self.attributes.apply(&self.path, is_root)

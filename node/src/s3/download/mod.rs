@@ -16,7 +16,7 @@ use shared::manifest::{Index, MOST_INDEX_BYTES, ObjectRecord, is_newer_schema};
 use tokio::sync::mpsc;
 
 use self::ranges::Ranges;
-use crate::agent::failure::{Failure, Result};
+use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::chunks::ChunkReader;
 use crate::s3::Bucket;
 
@@ -120,15 +120,20 @@ pub(crate) async fn whole(bucket: &Bucket, record: &ObjectRecord, most: u64) -> 
     sent.map(|()| all)
 }
 
-/// Starts to download an object. The returned future must be polled while the reader is read on a thread where blocking
-/// is allowed. Do not use the bytes until the future has returned `Ok`: only then their SHA-256 is checked.
-pub(crate) fn stream<'a>(
-    bucket: &'a Bucket,
-    record: &'a ObjectRecord,
-) -> (impl Future<Output = Result<()>> + use<'a>, ChunkReader) {
+/// Downloads an object while `read` reads it on a thread where blocking is allowed. Returns the result of `read`, which
+/// must not trust the bytes: their SHA-256 is checked at their end. If the object is not the committed one, fails with
+/// that cause, whatever the result of `read` is.
+pub(crate) async fn read<T: Send + 'static>(
+    bucket: &Bucket,
+    record: &ObjectRecord,
+    read: impl FnOnce(ChunkReader) -> T + Send + 'static,
+) -> Result<T> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     let reader = ChunkReader::of_size(receiver, record.size);
-    (send(bucket, record, sender), reader)
+    let reading = tokio::task::spawn_blocking(move || read(reader));
+    let (sent, read) = tokio::join!(send(bucket, record, sender), reading);
+    sent?;
+    read.or_fail(ExitCode::Internal, || format!("cannot read {}", record.key))
 }
 
 /// Sends an object's bytes in order, and checks them. If the receiver is dropped, the download continues: a damaged
@@ -161,19 +166,13 @@ fn unreadable(key: &str, error: Error) -> Failure {
     // shorter than recorded.
     let code = error.aws_code();
     if s3::is_missing(&error) || matches!(code, Some("InvalidRange" | "InvalidArgument")) {
-        return Failure {
-            code: ExitCode::Verification,
-            cause: anyhow::Error::new(error).context(missing(key)),
-        };
+        return Failure::caused(ExitCode::Verification, error, missing(key));
     }
     let code = match error {
         Error::Contract { .. } => ExitCode::Verification,
         _ => ExitCode::Download,
     };
-    Failure {
-        code,
-        cause: anyhow::Error::new(error).context(format!("cannot read {key}")),
-    }
+    Failure::caused(code, error, format!("cannot read {key}"))
 }
 
 fn missing(key: &str) -> String {

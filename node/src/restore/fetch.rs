@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::{Index, ObjectRecord};
-use tokio::join;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::context::Context;
@@ -80,24 +79,15 @@ pub(super) async fn unpack_configuration(
     targets: Vec<PathBuf>,
 ) -> Result<()> {
     let record = record(index, layout::CONFIGURATION)?;
-    let (downloading, reader) = download::stream(&context.bucket, record);
-    let unpacking = tokio::task::spawn_blocking(move || {
+    let unpacked = download::read(&context.bucket, record, move |reader| {
         let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
         unpack(decoder, &targets)
     });
-    let (downloaded, unpacked) = join!(downloading, unpacking);
-    // If the archive is not the committed one, this is the cause of every failure to unpack it.
-    downloaded?;
-    let doing = || "cannot unpack the configuration";
-    let unpacked = unpacked.or_fail(ExitCode::Internal, doing)?;
-    unpacked.map_err(|error| {
+    unpacked.await?.map_err(|error| {
         let code = match error {
             UnpackError::Archive(_) | UnpackError::Read(_) => ExitCode::Verification,
             UnpackError::Write { .. } => ExitCode::ConfigurationRestore,
         };
-        Failure {
-            code,
-            cause: anyhow::Error::new(error).context(doing()),
-        }
+        Failure::caused(code, error, "cannot unpack the configuration")
     })
 }
