@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::postgres::own_databases::drop_with_prefixes;
 use crate::testing::Cluster;
@@ -132,11 +134,14 @@ async fn the_failure_to_end_sessions_contains_the_reason_and_no_results() {
     let cluster = Cluster::start();
     let postgres = cluster.postgres();
     let stopping = async {
-        let ending = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%pg_terminate_backend(pid)%'
-            AND pid <> pg_backend_pid()";
-        while cluster.sql("template1", ending).await != "t" {}
-        // Meanwhile the session returns the results of several statements.
-        sleep(10 * PAUSE).await;
+        let started = "SELECT max(query_start) FROM pg_stat_activity
+            WHERE query LIKE '%pg_terminate_backend(pid)%' AND pid <> pg_backend_pid()";
+        // When the fourth statement has started, the session has returned several results.
+        let mut starts = BTreeSet::new();
+        while starts.len() < 4 {
+            let start = cluster.sql("template1", started).await;
+            starts.extend((!start.is_empty()).then_some(start));
+        }
         cluster.stop_server();
     };
     let (failure, ()) = tokio::join!(end_sessions(&postgres, "template1", &[0]), stopping);
