@@ -104,12 +104,10 @@ impl<'a> BrokenNodes<'a> {
         // An operator who looks at the command itself finds the remedy in the agent's log.
         let log = &ended.errors;
         assert!(log.contains("remedy"), "{application}: {log}");
-        let message = self.protected.wait_for_failure(application, code.word());
-        let message = message.await?;
-        assert!(
-            message.contains(cause) && message.contains(code.remedy()),
-            "{application}: {message}"
-        );
+        let line = self.protected.wait_for_failure(application, code.word());
+        let line = line.await?;
+        assert!(line.contains(cause), "{application}: {line}");
+        assert_eq!(line.remedy.as_deref(), Some(code.remedy()), "{application}");
         assert!(
             self.protected.backups(application)?.is_empty(),
             "{application}"

@@ -52,11 +52,9 @@ async fn a_node_without_a_valid_marker_is_not_backed_up() -> Result<()> {
             anyhow::bail!("{name}: {}", ended.output);
         };
         assert_eq!(report.exit_code, ExitCode::NotRestored);
-        let message = protected.wait_for_failure(name, "NotRestored").await?;
-        assert!(
-            message.contains(ExitCode::NotRestored.remedy()),
-            "{message}"
-        );
+        let line = protected.wait_for_failure(name, "NotRestored").await?;
+        let reason = format!("no valid restored marker for the application {name};");
+        assert!(line.contains(&reason), "{line}");
         assert!(protected.backups(name)?.is_empty());
     }
     Ok(())
