@@ -105,7 +105,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     store_backups(&standin, nodes, now).await?;
     // Warms the process up: a tick that is too late starts no backups, and does everything else.
     standin.bus().tick(now - time::Duration::hours(1));
-    handled(&standin).await?;
+    standin.wait_until_at_rest(&[], WAIT_LIMIT).await?;
     let process = backup_process(&standin)?;
     let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let counting = Arc::clone(&counted);
@@ -117,7 +117,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     let cpu = cpu_seconds_of_tree(process)?;
     let began = Instant::now();
     standin.tick();
-    handled(&standin).await?;
+    standin.wait_until_at_rest(&[], WAIT_LIMIT).await?;
     let seconds = began.elapsed().as_secs_f64();
     ensure_success(&standin)?;
     let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
@@ -210,17 +210,6 @@ fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
     lines
         .map(|(count, operation)| format!("{count:>6}  {operation}"))
         .collect()
-}
-
-/// Waits until every event is handled.
-async fn handled(standin: &StandIn) -> Result<()> {
-    wait_for("the tick", WAIT_LIMIT, async || {
-        match standin.lambda().pending() {
-            0 => Ok(Some(())),
-            pending => Err(format!("{pending} events are pending")),
-        }
-    })
-    .await
 }
 
 /// Creates groups without hooks or user data: their instances are in service at once, with only an agent.

@@ -111,7 +111,6 @@ impl Application {
                 self.violate(Promise::SameOrReported, how);
             }
         }
-        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.check_all().await?;
         Ok(Some(FaultResult { hits, outcome }))
@@ -198,7 +197,6 @@ impl Application {
         self.interceptor.clear();
         self.node = Arc::clone(&node);
         // A final backup is added to the record before the node that was restored from it is checked.
-        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.check_backups().await?;
         let epoch = self.check_new_node(&node).await?;
@@ -276,14 +274,8 @@ impl Application {
 
     /// Waits until no SSM command is running on a node, and every event that follows was handled.
     async fn idle(&self, node: &Node) -> Result<()> {
-        let end = Instant::now() + WAIT_LIMIT;
-        while self.protected.standin.ssm().is_busy(node.id()) {
-            if Instant::now() > end {
-                bail!("a command does not end on {}", node.id());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        self.protected.wait_until_idle().await
+        let standin = &self.protected.standin;
+        standin.wait_until_at_rest(&[node.id()], WAIT_LIMIT).await
     }
 
     fn outcome(&mut self, recovered: bool, mark: usize, what: &str) -> FaultOutcome {

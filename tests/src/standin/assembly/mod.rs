@@ -263,8 +263,14 @@ impl StandIn {
     /// A launch event and a sweep may both send a restore command. Until the second one has ended too, a backup would be
     /// skipped because the node is busy.
     pub async fn wait_until_at_rest(&self, instances: &[&str], deadline: Duration) -> Result<()> {
-        wait_for("the commands to end", deadline, async || {
-            Ok::<_, String>(self.is_at_rest(instances).then_some(()))
+        wait_for("the events and commands to end", deadline, async || {
+            if self.is_at_rest(instances) {
+                return Ok(Some(()));
+            }
+            let pending = self.lambda().pending();
+            let busy = instances.iter().filter(|one| self.ssm().is_busy(one));
+            let busy: Vec<_> = busy.collect();
+            Err(format!("{pending} events are pending, {busy:?} are busy"))
         })
         .await
     }
