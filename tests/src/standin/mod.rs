@@ -12,8 +12,8 @@
 //! | asynchronous invocations | duplicates | [`lambda::Lambda::duplicate_next`] |
 //! | running functions | a timeout, a killed process | [`lambda::Lambda::time_out`], [`lambda::Lambda::processes`] |
 //! | SSM agents | late registration, a stopped agent | [`StandIn::hold_agents`], [`Node::stop_agent`](crate::nodes::machine::Node::stop_agent) |
-//! | commands | hidden from listings, lost connections sooner | [`StandInBuilder::hidden`], [`StandInBuilder::stale`] |
-//! | machines | loss of power, paused processes, a termination | [`StandIn::kill_instance`], [`Node::pause`](crate::nodes::machine::Node::pause), [`StandIn::terminate`] |
+//! | commands | lost connections sooner | [`StandInBuilder::stale`] |
+//! | machines | loss of power, a termination | [`StandIn::kill_instance`], [`StandIn::terminate`] |
 //! | processes on a machine | a killed agent or `pg_dump` | [`processes`](crate::fixtures::processes) |
 //! | dumps | blocked by a lock | [`block_dumps`](crate::fixtures::registry::block_dumps) |
 //! | hooks | an expired heartbeat | [`StandIn::expire_hooks`] |

@@ -236,10 +236,6 @@ async fn abandon_launches(app: &Application, lost: &str) -> Result<String> {
         .bus()
         .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
     standin.kill_instance(lost).await?;
-    standin.bus().clear_faults();
-    standin
-        .bus()
-        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
     let client = aws_sdk_autoscaling::Client::new(standin.aws());
     let terminating = waiting_in(app, Lifecycle::TerminatingWait, None).await?;
     answer(&client, &terminating, TERMINATE, "CONTINUE").await?;

@@ -15,7 +15,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
-use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::nodes::engine;
@@ -230,12 +229,6 @@ impl Node {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Pauses or resumes every process of the node.
-    pub fn pause(&self, paused: bool) -> Result<()> {
-        let signal = if paused { Signal::STOP } else { Signal::CONT };
-        processes::signal_all(&self.root(), signal).map(|_| ())
     }
 
     /// Kills every process, and starts the SSM agent again after the time of a reboot.

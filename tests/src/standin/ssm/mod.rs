@@ -2,8 +2,8 @@
 //!
 //! [`send`] accepts commands, [`execute`] runs them on nodes, and [`list`] returns their status.
 //!
-//! A test can make an operation fail with [`PlannedFaults`](super::fault::PlannedFaults), hide new commands for longer
-//! with [`Pace::hidden`], and let agents count as lost sooner with [`Pace::stale`].
+//! A test can make an operation fail with [`PlannedFaults`](super::fault::PlannedFaults), and let agents
+//! count as lost sooner with [`Pace::stale`].
 
 mod api;
 mod command;
@@ -47,8 +47,6 @@ pub struct Ssm {
 /// The times of SSM's own steps, in seconds of AWS's time.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// How long `GetCommandInvocation` and the listings do not return a new command.
-    pub hidden: f64,
     /// How long after its last ping an agent counts as `ConnectionLost`.
     pub stale: f64,
     /// The factor by which the documents' `timeoutSeconds` is shortened. It is a clock of its own, because the work of a
@@ -64,7 +62,6 @@ impl Pace {
     /// Returns the times of AWS.
     pub fn new(region: &str, clock: Clock) -> Self {
         Self {
-            hidden: 2.0,
             stale: 300.0,
             execution: Clock::scaled(1.0),
             region: region.to_owned(),
