@@ -4,7 +4,6 @@
 mod answers;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
 use rekindle_tests::fixtures::standalone;
-use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::machine::{Node, write_program};
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::checksum::digests;
@@ -35,9 +34,7 @@ fn compromise(root: &Path) -> Result<()> {
     // The document ends with `mv -f <the downloaded agent> <the agent's path>` and then runs the agent.
     let false_mv = "#!/bin/sh\ncp \"$REKINDLE_ROOT/usr/local/bin/false-agent\" \"$3\"\n";
     for (name, text) in [("false-agent", false_agent), ("mv", false_mv)] {
-        let path = programs.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        write_program(&programs.join(name), text)?;
     }
     Ok(())
 }
