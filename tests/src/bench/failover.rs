@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::functions::printed;
 use super::plan::{Plan, REKINDLE};
-use super::process::{Program, run};
+use super::process::{Program, python_script, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
 use crate::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
@@ -211,8 +211,7 @@ async fn poll(
     RestoreCommand::parse_candidates(&candidate.to_string())
         .map_err(|problem| anyhow::anyhow!(problem))?;
     let parameters = serde_json::json!({"line": [command]}).to_string();
-    let script =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/python/poller.py");
+    let script = python_script("poller.py");
     let line = vec![
         programs.python.join("bin/python3").display().to_string(),
         script.display().to_string(),

@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::standin::bus::DeliveryFault;
+use rekindle_tests::standin::ssm::reports_success;
 use tokio::try_join;
-
-use super::delivery::succeeded;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
@@ -20,7 +19,7 @@ async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
     let (standin, s3) = (&protected.standin, protected.standin.s3());
     standin
         .bus()
-        .inject_where(succeeded, DeliveryFault::Hold, applications.len());
+        .inject_where(reports_success, DeliveryFault::Hold, applications.len());
     standin.tick();
     for node in [&nodes.0, &nodes.1, &nodes.2, &nodes.3] {
         assert_eq!(

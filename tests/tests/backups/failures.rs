@@ -12,7 +12,7 @@ use shared::exit_code::ExitCode;
 use shared::report::Report;
 use time::{Duration, OffsetDateTime};
 
-use super::{invoke_backup, tick};
+use super::tick;
 
 /// One application per failure: its name, the exit code, and a part of the message.
 const CASES: [(&str, ExitCode, &str); 6] = [
@@ -121,7 +121,7 @@ async fn a_failed_backup_reports_its_cause_and_remedy_and_the_next_one_succeeds(
     let protected = ProtectedGroups::start().await?;
     let broken = BrokenNodes::start(&protected).await?;
     let at = OffsetDateTime::now_utc();
-    let answer = invoke_backup(&protected, tick(at)?).await?;
+    let answer = protected.invoke("backup", tick(at)?).await?;
     let started = answer["started"].as_array().map(Vec::len);
     assert_eq!(started, Some(CASES.len()), "{answer}");
     for (node, (application, code, cause)) in broken.nodes.iter().zip(CASES) {

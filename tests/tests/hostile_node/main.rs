@@ -147,9 +147,8 @@ impl Scenario {
 
     /// Sends `backup-now` for the compromised node; returns the id of the backup.
     async fn request_backup(&self) -> Result<BackupId> {
-        let function = self.protected.function("backup")?;
         let request = json!({"rekindle": "backup-now", "application": COMPROMISED});
-        let answer = self.protected.standin.invoke(&function, request).await?;
+        let answer = self.protected.invoke("backup", request).await?;
         let backup = answer["backup_id"].as_str();
         let backup = backup.with_context(|| format!("no backup was requested: {answer}"))?;
         Ok(backup.parse()?)

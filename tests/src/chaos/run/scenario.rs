@@ -124,12 +124,11 @@ impl Application {
         let Some(newest) = quarantined.last().and_then(|key| backup_of_manifest(key)) else {
             return Ok(false);
         };
-        let request = serde_json::json!({
-            "rekindle": "accept-quarantined", "application": self.name, "backup_id": newest,
-        });
-        let function = self.protected.function("backup")?;
-        let answer = standin.invoke(&function, request).await;
-        answer.map_err(|error| anyhow::anyhow!("accept {newest}: {error}"))?;
+        let accepted = self
+            .protected
+            .request("accept-quarantined", &self.name, &newest);
+        let accepted = accepted.await;
+        accepted.with_context(|| format!("accept {newest}"))?;
         self.expect_report(mark, &format!("{newest} was quarantined"));
         Ok(true)
     }

@@ -1,10 +1,11 @@
 //! The description of a stand-in: its settings and their defaults.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::deploy::Binaries;
+use crate::repository::project;
 
 /// The description of a stand-in.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub struct StandInBuilder {
 impl Default for StandInBuilder {
     fn default() -> Self {
         Self {
-            template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml"),
+            template: project().join("template.yaml"),
             bucket: "rekindle-backups".to_owned(),
             binaries: None,
             with_functions: true,

@@ -35,6 +35,9 @@ use crate::standin::clock::Clock;
 use command::Command;
 use parameters::ParameterStore;
 
+/// The detail type of the events about a command on one instance.
+pub const INVOCATION_CHANGE: &str = "EC2 Command Invocation Status-change Notification";
+
 /// SSM in one region.
 #[derive(Debug)]
 pub struct Ssm {
@@ -190,13 +193,18 @@ impl Ssm {
             self.bus.put(event);
         };
         emit(
-            "EC2 Command Invocation Status-change Notification",
+            INVOCATION_CHANGE,
             &command.invocation_event(instance, status),
         );
         if command.status() != before {
             emit("EC2 Command Status-change Notification", &command.event());
         }
     }
+}
+
+/// Returns whether an event reports that a command succeeded on an instance.
+pub fn reports_success(event: &serde_json::Value) -> bool {
+    event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
 }
 
 fn command_id() -> String {
