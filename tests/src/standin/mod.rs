@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | S3 requests | errors, a broken connection, a lost answer, a delay, a wrong `ETag` | [`s3::S3::on_request`] with [`s3::S3Fault`] |
 //! | S3 permissions | `AccessDenied` | [`s3::S3::deny`], [`s3::S3::restrict`] |
-//! | S3 objects at rest | truncated, changed, exchanged, replaced or removed bytes | [`s3::S3::truncate`], [`s3::S3::flip`], [`s3::S3::swap`], [`s3::S3::replace`], [`s3::S3::remove`] |
+//! | S3 objects at rest | truncated, changed, exchanged, replaced or removed bytes | [`s3::S3::truncate`], [`s3::S3::flip`], [`s3::S3::flip_middle`], [`s3::S3::swap`], [`s3::S3::replace`], [`s3::S3::remove`] |
 //! | Auto Scaling, SSM, STS, Invoke | any error, by operation or by call | [`StandIn::faults`] with [`fault::PlannedFaults`] |
 //! | events | lost, duplicate, late, reordered | [`StandIn::bus`] with [`bus::DeliveryFault`] |
 //! | asynchronous invocations | duplicates | [`lambda::Lambda::duplicate_next`] |

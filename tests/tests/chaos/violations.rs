@@ -178,7 +178,7 @@ async fn violations_by_launches_are_found() -> Result<()> {
     // An object of the newest backup is damaged, which the record does not contain. An older backup is restored.
     let damaged = &second.index.databases[1].key;
     let saved = s3.save(bucket, damaged)?;
-    s3.flip(bucket, damaged, saved[0].1.len() as u64 / 2)?;
+    s3.flip_middle(bucket, damaged)?;
     let node = protected.replace_lost(&app.node).await?;
     app.check_new_node(&node).await?;
     expect(&mut app, Promise::OneInterval);
