@@ -174,7 +174,7 @@ async fn if_the_function_is_killed_while_it_waits_the_instance_is_still_restored
     // The invocation for the launch event waits two seconds for the agent: enough time to kill it.
     let builder = StandIn::builder().registration_delay(120.0);
     let protected = ProtectedGroups::with(builder).await?;
-    let function = protected.function("restore")?;
+    let function = protected.standin.function("restore")?;
     protected
         .standin
         .create_group(protected.describe("killed")?)?;

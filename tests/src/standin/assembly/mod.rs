@@ -158,6 +158,13 @@ impl StandIn {
         self.environments.get(function)
     }
 
+    /// Returns the name of the function whose name contains `operation`, such as `backup`.
+    pub fn function(&self, operation: &str) -> Result<String> {
+        let named = |name: &&str| name.to_lowercase().contains(operation);
+        let found = self.functions().find(named).map(str::to_owned);
+        found.with_context(|| format!("there is no {operation} function"))
+    }
+
     /// Returns the names of the functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.environments.keys().map(String::as_str)
