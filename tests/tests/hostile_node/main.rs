@@ -63,6 +63,8 @@ impl Scenario {
         protected.standin.tick();
         let own = protected.wait_for_backup(COMPROMISED, 0).await?;
         let theirs = protected.wait_for_backup(VICTIM, 0).await?;
+        // The state parameter is written after the manifest.
+        protected.wait_until_idle().await?;
         compromise(&node.root())?;
         Ok(Self {
             protected,
