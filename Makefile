@@ -23,14 +23,17 @@ demo: build ## Run the whole scenario on this machine: back up, lose the node, r
 local: build ## Run a protected group in the local AWS stand-in until Ctrl-C; prints commands for the aws CLI
 	target/debug/standin $(ARGS)
 
+# A failure does not end the run: every test runs, and the summary is printed before `make` fails.
 .PHONY: test
 test: build venv ## Run every test: the shipped binaries on real Postgres, and the checks of template.yaml
-	cargo test --locked --workspace 2>&1 | tee target/test.log
-	tests/template/run.sh 2>&1 | tee target/test-template.log
-	@awk '/^test result:/ { passed += $$4; failed += $$6 } \
-	  / passed in / { for (i = 2; i <= NF; i++) if ($$i ~ /^passed/) passed += $$(i - 1) } \
-	  END { printf "%d passed, %d failed\n", passed, failed }' target/test.log target/test-template.log
-	@docker version >/dev/null 2>&1 || echo "Skipped the tests that need containers: no Docker Engine responds."
+	@failed=; \
+	cargo test --locked --workspace --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
+	tests/template/run.sh 2>&1 | tee target/test-template.log || failed=1; \
+	awk '/(passed|failed|error).* in [0-9.]+s/ { for (i = 2; i <= NF; i++) { \
+	    if ($$i ~ /^passed/) passed += $$(i - 1); if ($$i ~ /^(failed|error)/) failed += $$(i - 1) } } \
+	  END { printf "%d passed, %d failed\n", passed, failed }' target/test.log target/test-template.log; \
+	docker version >/dev/null 2>&1 || echo "Skipped the tests that need containers: no Docker Engine responds."; \
+	[ -z "$$failed" ]
 
 .PHONY: fuzz
 fuzz: ## Run coverage-guided fuzzing of everything that is parsed (ARGS=seconds per target; default 60)

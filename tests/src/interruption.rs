@@ -1,6 +1,6 @@
-//! Waits for an interruption, so that a program can clean up instead of ending at the signal.
+//! Ends a program at an interruption, so that it can clean up instead of ending at the signal.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for Ctrl-C or SIGTERM.
@@ -9,5 +9,16 @@ pub async fn interruption() -> Result<()> {
     tokio::select! {
         pressed = tokio::signal::ctrl_c() => pressed.context("wait for Ctrl-C"),
         _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Does `work`. At an interruption, drops it with its processes and data, and returns an error.
+pub async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        stopped = interruption() => {
+            stopped?;
+            bail!("interrupted; all processes were stopped and all data was deleted");
+        }
     }
 }

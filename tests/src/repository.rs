@@ -3,10 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 /// Returns the root of the repository.
 pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Reads one of the example events.
+pub fn event(name: &str) -> Result<Value> {
+    let path = project().join("events").join(name);
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
 /// Returns the Rust files below a folder in the order of their paths, without `target` folders: a crate may have its own.

@@ -35,8 +35,12 @@ def source(path):
 def sources(folder):
     """Returns the text of every file of a folder that is compiled into the product, by path."""
     files = sorted((ROOT / folder).rglob("*.rs"))
-    tests = {"testing.rs"}
-    return {file: source(file) for file in files if not file.stem.endswith("tests") and file.name not in tests}
+    return {file: source(file) for file in files if not _is_test(file)}
+
+
+def _is_test(file):
+    """Returns whether a file has unit tests or their helpers."""
+    return file.stem.endswith("tests") or file.name == "testing.rs" or "tests" in file.relative_to(ROOT).parts
 
 
 def called(text, service):

@@ -6,20 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_ssm::types::CommandInvocation;
-use shared::command::{Candidate, RestoreCommand};
 use shared::manifest::Manifest;
 use shared::report::Report;
 use time::OffsetDateTime;
 
 use super::functions::printed;
 use super::plan::{Plan, REKINDLE};
-use super::process::{Program, run};
+use super::process::{Program, python_script, run};
 use super::sample::{Row, Sample, time};
 use super::site::Programs;
 use crate::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
 use crate::lock::lock;
 use crate::nodes::machine::Node;
-use crate::standin::Binaries;
 use crate::standin::autoscaling::Lifecycle;
 use crate::standin::bus::DeliveryFault;
 use crate::standin::clock;
@@ -112,12 +110,8 @@ async fn start(programs: &Programs) -> Result<ProtectedGroups> {
             "inputs": {"timeoutSeconds": "3600", "runCommand": ["{{ line }}"]},
         }],
     });
-    let binaries = Binaries {
-        functions: programs.functions.clone(),
-        agent: programs.agent.clone(),
-    };
     let builder = ProtectedGroups::builder()
-        .binaries(binaries)
+        .binaries(programs.binaries())
         .document(DOCUMENT, document);
     ProtectedGroups::with(builder).await
 }
@@ -178,14 +172,7 @@ impl CallLog {
 
 /// Returns the time at which the node's agent had registered and its first boot was over.
 async fn ready_at(protected: &ProtectedGroups, node: &Node) -> Result<OffsetDateTime> {
-    let ssm = aws_sdk_ssm::Client::new(protected.standin.aws());
-    let agents = ssm.describe_instance_information().send().await?;
-    let mut agents = agents.instance_information_list().iter();
-    let agent = agents.find(|one| one.instance_id() == Some(node.id()));
-    let registered = agent
-        .and_then(|one| one.registration_date())
-        .context("the node's agent is unknown")?;
-    let registered = OffsetDateTime::from_unix_timestamp_nanos(registered.as_nanos())?;
+    let registered = protected.registered_at(node).await?;
     let finished = node.root().join("var/lib/cloud/instance/boot-finished");
     let booted: OffsetDateTime = std::fs::metadata(&finished)?.modified()?.into();
     Ok(registered.max(booted))
@@ -197,22 +184,14 @@ async fn poll(
     node: &Node,
     manifest: &Manifest,
 ) -> Result<Duration> {
-    let candidate = Candidate {
-        backup_id: manifest.index.backup_id.clone(),
-        run_id: manifest.index.run_id.clone(),
-        index_sha256: manifest.index_object.sha256.clone(),
-        index_version: manifest.index_object.version_id.clone(),
-    };
     let command = format!(
-        "{} restore --operation-id launch-{} --candidates {candidate}",
+        "{} restore --operation-id launch-{} --candidates {}",
         programs.agent.display(),
         node.id(),
+        manifest.candidate(),
     );
-    RestoreCommand::parse_candidates(&candidate.to_string())
-        .map_err(|problem| anyhow::anyhow!(problem))?;
     let parameters = serde_json::json!({"line": [command]}).to_string();
-    let script =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/python/poller.py");
+    let script = python_script("poller.py");
     let line = vec![
         programs.python.join("bin/python3").display().to_string(),
         script.display().to_string(),

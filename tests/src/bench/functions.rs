@@ -1,7 +1,7 @@
 //! The functions' cold start, memory and package, compared with the smallest Rust function and with Python.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::plan::{Plan, REKINDLE};
-use super::process::{Program, resident_kib, run};
+use super::process::{Program, python_script, resident_kib, run};
 use super::profile;
 use super::sample::{Row, Sample, memory, time};
 use super::site::Programs;
@@ -75,10 +75,7 @@ async fn cold_starts(
     let binary = |name: &str| vec![programs.functions.join(name).display().to_string()];
     let python = vec![
         programs.python.join("bin/python3").display().to_string(),
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("src/bench/python/handler.py")
-            .display()
-            .to_string(),
+        python_script("handler.py").display().to_string(),
     ];
     let starter = |name: &str, line: Vec<String>, calls: bool| Starter {
         name: name.to_owned(),

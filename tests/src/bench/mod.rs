@@ -74,7 +74,7 @@ fn machine() -> Vec<String> {
 
 /// Draws the plot of a run's JSON with the Python of this virtual environment.
 pub async fn draw(python: &Path, json: &Path, svg: &Path) -> Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/python/plot.py");
+    let script = process::python_script("plot.py");
     let paths = [&python.join("bin/python3"), &script, json, svg];
     let line = paths.map(|path| path.display().to_string()).to_vec();
     let environment = BTreeMap::new();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::sample::Sample;
+use crate::repository::project;
 
 /// The interval between two samples of a running tree's memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
@@ -45,6 +47,11 @@ pub(super) struct Run {
     pub(super) sample: Sample,
     /// Its standard output.
     pub(super) output: String,
+}
+
+/// Returns the path of one of the bench's Python scripts.
+pub(super) fn python_script(name: &str) -> PathBuf {
+    project().join("tests/src/bench/python").join(name)
 }
 
 /// Runs a program without blocking the runtime that serves it. A program that fails is an error.

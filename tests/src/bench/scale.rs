@@ -18,7 +18,8 @@ use super::sample::{Row, Sample, calls, time};
 use super::site::{self, APPLICATION, BUCKET, Programs, Site};
 use crate::lock::lock;
 use crate::standin::autoscaling::Lifecycle;
-use crate::standin::{APPLICATION_TAG, Binaries, StandIn};
+use crate::standin::lambda::LogLine;
+use crate::standin::{APPLICATION_TAG, StandIn};
 use crate::wait::wait_for;
 
 const WAIT_LIMIT: Duration = Duration::from_mins(3);
@@ -61,12 +62,8 @@ struct Tick {
 
 /// Starts a stand-in with this number of protected nodes, whose agents take no commands.
 async fn with_nodes(programs: &Programs, nodes: u32) -> Result<StandIn> {
-    let binaries = Binaries {
-        functions: programs.functions.clone(),
-        agent: programs.agent.clone(),
-    };
     let standin = StandIn::builder()
-        .binaries(binaries)
+        .binaries(programs.binaries())
         // No node writes anything: only S3 needs the faster disk.
         .below(site::store())
         .registration_delay(1.0)
@@ -105,7 +102,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     store_backups(&standin, nodes, now).await?;
     // Warms the process up: a tick that is too late starts no backups, and does everything else.
     standin.bus().tick(now - time::Duration::hours(1));
-    handled(&standin).await?;
+    standin.wait_until_at_rest(&[], WAIT_LIMIT).await?;
     let process = backup_process(&standin)?;
     let counted = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let counting = Arc::clone(&counted);
@@ -117,7 +114,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
     let cpu = cpu_seconds_of_tree(process)?;
     let began = Instant::now();
     standin.tick();
-    handled(&standin).await?;
+    standin.wait_until_at_rest(&[], WAIT_LIMIT).await?;
     let seconds = began.elapsed().as_secs_f64();
     ensure_success(&standin)?;
     let cpu_seconds = cpu_seconds_of_tree(process)? - cpu;
@@ -145,12 +142,7 @@ async fn tick(programs: &Programs, nodes: u32) -> Result<Tick> {
 
 /// Returns the id of the backup function's process.
 fn backup_process(standin: &StandIn) -> Result<u32> {
-    let function = standin
-        .functions()
-        .find(|name| name.to_lowercase().contains("backup"))
-        .context("there is no backup function")?
-        .to_owned();
-    let processes = standin.lambda().processes(&function);
+    let processes = standin.lambda().processes(&standin.function("backup")?);
     let process = processes.first();
     process.copied().context("the function's process has ended")
 }
@@ -160,10 +152,7 @@ fn ensure_success(standin: &StandIn) -> Result<()> {
     let problems: Vec<String> = standin
         .logs()
         .into_iter()
-        .filter(|line| {
-            let json = line.json.as_ref();
-            json.is_some_and(|json| json["level"] == "ERROR")
-        })
+        .filter(|line| line.log.as_ref().is_some_and(LogLine::is_error))
         .map(|line| line.line)
         .take(3)
         .collect();
@@ -210,17 +199,6 @@ fn listed(counts: BTreeMap<String, u64>) -> Vec<String> {
     lines
         .map(|(count, operation)| format!("{count:>6}  {operation}"))
         .collect()
-}
-
-/// Waits until every event is handled.
-async fn handled(standin: &StandIn) -> Result<()> {
-    wait_for("the tick", WAIT_LIMIT, async || {
-        match standin.lambda().pending() {
-            0 => Ok(Some(())),
-            pending => Err(format!("{pending} events are pending")),
-        }
-    })
-    .await
 }
 
 /// Creates groups without hooks or user data: their instances are in service at once, with only an agent.

@@ -28,6 +28,7 @@ use crate::http;
 use crate::nodes::machine::{MachineSettings, Node};
 use crate::nodes::open_to_all;
 use crate::nodes::postgres::Cluster;
+use crate::standin::Binaries;
 use crate::standin::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 /// The bucket.
@@ -50,6 +51,14 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Returns the programs that a stand-in runs.
+    pub(super) fn binaries(&self) -> Binaries {
+        Binaries {
+            functions: self.functions.clone(),
+            agent: self.agent.clone(),
+        }
+    }
+
     /// Returns an error that names the first missing program.
     pub fn check(&self) -> Result<()> {
         for path in [

@@ -8,7 +8,7 @@ use clap::Parser;
 use rekindle_tests::bench::report::{Findings, table};
 use rekindle_tests::bench::site::Programs;
 use rekindle_tests::bench::{self, Plan};
-use rekindle_tests::interruption::interruption;
+use rekindle_tests::interruption::unless_interrupted;
 use rekindle_tests::output::print;
 use tracing_subscriber::EnvFilter;
 
@@ -74,12 +74,7 @@ async fn measure() -> Result<()> {
         python: python.clone(),
     };
     let mut findings = Findings::default();
-    let measured = tokio::select! {
-        measured = bench::run(&plan, programs, &mut findings) => measured,
-        stopped = interruption() => stopped.and_then(|()| {
-            Err(anyhow::anyhow!("interrupted; all processes were stopped and all data was deleted"))
-        }),
-    };
+    let measured = unless_interrupted(bench::run(&plan, programs, &mut findings)).await;
     print(&format!("\n{}", table(&findings)?))?;
     let json = serde_json::to_vec_pretty(&findings).context("write the measurements as JSON")?;
     let path = &arguments.json;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use rekindle_tests::chaos::run::damaged_objects::restore_damaged;
 use rekindle_tests::chaos::run::{self, Options};
-use rekindle_tests::interruption::interruption;
+use rekindle_tests::interruption::unless_interrupted;
 use rekindle_tests::output::print;
 use tracing_subscriber::EnvFilter;
 
@@ -62,13 +62,7 @@ async fn main() -> Result<ExitCode> {
         }
         anyhow::Ok(table)
     };
-    let table = tokio::select! {
-        table = finished => table?,
-        stopped = interruption() => {
-            stopped?;
-            anyhow::bail!("interrupted; all processes were stopped and all data was deleted");
-        }
-    };
+    let table = unless_interrupted(finished).await?;
     print(&format!("{table}"))?;
     Ok(if table.passed() {
         ExitCode::SUCCESS

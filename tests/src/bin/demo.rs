@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use rekindle_tests::demo::{containers, process, table};
 use rekindle_tests::fixtures::registry::Seed;
-use rekindle_tests::interruption::interruption;
+use rekindle_tests::interruption::unless_interrupted;
 use rekindle_tests::nodes::engine;
 use rekindle_tests::output::print;
 use tracing_subscriber::EnvFilter;
@@ -69,13 +69,7 @@ async fn main() -> Result<ExitCode> {
             }
         }
     };
-    let (table, faithful) = tokio::select! {
-        finished = demo => finished?,
-        stopped = interruption() => {
-            stopped?;
-            anyhow::bail!("interrupted; all processes were stopped and all data was deleted");
-        }
-    };
+    let (table, faithful) = unless_interrupted(demo).await?;
     print(&table)?;
     Ok(if faithful {
         ExitCode::SUCCESS

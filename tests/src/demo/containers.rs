@@ -21,6 +21,7 @@ use crate::nodes::machine::Node;
 use crate::standin::StandIn;
 use crate::standin::autoscaling::Lifecycle;
 use crate::standin::bus::DeliveryFault;
+use crate::standin::ssm::reports_success;
 
 /// The size of each pushed image, in bytes: more than the 10 MiB that the registry uploads as one part.
 const IMAGE_BYTES: usize = 12 << 20;
@@ -113,12 +114,13 @@ impl<'a> ContainerDemo<'a> {
     async fn start(image: &str, print: &'a dyn Fn(&str)) -> Result<Self> {
         // No sweep extends a hook while a replacement is inspected, so the hooks get enough time for a loaded machine.
         let builder = StandIn::builder().time_scale(10.0).drain(5.0);
-        let standin = builder.registration_delay(5.0).start().await?;
-        let application = Application::new(&standin, APPLICATION, image)?;
+        let scenario = Scenario::start(builder.registration_delay(5.0), print).await?;
+        let standin = &scenario.protected.standin;
+        let application = Application::new(standin, APPLICATION, image)?;
         let client = Client::start(&standin.directory().join("client"), &application).await?;
         Ok(Self {
             client,
-            scenario: Scenario::new(standin, print),
+            scenario,
             application,
             pushed: Vec::new(),
             noticed: Vec::new(),
@@ -128,10 +130,10 @@ impl<'a> ContainerDemo<'a> {
 
     /// Fills the first node and takes two backups, with an image pushed before each.
     async fn begin(&mut self, seed: Seed) -> Result<(Arc<Node>, Manifest)> {
-        let standin = &self.scenario.standin;
+        let standin = &self.scenario.protected.standin;
         standin.create_group(self.application.group(standin.bucket()))?;
         let node = self.in_service(None).await?;
-        self.scenario.fill(&node, seed).await?;
+        registry::fill(&node, seed).await?;
         let mut newest = None;
         for (number, user) in USERS.into_iter().enumerate() {
             self.application.add_users(&node, &[user]).await?;
@@ -163,17 +165,12 @@ impl<'a> ContainerDemo<'a> {
 
     /// Waits until a node other than `not` is in service. Meanwhile the sweep fires every minute of stand-in time.
     async fn in_service(&self, not: Option<&Node>) -> Result<Arc<Node>> {
-        let standin = &self.scenario.standin;
-        let sweeps = async {
-            loop {
-                tokio::time::sleep(standin.clock().wait(60.0)).await;
-                standin.sweep();
-            }
-        };
-        tokio::select! {
-            arrived = standin.wait_until_in_service(APPLICATION, not.map(Node::id), WAIT_LIMIT) => arrived,
-            never = sweeps => never,
-        }
+        let protected = &self.scenario.protected;
+        let not = not.map(Node::id);
+        let arrival = protected
+            .standin
+            .wait_until_in_service(APPLICATION, not, WAIT_LIMIT);
+        protected.with_sweeps(arrival).await
     }
 
     /// Cuts the node's power, or terminates the node on purpose, and pulls the images before its replacement is in service.
@@ -184,20 +181,20 @@ impl<'a> ContainerDemo<'a> {
         identity: &str,
     ) -> Result<(Arc<Node>, Replacement)> {
         let before = State::read(node).await?;
-        let backups = self.scenario.backups()?.len();
+        let backups = self.scenario.protected.backups(APPLICATION)?.len();
         // The replacement stays in its hook until the restore function receives this event, or until a sweep.
-        let bus = Arc::clone(self.scenario.standin.bus());
-        let document = self.restore_document()?;
+        let bus = Arc::clone(self.scenario.protected.standin.bus());
+        let document = self.scenario.protected.document("restore")?;
         let restored = move |event: &serde_json::Value| {
-            let detail = &event["detail"];
-            detail["document-name"] == document.as_str() && detail["status"] == "Success"
+            event["detail"]["document-name"] == document.as_str() && reports_success(event)
         };
         bus.inject_where(restored, DeliveryFault::Hold, usize::MAX);
         let lost_at = OffsetDateTime::now_utc();
+        let standin = &self.scenario.protected.standin;
         if planned {
-            self.scenario.standin.terminate(node.id()).await?;
+            standin.terminate(node.id()).await?;
         } else {
-            self.scenario.standin.kill_instance(node.id()).await?;
+            standin.kill_instance(node.id()).await?;
         }
         let next = self.restored_node(node).await?;
         let served_at = OffsetDateTime::now_utc();
@@ -222,7 +219,7 @@ impl<'a> ContainerDemo<'a> {
         ));
         timeline.sort_by_key(|(_, at)| *at);
         if planned {
-            let taken = self.scenario.backups()?.len() - backups;
+            let taken = self.scenario.protected.backups(APPLICATION)?.len() - backups;
             ensure!(taken > 0, "the terminated node took no final backup");
         }
         // The inspection belongs to the demonstration, not to the restore.
@@ -252,9 +249,9 @@ impl<'a> ContainerDemo<'a> {
         loop {
             // Read before the reports: a sweep after the end of the restore would complete the hook. If everything is at
             // rest now and there is no report afterwards, the restore has not started.
-            let members = self.scenario.standin.group(APPLICATION);
+            let members = self.scenario.protected.standin.group(APPLICATION);
             let ids: Vec<&str> = members.iter().map(|one| one.id.as_str()).collect();
-            let at_rest = self.scenario.standin.is_at_rest(&ids);
+            let at_rest = self.scenario.protected.standin.is_at_rest(&ids);
             for member in &members {
                 if member.id == node.id() {
                     continue;
@@ -265,7 +262,7 @@ impl<'a> ContainerDemo<'a> {
                     member.id
                 );
                 if member.state == Lifecycle::PendingWait
-                    && let Ok(next) = self.scenario.standin.node(&member.id)
+                    && let Ok(next) = self.scenario.protected.standin.node(&member.id)
                     && self.scenario.restore_of(&next).await.is_ok()
                 {
                     return Ok(next);
@@ -277,7 +274,7 @@ impl<'a> ContainerDemo<'a> {
             );
             // While its predecessor terminates, the restore waits for the next sweep.
             if at_rest {
-                self.scenario.standin.sweep();
+                self.scenario.protected.standin.sweep();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -305,7 +302,7 @@ impl<'a> ContainerDemo<'a> {
                     .push(format!("the container {container} is not running"));
             }
         }
-        let members = self.scenario.standin.group(APPLICATION);
+        let members = self.scenario.protected.standin.group(APPLICATION);
         let state = members
             .iter()
             .find(|one| one.id == node.id())
@@ -315,18 +312,5 @@ impl<'a> ContainerDemo<'a> {
             "the replacement is {state:?}: the images were not pulled before it was in service"
         );
         Ok(())
-    }
-
-    /// Returns the name of the restore document, from the restore function's environment.
-    fn restore_document(&self) -> Result<String> {
-        let standin = &self.scenario.standin;
-        let function = standin
-            .functions()
-            .find(|name| name.to_lowercase().contains("restore"));
-        let environment = function.and_then(|function| standin.environment(function));
-        environment
-            .and_then(|environment| environment.get(shared::function::env::RESTORE_DOCUMENT))
-            .cloned()
-            .context("REKINDLE_RESTORE_DOCUMENT is not set")
     }
 }

@@ -47,9 +47,9 @@ impl DemoResult {
 
 /// Runs the demonstration; `print` receives one line for each step.
 pub async fn play(seed: Seed, print: &dyn Fn(&str)) -> Result<DemoResult> {
-    let mut standin = StandIn::builder().start().await?;
+    let mut scenario = Scenario::start(StandIn::builder(), print).await?;
+    let standin = &mut scenario.protected.standin;
     standin.run_schedules(Some(WAIT_LIMIT), None);
-    let mut scenario = Scenario::new(standin, print);
 
     print("An Auto Scaling group without instances launches its first one.");
     let first = scenario.first_node().await?;
@@ -58,7 +58,7 @@ pub async fn play(seed: Seed, print: &dyn Fn(&str)) -> Result<DemoResult> {
         first.id(),
         seed.rows
     ));
-    scenario.fill(&first, seed).await?;
+    registry::fill(&first, seed).await?;
     print("The schedule fires: first backup.");
     scenario.backup().await?;
     scenario.write_more(&first).await?;
@@ -94,12 +94,9 @@ pub async fn play(seed: Seed, print: &dyn Fn(&str)) -> Result<DemoResult> {
 impl Scenario<'_> {
     /// Creates the group and waits until its first instance is in service.
     async fn first_node(&self) -> Result<Arc<Node>> {
-        self.standin.create_group(registry::protected_group(
-            APPLICATION,
-            self.standin.bucket(),
-            &self.load,
-        ))?;
-        self.standin
+        let standin = &self.protected.standin;
+        standin.create_group(self.protected.describe(APPLICATION)?)?;
+        standin
             .wait_until_in_service(APPLICATION, None, WAIT_LIMIT)
             .await
     }
@@ -121,8 +118,9 @@ impl Scenario<'_> {
     /// Cuts the node's power. Returns its replacement once it is in service, compared with `before`.
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
         let lost_at = OffsetDateTime::now_utc();
-        self.standin.kill_instance(node.id()).await?;
+        self.protected.standin.kill_instance(node.id()).await?;
         let next = self
+            .protected
             .standin
             .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
             .await?;
@@ -150,22 +148,24 @@ impl Scenario<'_> {
     async fn replace(&mut self, node: &Arc<Node>) -> Result<(Replacement, usize, usize)> {
         let before = State::read(node).await?;
         self.write_under_load().await?;
-        let backups = self.backups()?.len();
+        let backups = self.protected.backups(APPLICATION)?.len();
         let requested_at = OffsetDateTime::now_utc();
-        self.standin.terminate(node.id()).await?;
+        self.protected.standin.terminate(node.id()).await?;
         let next = self
+            .protected
             .standin
             .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
             .await?;
         let in_service_at = OffsetDateTime::now_utc();
         let acknowledged = self.load.acknowledged()?;
         self.load.end()?;
-        let keys = self.backups()?;
+        let taken = self.protected.backups(APPLICATION)?;
         ensure!(
-            keys.len() > backups,
+            taken.len() > backups,
             "the terminated node took no final backup"
         );
-        let final_backup = self.manifest(&keys[keys.len() - 1])?;
+        let newest = &taken[taken.len() - 1];
+        let final_backup = self.protected.manifest(APPLICATION, newest)?;
         let restore = self.restore_of(&next).await?;
         let restored = self.restored_state(&restore.report)?;
         let after = State::read(&next).await?;

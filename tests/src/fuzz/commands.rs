@@ -1,7 +1,6 @@
 //! The parameters of the SSM documents: the functions' and the agent's parsers, and SSM's patterns.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -10,13 +9,14 @@ use shared::id::{BackupId, Sha256};
 use shared::operation::Operation;
 
 use super::names::BACKUP;
+use crate::repository::project;
 use crate::standin::template::Template;
 
 /// The `allowedPattern`s of both documents, by parameter.
 static PATTERNS: LazyLock<BTreeMap<String, Vec<Regex>>> = LazyLock::new(patterns);
 
 fn patterns() -> BTreeMap<String, Vec<Regex>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");
+    let path = project().join("template.yaml");
     let given = BTreeMap::from([("BackupBucketName".to_owned(), "backups".to_owned())]);
     let template = Template::load(&path, &given);
     let template = template.unwrap_or_else(|error| unreachable!("{error:#}"));

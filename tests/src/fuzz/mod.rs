@@ -14,9 +14,11 @@ mod images;
 pub mod mutation;
 mod names;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+
+use crate::repository::project;
 
 /// The target of one parser of data from outside.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +86,7 @@ impl Target {
 
     /// Returns the folders of its inputs, the corpus first.
     pub fn folders(&self) -> Vec<PathBuf> {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let project = project();
         let corpus = project.join("tests/corpus").join(self.name);
         let examples = self.examples.map(|folder| project.join(folder));
         std::iter::once(corpus).chain(examples).collect()

@@ -210,26 +210,18 @@ pub(in crate::model) fn end_lock_wait(
 
 /// Ends a running backup if a final backup waits for the lock.
 pub(in crate::model) fn preempt(protocol: &Protocol, world: &mut World, node: NodeNumber) -> bool {
-    let is_final = |world: &World, command: CommandNumber| {
-        matches!(
-            world.command(command).request,
-            Request::Backup {
-                purpose: Purpose::Final,
-                ..
-            }
-        )
-    };
     let is_backup = |world: &World, command: CommandNumber| {
         matches!(world.command(command).request, Request::Backup { .. })
     };
-    let final_waits =
-        world.node(node).processes.iter().any(|process| {
-            process.stage == Stage::AwaitingLock && is_final(world, process.command)
-        });
+    let final_waits = world
+        .node(node)
+        .processes
+        .iter()
+        .any(|process| process.stage == Stage::AwaitingLock && world.is_final(process.command));
     let holder = world.node(node).processes.iter().position(|process| {
         process.stage.holds_lock()
             && is_backup(world, process.command)
-            && !is_final(world, process.command)
+            && !world.is_final(process.command)
     });
     let Some(holder) = holder.filter(|_| final_waits) else {
         return false;

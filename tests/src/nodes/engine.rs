@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
+use crate::repository::project;
+
 /// How long an engine may take to answer. Two others may load images at the same time.
 const START_LIMIT: Duration = Duration::from_mins(2);
 
@@ -203,7 +205,7 @@ async fn why_missing() -> Option<String> {
 /// Returns the name of the test image with Postgres and the registry on this machine's engine. It is built if it is
 /// missing.
 pub async fn image() -> Result<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/build.sh");
+    let script = project().join("tests/image/build.sh");
     let mut command = Command::new(script);
     command.stdin(Stdio::null());
     let printed = output(command).await.context("build the test image")?;

@@ -8,15 +8,5 @@ pub mod machine;
 pub mod postgres;
 mod program;
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
-
 pub use program::write_program;
-
-/// Allows every user to enter a directory: Postgres runs as a user of its own.
-pub(crate) fn open_to_all(path: &Path) -> Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("set the permissions of {}", path.display()))
-}
+pub(crate) use program::{open_to_all, process_ids};

@@ -6,14 +6,14 @@
 //! |---|---|---|
 //! | S3 requests | errors, a broken connection, a lost answer, a delay, a wrong `ETag` | [`s3::S3::on_request`] with [`s3::S3Fault`] |
 //! | S3 permissions | `AccessDenied` | [`s3::S3::deny`], [`s3::S3::restrict`] |
-//! | S3 objects at rest | truncated, changed, exchanged, replaced or removed bytes | [`s3::S3::truncate`], [`s3::S3::flip`], [`s3::S3::swap`], [`s3::S3::replace`], [`s3::S3::remove`] |
+//! | S3 objects at rest | truncated, changed, exchanged, replaced or removed bytes | [`s3::S3::truncate`], [`s3::S3::flip`], [`s3::S3::flip_middle`], [`s3::S3::swap`], [`s3::S3::replace`], [`s3::S3::remove`] |
 //! | Auto Scaling, SSM, STS, Invoke | any error, by operation or by call | [`StandIn::faults`] with [`fault::PlannedFaults`] |
 //! | events | lost, duplicate, late, reordered | [`StandIn::bus`] with [`bus::DeliveryFault`] |
 //! | asynchronous invocations | duplicates | [`lambda::Lambda::duplicate_next`] |
 //! | running functions | a timeout, a killed process | [`lambda::Lambda::time_out`], [`lambda::Lambda::processes`] |
 //! | SSM agents | late registration, a stopped agent | [`StandIn::hold_agents`], [`Node::stop_agent`](crate::nodes::machine::Node::stop_agent) |
-//! | commands | hidden from listings, lost connections sooner | [`StandInBuilder::hidden`], [`StandInBuilder::stale`] |
-//! | machines | loss of power, paused processes, a termination | [`StandIn::kill_instance`], [`Node::pause`](crate::nodes::machine::Node::pause), [`StandIn::terminate`] |
+//! | commands | lost connections sooner | [`StandInBuilder::stale`] |
+//! | machines | loss of power, a termination | [`StandIn::kill_instance`], [`StandIn::terminate`] |
 //! | processes on a machine | a killed agent or `pg_dump` | [`processes`](crate::fixtures::processes) |
 //! | dumps | blocked by a lock | [`block_dumps`](crate::fixtures::registry::block_dumps) |
 //! | hooks | an expired heartbeat | [`StandIn::expire_hooks`] |

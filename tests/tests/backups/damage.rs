@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result};
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::standin::bus::DeliveryFault;
+use rekindle_tests::standin::ssm::reports_success;
 use tokio::try_join;
-
-use super::delivery::succeeded;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
@@ -20,7 +19,7 @@ async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
     let (standin, s3) = (&protected.standin, protected.standin.s3());
     standin
         .bus()
-        .inject_where(succeeded, DeliveryFault::Hold, applications.len());
+        .inject_where(reports_success, DeliveryFault::Hold, applications.len());
     standin.tick();
     for node in [&nodes.0, &nodes.1, &nodes.2, &nodes.3] {
         assert_eq!(
@@ -34,23 +33,28 @@ async fn a_backup_with_a_damaged_object_is_never_committed() -> Result<()> {
         let key = keys.into_iter().find(|key| key.ends_with(name));
         key.with_context(|| format!("{application} has no {name}"))
     };
-    s3.remove(standin.bucket(), &object("missing", "globals.sql.zst")?)
-        .await?;
-    let dump = object("truncated", "0.dump.zst")?;
-    let bytes = s3.read(standin.bucket(), &dump)?;
-    s3.replace(standin.bucket(), &dump, &bytes[..bytes.len() / 2])?;
-    let configuration = object("altered", "config.tar.zst")?;
-    let mut bytes = s3.read(standin.bucket(), &configuration)?;
+    let missing = object("missing", "globals.sql.zst")?;
+    s3.remove(standin.bucket(), &missing).await?;
+    let truncated = object("truncated", "0.dump.zst")?;
+    let bytes = s3.read(standin.bucket(), &truncated)?;
+    s3.replace(standin.bucket(), &truncated, &bytes[..bytes.len() / 2])?;
+    let altered = object("altered", "config.tar.zst")?;
+    let mut bytes = s3.read(standin.bucket(), &altered)?;
     if let Some(byte) = bytes.last_mut() {
         *byte ^= 1;
     }
-    s3.replace(standin.bucket(), &configuration, &bytes)?;
-    s3.flip(standin.bucket(), &object("index", "index.json")?, 10)?;
+    s3.replace(standin.bucket(), &altered, &bytes)?;
+    let index = object("index", "index.json")?;
+    s3.flip(standin.bucket(), &index, 10)?;
 
     standin.bus().release();
-    for application in applications {
+    for (application, damaged) in applications
+        .iter()
+        .zip([missing, truncated, altered, index])
+    {
         let line = protected.wait_for_failure(application, "Contract").await?;
         assert_eq!(line.message, "the backup failed", "{line}");
+        assert!(line.contains(&damaged), "{damaged}: {line}");
     }
     protected.wait_until_idle().await?;
     standin.sweep();

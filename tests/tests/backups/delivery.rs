@@ -3,16 +3,10 @@
 use anyhow::Result;
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
 use rekindle_tests::standin::bus::DeliveryFault;
-use serde_json::Value;
+use rekindle_tests::standin::ssm::reports_success;
 use time::{Duration, OffsetDateTime};
 
-use super::{event, invoke_backup, runs, tick};
-
-/// Returns whether an event reports that a command succeeded.
-pub(crate) fn succeeded(event: &Value) -> bool {
-    event["detail-type"] == "EC2 Command Invocation Status-change Notification"
-        && event["detail"]["status"] == "Success"
-}
+use super::{event, runs, tick};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_lost_event_the_next_tick_or_a_sweep_commits_the_backup() -> Result<()> {
@@ -20,21 +14,23 @@ async fn after_a_lost_event_the_next_tick_or_a_sweep_commits_the_backup() -> Res
     let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
-    bus.inject_where(succeeded, DeliveryFault::Drop, 1);
+    bus.inject_where(reports_success, DeliveryFault::Drop, 1);
     bus.tick(at);
     protected.wait_until_ended(&node, "backup", 0).await?;
     protected.wait_until_idle().await?;
     assert!(protected.backups("lost")?.is_empty());
-    let answer = invoke_backup(&protected, event("sweep.json")?).await?;
+    let answer = protected.invoke("backup", event("sweep.json")?).await?;
     assert_eq!(answer["handled"][0]["decision"], "commit", "{answer}");
     assert_eq!(protected.backups("lost")?.len(), 1);
 
-    bus.inject_where(succeeded, DeliveryFault::Drop, 1);
+    bus.inject_where(reports_success, DeliveryFault::Drop, 1);
     bus.tick(at + Duration::seconds(2));
     protected.wait_until_ended(&node, "backup", 1).await?;
     protected.wait_until_idle().await?;
     assert_eq!(protected.backups("lost")?.len(), 1);
-    let answer = invoke_backup(&protected, tick(at + Duration::seconds(4))?).await?;
+    let answer = protected
+        .invoke("backup", tick(at + Duration::seconds(4))?)
+        .await?;
     assert_eq!(answer["handled"][0]["decision"], "commit", "{answer}");
     protected.wait_for_backup("lost", 2).await?;
     assert_eq!(runs(&protected, "lost")?.len(), 3);
@@ -47,13 +43,13 @@ async fn duplicated_and_reordered_events_commit_each_backup_once() -> Result<()>
     let bus = protected.standin.bus();
     let at = OffsetDateTime::now_utc();
 
-    bus.inject_where(succeeded, DeliveryFault::Duplicate, 1);
+    bus.inject_where(reports_success, DeliveryFault::Duplicate, 1);
     bus.tick(at);
     let first = protected.wait_for_backup("duplicated", 0).await?;
     protected.wait_until_idle().await?;
 
     // The later backup's event arrives before the earlier backup's event.
-    bus.inject_where(succeeded, DeliveryFault::Hold, 2);
+    bus.inject_where(reports_success, DeliveryFault::Hold, 2);
     for number in 1..=2 {
         bus.tick(at + Duration::seconds(2 * i64::from(number)));
         protected

@@ -12,7 +12,7 @@ use shared::exit_code::ExitCode;
 use shared::report::Report;
 use time::{Duration, OffsetDateTime};
 
-use super::{invoke_backup, tick};
+use super::tick;
 
 /// One application per failure: its name, the exit code, and a part of the message.
 const CASES: [(&str, ExitCode, &str); 6] = [
@@ -104,12 +104,10 @@ impl<'a> BrokenNodes<'a> {
         // An operator who looks at the command itself finds the remedy in the agent's log.
         let log = &ended.errors;
         assert!(log.contains("remedy"), "{application}: {log}");
-        let message = self.protected.wait_for_failure(application, code.word());
-        let message = message.await?;
-        assert!(
-            message.contains(cause) && message.contains(code.remedy()),
-            "{application}: {message}"
-        );
+        let line = self.protected.wait_for_failure(application, code.word());
+        let line = line.await?;
+        assert!(line.contains(cause), "{application}: {line}");
+        assert_eq!(line.remedy.as_deref(), Some(code.remedy()), "{application}");
         assert!(
             self.protected.backups(application)?.is_empty(),
             "{application}"
@@ -123,7 +121,7 @@ async fn a_failed_backup_reports_its_cause_and_remedy_and_the_next_one_succeeds(
     let protected = ProtectedGroups::start().await?;
     let broken = BrokenNodes::start(&protected).await?;
     let at = OffsetDateTime::now_utc();
-    let answer = invoke_backup(&protected, tick(at)?).await?;
+    let answer = protected.invoke("backup", tick(at)?).await?;
     let started = answer["started"].as_array().map(Vec::len);
     assert_eq!(started, Some(CASES.len()), "{answer}");
     for (node, (application, code, cause)) in broken.nodes.iter().zip(CASES) {

@@ -109,13 +109,9 @@ async fn after_a_lost_terminate_event_a_sweep_starts_the_final_backup() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicated_and_late_terminate_events_never_stop_a_node_in_service() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("late").await?;
-    let function = protected.function("backup")?;
     // The event names a node that is not being terminated.
     let running = application_pid(&node)?;
-    protected
-        .standin
-        .invoke(&function, terminate_event(&node)?)
-        .await?;
+    protected.invoke("backup", terminate_event(&node)?).await?;
     assert!(protected.invocations(&node, "backup").await?.is_empty());
     assert_eq!(application_pid(&node)?, running);
     protected.back_up("late").await?;
@@ -132,7 +128,7 @@ async fn duplicated_and_late_terminate_events_never_stop_a_node_in_service() -> 
 
     // The event is delivered again much later, when the next node is in service.
     let running = application_pid(&next)?;
-    protected.standin.invoke(&function, late).await?;
+    protected.invoke("backup", late).await?;
     assert!(protected.invocations(&next, "backup").await?.is_empty());
     assert_eq!(application_pid(&next)?, running);
     protected.back_up("late").await?;

@@ -66,7 +66,7 @@ async fn the_error_about_an_invalid_event_names_the_field_and_the_event_becomes_
         (json!({"rekindle": "burn"}), "burn"),
         (json!([]), "detail-type"),
     ];
-    let function = protected.function("backup")?;
+    let function = protected.standin.function("backup")?;
     for (event, named) in &cases {
         let answer = protected.standin.invoke(&function, event.clone()).await;
         let Err(error) = answer else {

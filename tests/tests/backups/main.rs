@@ -14,33 +14,18 @@ mod retention;
 mod schedule;
 mod texts;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::repository::event;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-/// Reads one of the project's example events.
-fn event(name: &str) -> Result<Value> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../events")
-        .join(name);
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
-}
 
 /// Returns the schedule's event with this time.
 fn tick(time: OffsetDateTime) -> Result<Value> {
     let mut tick = event("schedule-rule.json")?;
     tick["time"] = time.format(&Rfc3339)?.into();
     Ok(tick)
-}
-
-/// Invokes the backup function with an event; returns its answer.
-async fn invoke_backup(protected: &ProtectedGroups, event: Value) -> Result<Value> {
-    let function = protected.function("backup")?;
-    Ok(protected.standin.invoke(&function, event).await?)
 }
 
 /// Returns the runs of all backups of an application, committed or not, as `<backup id>/<run id>`.

@@ -10,7 +10,7 @@ use shared::manifest::Lineage;
 use shared::report::Report;
 use tokio::try_join;
 
-use super::{event, invoke_backup};
+use super::event;
 
 /// Changes one text field of the node's `restored` marker.
 fn change_marker(node: &Node, field: &str, value: &str) -> Result<()> {
@@ -52,11 +52,9 @@ async fn a_node_without_a_valid_marker_is_not_backed_up() -> Result<()> {
             anyhow::bail!("{name}: {}", ended.output);
         };
         assert_eq!(report.exit_code, ExitCode::NotRestored);
-        let message = protected.wait_for_failure(name, "NotRestored").await?;
-        assert!(
-            message.contains(ExitCode::NotRestored.remedy()),
-            "{message}"
-        );
+        let line = protected.wait_for_failure(name, "NotRestored").await?;
+        let reason = format!("no valid restored marker for the application {name};");
+        assert!(line.contains(&reason), "{line}");
         assert!(protected.backups(name)?.is_empty());
     }
     Ok(())
@@ -70,7 +68,7 @@ async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a
     let mut adopt = event("adopt.json")?;
     adopt["application"] = json!("handmade");
 
-    let answer = invoke_backup(&protected, adopt.clone()).await?;
+    let answer = protected.invoke("backup", adopt.clone()).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     assert_eq!(answer["instance_id"], node.id());
     let manifest = protected.wait_for_backup("handmade", 0).await?;
@@ -81,7 +79,7 @@ async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a
     assert_eq!(scheduled.index.node.lineage, Lineage::Adopted);
 
     std::fs::remove_file(node.marker())?;
-    let refused = invoke_backup(&protected, adopt.clone()).await?;
+    let refused = protected.invoke("backup", adopt.clone()).await?;
     assert_eq!(
         (&refused["outcome"], &refused["kind"]),
         (&json!("refused"), &json!("Refused"))
@@ -95,7 +93,7 @@ async fn an_adopted_node_is_backed_up_and_adoption_over_existing_backups_needs_a
     assert_eq!(protected.backups("handmade")?.len(), 2);
 
     adopt["over_existing_backups"] = json!(true);
-    let answer = invoke_backup(&protected, adopt).await?;
+    let answer = protected.invoke("backup", adopt).await?;
     assert_eq!(answer["outcome"], "requested", "{answer}");
     let manifest = protected.wait_for_backup("handmade", 2).await?;
     assert_eq!(manifest.index.purpose, Purpose::Adopt);

@@ -9,16 +9,15 @@ use rekindle_tests::fixtures::standalone;
 use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::bus::DeliveryFault;
+use rekindle_tests::standin::ssm::reports_success;
 use serde_json::{Value, json};
 use shared::id::BackupId;
 use shared::manifest::Lineage;
 
-use super::invoke_backup;
-
 /// Returns the first row of `list-backups`: the application's newest backup as an operator sees it.
 async fn newest(protected: &ProtectedGroups, application: &str) -> Result<Value> {
     let event = json!({"rekindle": "list-backups", "application": application, "limit": 1});
-    let answer = invoke_backup(protected, event).await?;
+    let answer = protected.invoke("backup", event).await?;
     let newest = answer["backups"].get(0);
     newest.cloned().with_context(|| format!("{answer}"))
 }
@@ -77,12 +76,8 @@ impl Wiped {
     }
 
     /// Kills the node; returns the data of its replacement.
-    async fn data_after_loss(&self, application: &str) -> Result<DataSnapshot> {
-        self.protected.standin.kill_instance(self.node.id()).await?;
-        let node = self
-            .protected
-            .wait_until_in_service(application, Some(&self.node))
-            .await?;
+    async fn data_after_loss(&self) -> Result<DataSnapshot> {
+        let node = self.protected.replace_lost(&self.node).await?;
         standalone::snapshot(&node).await
     }
 }
@@ -91,7 +86,7 @@ impl Wiped {
 async fn a_quarantined_backup_is_not_restored_and_raises_alarms_until_it_is_rejected() -> Result<()>
 {
     let wiped = Wiped::start("wiped").await?;
-    let data = wiped.data_after_loss("wiped").await?;
+    let data = wiped.data_after_loss().await?;
     assert!(
         data.is_same_as(&wiped.data),
         "the wiped database was restored"
@@ -150,7 +145,7 @@ async fn an_accepted_backup_is_restored_and_accepting_twice_changes_nothing() ->
             .keys(standin.bucket(), "pins/meant/")?
             .is_empty()
     );
-    let data = wiped.data_after_loss("meant").await?;
+    let data = wiped.data_after_loss().await?;
     let rows = |data: &DataSnapshot| {
         data.databases[MAIN_DATABASE]
             .values()
@@ -170,11 +165,8 @@ async fn a_lost_nodes_backup_that_arrives_after_its_successors_restore_is_quaran
     let data = standalone::snapshot(&node).await?;
     // The node's next backup is complete, but its event is delayed until after the loss of the node.
     let succeeded = |event: &Value| {
-        event["detail-type"] == "EC2 Command Invocation Status-change Notification"
-            && event["detail"]["status"] == "Success"
-            && event["detail"]["document-name"]
-                .as_str()
-                .is_some_and(|name| name.contains("backup"))
+        let document = event["detail"]["document-name"].as_str();
+        reports_success(event) && document.is_some_and(|name| name.contains("backup"))
     };
     protected
         .standin
@@ -215,12 +207,8 @@ async fn backups_of_a_node_that_was_restored_from_a_fallback_are_committed() -> 
     let newest = protected.back_up("fallen").await?;
     let standin = &protected.standin;
     let key = &newest.index.databases[0].key;
-    let length = standin.s3().read(standin.bucket(), key)?.len() as u64;
-    standin.s3().flip(standin.bucket(), key, length / 2)?;
-    standin.kill_instance(node.id()).await?;
-    protected
-        .wait_until_in_service("fallen", Some(&node))
-        .await?;
+    standin.s3().flip_middle(standin.bucket(), key)?;
+    protected.replace_lost(&node).await?;
     let next = protected.back_up("fallen").await?;
     let lineage = Lineage::Restored {
         backup_id: older.index.backup_id,
@@ -252,13 +240,6 @@ async fn requests_about_backups_that_do_not_exist_are_refused() -> Result<()> {
         assert!(message.contains("has no backup"), "{one}: {answer}");
     }
     let without_backup = json!({"rekindle": "restore-backup", "application": "nothing"});
-    let function = protected.function("backup")?;
-    assert!(
-        protected
-            .standin
-            .invoke(&function, without_backup)
-            .await
-            .is_err()
-    );
+    assert!(protected.invoke("backup", without_backup).await.is_err());
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use shared::command::Purpose;
 use shared::layout;
 
-use super::{event, invoke_backup};
+use super::event;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> {
@@ -15,7 +15,7 @@ async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> 
     now["application"] = json!("asked");
     let mut list = event("list-backups.json")?;
     list["application"] = json!("asked");
-    let empty = invoke_backup(&protected, list.clone()).await?;
+    let empty = protected.invoke("backup", list.clone()).await?;
     assert_eq!(
         empty,
         json!({"outcome": "backups", "application": "asked", "backups": []})
@@ -23,7 +23,7 @@ async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> 
 
     let mut committed = Vec::new();
     for before in 0..3 {
-        let answer = invoke_backup(&protected, now.clone()).await?;
+        let answer = protected.invoke("backup", now.clone()).await?;
         assert_eq!(
             (
                 &answer["outcome"],
@@ -43,7 +43,7 @@ async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> 
     let damaged = layout::manifest(&"asked".parse()?, &committed[0].index.backup_id);
     let standin = &protected.standin;
     standin.s3().replace(standin.bucket(), &damaged, b"{}")?;
-    let listed = invoke_backup(&protected, list.clone()).await?;
+    let listed = protected.invoke("backup", list.clone()).await?;
     let newest = &committed[2];
     assert_eq!(
         listed["backups"][0],
@@ -64,11 +64,11 @@ async fn an_operator_starts_backups_and_lists_them_newest_first() -> Result<()> 
     let problem = listed["backups"][2]["problem"].as_str().unwrap_or_default();
     assert!(problem.contains(&damaged), "{listed}");
     list["limit"] = json!(1);
-    let one = invoke_backup(&protected, list).await?;
+    let one = protected.invoke("backup", list).await?;
     assert_eq!(one["backups"].as_array().map(Vec::len), Some(1), "{one}");
 
     now["application"] = json!("unknown");
-    let refused = invoke_backup(&protected, now).await?;
+    let refused = protected.invoke("backup", now).await?;
     assert_eq!(refused["outcome"], "refused");
     let message = refused["reason"].as_str().unwrap_or_default();
     assert!(

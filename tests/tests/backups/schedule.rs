@@ -7,7 +7,7 @@ use rekindle_tests::standin::fault::ApiError;
 use time::{Duration, OffsetDateTime};
 use tokio::try_join;
 
-use super::{invoke_backup, runs, tick};
+use super::{runs, tick};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_tick_backs_up_every_group_with_one_command_and_duplicates_of_it_add_no_backup()
@@ -30,7 +30,9 @@ async fn one_tick_backs_up_every_group_with_one_command_and_duplicates_of_it_add
     protected.wait_until_idle().await?;
 
     // The same tick is delivered again, much later.
-    let again = invoke_backup(&protected, tick(at.replace_nanosecond(0)?)?).await?;
+    let again = protected
+        .invoke("backup", tick(at.replace_nanosecond(0)?)?)
+        .await?;
     assert_eq!(
         again["started"].as_array().map(Vec::len),
         Some(0),
@@ -41,7 +43,9 @@ async fn one_tick_backs_up_every_group_with_one_command_and_duplicates_of_it_add
         assert!(reason.contains("already requested this backup"), "{again}");
     }
     // A tick that is too old is skipped, because the next tick will back up.
-    let late = invoke_backup(&protected, tick(at - Duration::minutes(11))?).await?;
+    let late = protected
+        .invoke("backup", tick(at - Duration::minutes(11))?)
+        .await?;
     assert_eq!(late["started"].as_array().map(Vec::len), Some(0), "{late}");
     let reason = late["skipped"][0]["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("the next tick will back up"), "{late}");
@@ -71,7 +75,7 @@ async fn if_ssm_rejects_one_instance_the_others_of_its_batch_are_still_backed_up
     gone.discard().await?;
     protected.standin.ssm().deregister(unregistered.id());
     let at = OffsetDateTime::now_utc();
-    let answer = invoke_backup(&protected, tick(at)?).await?;
+    let answer = protected.invoke("backup", tick(at)?).await?;
     assert_eq!(
         answer["started"].as_array().map(Vec::len),
         Some(2),
@@ -94,7 +98,9 @@ async fn if_ssm_rejects_one_instance_the_others_of_its_batch_are_still_backed_up
     // SSM rejects a batch once although every instance in it is valid. All of them are still backed up.
     let fault = ApiError::new("InvalidInstanceId", "Instances not in a valid state");
     protected.standin.faults().plan("SendCommand", fault, 1);
-    let answer = invoke_backup(&protected, tick(at + Duration::seconds(5))?).await?;
+    let answer = protected
+        .invoke("backup", tick(at + Duration::seconds(5))?)
+        .await?;
     assert_eq!(
         answer["started"].as_array().map(Vec::len),
         Some(2),
@@ -112,14 +118,16 @@ async fn a_tick_skips_a_node_that_executes_a_command() -> Result<()> {
     let (protected, node) = ProtectedGroups::with_filled_group("busy").await?;
     let blocker = block_dumps(&node).await?;
     let at = OffsetDateTime::now_utc();
-    let first = invoke_backup(&protected, tick(at)?).await?;
+    let first = protected.invoke("backup", tick(at)?).await?;
     let command = first["started"][0]["command_id"]
         .as_str()
         .context("no command was started")?;
     // SSM does not list a command in its first seconds. Until then, a second command would be sent and fail as busy.
     protected.wait_until_executing(&node, "backup", 1).await?;
 
-    let second = invoke_backup(&protected, tick(at + Duration::seconds(2))?).await?;
+    let second = protected
+        .invoke("backup", tick(at + Duration::seconds(2))?)
+        .await?;
     let expected = format!("the command {command} is executing");
     assert_eq!(
         second["skipped"][0]["reason"],

@@ -7,8 +7,6 @@ use rekindle_tests::redaction::{redacted, redacted_json};
 use serde_json::{Value, json};
 use shared::layout;
 
-use super::invoke_backup;
-
 const APPLICATION: &str = "texts";
 
 /// Returns the first metric line of the application that contains this metric.
@@ -180,7 +178,7 @@ async fn the_answers_to_requests_have_these_fields() -> Result<()> {
     let (protected, _node) = ProtectedGroups::with_filled_group(APPLICATION).await?;
     let backup = protected.back_up(APPLICATION).await?.index.backup_id;
     let list = json!({"rekindle": "list-backups", "application": APPLICATION});
-    let answer = invoke_backup(&protected, list).await?;
+    let answer = protected.invoke("backup", list).await?;
     assert_snapshot!(redacted_json(&answer), @r#"
     {
       "application": "texts",

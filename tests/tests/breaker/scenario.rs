@@ -176,10 +176,8 @@ impl Scenario {
 
     /// Runs one sweep; returns its answer.
     pub(crate) async fn sweep(&self) -> Result<Value> {
-        let function = self.protected.function("restore")?;
         let sweep = json!({"rekindle": "sweep"});
-        let answer = self.protected.standin.invoke(&function, sweep).await;
-        answer.map_err(|error| anyhow::anyhow!("{error}"))
+        self.protected.invoke("restore", sweep).await
     }
 
     /// Waits until the breaker has tripped `trips` times in a row, and the instance that tripped it is gone.

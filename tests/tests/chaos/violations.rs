@@ -178,7 +178,7 @@ async fn violations_by_launches_are_found() -> Result<()> {
     // An object of the newest backup is damaged, which the record does not contain. An older backup is restored.
     let damaged = &second.index.databases[1].key;
     let saved = s3.save(bucket, damaged)?;
-    s3.flip(bucket, damaged, saved[0].1.len() as u64 / 2)?;
+    s3.flip_middle(bucket, damaged)?;
     let node = protected.replace_lost(&app.node).await?;
     app.check_new_node(&node).await?;
     expect(&mut app, Promise::OneInterval);
@@ -236,10 +236,6 @@ async fn abandon_launches(app: &Application, lost: &str) -> Result<String> {
         .bus()
         .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
     standin.kill_instance(lost).await?;
-    standin.bus().clear_faults();
-    standin
-        .bus()
-        .inject_where(|_| true, DeliveryFault::Drop, usize::MAX);
     let client = aws_sdk_autoscaling::Client::new(standin.aws());
     let terminating = waiting_in(app, Lifecycle::TerminatingWait, None).await?;
     answer(&client, &terminating, TERMINATE, "CONTINUE").await?;

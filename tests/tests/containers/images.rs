@@ -47,8 +47,8 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     let candidates = [second.candidate()];
     let operation = format!("launch-{}", machine.node.id());
     // S3 still reports the original size and checksum of an object that is damaged at rest.
-    let (key, middle) = (&saved.object.key, saved.object.size / 2);
-    standin.s3().flip(standin.bucket(), key, middle)?;
+    let key = &saved.object.key;
+    standin.s3().flip_middle(standin.bucket(), key)?;
     let damaged = machine.restore(&operation, &candidates).await?;
     let Report::Failure(failure) = damaged.report()? else {
         anyhow::bail!("{damaged:?}");
@@ -60,7 +60,7 @@ async fn an_image_is_saved_once_and_never_loaded_damaged() -> Result<()> {
     );
     assert_eq!(engine.images().await?, Vec::<String>::new());
 
-    standin.s3().flip(standin.bucket(), key, middle)?;
+    standin.s3().flip_middle(standin.bucket(), key)?;
     let restored = machine.restore(&operation, &candidates).await?;
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(engine.images().await?, [format!("sha256:{}", saved.id)]);

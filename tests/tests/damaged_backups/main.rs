@@ -82,10 +82,9 @@ impl Scenario {
 
     /// Inverts one byte in the middle of the newer backup's first dump.
     fn flip_in_dump(&self) -> Result<()> {
-        let key = self.key(DUMP);
-        let length = self.bytes(&key)?.len() as u64;
         let standin = &self.protected.standin;
-        standin.s3().flip(standin.bucket(), &key, length / 2)
+        let key = self.key(DUMP);
+        standin.s3().flip_middle(standin.bucket(), &key)
     }
 
     /// Kills the node and waits until its replacement is in service.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rekindle_tests::fixtures::containers::Application;
-use rekindle_tests::fixtures::protected_groups::ProtectedGroups;
+use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, change_settings};
 use rekindle_tests::fixtures::registry;
 use rekindle_tests::nodes::engine;
 use rekindle_tests::nodes::machine::Node;
@@ -109,10 +109,8 @@ fn with_tablespace(node: &Node) {
 
 /// Creates the directory of the tablespace on the first node only; the settings allow to restore without it.
 fn with_tablespace_once(node: &Node) {
-    let settings = node.root().join("etc/rekindle/node.toml");
-    let text = std::fs::read_to_string(&settings).unwrap();
-    let text = text.replace("[postgres]", "[postgres]\ntablespaces = \"default\"");
-    std::fs::write(&settings, text).unwrap();
+    let settings = "[postgres]\ntablespaces = \"default\"";
+    change_settings(node, "[postgres]", settings).unwrap();
     if tablespace(node).exists() {
         std::fs::remove_dir_all(tablespace(node)).unwrap();
         std::fs::write(tablespace(node), "not a directory").unwrap();

@@ -197,8 +197,8 @@ colour = "red"
 async fn the_shipped_functions_accept_every_shipped_event() -> Result<()> {
     let protected = ProtectedGroups::start().await?;
     let (backup, restore) = (
-        protected.function("backup")?,
-        protected.function("restore")?,
+        protected.standin.function("backup")?,
+        protected.standin.function("restore")?,
     );
     let mut seen = 0;
     for entry in std::fs::read_dir(project().join("events"))? {

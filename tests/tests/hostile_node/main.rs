@@ -4,7 +4,6 @@
 mod answers;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
 use rekindle_tests::fixtures::protected_groups::{ProtectedGroups, WAIT_LIMIT};
 use rekindle_tests::fixtures::standalone;
-use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::nodes::machine::{Node, write_program};
 use rekindle_tests::wait::wait_for;
 use serde_json::json;
 use shared::checksum::digests;
@@ -35,9 +34,7 @@ fn compromise(root: &Path) -> Result<()> {
     // The document ends with `mv -f <the downloaded agent> <the agent's path>` and then runs the agent.
     let false_mv = "#!/bin/sh\ncp \"$REKINDLE_ROOT/usr/local/bin/false-agent\" \"$3\"\n";
     for (name, text) in [("false-agent", false_agent), ("mv", false_mv)] {
-        let path = programs.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        write_program(&programs.join(name), text)?;
     }
     Ok(())
 }
@@ -66,6 +63,8 @@ impl Scenario {
         protected.standin.tick();
         let own = protected.wait_for_backup(COMPROMISED, 0).await?;
         let theirs = protected.wait_for_backup(VICTIM, 0).await?;
+        // The state parameter is written after the manifest.
+        protected.wait_until_idle().await?;
         compromise(&node.root())?;
         Ok(Self {
             protected,
@@ -150,9 +149,8 @@ impl Scenario {
 
     /// Sends `backup-now` for the compromised node; returns the id of the backup.
     async fn request_backup(&self) -> Result<BackupId> {
-        let function = self.protected.function("backup")?;
         let request = json!({"rekindle": "backup-now", "application": COMPROMISED});
-        let answer = self.protected.standin.invoke(&function, request).await?;
+        let answer = self.protected.invoke("backup", request).await?;
         let backup = answer["backup_id"].as_str();
         let backup = backup.with_context(|| format!("no backup was requested: {answer}"))?;
         Ok(backup.parse()?)

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 
-use exceptions::{EXCEPTIONS, Rule, TO_BE_FIXED};
+use exceptions::{EXCEPTIONS, Rule};
 use source::{File, Function};
 
 const MOST_LINES_OF_A_FILE: usize = 400;
@@ -23,11 +23,9 @@ const MOST_FILES_OF_A_FOLDER: usize = 15;
 fn assert_only_exceptions(rule: Rule, found: &BTreeMap<String, String>) {
     let exceptions = EXCEPTIONS.iter().filter(|(other, ..)| *other == rule);
     let exceptions: BTreeSet<&str> = exceptions.map(|(_, name, _)| *name).collect();
-    let to_be_fixed = TO_BE_FIXED.iter().filter(|(other, _)| *other == rule);
-    let to_be_fixed: BTreeSet<&str> = to_be_fixed.map(|(_, name)| *name).collect();
     let violations: Vec<&String> = found
         .iter()
-        .filter(|(name, _)| !exceptions.contains(&***name) && !to_be_fixed.contains(&***name))
+        .filter(|(name, _)| !exceptions.contains(&***name))
         .map(|(_, violation)| violation)
         .collect();
     assert!(violations.is_empty(), "{rule:?}: {violations:#?}");

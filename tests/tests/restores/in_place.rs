@@ -142,8 +142,7 @@ async fn a_failed_in_place_restore_changes_nothing_on_the_node() -> Result<()> {
     // A dump of the chosen backup is damaged at rest: only reading it to its end shows it.
     let standin = &protected.standin;
     let key = &wanted.index.databases[0].key;
-    let length = standin.s3().read(standin.bucket(), key)?.len() as u64;
-    standin.s3().flip(standin.bucket(), key, length / 2)?;
+    standin.s3().flip_middle(standin.bucket(), key)?;
     let ended = restore_in_place(&protected, &node, APPLICATION, &wanted.index.backup_id).await?;
     assert_eq!(ended.status, "Failed", "{ended:?}");
     assert!(standalone::snapshot(&node).await?.is_same_as(&with_mistake));

@@ -12,6 +12,7 @@ use rekindle_tests::fixtures::standalone;
 use rekindle_tests::fixtures::standalone::DataSnapshot;
 use rekindle_tests::fixtures::standalone::StandaloneNode;
 use rekindle_tests::nodes::machine::Node;
+use rekindle_tests::repository::event;
 use rekindle_tests::standin::StandIn;
 use rekindle_tests::standin::autoscaling::Lifecycle;
 use rekindle_tests::standin::bus::DeliveryFault;
@@ -173,7 +174,7 @@ async fn if_the_function_is_killed_while_it_waits_the_instance_is_still_restored
     // The invocation for the launch event waits two seconds for the agent: enough time to kill it.
     let builder = StandIn::builder().registration_delay(120.0);
     let protected = ProtectedGroups::with(builder).await?;
-    let function = protected.function("restore")?;
+    let function = protected.standin.function("restore")?;
     protected
         .standin
         .create_group(protected.describe("killed")?)?;
@@ -311,11 +312,7 @@ async fn an_event_about_entering_a_warm_pool_admits_no_unrestored_instance() -> 
     let node = standin
         .wait_until("pool", Lifecycle::PendingWait, Some(lost.id()), WAIT_LIMIT)
         .await?;
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../events/launch-into-warm-pool.json"
-    );
-    let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    let mut event = event("launch-into-warm-pool.json")?;
     event["detail"]["EC2InstanceId"] = node.id().into();
     event["detail"]["AutoScalingGroupName"] = "pool".into();
     standin.bus().put(event);

@@ -76,8 +76,7 @@ async fn a_restore_without_a_good_backup_has_this_report() -> Result<()> {
     let (protected, lost, manifest, _) = backed_up(APPLICATION).await?;
     let standin = &protected.standin;
     let key = &manifest.index.databases[0].key;
-    let middle = standin.s3().read(standin.bucket(), key)?.len() as u64 / 2;
-    standin.s3().flip(standin.bucket(), key, middle)?;
+    standin.s3().flip_middle(standin.bucket(), key)?;
     standin.kill_instance(lost.id()).await?;
     protected
         .wait_for_failure(APPLICATION, "Verification")

@@ -81,7 +81,7 @@ async fn a_dump_or_an_upload_that_fails_leaves_no_backup() -> Result<()> {
     let problems = protected.errors("cut");
     let logged = problems
         .iter()
-        .any(|line| line.contains("without a report"));
+        .any(|line| line.contains("without a report of this operation"));
     assert!(logged, "{problems:#?}");
     assert!(protected.backups("cut")?.is_empty());
 

@@ -23,9 +23,9 @@ mod slowness;
 mod swap;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Result;
+use rekindle_tests::repository::project;
 use rekindle_tests::standin::template::Template;
 
 /// Reads the template as deployed for an application.
@@ -35,6 +35,6 @@ fn template(application: &str, bucket: &str) -> Result<Template> {
         ("BackupBucketName", bucket),
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");
+    let path = project().join("template.yaml");
     Template::load(&path, &BTreeMap::from(parameters))
 }

@@ -72,8 +72,7 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
     let objects = standin.s3().keys(standin.bucket(), "")?;
     // One byte of the only backup is damaged, so every restore fails.
     let dump = &manifest.index.databases[0];
-    let middle = standin.s3().read(standin.bucket(), &dump.key)?.len() as u64 / 2;
-    standin.s3().flip(standin.bucket(), &dump.key, middle)?;
+    standin.s3().flip_middle(standin.bucket(), &dump.key)?;
 
     // The worst case: the event about the failure is lost, and somebody admits the instance by hand.
     let failed = |event: &serde_json::Value| event["detail"]["status"] == "Failed";
@@ -110,7 +109,7 @@ async fn a_failed_or_empty_restore_never_enters_service_and_never_becomes_the_ne
     assert_eq!(standin.s3().keys(standin.bucket(), "")?, objects);
 
     // The backup has remained the newest, and is restored once it is repaired.
-    standin.s3().flip(standin.bucket(), &dump.key, middle)?;
+    standin.s3().flip_middle(standin.bucket(), &dump.key)?;
     let node = protected
         .wait_until_in_service("gated", Some(&empty))
         .await?;

@@ -6,10 +6,10 @@
 )]
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rekindle_tests::nodes::write_program;
 use rekindle_tests::standin::lambda::{Function, Lambda, Settings};
 use rekindle_tests::wait::wait_for;
 use serde_json::{Value, json};
@@ -42,8 +42,7 @@ done >&1
 /// Returns a function that runs [`BOOTSTRAP`].
 fn function(directory: &Path, name: &str) -> Function {
     let binary = directory.join("bootstrap");
-    std::fs::write(&binary, BOOTSTRAP).unwrap();
-    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&binary, BOOTSTRAP).unwrap();
     Function {
         name: name.to_owned(),
         binary,

@@ -1,6 +1,6 @@
 //! The list of faults. A full run injects each at least once.
 
-use super::fault::{Action, EventFault, Fault, INVOCATION_CHANGE, S3Answer, Scenario, Termination};
+use super::fault::{Action, EventFault, Fault, S3Answer, Scenario, Termination};
 use super::points::{
     BACKUP_CALLS, BACKUP_CHILDREN, BACKUP_LINES, BACKUP_STORAGE, FINAL_CALLS, LARGE_STORAGE,
     LOSS_CALLS, Point, RESTORE_CALLS, RESTORE_CHILDREN, RESTORE_LINES, RESTORE_STORAGE, named,
@@ -8,6 +8,7 @@ use super::points::{
 };
 use crate::chaos::application::gates::Edge;
 use crate::chaos::application::interceptor::Caller::{Agent, Backup, Restore};
+use crate::standin::ssm::INVOCATION_CHANGE;
 
 const ANSWERS: [(S3Answer, &str); 6] = [
     (S3Answer::Internal, "500"),

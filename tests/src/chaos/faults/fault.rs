@@ -120,6 +120,3 @@ pub struct Fault {
     /// A fault's effect.
     pub action: Action,
 }
-
-/// The detail type of SSM's events about a command on one instance.
-pub(super) const INVOCATION_CHANGE: &str = "EC2 Command Invocation Status-change Notification";

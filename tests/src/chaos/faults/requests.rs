@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use axum::http::StatusCode;
-use serde_json::Value;
 
 use super::damage::{self, Undo};
-use super::fault::{Action, Fault, INVOCATION_CHANGE, S3Answer, Scenario, Termination};
+use super::fault::{Action, Fault, S3Answer, Scenario, Termination};
 use super::points::Point;
 use super::target::Target;
 use crate::chaos::application::choices::Choices;
@@ -19,6 +18,7 @@ use crate::fixtures::protected_groups::ProtectedGroups;
 use crate::standin::bus;
 use crate::standin::fault;
 use crate::standin::s3;
+use crate::standin::ssm::reports_success;
 
 /// The call that keeps an instance in its hook.
 const HEARTBEAT: &str = "RecordLifecycleActionHeartbeat";
@@ -203,12 +203,9 @@ async fn provoke(app: &Application, target: &Target, point: &Point) -> Result<Ve
         // The function reads the activities only of an instance that has left its group: a sweep finishes the final
         // backup, and the event of its command is delivered later.
         (Caller::Backup, "DescribeScalingActivities", _) => {
-            let ended = |event: &Value| {
-                event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
-            };
             standin
                 .bus()
-                .inject_where(ended, bus::DeliveryFault::Hold, 1);
+                .inject_where(reports_success, bus::DeliveryFault::Hold, 1);
             release_once_gone(target.clone());
         }
         // The breaker trips at the first permanent failure.

@@ -58,7 +58,7 @@ impl Target {
         let Some(protected) = self.protected.upgrade() else {
             return false;
         };
-        let Ok(function) = protected.function(word) else {
+        let Ok(function) = protected.standin.function(word) else {
             return false;
         };
         let lambda = protected.standin.lambda();

@@ -42,19 +42,12 @@ pub fn hash(protected: &ProtectedGroups, key: &str) -> Result<String> {
 pub async fn backup(protected: &ProtectedGroups, manifest: &str) -> Result<Decoded> {
     let standin = &protected.standin;
     let read = |key: &str| standin.s3().read(standin.bucket(), key);
-    let index = |value: Value| -> Result<Value> {
-        let key = value["index_object"]["key"].as_str().context("no index")?;
-        Ok(serde_json::from_slice(&read(key)?)?)
-    };
     let value: Value = serde_json::from_slice(&read(manifest)?).context("read the manifest")?;
-    let index_key = value["index_object"]["key"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let index = index(value)?;
+    let index_key = value["index_object"]["key"].as_str().context("no index")?;
+    let index: Value = serde_json::from_slice(&read(index_key)?)?;
     let mut objects = BTreeMap::from([
         (manifest.to_owned(), hash(protected, manifest)?),
-        (index_key.clone(), hash(protected, &index_key)?),
+        (index_key.to_owned(), hash(protected, index_key)?),
     ]);
     let mut contents = BTreeMap::new();
     for object in index["objects"].as_array().context("no objects")? {

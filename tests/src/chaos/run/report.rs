@@ -58,8 +58,8 @@ impl Report {
         result: anyhow::Result<Option<FaultResult>>,
         violations: Vec<Violation>,
     ) {
+        self.violated(name, violations);
         let row = self.rows.entry(name.to_owned()).or_default();
-        row.violations += violations.len() as u64;
         match result {
             Ok(Some(result)) => {
                 row.tried += 1;
@@ -75,11 +75,6 @@ impl Report {
                 self.failed(name, &format!("{problem:#}"));
             }
         }
-        self.violations.extend(
-            violations
-                .into_iter()
-                .map(|violation| (name.to_owned(), violation)),
-        );
     }
 
     pub(super) fn afterwards(
@@ -91,13 +86,14 @@ impl Report {
         if let Err(problem) = ended {
             self.failed(name, &format!("afterwards: {problem:#}"));
         }
+        self.violated(name, violations);
+    }
+
+    fn violated(&mut self, name: &str, violations: Vec<Violation>) {
         let row = self.rows.entry(name.to_owned()).or_default();
         row.violations += violations.len() as u64;
-        self.violations.extend(
-            violations
-                .into_iter()
-                .map(|violation| (name.to_owned(), violation)),
-        );
+        let named = violations.into_iter().map(|one| (name.to_owned(), one));
+        self.violations.extend(named);
     }
 
     pub(super) fn failed(&mut self, name: &str, problem: &str) {
@@ -111,11 +107,6 @@ impl Report {
     /// Adds the results for damaged objects.
     pub fn add_damaged_objects(&mut self, damaged: Vec<DamagedObjects>) {
         self.damaged.extend(damaged);
-    }
-
-    /// Returns every violation, with the name of its fault.
-    pub fn violations(&self) -> &[(String, Violation)] {
-        &self.violations
     }
 
     /// Returns whether every fault took effect, except those that this machine cannot have.

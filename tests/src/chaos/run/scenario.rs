@@ -111,7 +111,6 @@ impl Application {
                 self.violate(Promise::SameOrReported, how);
             }
         }
-        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.check_all().await?;
         Ok(Some(FaultResult { hits, outcome }))
@@ -125,12 +124,11 @@ impl Application {
         let Some(newest) = quarantined.last().and_then(|key| backup_of_manifest(key)) else {
             return Ok(false);
         };
-        let request = serde_json::json!({
-            "rekindle": "accept-quarantined", "application": self.name, "backup_id": newest,
-        });
-        let function = self.protected.function("backup")?;
-        let answer = standin.invoke(&function, request).await;
-        answer.map_err(|error| anyhow::anyhow!("accept {newest}: {error}"))?;
+        let accepted = self
+            .protected
+            .request("accept-quarantined", &self.name, &newest);
+        let accepted = accepted.await;
+        accepted.with_context(|| format!("accept {newest}"))?;
         self.expect_report(mark, &format!("{newest} was quarantined"));
         Ok(true)
     }
@@ -198,7 +196,6 @@ impl Application {
         self.interceptor.clear();
         self.node = Arc::clone(&node);
         // A final backup is added to the record before the node that was restored from it is checked.
-        self.protected.wait_until_idle().await?;
         self.idle(&self.node).await?;
         self.check_backups().await?;
         let epoch = self.check_new_node(&node).await?;
@@ -276,14 +273,8 @@ impl Application {
 
     /// Waits until no SSM command is running on a node, and every event that follows was handled.
     async fn idle(&self, node: &Node) -> Result<()> {
-        let end = Instant::now() + WAIT_LIMIT;
-        while self.protected.standin.ssm().is_busy(node.id()) {
-            if Instant::now() > end {
-                bail!("a command does not end on {}", node.id());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        self.protected.wait_until_idle().await
+        let standin = &self.protected.standin;
+        standin.wait_until_at_rest(&[node.id()], WAIT_LIMIT).await
     }
 
     fn outcome(&mut self, recovered: bool, mark: usize, what: &str) -> FaultOutcome {

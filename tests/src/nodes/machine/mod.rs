@@ -6,7 +6,6 @@ mod script;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,12 +14,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
-use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::nodes::engine;
 use crate::nodes::engine::Engine;
 use crate::nodes::imds::{Imds, TargetState};
+use crate::nodes::open_to_all;
 use crate::nodes::postgres;
 use crate::nodes::postgres::Cluster;
 pub use crate::nodes::write_program;
@@ -112,9 +111,7 @@ impl Node {
         }
         // Postgres runs as a user of its own and needs access to its directory.
         for path in [&node.directory, &node.root()] {
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, open)
-                .with_context(|| format!("set the permissions of {}", path.display()))?;
+            open_to_all(path)?;
         }
         node.install_cloud_init()?;
         Ok(Arc::new(node))
@@ -230,12 +227,6 @@ impl Node {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Pauses or resumes every process of the node.
-    pub fn pause(&self, paused: bool) -> Result<()> {
-        let signal = if paused { Signal::STOP } else { Signal::CONT };
-        processes::signal_all(&self.root(), signal).map(|_| ())
     }
 
     /// Kills every process, and starts the SSM agent again after the time of a reboot.

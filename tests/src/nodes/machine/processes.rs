@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::nodes::engine::control_group;
+use crate::nodes::process_ids;
 
 /// How long killed processes may take to end.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -45,11 +46,7 @@ pub(super) fn kill_all_blocking(root: &Path) -> Result<()> {
 /// Sends a signal to every process of the node. Returns the number of processes.
 pub(super) fn signal_all(root: &Path, signal: Signal) -> Result<usize> {
     let mut count = 0;
-    for entry in std::fs::read_dir("/proc").context("list processes")? {
-        let name = entry.context("list processes")?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
+    for number in process_ids()? {
         let Some(pid) = Pid::from_raw(number) else {
             continue;
         };

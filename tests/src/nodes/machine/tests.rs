@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::*;

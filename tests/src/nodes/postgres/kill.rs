@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::{Cluster, LIMIT};
+use crate::nodes::process_ids;
 use crate::wait::wait_for;
 
 impl Cluster {
@@ -71,21 +72,11 @@ impl Cluster {
     /// Returns the process ids of the server: all its processes work in the data directory.
     pub(super) fn processes(&self) -> Result<Vec<i32>> {
         let data = self.data();
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc")? {
-            let entry = entry?;
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            // A process may end meanwhile, and a dead one has no working directory.
-            if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data) {
-                found.push(pid);
-            }
-        }
+        let mut found = process_ids()?;
+        // A dead process has no working directory.
+        found.retain(|id| {
+            std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|cwd| cwd == data)
+        });
         Ok(found)
     }
 

@@ -1,14 +1,11 @@
 //! A cluster is killed and started again.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 
 #[tokio::test]
 async fn a_cluster_survives_a_kill_and_both_scripts_are_idempotent() {
     let directory = tempfile::tempdir().unwrap();
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).unwrap();
+    crate::nodes::open_to_all(directory.path()).unwrap();
     let cluster = Cluster::create(&directory.path().join("postgres"))
         .await
         .unwrap();

@@ -1,10 +1,11 @@
 //! The description of a stand-in: its settings and their defaults.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::deploy::Binaries;
+use crate::repository::project;
 
 /// The description of a stand-in.
 #[derive(Debug, Clone)]
@@ -18,7 +19,6 @@ pub struct StandInBuilder {
     pub(super) time_scale: f64,
     pub(super) execution_scale: f64,
     pub(super) registration_delay: f64,
-    pub(super) hidden: f64,
     pub(super) stale: f64,
     pub(super) drain: f64,
     pub(super) port: u16,
@@ -30,7 +30,7 @@ pub struct StandInBuilder {
 impl Default for StandInBuilder {
     fn default() -> Self {
         Self {
-            template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml"),
+            template: project().join("template.yaml"),
             bucket: "rekindle-backups".to_owned(),
             binaries: None,
             with_functions: true,
@@ -39,7 +39,6 @@ impl Default for StandInBuilder {
             time_scale: 60.0,
             execution_scale: 1.0,
             registration_delay: 20.0,
-            hidden: 2.0,
             stale: 300.0,
             drain: f64::from(shared::budget::DEREGISTRATION_DELAY),
             port: 0,
@@ -90,13 +89,6 @@ impl StandInBuilder {
     #[must_use]
     pub fn registration_delay(mut self, seconds: f64) -> Self {
         self.registration_delay = seconds;
-        self
-    }
-
-    /// Sets how long SSM hides a new command from listings, in seconds of AWS's time.
-    #[must_use]
-    pub fn hidden(mut self, seconds: f64) -> Self {
-        self.hidden = seconds;
         self
     }
 

@@ -158,6 +158,13 @@ impl StandIn {
         self.environments.get(function)
     }
 
+    /// Returns the name of the function whose name contains `operation`, such as `backup`.
+    pub fn function(&self, operation: &str) -> Result<String> {
+        let named = |name: &&str| name.to_lowercase().contains(operation);
+        let found = self.functions().find(named).map(str::to_owned);
+        found.with_context(|| format!("there is no {operation} function"))
+    }
+
     /// Returns the names of the functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.environments.keys().map(String::as_str)
@@ -263,8 +270,14 @@ impl StandIn {
     /// A launch event and a sweep may both send a restore command. Until the second one has ended too, a backup would be
     /// skipped because the node is busy.
     pub async fn wait_until_at_rest(&self, instances: &[&str], deadline: Duration) -> Result<()> {
-        wait_for("the commands to end", deadline, async || {
-            Ok::<_, String>(self.is_at_rest(instances).then_some(()))
+        wait_for("the events and commands to end", deadline, async || {
+            if self.is_at_rest(instances) {
+                return Ok(Some(()));
+            }
+            let pending = self.lambda().pending();
+            let busy = instances.iter().filter(|one| self.ssm().is_busy(one));
+            let busy: Vec<_> = busy.collect();
+            Err(format!("{pending} events are pending, {busy:?} are busy"))
         })
         .await
     }

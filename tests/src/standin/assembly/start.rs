@@ -131,7 +131,6 @@ impl StandInBuilder {
             .chain(more)
             .map(|(name, content)| Document::parse(name, content));
         let mut pace = ssm::Pace::new(&self.region, clock);
-        pace.hidden = self.hidden;
         pace.stale = self.stale;
         pace.execution = Clock::scaled(self.execution_scale);
         Ok(Ssm::new(

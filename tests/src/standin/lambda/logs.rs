@@ -102,13 +102,9 @@ impl LogLine {
         self.application.as_deref() == Some(application)
     }
 
-    /// Returns whether the message, the reason or the remedy contains a text.
+    /// Returns whether the message or the reason contains a text. The remedy is constant for a kind, so it is left out.
     pub fn contains(&self, text: &str) -> bool {
-        let parts = [
-            Some(&self.message),
-            self.reason.as_ref(),
-            self.remedy.as_ref(),
-        ];
+        let parts = [Some(&self.message), self.reason.as_ref()];
         parts.into_iter().flatten().any(|part| part.contains(text))
     }
 

@@ -69,6 +69,12 @@ impl S3 {
             .with_context(|| format!("write byte {at} of {key}"))
     }
 
+    /// Inverts the byte in the middle of an object at rest; a second call repairs the object.
+    pub fn flip_middle(&self, bucket: &str, key: &str) -> Result<()> {
+        let length = self.path(bucket, key)?.metadata()?.len();
+        self.flip(bucket, key, length / 2)
+    }
+
     /// Exchanges the bytes of two objects at rest. HEAD still reports the old sizes and checksums.
     pub fn swap(&self, bucket: &str, a: &str, b: &str) -> Result<()> {
         let (path_a, path_b) = (self.path(bucket, a)?, self.path(bucket, b)?);

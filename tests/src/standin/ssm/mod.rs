@@ -2,8 +2,8 @@
 //!
 //! [`send`] accepts commands, [`execute`] runs them on nodes, and [`list`] returns their status.
 //!
-//! A test can make an operation fail with [`PlannedFaults`](super::fault::PlannedFaults), hide new commands for longer
-//! with [`Pace::hidden`], and let agents count as lost sooner with [`Pace::stale`].
+//! A test can make an operation fail with [`PlannedFaults`](super::fault::PlannedFaults), and let agents
+//! count as lost sooner with [`Pace::stale`].
 
 mod api;
 mod command;
@@ -35,6 +35,9 @@ use crate::standin::clock::Clock;
 use command::Command;
 use parameters::ParameterStore;
 
+/// The detail type of the events about a command on one instance.
+pub const INVOCATION_CHANGE: &str = "EC2 Command Invocation Status-change Notification";
+
 /// SSM in one region.
 #[derive(Debug)]
 pub struct Ssm {
@@ -47,8 +50,6 @@ pub struct Ssm {
 /// The times of SSM's own steps, in seconds of AWS's time.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// How long `GetCommandInvocation` and the listings do not return a new command.
-    pub hidden: f64,
     /// How long after its last ping an agent counts as `ConnectionLost`.
     pub stale: f64,
     /// The factor by which the documents' `timeoutSeconds` is shortened. It is a clock of its own, because the work of a
@@ -64,7 +65,6 @@ impl Pace {
     /// Returns the times of AWS.
     pub fn new(region: &str, clock: Clock) -> Self {
         Self {
-            hidden: 2.0,
             stale: 300.0,
             execution: Clock::scaled(1.0),
             region: region.to_owned(),
@@ -193,13 +193,18 @@ impl Ssm {
             self.bus.put(event);
         };
         emit(
-            "EC2 Command Invocation Status-change Notification",
+            INVOCATION_CHANGE,
             &command.invocation_event(instance, status),
         );
         if command.status() != before {
             emit("EC2 Command Status-change Notification", &command.event());
         }
     }
+}
+
+/// Returns whether an event reports that a command succeeded on an instance.
+pub fn reports_success(event: &serde_json::Value) -> bool {
+    event["detail-type"] == INVOCATION_CHANGE && event["detail"]["status"] == "Success"
 }
 
 fn command_id() -> String {

@@ -18,6 +18,9 @@ use crate::standin::autoscaling::ACCOUNT;
 use crate::standin::clock;
 use crate::standin::fault::{ApiError, ApiResult};
 
+/// How long `GetCommandInvocation` and the listings do not return a new command, in seconds of AWS's time.
+const HIDDEN: f64 = 2.0;
+
 /// The most instances of a command.
 const MAX_INSTANCES: usize = 50;
 
@@ -59,7 +62,7 @@ pub(super) fn command(ssm: &Arc<Ssm>, request: &Value) -> ApiResult<Value> {
         parameters,
         comment: comment.to_owned(),
         requested: now,
-        visible_from: clock.after(now, ssm.pace.hidden),
+        visible_from: clock.after(now, HIDDEN),
         expires: end_by,
         timeout_seconds,
         max_concurrency: limit("MaxConcurrency", "50"),

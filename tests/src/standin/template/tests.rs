@@ -1,6 +1,7 @@
 //! Templates are read as AWS deploys them.
 
 use super::*;
+use crate::repository::project;
 
 const TEMPLATE: &str = r#"
 Parameters:
@@ -134,7 +135,7 @@ fn a_missing_or_unknown_parameter_is_named() {
 /// The stand-in must be able to deploy the same template as AWS.
 #[test]
 fn the_shipped_template_is_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");
+    let path = project().join("template.yaml");
     let given = parameters(&[("BackupBucketName", "backups")]);
     let template = Template::load(&path, &given).unwrap();
     for (logical_id, binary) in [("BackupFunction", "backup"), ("RestoreFunction", "restore")] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
 use rekindle_tests::nodes::machine::Node;
 use rekindle_tests::standin::autoscaling::Lifecycle;
@@ -170,31 +170,35 @@ impl CliSetup {
 
     /// Waits until the second step of a command has ended; returns its invocation.
     pub(crate) async fn end_of(&self, id: &str, node: &Node) -> Result<Value> {
-        for _ in 0..100 {
-            let arguments = [
-                "ssm",
-                "get-command-invocation",
-                "--command-id",
-                id,
-                "--instance-id",
-                node.id(),
-                "--plugin-name",
-                "perform",
-            ];
-            let output = self.run(&arguments).await?;
-            if output.status.success() {
-                let answer: Value = serde_json::from_slice(&output.stdout)?;
-                let status = answer["Status"].as_str().unwrap_or_default();
-                if !["Pending", "InProgress", "Cancelling"].contains(&status) {
-                    return Ok(answer);
-                }
-            } else {
-                // SSM does not show the invocation in the first moments of a command.
-                let stderr = String::from_utf8_lossy(&output.stderr);
-                ensure!(stderr.contains("InvocationDoesNotExist"), "{stderr}");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let what = format!("the command {id} to end");
+        wait_for(&what, WAIT_LIMIT, async || {
+            Ok::<_, String>(self.ended(id, node).await.transpose())
+        })
+        .await?
+    }
+
+    /// Returns the invocation of the second step of a command, or `None` if it has not ended.
+    async fn ended(&self, id: &str, node: &Node) -> Result<Option<Value>> {
+        let arguments = [
+            "ssm",
+            "get-command-invocation",
+            "--command-id",
+            id,
+            "--instance-id",
+            node.id(),
+            "--plugin-name",
+            "perform",
+        ];
+        let output = self.run(&arguments).await?;
+        if !output.status.success() {
+            // SSM does not show the invocation in the first moments of a command.
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            ensure!(stderr.contains("InvocationDoesNotExist"), "{stderr}");
+            return Ok(None);
         }
-        bail!("the command {id} has not ended after 100 requests")
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        let status = answer["Status"].as_str().unwrap_or_default();
+        let running = ["Pending", "InProgress", "Cancelling"].contains(&status);
+        Ok((!running).then_some(answer))
     }
 }
