@@ -76,8 +76,8 @@ async fn a_restore_waits_for_postgres() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_restore_is_not_relaunched() -> Result<()> {
-    // The launch hook's heartbeat timeout of half an hour lasts nine seconds here.
-    let protected = ProtectedGroups::with(ProtectedGroups::builder().time_scale(200.0)).await?;
+    // The launch hook's heartbeat timeout of half an hour lasts 18 seconds here.
+    let protected = ProtectedGroups::with(ProtectedGroups::builder().time_scale(100.0)).await?;
     let standin = &protected.standin;
     let hook = standin.clock().wait(f64::from(LAUNCH_HEARTBEAT));
     let gate = standin.directory().join("gate");
