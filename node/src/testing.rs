@@ -14,7 +14,7 @@ use crate::s3::Bucket;
 use crate::s3::open_uploads::OpenUploads;
 use crate::settings::{BootstrapRolePassword, PostgresSettings, Server, Settings, Tablespaces};
 
-/// Returns the context of a node without a server. Nothing is read or connected.
+/// Returns the context of a node without a server. It connects to nothing.
 pub(crate) async fn context(root: &Path) -> Context {
     let settings = "application = 'app'\nbucket = 'backups'\nregion = 'eu-west-1'\n\
                     [configuration]\npaths = ['/etc/app']\n[postgres]\nhost = '/nonexistent'\n";

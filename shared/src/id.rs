@@ -1,4 +1,4 @@
-//! Names in events, commands and keys: each is validated when it is parsed.
+//! Names in events, commands and keys, each validated when it is parsed, and [`Subject`], the ids of a log line.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Ends a program at an interruption, so that it can clean up instead of ending at the signal.
+//! Lets a program clean up at an interruption, instead of ending at the signal.
 
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};

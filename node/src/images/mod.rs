@@ -44,7 +44,7 @@ pub(crate) struct Saved {
 }
 
 /// Saves the images of the configured containers that are not in S3 yet. A final backup saves none, because it has no
-/// time for them: it only records those that are in S3.
+/// time for them: it only names those that this node has recorded and that are in S3.
 pub(crate) async fn save(context: &Context, purpose: Purpose, began: Instant) -> Saved {
     let (mut saved, mut seen) = (Saved::default(), BTreeSet::new());
     for container in &context.settings.image_containers {

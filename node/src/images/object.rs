@@ -35,7 +35,7 @@ pub(super) async fn find_or_upload(
         return Ok(known);
     }
     if purpose == Purpose::Final {
-        let message = "no earlier backup saved it, and a final backup has no time to do so";
+        let message = "this node has no record of it, and a final backup has no time to save it";
         return Err(Failure::new(ExitCode::Busy, message));
     }
     let key = layout::image(&context.settings.application, id);

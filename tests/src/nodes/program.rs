@@ -17,7 +17,7 @@ pub(crate) fn open_to_all(path: &Path) -> Result<()> {
         .with_context(|| format!("set the permissions of {}", path.display()))
 }
 
-/// Returns the ids of this machine's processes. A process may end meanwhile.
+/// Returns the ids of this machine's processes. A process may have ended when its id is used.
 pub(crate) fn process_ids() -> Result<Vec<i32>> {
     let entries = std::fs::read_dir("/proc").context("list processes")?;
     let ids = entries.filter_map(|entry| match entry {

@@ -11,8 +11,7 @@
 //! | events | lost, duplicate, late, reordered | [`StandIn::bus`] with [`bus::DeliveryFault`] |
 //! | asynchronous invocations | duplicates | [`lambda::Lambda::duplicate_next`] |
 //! | running functions | a timeout, a killed process | [`lambda::Lambda::time_out`], [`lambda::Lambda::processes`] |
-//! | SSM agents | late registration, a stopped agent | [`StandIn::hold_agents`], [`Node::stop_agent`](crate::nodes::machine::Node::stop_agent) |
-//! | commands | lost connections sooner | [`StandInBuilder::stale`] |
+//! | SSM agents | late registration, a stopped agent, lost connections sooner | [`StandIn::hold_agents`], [`Node::stop_agent`](crate::nodes::machine::Node::stop_agent), [`StandInBuilder::stale`] |
 //! | machines | loss of power, a termination | [`StandIn::kill_instance`], [`StandIn::terminate`] |
 //! | processes on a machine | a killed agent or `pg_dump` | [`processes`](crate::fixtures::processes) |
 //! | dumps | blocked by a lock | [`block_dumps`](crate::fixtures::registry::block_dumps) |

@@ -10,6 +10,5 @@ pub(crate) enum Rule {
     Circle,
 }
 
-/// Exceptions that stay, as the rule, the name and the reason: mainly tables, in which nearly each line is one arm. A
-/// function is named `path:function`.
+/// The exceptions, each as the rule, the name and the reason. A function is named `path:function`.
 pub(crate) const EXCEPTIONS: &[(Rule, &str, &str)] = &[];

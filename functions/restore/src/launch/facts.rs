@@ -1,7 +1,7 @@
 //! The facts about a launching instance, read from AWS. From the event, only the instance's id is used.
 
 use futures_util::try_join;
-use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState};
+use shared::aws::autoscaling::{self, APPLICATION_TAG, Group, LAUNCH_HOOK, LifecycleState, Member};
 use shared::aws::manifests::Manifests;
 use shared::aws::ssm;
 use shared::aws::{catalog, state};
@@ -121,17 +121,15 @@ fn application_of(
 /// Returns the member that the restore has to wait for, or `None` if there is none. If one member is in service and
 /// another is terminating, returns the one in service, because it has to terminate, too.
 fn predecessor(group: &Group, instance: &InstanceId) -> Option<Predecessor> {
-    let others = || {
-        let members = group.members.iter();
-        members.filter(|it| it.instance_id != *instance)
-    };
+    let is_other = |it: &&Member| it.instance_id != *instance;
     // An unhealthy member is being replaced. If the group launches first, it terminates the member only after this
     // launch.
-    let active = others().find(|it| it.state == LifecycleState::InService && it.healthy);
-    if let Some(it) = active {
+    let mut serving = group.in_service().filter(is_other);
+    if let Some(it) = serving.find(|it| it.healthy) {
         return Some(Predecessor::Active(it.instance_id.clone()));
     }
-    let terminating = others().find(|it| it.state.is_terminating())?;
+    let mut others = group.members.iter().filter(is_other);
+    let terminating = others.find(|it| it.state.is_terminating())?;
     Some(Predecessor::Terminating(terminating.instance_id.clone()))
 }
 

@@ -262,7 +262,8 @@ impl StandIn {
 
     /// Returns whether no function handles an event and none of these instances executes a command.
     pub fn is_at_rest(&self, instances: &[&str]) -> bool {
-        self.lambda().pending() == 0 && !instances.iter().any(|one| self.ssm().is_busy(one))
+        // In this order: the end of a command puts its event on the bus before the instance is idle.
+        !instances.iter().any(|one| self.ssm().is_busy(one)) && self.lambda().pending() == 0
     }
 
     /// Waits until no function handles an event and none of these instances executes a command.
