@@ -29,13 +29,16 @@ pub(super) async fn kill_all(root: &Path) -> Result<()> {
 )]
 pub(super) fn kill_all_blocking(root: &Path) -> Result<()> {
     let end = Instant::now() + LIMIT;
+    let mut none_before = false;
     loop {
         let left = signal_all(root, Signal::KILL)?;
-        if left == 0 {
+        // During its `exec`, a process has no environment, and may not be found.
+        if left == 0 && none_before {
             return Ok(());
         }
+        none_before = left == 0;
         ensure!(
-            Instant::now() < end,
+            left == 0 || Instant::now() < end,
             "{left} processes below {} still run after SIGKILL",
             root.display()
         );
