@@ -98,8 +98,8 @@ pub enum LaunchDecision {
 
 /// Returns the decision about one instance.
 pub fn decide(facts: &LaunchFacts) -> LaunchDecision {
-    let in_launch_hook = |state: &LifecycleState| state.is_in_launch_hook();
-    if !facts.state.as_ref().is_some_and(in_launch_hook) {
+    let state = facts.state.as_ref();
+    if !state.is_some_and(LifecycleState::is_in_launch_hook) {
         return LaunchDecision::AlreadyResolved;
     }
     if let Err(problem) = &facts.application {
