@@ -94,6 +94,7 @@ impl Manifests<'_> {
         let committed = committed.map(|_| BackupState::Committed);
         Ok(committed.or(quarantined.map(|_| BackupState::Quarantined)))
     }
+
     /// Writes a backup's manifest in one state, unless it has one there.
     ///
     /// # Errors
