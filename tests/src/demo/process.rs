@@ -96,8 +96,15 @@ impl Scenario<'_> {
     async fn first_node(&self) -> Result<Arc<Node>> {
         let standin = &self.protected.standin;
         standin.create_group(self.protected.describe(APPLICATION)?)?;
+        self.in_service(None).await
+    }
+
+    /// Waits until a node other than `not` is in service.
+    async fn in_service(&self, not: Option<&Node>) -> Result<Arc<Node>> {
+        let not = not.map(Node::id);
+        let standin = &self.protected.standin;
         standin
-            .wait_until_in_service(APPLICATION, None, WAIT_LIMIT)
+            .wait_until_in_service(APPLICATION, not, WAIT_LIMIT)
             .await
     }
 
@@ -119,11 +126,7 @@ impl Scenario<'_> {
     async fn lose(&mut self, node: &Arc<Node>, before: &State) -> Result<(Arc<Node>, Replacement)> {
         let lost_at = OffsetDateTime::now_utc();
         self.protected.standin.kill_instance(node.id()).await?;
-        let next = self
-            .protected
-            .standin
-            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
-            .await?;
+        let next = self.in_service(Some(node)).await?;
         let in_service_at = OffsetDateTime::now_utc();
         let restore = self.restore_of(&next).await?;
         let restored = self.restored_state(&restore.report)?;
@@ -151,11 +154,7 @@ impl Scenario<'_> {
         let backups = self.protected.backups(APPLICATION)?.len();
         let requested_at = OffsetDateTime::now_utc();
         self.protected.standin.terminate(node.id()).await?;
-        let next = self
-            .protected
-            .standin
-            .wait_until_in_service(APPLICATION, Some(node.id()), WAIT_LIMIT)
-            .await?;
+        let next = self.in_service(Some(node)).await?;
         let in_service_at = OffsetDateTime::now_utc();
         let acknowledged = self.load.acknowledged()?;
         self.load.end()?;
