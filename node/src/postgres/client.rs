@@ -7,6 +7,7 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Program;
 use crate::postgres::encoding;
 use crate::postgres::quote::connection_string;
+use crate::postgres::session;
 use crate::settings::{PostgresSettings, Server};
 
 /// The database for statements that concern the whole cluster. The swap renames databases under other sessions, but
@@ -15,10 +16,6 @@ pub(crate) const ADMIN_DATABASE: &str = "template1";
 
 /// Marks the agent's own tools: `application_name` on the server, and `PGAPPNAME` of the processes in a container.
 pub(crate) const APPLICATION_NAME: &str = "rekindle";
-
-/// Session options of every tool. Options of the connection override the settings of databases and roles.
-pub(crate) const SESSION: &str = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 \
-    -c search_path= -c standard_conforming_strings=on -c datestyle=ISO";
 
 /// Sets the client's encoding to the database's, so that nothing is converted and nothing is lost in a conversion. It
 /// prints nothing.
@@ -37,6 +34,11 @@ if [ -z "${PGPASSWORD-}${PGPASSFILE-}" ]; then
   fi
 fi
 exec "$0" "$@""#;
+
+/// Returns the statements that begin each psql session. They print nothing.
+pub(crate) fn session_start() -> Vec<u8> {
+    [OWN_ENCODING, &session::without_timeouts()].concat().into()
+}
 
 /// A Postgres server and how to reach it.
 #[derive(Debug, Clone)]
@@ -60,10 +62,11 @@ impl Postgres {
     /// Returns a tool of the server, such as `pg_dump`. Connection options are in the environment (`PGHOST`, `PGUSER`
     /// …), so that the arguments are the same in a container and outside.
     pub(crate) fn tool(&self, program: &str) -> Program {
+        let options = session::options();
         let variables = [
             ("PGUSER", self.settings.user.as_str()),
             ("PGAPPNAME", APPLICATION_NAME),
-            ("PGOPTIONS", SESSION),
+            ("PGOPTIONS", &options),
             // Messages are for people only; their language must not depend on the container's locale.
             ("LC_MESSAGES", "C"),
         ];
@@ -88,13 +91,34 @@ impl Postgres {
     }
 
     /// Runs a script in one psql session, which stops at the first error, and returns its output: unaligned tuples
-    /// only. The script goes through standard input, so that no process list shows it.
+    /// only.
     pub(crate) async fn script(
         &self,
         database: &str,
         script: &str,
         code: ExitCode,
     ) -> Result<String> {
+        let psql = self.psql(database, script)?.quiet();
+        let output = psql.args(["-v", "ON_ERROR_STOP=1"]).output(code).await?;
+        Ok(encoding::decode(&output))
+    }
+
+    /// Runs every statement of a script in one psql session. If the server refuses one, its error is only logged.
+    ///
+    /// # Errors
+    ///
+    /// The session cannot begin, or the server ends it.
+    pub(crate) async fn try_each(
+        &self,
+        database: &str,
+        script: &str,
+        code: ExitCode,
+    ) -> Result<()> {
+        self.psql(database, script)?.run(code).await
+    }
+
+    /// Returns psql with a script for its standard input, so that no process list shows the script.
+    fn psql(&self, database: &str, script: &str) -> Result<Program> {
         if script.contains('\0') {
             // psql ends the line there, possibly within quotes, and would run the rest as something else.
             let message = format!(
@@ -103,17 +127,13 @@ impl Postgres {
             );
             return Err(Failure::new(ExitCode::Verification, message));
         }
-        let script = [OWN_ENCODING.as_bytes(), &encoding::encode(script)].concat();
-        let output = self
+        let script = [&session_start(), &encoding::encode(script)[..]].concat();
+        Ok(self
             .tool("psql")
-            .args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-d"])
+            .args(["-X", "-q", "-A", "-t", "-w", "-d"])
             .arg(connection_string(database))
             .label(format!("psql on database {database:?}"))
-            .quiet()
-            .input(script)
-            .output(code)
-            .await?;
-        Ok(encoding::decode(&output))
+            .input(script))
     }
 
     /// Runs one query that returns one JSON value, and parses the value.

@@ -9,6 +9,7 @@ pub(crate) mod own_databases;
 pub(crate) mod quote;
 pub(crate) mod relation;
 pub(crate) mod server;
+pub mod session;
 pub(crate) mod setting;
 pub mod statement;
 

@@ -8,8 +8,22 @@ use crate::postgres::encoding;
 /// Returns a connection string that names the database. A client would parse a bare name as a connection string if it
 /// contains `=` or begins with `postgres://`.
 pub(crate) fn connection_string(database: &str) -> OsString {
-    let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
-    OsString::from_vec(encoding::encode(&format!("dbname='{quoted}'")))
+    OsString::from_vec(encoding::encode(&parameter("dbname", database)))
+}
+
+/// Returns a connection string that names the database and sets the session's options. They replace `PGOPTIONS`.
+pub(crate) fn connection_string_with_options(database: &str, options: &str) -> OsString {
+    let mut connection = connection_string(database);
+    connection.push(" ");
+    connection.push(parameter("options", options));
+    connection
+}
+
+fn parameter(name: &str, value: &str) -> String {
+    format!(
+        "{name}='{}'",
+        value.replace('\\', "\\\\").replace('\'', "\\'")
+    )
 }
 
 /// Quotes a name for SQL.

@@ -15,8 +15,8 @@ use crate::agent::process::Program;
 use crate::context::Context;
 use crate::objects::stream::decode;
 use crate::postgres::archive;
-use crate::postgres::client::SESSION;
-use crate::postgres::quote::connection_string;
+use crate::postgres::quote::connection_string_with_options;
+use crate::postgres::session::restore_options;
 use crate::s3::download;
 use crate::settings::Tablespaces;
 
@@ -29,15 +29,15 @@ const WORTH_SPLITTING: u64 = 8 * 1024 * 1024;
 /// The maximum number of sessions that restore one database.
 const MOST_SESSIONS: usize = 4;
 
-/// The memory in which all sessions of a restore together can sort, in MB.
-const SORT_MEMORY: usize = 256;
-/// The first version with the setting `wal_init_zero`.
-const WAL_INIT_ZERO_SINCE: u32 = 120_000;
-
-/// Runs `pg_restore` on a copy of its standard input: with `--jobs`, several processes read the archive, which must be
-/// a file. The file is unlinked at once, so nothing is left when the command is killed.
-const FROM_UNNAMED_FILE: &str = "file=$(mktemp) && exec 3<>\"$file\" && rm \"$file\" && cat >&3 && \
-    exec pg_restore \"$@\" /proc/self/fd/3";
+/// Runs `pg_restore` with the number of jobs in `$0` on a copy of its standard input: several processes read the
+/// archive, which must be a file. The file is unlinked at once, so nothing is left when the command is killed. If a
+/// hardened container has no writable directory, a single process reads standard input itself.
+const FROM_UNNAMED_FILE: &str = r#"
+for directory in "${TMPDIR:-/tmp}" /tmp /var/tmp /dev/shm /run/postgresql; do
+  file=$(mktemp "$directory/rekindle.XXXXXX" 2>/dev/null) && break
+done
+[ -n "$file" ] || exec pg_restore "$@"
+exec 3<>"$file" && rm "$file" && cat >&3 && exec pg_restore --jobs="$0" "$@" /proc/self/fd/3"#;
 
 /// Loads a dump into an empty database. `plain_bytes` is its size before compression.
 pub(crate) async fn dump(
@@ -65,19 +65,6 @@ pub fn sessions() -> usize {
     std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MOST_SESSIONS)
-}
-
-/// Returns further options of each session for libpq. They end with the session.
-pub fn options(server_version: u32, sessions: usize) -> String {
-    // Until the swap, a crash of the server loses nothing: the database is restored again.
-    let memory = SORT_MEMORY / sessions;
-    let mut options = format!("-c synchronous_commit=off -c maintenance_work_mem={memory}MB");
-    if server_version >= WAL_INIT_ZERO_SINCE {
-        // The server of a new node has no WAL files to reuse, and fills each new one with zeroes before it writes to
-        // it. The WAL itself is still flushed.
-        options += " -c wal_init_zero=off";
-    }
-    options
 }
 
 struct Load<'c> {
@@ -152,11 +139,11 @@ impl Load<'_> {
     }
 
     async fn indexes_and_constraints(&self, head: &Bytes) -> Result<()> {
-        let jobs = format!("--jobs={}", self.sessions);
+        let jobs = self.sessions.to_string();
         let progress = &self.context.progress;
         let shell = self.context.postgres.tool("sh");
-        let shell = shell.args(["-c", FROM_UNNAMED_FILE, "sh"]);
-        self.with_arguments(shell, &["--section=post-data", &jobs])
+        let shell = shell.args(["-c", FROM_UNNAMED_FILE, &jobs]);
+        self.with_arguments(shell, &["--section=post-data"])
             .stdin_from(one_chunk(head), progress, ExitCode::Restore)
             .await
     }
@@ -176,13 +163,11 @@ impl Load<'_> {
         if self.context.settings.postgres.tablespaces == Tablespaces::Default {
             command = command.arg("--no-tablespaces");
         }
-        let options = options(self.server_version, self.sessions);
-        let mut connection = connection_string(self.database);
-        connection.push(format!(" options='{SESSION} {options}'"));
+        let options = restore_options(self.server_version, self.sessions);
         command
             .args(arguments)
             .arg("-d")
-            .arg(connection)
+            .arg(connection_string_with_options(self.database, &options))
             .label("pg_restore")
     }
 }
@@ -197,15 +182,44 @@ fn one_chunk(chunk: &Bytes) -> mpsc::Receiver<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
     use super::*;
 
-    #[test]
-    fn an_older_server_does_not_get_the_option_wal_init_zero() {
-        let oldest = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
-        assert_eq!(options(110_022, 2), oldest);
+    /// Runs the script with programs that replace `mktemp` and `pg_restore`, and returns what `pg_restore` printed.
+    async fn output(directory: &Path, mktemp: &str) -> String {
+        for (name, script) in [
+            ("mktemp", mktemp),
+            ("pg_restore", "echo \"$@\"; [ $# -gt 1 ] || cat"),
+        ] {
+            let path = directory.join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:/usr/bin:/bin", directory.display());
+        let shell = Program::new("sh").args(["-c", FROM_UNNAMED_FILE, "2", "--section=post-data"]);
+        let output = shell
+            .env("PATH", path)
+            .input("archive")
+            .output(ExitCode::Restore);
+        String::from_utf8(output.await.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn several_processes_read_a_file_and_one_reads_the_stream_without_a_writable_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = format!(
+            "f={}/archive; touch \"$f\"; echo \"$f\"",
+            directory.path().display()
+        );
+        let expected = "--jobs=2 --section=post-data /proc/self/fd/3\n";
+        assert_eq!(output(directory.path(), &file).await, expected);
+        assert!(!directory.path().join("archive").exists());
+        let nowhere = "echo 'mktemp: Read-only file system' >&2; exit 1";
         assert_eq!(
-            options(120_000, 2),
-            format!("{oldest} -c wal_init_zero=off")
+            output(directory.path(), nowhere).await,
+            "--section=post-data\narchive"
         );
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use rekindle_node::postgres::session;
 use rekindle_node::restore::load;
 
 use super::plan::{ORIGINAL, Plan, REKINDLE};
@@ -175,7 +176,7 @@ impl Contenders {
             globals.display()
         );
         let cores = std::thread::available_parallelism()?;
-        let settings = load::options(server_version(node).await?, load::sessions());
+        let settings = session::restore_options(server_version(node).await?, load::sessions());
         let floor = format!(
             "export PGOPTIONS='{settings}'\npg_restore -j{cores} --exit-on-error -d restored {}\n\
              psql -qX -d restored -c ANALYZE",

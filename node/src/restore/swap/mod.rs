@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::agent::failure::{Failure, Result};
 use crate::agent::watchdog::Progress;
+use crate::postgres::client::session_start;
 use crate::postgres::own_databases::drop_databases;
 use crate::postgres::quote::{connection_string, identifier, literal};
 use crate::postgres::{ADMIN_DATABASE, Postgres};
@@ -209,6 +210,7 @@ async fn end_sessions(postgres: &Postgres, admin: &str, oids: &[u32]) -> Failure
     ));
     let (sender, statements) = mpsc::channel(1);
     let sending = async {
+        sender.send(session_start().into()).await.ok();
         while sender.send(statement.clone()).await.is_ok() {
             sleep(PAUSE).await;
         }
