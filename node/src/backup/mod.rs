@@ -30,6 +30,7 @@ use crate::objects::contents::{Contents, DatabaseContents};
 use crate::postgres::database::list::list;
 use crate::postgres::database::properties::DatabaseProperties;
 use crate::postgres::server::Server;
+use crate::postgres::setting::{self, Setting};
 use crate::s3::upload::Upload;
 
 /// Takes the backup, and returns what a function needs to commit it.
@@ -50,8 +51,8 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let started_at = OffsetDateTime::now_utc();
     let (records, contents) = run.dump(databases).await?;
     // After the dumps, so that the globals contain every owner in them, and the configuration every file of a row.
-    run.upload_globals_and_configuration().await?;
-    run.upload_contents(contents).await?;
+    let settings = run.upload_globals_and_configuration().await?;
+    run.upload_contents(settings, contents).await?;
     // Last, because a restore can do without them.
     let images = run.save_images().await?;
 
@@ -171,13 +172,15 @@ impl<'c> BackupRun<'c> {
         Ok((records, contents))
     }
 
-    async fn upload_globals_and_configuration(&mut self) -> Result<()> {
+    /// Uploads the globals and the configuration. Returns the settings of all roles, which the globals lack.
+    async fn upload_globals_and_configuration(&mut self) -> Result<Vec<Setting>> {
         let globals = dump::globals(self.context, self.key(layout::GLOBALS));
         let configuration = configuration::upload(self.context, self.key(layout::CONFIGURATION));
-        // If one fails, wait for the other: an upload that has begun must be completed or aborted.
-        let (globals, configuration) = tokio::join!(
+        // If one fails, wait for the others: an upload that has begun must be completed or aborted.
+        let (globals, configuration, settings) = tokio::join!(
             measured("globals", globals),
-            measured("configuration", configuration)
+            measured("configuration", configuration),
+            setting::of_all_roles(&self.context.postgres)
         );
         if let (Err(_), Err(failure)) = (&globals, &configuration) {
             tracing::error!(
@@ -190,11 +193,15 @@ impl<'c> BackupRun<'c> {
             self.objects.push(object);
             self.timings.push(timing);
         }
-        Ok(())
+        settings
     }
 
-    async fn upload_contents(&mut self, databases: Vec<DatabaseContents>) -> Result<()> {
-        let contents = Contents::new(databases).to_bytes()?;
+    async fn upload_contents(
+        &mut self,
+        settings: Vec<Setting>,
+        databases: Vec<DatabaseContents>,
+    ) -> Result<()> {
+        let contents = Contents::new(settings, databases).to_bytes()?;
         let uploading = upload(self.context, self.key(layout::CONTENTS), &contents);
         let object = self.timed("contents", uploading).await?;
         self.objects.push(object);

@@ -10,6 +10,7 @@ use shared::manifest::SCHEMA_VERSION;
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::postgres::database::properties::DatabaseProperties;
 use crate::postgres::relation::{Relation, TableRows};
+use crate::postgres::setting::Setting;
 
 /// The largest contents that can be read, in bytes before compression: some 300,000 tables.
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
@@ -22,6 +23,9 @@ const LEVEL: i32 = 9;
 pub struct Contents {
     /// The schema version of the agent that wrote it.
     pub(crate) schema_version: u32,
+    /// The settings of all roles in all databases. Backups of the first version do not have them.
+    #[serde(default)]
+    pub(crate) settings: Vec<Setting>,
     /// The databases, in the order of their dumps' numbers.
     pub(crate) databases: Vec<DatabaseContents>,
 }
@@ -38,10 +42,11 @@ pub(crate) struct DatabaseContents {
 }
 
 impl Contents {
-    /// Describes these databases with this agent's schema version.
-    pub(crate) fn new(databases: Vec<DatabaseContents>) -> Self {
+    /// Describes a cluster with this agent's schema version.
+    pub(crate) fn new(settings: Vec<Setting>, databases: Vec<DatabaseContents>) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
+            settings,
             databases,
         }
     }

@@ -1,16 +1,38 @@
-//! Settings of databases and roles, as the catalog stores them and as a statement sets them.
+//! Settings of roles and databases, as the catalog stores them and as a statement sets them.
 
 use serde::{Deserialize, Serialize};
+use shared::exit_code::ExitCode;
 
+use crate::agent::failure::Result;
+use crate::postgres::client::{ADMIN_DATABASE, Postgres};
 use crate::postgres::quote::{identifier, literal};
 
-/// A setting of a database, or of a role in it.
+/// A setting of a database, of a role in it, or of all roles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setting {
-    /// The role to which it is limited, or `None` for every role.
+    /// The role to which it is limited, or `None` for all roles.
     pub(crate) role: Option<String>,
     /// `name=value`, as in the catalog.
     pub(crate) assignment: String,
+}
+
+impl Setting {
+    /// Returns the statement that sets it for `target`, such as `DATABASE app`.
+    pub(crate) fn statement(&self, target: &str) -> String {
+        format!("ALTER {target} SET {};\n", assignment(&self.assignment))
+    }
+}
+
+const OF_ALL_ROLES: &str = "
+SELECT coalesce(json_agg(json_build_object('assignment', assignment) ORDER BY position), '[]')
+FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY AS c(assignment, position)
+WHERE s.setdatabase = 0 AND s.setrole = 0";
+
+/// Returns the settings of all roles in all databases (`ALTER ROLE ALL SET`), which `pg_dumpall` leaves out.
+pub(crate) async fn of_all_roles(postgres: &Postgres) -> Result<Vec<Setting>> {
+    postgres
+        .query(ADMIN_DATABASE, OF_ALL_ROLES, ExitCode::Dump)
+        .await
 }
 
 /// The settings with a list of names as their value. The catalog quotes each name, so the value must not be quoted
@@ -25,7 +47,7 @@ const LISTS: [&str; 6] = [
 ];
 
 /// Returns `name=value` as the part of a statement after SET.
-pub(crate) fn assignment(text: &str) -> String {
+fn assignment(text: &str) -> String {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     let is_list = LISTS.iter().any(|list| list.eq_ignore_ascii_case(name));
     let value = match is_list.then(|| elements(value)).flatten() {

@@ -125,7 +125,15 @@ impl<'c> RestoreRun<'c> {
         self.start_postgres().await?;
         end_tools_and_sessions(postgres).await?;
         let (server, existing) = self.preflight(&contents).await?;
-        globals::restore(postgres, &settings.postgres, &existing, &globals).await?;
+        let of_all_roles = &contents.settings;
+        globals::restore(
+            postgres,
+            &settings.postgres,
+            &existing,
+            &globals,
+            of_all_roles,
+        )
+        .await?;
         let (rows, pairs) = self.restore_databases(&contents, &server).await?;
         let swapped = swap::swap(postgres, &pairs, server.version).await?;
         let swap = swapped.took;

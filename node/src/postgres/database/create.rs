@@ -7,12 +7,13 @@ use crate::agent::failure::Result;
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};
 use crate::postgres::database::properties::{DatabaseProperties, Grant, LocaleProvider};
 use crate::postgres::quote::{identifier, literal};
-use crate::postgres::setting::assignment;
 use crate::settings::Tablespaces;
 
 impl DatabaseProperties {
-    /// Creates an empty database with these properties' encoding, locale, owner and tablespace. `server_version` is the
-    /// target's `server_version_num`.
+    /// Creates an empty database with these properties' encoding, locale, owner, tablespace and settings, including those
+    /// of roles in it. `server_version` is the target's `server_version_num`.
+    ///
+    /// The settings must be in force when constraints are checked and materialized views are filled.
     pub(crate) async fn create(
         &self,
         postgres: &Postgres,
@@ -20,7 +21,8 @@ impl DatabaseProperties {
         server_version: u32,
         tablespaces: Tablespaces,
     ) -> Result<()> {
-        let script = self.creation_script(name, server_version, tablespaces);
+        let creation = self.creation_script(name, server_version, tablespaces);
+        let script = creation + &self.settings_script(name);
         postgres
             .script(ADMIN_DATABASE, &script, ExitCode::Restore)
             .await?;
@@ -65,8 +67,20 @@ impl DatabaseProperties {
         script.concat() + ";\n"
     }
 
-    /// Applies all other properties to a restored database. This comes after its data: a connection limit or a setting
-    /// such as `default_transaction_read_only` would prevent the restore.
+    /// Returns the settings of the database, and of roles in it, as one transaction.
+    fn settings_script(&self, name: &str) -> String {
+        let database = identifier(name);
+        let settings = self.settings.iter().map(|setting| match &setting.role {
+            Some(role) => {
+                setting.statement(&format!("ROLE {} IN DATABASE {database}", identifier(role)))
+            }
+            None => setting.statement(&format!("DATABASE {database}")),
+        });
+        format!("BEGIN;\n{}COMMIT;\n", settings.collect::<String>())
+    }
+
+    /// Applies all other properties to a restored database. This comes after its data: a connection limit would prevent
+    /// the restore.
     pub(crate) async fn apply(&self, postgres: &Postgres, name: &str) -> Result<()> {
         let script = self.properties_script(name);
         postgres
@@ -97,16 +111,6 @@ impl DatabaseProperties {
             for grant in self.in_order(grants) {
                 script.push(self.grant(&database, grant));
             }
-        }
-        for setting in &self.settings {
-            let target = match &setting.role {
-                Some(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
-                None => format!("DATABASE {database}"),
-            };
-            script.push(format!(
-                "ALTER {target} SET {};\n",
-                assignment(&setting.assignment)
-            ));
         }
         if let Some(comment) = &self.comment {
             script.push(format!(

@@ -1,4 +1,5 @@
-//! Restores the globals (`pg_dumpall --globals-only`): roles, their memberships and tablespaces.
+//! Restores the globals (`pg_dumpall --globals-only`): roles, their memberships and tablespaces, and the settings of all
+//! roles.
 //!
 //! The script of `pg_dumpall` fails on a server that already has some of them, so only the necessary statements are
 //! run.
@@ -10,6 +11,7 @@ use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, Result};
 use crate::postgres::quote::{identifier, literal};
+use crate::postgres::setting::Setting;
 use crate::postgres::statement::{Statement, statements};
 use crate::postgres::{ADMIN_DATABASE, Postgres};
 use crate::settings::{BootstrapRolePassword, PostgresSettings, Tablespaces};
@@ -57,15 +59,23 @@ impl Existing {
 }
 
 /// Restores the globals: creates missing roles and tablespaces, and gives every role the attributes, password, settings
-/// and memberships of the backup.
+/// and memberships of the backup. `of_all_roles` are the backup's settings of all roles.
 pub(crate) async fn restore(
     postgres: &Postgres,
     settings: &PostgresSettings,
     existing: &Existing,
     globals: &str,
+    of_all_roles: &[Setting],
 ) -> Result<()> {
     let code = ExitCode::Restore;
-    let scripts = scripts(globals, settings, existing)?;
+    let mut scripts = scripts(globals, settings, existing)?;
+    scripts.roles += "BEGIN;\nALTER ROLE ALL RESET ALL;\n";
+    scripts.roles.extend(
+        of_all_roles
+            .iter()
+            .map(|setting| setting.statement("ROLE ALL")),
+    );
+    scripts.roles += "COMMIT;\n";
     postgres
         .script(ADMIN_DATABASE, &scripts.roles, code)
         .await?;

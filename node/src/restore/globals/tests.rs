@@ -33,7 +33,7 @@ fn comparable(dump: &str) -> Vec<&str> {
 async fn restored_on(target: &Cluster, settings: &PostgresSettings, globals: &str) {
     let postgres = target.postgres();
     let existing = Existing::read(&postgres).await.unwrap();
-    restore(&postgres, settings, &existing, globals)
+    restore(&postgres, settings, &existing, globals, &[])
         .await
         .unwrap();
 }
