@@ -9,6 +9,7 @@
 )]
 
 mod dump;
+mod surroundings;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
