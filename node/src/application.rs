@@ -19,6 +19,9 @@ const STOP_LIMIT: Duration = Duration::from_mins(3);
 /// The first pause between two checks; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a permanent failure must last until the wait ends. At the first start of a container, a temporary server
+/// answers before the roles and their passwords exist.
+const FIRST_START: Duration = Duration::from_secs(5);
 
 /// Runs the `start_postgres` command, if it is set.
 pub(crate) async fn start_postgres(context: &Context) -> Result<()> {
@@ -49,69 +52,92 @@ pub(crate) async fn wait_healthy(context: &Context) -> Result<()> {
         let program = program(context, command, ExitCode::HealthCheck)?;
         program.quiet().run(ExitCode::HealthCheck).await
     };
-    let waiting = context.progress.without_stall_limit(wait(limit, check));
+    let checks = wait(limit, ExitCode::HealthCheck, check);
+    let waiting = context.progress.without_stall_limit(checks);
     waiting.await.map_err(|last| {
         let message = format!(
-            "the application is not healthy after {} s: the last run of [commands] health: {last}",
-            limit.as_secs()
+            "the application is not healthy after {} s: the last run of [commands] health: {}",
+            limit.as_secs(),
+            last.chain()
         );
         Failure::new(ExitCode::HealthCheck, message)
     })
 }
 
-/// Waits until the server accepts connections and is not in recovery.
+/// Waits until the server accepts connections and is not in recovery. If it refuses the agent's session, the agent
+/// stops waiting, because nobody corrects that meanwhile.
 pub(crate) async fn wait_for_postgres(context: &Context) -> Result<()> {
     let settings = &context.settings.postgres;
     let limit = Duration::from_secs(u64::from(settings.ready_timeout_seconds));
+    let began = Instant::now();
     let check = || async {
         let query = "SELECT to_json(pg_is_in_recovery())";
         let code = ExitCode::PostgresUnreachable;
         let recovering: bool = context.postgres.query(ADMIN_DATABASE, query, code).await?;
         if recovering {
             return Err(Failure::new(
-                code,
+                ExitCode::PostgresNotReady,
                 "the server is in recovery or is a standby",
             ));
         }
         Ok(())
     };
-    let waiting = context.progress.without_stall_limit(wait(limit, check));
-    waiting.await.map_err(|last| {
-        let (address, remedy) = match &settings.server {
-            Server::Container(name) => (
-                format!("in the container {name:?}"),
-                "start the container, or correct [postgres] container in the settings",
-            ),
-            Server::Direct { host, port } => (
-                format!("at {host}, port {port}"),
-                "start the server, or correct [postgres] host and port in the settings",
-            ),
-        };
-        let message = format!(
-            "Postgres {address} is not ready after {} s: {last}; {remedy}",
-            limit.as_secs()
-        );
-        Failure::new(ExitCode::PostgresUnreachable, message)
-    })
+    let checks = wait(limit, ExitCode::PostgresUnreachable, check);
+    let waiting = context.progress.without_stall_limit(checks);
+    waiting
+        .await
+        .map_err(|last| not_ready(&settings.server, began.elapsed(), &last))
 }
 
-/// Repeats a check until it succeeds. If the limit is over, drops the running check, and returns the message of the
-/// last failed check. The check runs at least once.
-async fn wait<F, A>(limit: Duration, mut check: F) -> std::result::Result<(), String>
+/// Returns the failure of a server that was not ready after `waited`. `last` is the failure of the last check.
+fn not_ready(server: &Server, waited: Duration, last: &Failure) -> Failure {
+    let (address, start) = match server {
+        Server::Container(name) => (
+            format!("in the container {name:?}"),
+            "; start the container, or correct [postgres] container in the settings",
+        ),
+        Server::Direct { host, port } => (
+            format!("at {host}, port {port}"),
+            "; start the server, or correct [postgres] host and port in the settings",
+        ),
+    };
+    let (state, remedy) = match last.code {
+        ExitCode::PostgresUnreachable => ("is not reachable", start),
+        // The message of a refusal has its own remedy.
+        ExitCode::PostgresRefused => ("refuses the agent", ""),
+        _ => ("is not ready", "; read the server's log"),
+    };
+    let (seconds, chain) = (waited.as_secs(), last.chain());
+    let message = format!("Postgres {address} {state} after {seconds} s: {chain}{remedy}");
+    Failure::new(last.code, message)
+}
+
+/// Repeats a check until it succeeds. Returns the failure of the last check if the limit is over, or if checks have
+/// failed permanently for [`FIRST_START`]. `code` is the exit code if no check ends within the limit. The check runs at
+/// least once, and the limit drops a running check.
+async fn wait<F, A>(limit: Duration, code: ExitCode, mut check: F) -> Result<()>
 where
     F: FnMut() -> A,
     A: Future<Output = Result<()>>,
 {
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
-    let mut last = "no check has finished".to_owned();
+    let mut last = Failure::new(code, "no check has finished");
+    let mut permanent_since = None;
     loop {
         match timeout_at(deadline, check()).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(failure)) => last = failure.chain(),
-            Err(_) => return Err(format!("{last}; the last check did not finish")),
+            Ok(Err(failure)) => last = failure,
+            Err(_) => {
+                let message = format!("{}; the last check did not finish", last.chain());
+                return Err(Failure::new(last.code, message));
+            }
         }
-        if Instant::now() + pause >= deadline {
+        let now = Instant::now();
+        let permanent = last.code.permanent();
+        permanent_since = permanent.then(|| permanent_since.unwrap_or(now));
+        let stays = permanent_since.is_some_and(|since| now - since >= FIRST_START);
+        if stays || now + pause >= deadline {
             return Err(last);
         }
         sleep(pause).await;
@@ -156,77 +182,4 @@ fn program(context: &Context, command: &[String], code: ExitCode) -> Result<Prog
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::postgres::Postgres;
-    use crate::settings::Commands;
-    use crate::testing;
-
-    async fn context(health: &[&str], root: &Path) -> Context {
-        let mut context = testing::context(root).await;
-        context.settings.commands = Commands {
-            start_postgres: None,
-            start: Some(vec![
-                "sh".to_owned(),
-                "-c".to_owned(),
-                "echo no such service >&2; exit 3".to_owned(),
-            ]),
-            stop: None,
-            health: Some(health.iter().map(|&word| word.to_owned()).collect()),
-            health_timeout_seconds: 1,
-        };
-        context
-    }
-
-    #[tokio::test]
-    async fn the_failure_of_a_command_quotes_its_output() {
-        let context = context(&[], Path::new("")).await;
-        let failure = start(&context).await.unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "StartCommand (exit code 38): [commands] start: sh failed (exit status: 3): no such service"
-        );
-    }
-
-    #[tokio::test]
-    async fn the_health_command_is_repeated_until_the_limit() {
-        let directory = tempfile::tempdir().unwrap();
-        let script = "test -e $REKINDLE_ROOT/up || { touch $REKINDLE_ROOT/up; exit 1; }";
-        let healthy = context(&["sh", "-c", script], directory.path()).await;
-        wait_healthy(&healthy).await.unwrap();
-
-        let unhealthy = context(&["sh", "-c", "echo starting; exit 1"], Path::new("")).await;
-        let failure = wait_healthy(&unhealthy).await.unwrap_err();
-        assert_eq!(failure.code, ExitCode::HealthCheck);
-        assert!(failure.chain().ends_with("(exit status: 1): starting"));
-    }
-
-    #[tokio::test]
-    async fn the_failure_names_an_unreachable_server_and_the_remedy() {
-        let wait = async |server: Server| {
-            let mut context = testing::context(Path::new("")).await;
-            context.settings.postgres.server = server;
-            context.settings.postgres.ready_timeout_seconds = 1;
-            context.postgres = Postgres::new(context.settings.postgres.clone());
-            wait_for_postgres(&context).await.unwrap_err()
-        };
-        let failure = wait(Server::Direct {
-            host: "/nonexistent".to_owned(),
-            port: 5433,
-        })
-        .await;
-        assert_eq!(failure.code, ExitCode::PostgresUnreachable);
-        assert!(failure.chain().contains("at /nonexistent, port 5433"));
-        assert!(
-            failure
-                .chain()
-                .ends_with("correct [postgres] host and port in the settings")
-        );
-
-        let failure = wait(Server::Container("no_such_container".to_owned())).await;
-        assert_eq!(failure.code, ExitCode::PostgresUnreachable);
-        assert!(failure.chain().contains("\"no_such_container\""));
-    }
-}
+mod tests;

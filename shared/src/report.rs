@@ -11,9 +11,6 @@ use crate::operation::Operation;
 /// The longest report, in bytes: SSM shows 2,500 characters of a step's output in a listing.
 pub const MOST_REPORT_BYTES: usize = 2_000;
 
-/// The longest message of a failure, in bytes.
-const MOST_MESSAGE_BYTES: usize = 900;
-
 /// The result of a command, as the agent prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
@@ -136,7 +133,7 @@ impl Report {
     /// shortened until it fits.
     pub fn to_line(&self) -> String {
         let mut report = self.clone();
-        let mut most = MOST_MESSAGE_BYTES;
+        let mut most = MOST_REPORT_BYTES;
         loop {
             report.shorten_messages(most);
             // A report has only types that JSON can represent.
@@ -144,7 +141,8 @@ impl Report {
             if line.len() <= MOST_REPORT_BYTES || most == 0 {
                 return line;
             }
-            most /= 2;
+            // In small steps: the end of a message may contain the reason.
+            most -= most.div_ceil(20);
         }
     }
 
@@ -205,7 +203,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f
 }
 
 /// Cuts a text to at most `most` bytes between two characters, and marks the cut.
-fn shorten(text: &mut String, most: usize) {
+pub fn shorten(text: &mut String, most: usize) {
     const MARK: &str = " […]";
     if text.len() <= most {
         return;
@@ -250,6 +248,16 @@ mod tests {
                 let output = format!("{line}\n");
                 prop_assert!(Report::from_output(&output).is_ok());
             }
+        }
+
+        #[test]
+        fn a_failure_uses_the_whole_report(message in "[ -~]{2000,3000}") {
+            let report = Report::Failure(FailureReport {
+                operation_id: "launch-i-0123abcd".parse().unwrap(),
+                exit_code: ExitCode::Dump,
+                message,
+            });
+            prop_assert!(report.to_line().len() > MOST_REPORT_BYTES * 9 / 10);
         }
 
         #[test]

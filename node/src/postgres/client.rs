@@ -72,7 +72,7 @@ impl Postgres {
         ];
         match &self.settings.server {
             Server::Container(name) => {
-                let mut tool = Program::new("docker").args(["exec", "-i"]);
+                let mut tool = Program::new("docker").of_postgres().args(["exec", "-i"]);
                 for (variable, value) in variables {
                     tool = tool.arg("--env").arg(format!("{variable}={value}"));
                 }
@@ -81,7 +81,7 @@ impl Postgres {
                     .label(program)
             }
             Server::Direct { host, port } => {
-                let mut tool = Program::new(program);
+                let mut tool = Program::new(program).of_postgres();
                 for (variable, value) in variables {
                     tool = tool.env(variable, value);
                 }
@@ -144,8 +144,10 @@ impl Postgres {
         code: ExitCode,
     ) -> Result<T> {
         let output = self.script(database, query, code).await?;
-        serde_json::from_str(output.trim())
-            .or_fail(code, || format!("cannot parse the result of {query:?}"))
+        // Without the query: it is long, and the reason must fit into the report.
+        serde_json::from_str(output.trim()).or_fail(code, || {
+            format!("cannot parse the result of a query on database {database:?}")
+        })
     }
 }
 

@@ -23,9 +23,11 @@ impl Server {
         let version = identity
             .version
             .parse()
-            .or_fail(code, || "cannot parse the server's version")?;
-        let identifier = u64::from_str_radix(&identity.identifier, 16)
-            .or_fail(code, || "cannot parse the server's system identifier")?;
+            .or_fail(ExitCode::Internal, || "cannot parse the server's version")?;
+        let identifier = u64::from_str_radix(&identity.identifier, 16).or_fail(
+            ExitCode::Internal,
+            || "cannot parse the server's system identifier",
+        )?;
         Ok(Self {
             version,
             // The control file is little-endian on every architecture of EC2.

@@ -159,7 +159,8 @@ impl Load<'_> {
     fn with_arguments(&self, mut command: Program, arguments: &[&str]) -> Program {
         // Not in a single transaction: it would hold a lock for everything that it creates, and with two thousand
         // tables these are more than a server allows by default. If it fails, the whole database is dropped.
-        command = command.args(["--format=custom", "--exit-on-error"]);
+        // From version 12 on, only a verbose pg_restore names the object of an error.
+        command = command.args(["--format=custom", "--exit-on-error", "--verbose"]);
         if self.context.settings.postgres.tablespaces == Tablespaces::Default {
             command = command.arg("--no-tablespaces");
         }

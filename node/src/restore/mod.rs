@@ -19,7 +19,7 @@ use shared::command::{Candidate, Mode, RestoreCommand};
 use shared::exit_code::ExitCode;
 use shared::manifest::Lineage;
 use shared::operation::Operation;
-use shared::report::{RestoreOutcome, RestoreReport, SkippedBackup};
+use shared::report::{RestoreOutcome, RestoreReport, SkippedBackup, shorten};
 use time::OffsetDateTime;
 
 use crate::agent::failure::{Failure, Result};
@@ -30,6 +30,9 @@ use crate::context::Context;
 use crate::leftovers;
 use crate::postgres::server::Server;
 use crate::restore::run::{RestoreRun, RestoredData};
+
+/// How many bytes of the report the reasons of all skipped backups get. Their ids and exit codes need the others.
+const REASONS: usize = 1_500;
 
 /// The result of a restore.
 struct Restored {
@@ -199,13 +202,21 @@ async fn from_newest_usable(
             reason,
         });
     }
-    let reasons: Vec<String> = launch
-        .skipped
-        .iter()
-        .map(|one| format!("{}: {} ({})", one.backup_id, one.reason, one.exit_code))
+    Err(no_usable_backup(launch.skipped))
+}
+
+/// Returns the failure of a restore that skipped all backups. Each reason gets its share of the report.
+fn no_usable_backup(skipped: Vec<SkippedBackup>) -> Failure {
+    let most = REASONS / skipped.len().max(1);
+    let reasons: Vec<String> = skipped
+        .into_iter()
+        .map(|mut one| {
+            shorten(&mut one.reason, most);
+            format!("{}: {} ({})", one.backup_id, one.reason, one.exit_code)
+        })
         .collect();
     let message = format!("no backup could be restored: {}", reasons.join("; "));
-    Err(Failure::new(ExitCode::NoUsableBackup, message))
+    Failure::new(ExitCode::NoUsableBackup, message)
 }
 
 /// Returns whether the backup may be the cause of the failure, so that an older one may succeed. If the cause is the

@@ -1,9 +1,13 @@
 //! Runs other programs: the tools of Postgres, the container engine, and the application's own commands.
 //!
 //! Every child process of the agent is started here. For each of them the environment is explicit, the child is killed
-//! when its future is dropped, stderr goes into the log line by line, and the exit status is checked.
+//! when its future is dropped, stderr goes into the log line by line without secrets, and the exit status is checked.
 
+mod kept_lines;
+mod postgres_output;
+mod refusals;
 mod running;
+mod secrets;
 
 use std::ffi::{OsStr, OsString};
 use std::process::Stdio;
@@ -39,7 +43,8 @@ const KEPT_VARIABLES: [&str; 12] = [
 /// A program to run.
 ///
 /// Build it, then run it once in one of four ways. Each of them fails with the given exit code if the program cannot be
-/// started, does not end in time, or ends with another status than 0; the failure quotes its last lines.
+/// started, does not end in time, or ends with another status than 0; the failure quotes its last lines. A program of
+/// Postgres that the server refuses fails with the exit code of the refusal instead.
 ///
 /// ```ignore
 /// // Runs to its end; what it prints goes into the log.
@@ -62,6 +67,7 @@ pub(crate) struct Program {
     input: Option<Vec<u8>>,
     limit: Option<Duration>,
     quiet: bool,
+    is_postgres: bool,
 }
 
 /// Why a stage of a stream ended early.
@@ -117,6 +123,7 @@ impl Program {
             input: None,
             limit: None,
             quiet: false,
+            is_postgres: false,
         }
     }
 
@@ -160,6 +167,13 @@ impl Program {
     /// Logs its lines for debugging only: a failure quotes them anyway.
     pub(crate) fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// Reads its lines as those of a program of Postgres: a failure begins with the error, and neither the failure nor
+    /// the log contains the text of a statement, because statements contain passwords.
+    pub(crate) fn of_postgres(mut self) -> Self {
+        self.is_postgres = true;
         self
     }
 

@@ -1,9 +1,7 @@
 //! A program while it runs: its streams, its last lines, and its end.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Program, Stop};
+use super::kept_lines::KeptLines;
+use super::postgres_output::{Kind, Line, Reader};
+use super::{Program, Stop, refusals, secrets};
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::watchdog::Progress;
 use crate::chunks::CHUNK;
@@ -24,8 +24,6 @@ use crate::chunks::CHUNK;
 /// The capacity of a pipe that carries a backup, in bytes: the most that Linux allows an unprivileged process. With the
 /// default of 64 KiB, both sides would wake up for every few hundred rows.
 const PIPE: usize = 1024 * 1024;
-/// The number of last lines that a failure quotes.
-const KEPT_LINES: usize = 8;
 /// The length at which a line is cut, in bytes.
 const KEPT_LINE: u64 = 2_000;
 /// How long to wait for a failed program's last lines. A daemon that the program started may hold its output open for
@@ -40,7 +38,8 @@ pub(super) struct Running {
     child: Child,
     input: Option<Vec<u8>>,
     quiet: bool,
-    lines: LastLines,
+    is_postgres: bool,
+    lines: KeptLines,
     relays: Vec<JoinHandle<()>>,
 }
 
@@ -59,7 +58,8 @@ impl Running {
             child,
             input: program.input,
             quiet: program.quiet,
-            lines: LastLines::default(),
+            is_postgres: program.is_postgres,
+            lines: KeptLines::default(),
             relays: Vec::new(),
         };
         running.relay(stderr);
@@ -74,8 +74,13 @@ impl Running {
 
     fn relay(&mut self, stream: Option<impl AsyncRead + Unpin + Send + 'static>) {
         if let Some(stream) = stream {
-            let relay = relay(self.label.clone(), stream, self.lines.clone(), self.quiet);
-            self.relays.push(tokio::spawn(relay));
+            let relay = Relay {
+                program: self.label.clone(),
+                quiet: self.quiet,
+                lines: self.lines.clone(),
+                postgres: self.is_postgres.then(Reader::default),
+            };
+            self.relays.push(tokio::spawn(relay.run(stream)));
         }
     }
 
@@ -191,10 +196,11 @@ impl Running {
         } else {
             &lines
         };
-        Failure::new(
-            self.code,
-            format!("{} {what} ({status}): {lines}", self.label),
-        )
+        let message = format!("{} {what} ({status}): {lines}", self.label);
+        match self.lines.error() {
+            Some(error) if self.is_postgres => refusals::failure(self.code, &error, message),
+            _ => Failure::new(self.code, message),
+        }
     }
 }
 
@@ -203,45 +209,61 @@ fn enlarge(pipe: impl AsFd) {
     rustix::pipe::fcntl_setpipe_size(pipe, PIPE).ok();
 }
 
-/// The last lines that a program printed.
-#[derive(Debug, Clone, Default)]
-struct LastLines(Arc<Mutex<VecDeque<String>>>);
-
-impl LastLines {
-    fn add(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == KEPT_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-
-    fn text(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().cloned().collect::<Vec<_>>().join(" | ")
-    }
+/// Logs each line with the program's name, and keeps those that a failure quotes.
+#[derive(Debug)]
+struct Relay {
+    program: String,
+    quiet: bool,
+    lines: KeptLines,
+    /// Reads a program of Postgres; `None` for another program.
+    postgres: Option<Reader>,
 }
 
-/// Logs each line with the program's name, and keeps the last ones.
-async fn relay(program: String, stream: impl AsyncRead + Unpin, lines: LastLines, quiet: bool) {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut stream)
-            .take(KEPT_LINE)
-            .read_until(b'\n', &mut line)
-            .await;
-        // Unreadable output is no reason to fail: the exit status counts.
-        if !matches!(read, Ok(1..)) {
-            return;
+impl Relay {
+    async fn run(mut self, stream: impl AsyncRead + Unpin) {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        let mut continued = false;
+        loop {
+            line.clear();
+            let read = (&mut stream)
+                .take(KEPT_LINE)
+                .read_until(b'\n', &mut line)
+                .await;
+            // Unreadable output is no reason to fail: the exit status counts.
+            if !matches!(read, Ok(1..)) {
+                return;
+            }
+            let text = String::from_utf8_lossy(&line);
+            if let Some(line) = self.shown(text.trim_end(), continued) {
+                self.log(&line);
+                self.lines.add(line);
+            }
+            continued = !line.ends_with(b"\n");
         }
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if quiet {
+    }
+
+    /// Returns what to show of a line, or of the next part of a long one.
+    fn shown(&mut self, text: &str, continued: bool) -> Option<Line> {
+        match &mut self.postgres {
+            Some(reader) if continued => {
+                reader.skip();
+                None
+            }
+            Some(reader) => reader.read(text),
+            None => Some(Line {
+                kind: Kind::Other,
+                text: secrets::hide(text),
+            }),
+        }
+    }
+
+    fn log(&self, line: &Line) {
+        let (program, text) = (&self.program, &line.text);
+        if self.quiet || line.kind == Kind::Progress {
             tracing::debug!(program, "{text}");
         } else {
             tracing::info!(program, "{text}");
         }
-        lines.add(text);
     }
 }

@@ -79,6 +79,7 @@ pub(crate) async fn restore(
     postgres
         .script(ADMIN_DATABASE, &scripts.roles, code)
         .await?;
+    check_access(postgres).await?;
     if !scripts.tablespaces.is_empty() {
         // The usual cause of a failure here is that the tablespace's directory is missing or not writable.
         let code = ExitCode::TablespaceMissing;
@@ -87,6 +88,22 @@ pub(crate) async fn restore(
             .await?;
     }
     Ok(())
+}
+
+/// Checks that the server accepts the agent's sessions with the password and the attributes that its role has now.
+async fn check_access(postgres: &Postgres) -> Result<()> {
+    let query = "SELECT to_json(true)";
+    let answer: Result<bool> = postgres
+        .query(ADMIN_DATABASE, query, ExitCode::Restore)
+        .await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.code == ExitCode::PostgresRefused => Err(failure.context(
+            "the restore gave the agent's own role the password and the attributes of the backup, and now the server \
+             refuses the agent; give the agent that password, or set [postgres] bootstrap_role_password = \"keep\"",
+        )),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Selects the statements to run.

@@ -50,6 +50,20 @@ async fn globals_are_restored_completely_also_twice() {
 }
 
 #[tokio::test]
+async fn globals_that_lock_the_agent_out_have_a_failure_of_their_own() {
+    let cluster = Cluster::start();
+    let globals = "CREATE ROLE postgres;\nALTER ROLE postgres WITH SUPERUSER NOLOGIN;\n";
+    let postgres = cluster.postgres();
+    let existing = Existing::read(&postgres).await.unwrap();
+    let restored = restore(&postgres, &cluster.settings, &existing, globals);
+    let failure = restored.await.unwrap_err();
+    assert_eq!(failure.code, ExitCode::PostgresRefused);
+    let chain = failure.chain();
+    assert!(chain.starts_with("the restore gave the agent's own role"));
+    assert!(chain.contains("is not permitted to log in"), "{chain}");
+}
+
+#[tokio::test]
 async fn an_existing_role_loses_what_the_backup_does_not_have() {
     let (source, target) = (Cluster::start(), Cluster::start());
     let roles = "CREATE ROLE app LOGIN; CREATE ROLE readers; CREATE ROLE admins;";
