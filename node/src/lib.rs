@@ -194,10 +194,12 @@ async fn signal_received() -> Failure {
     Failure::new(ExitCode::Interrupted, format!("stopped by {name}"))
 }
 
-/// Prints all settings, with the defaults of those that are not set, or every problem in them.
+/// Prints all settings, with the defaults of those that are not set, or every problem in them. The log names what is
+/// mounted within configured paths.
 fn check(root: &Path) -> std::process::ExitCode {
     match Settings::load(root) {
         Ok(settings) => {
+            backup::configuration::warn_of_mounts(&settings, root);
             print(&settings.to_string());
             std::process::ExitCode::SUCCESS
         }

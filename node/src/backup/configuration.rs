@@ -19,8 +19,9 @@ use crate::agent::process::Stop;
 use crate::agent::watchdog::Progress;
 use crate::chunks::CHUNK;
 use crate::context::Context;
-use crate::files::on_node;
+use crate::files::mounts::{is_of_kernel, mount_points, within};
 use crate::files::tree::{CaptureError, write_tree};
+use crate::files::{on_node, shown};
 use crate::objects::stream::stage;
 use crate::settings::Settings;
 
@@ -60,6 +61,38 @@ pub(crate) fn check(settings: &Settings, root: &Path) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Names each file system that is mounted within a configured path in the log.
+pub(crate) fn warn_of_mounts(settings: &Settings, root: &Path) {
+    let mounts = match mount_points() {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the mount points");
+            return;
+        }
+    };
+    for configured in &settings.configuration_paths {
+        let mut left_out = Vec::new();
+        for mount in within(&on_node(root, configured), &mounts) {
+            if left_out.iter().any(|other| mount.starts_with(other)) {
+                continue;
+            }
+            let of_kernel = is_of_kernel(&mount).unwrap_or(false);
+            let meaning = if of_kernel {
+                "it is a file system of the kernel; the backup has none of its files"
+            } else {
+                "the backup has its files, and a restore writes them into the same mount of the new node"
+            };
+            tracing::warn!(
+                mount = %shown(&mount), configured = %configured.display(), meaning,
+                "a file system is mounted within a configured path"
+            );
+            if of_kernel {
+                left_out.push(mount);
+            }
+        }
+    }
 }
 
 /// Uploads the archive of the configured paths. If a file shrinks while it is read, the archive is started again, once.

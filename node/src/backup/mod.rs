@@ -41,6 +41,7 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     let server = Server::read(&context.postgres).await?;
     let lineage = origin::lineage(context, command.purpose, marker, &server)?;
     configuration::check(&context.settings, &context.root)?;
+    configuration::warn_of_mounts(&context.settings, &context.root);
     leftovers::remove(context).await?;
 
     let mut run = BackupRun::new(context, command, started)?;

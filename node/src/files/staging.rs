@@ -8,17 +8,24 @@ use std::path::{Path, PathBuf};
 use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{OrFail as _, Result};
-use crate::files::mounts::{mount_points, resolved};
-use crate::files::unless_missing;
+use crate::files::mounts::{mount_points, resolved, within};
+use crate::files::{flags, unless_missing};
 
 /// The prefix of the names of staging directories.
 pub(crate) const PREFIX: &str = ".rekindle-restore-";
 
-/// Removes the staging directories of earlier restores, beside these paths and in them.
+/// Removes the staging directories of earlier restores: beside these paths, in them, and in what is mounted within them.
 pub(crate) fn remove_leftovers(paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let mounts = mount_points().or_fail(
+        ExitCode::ConfigurationRestore,
+        || "cannot read the mount points",
+    )?;
     for path in paths {
-        let beside = path.parent().unwrap_or(Path::new("/"));
-        for directory in [beside, &path].into_iter().filter(|one| one.is_dir()) {
+        let beside = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let mut directories = vec![beside];
+        directories.extend(within(&path, &mounts));
+        directories.push(path);
+        for directory in directories.iter().filter(|one| one.is_dir()) {
             remove_from(directory)?;
         }
     }
@@ -57,7 +64,16 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
             mount.display()
         )));
     }
-    unless_missing(fs::remove_dir_all(path)).map(drop)
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let removed = flags::while_cleared(&[parent], || match fs::remove_dir_all(path) {
+        // One of the files is immutable or append-only.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            flags::clear_all(path)?;
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    });
+    unless_missing(removed).map(drop)
 }
 
 /// Returns the names in a directory.

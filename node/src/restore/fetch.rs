@@ -1,7 +1,6 @@
 //! Reads the objects of a backup: its contents, its globals and its configuration. Every object is verified.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 
 use shared::exit_code::ExitCode;
 use shared::layout;
@@ -11,7 +10,7 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::context::Context;
 use crate::objects::contents::Contents;
 use crate::postgres::encoding;
-use crate::restore::unpack::{UnpackError, unpack};
+use crate::restore::unpack::{Places, UnpackError, unpack_to};
 use crate::s3::download;
 
 /// The largest compressed contents and globals that are read, in bytes.
@@ -72,16 +71,16 @@ pub(super) async fn globals(context: &Context, index: &Index) -> Result<String> 
     )
 }
 
-/// Unpacks the configuration: each configured path of the backup to one of the `targets`.
+/// Unpacks the configuration of the backup to these places.
 pub(super) async fn unpack_configuration(
     context: &Context,
     index: &Index,
-    targets: Vec<PathBuf>,
+    places: Places,
 ) -> Result<()> {
     let record = record(index, layout::CONFIGURATION)?;
     let unpacked = download::read(&context.bucket, record, move |reader| {
         let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
-        unpack(decoder, &targets)
+        unpack_to(decoder, &places)
     });
     unpacked.await?.map_err(|error| {
         let code = match error {

@@ -13,6 +13,9 @@ pub mod targets;
 pub mod unpack;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use shared::command::{Candidate, Mode, RestoreCommand};

@@ -2,6 +2,8 @@
 //! foreign server disturbs the backup or the restore.
 
 use super::Scenario;
+use std::fmt::Write as _;
+
 use super::dump::{assert_same, dump};
 
 /// Returns a dump of the cluster, the rows of the materialized views of a database, and all settings of roles.
@@ -138,7 +140,7 @@ async fn settings_that_end_or_bend_sessions_do_not_disturb_at_any_level() {
     })
     .await;
     let mut script = String::from(
-        r#"SET statement_timeout = 0; SET default_transaction_read_only = off; SET idle_session_timeout = 0;
+        r"SET statement_timeout = 0; SET default_transaction_read_only = off; SET idle_session_timeout = 0;
 SET transaction_isolation = 'read committed'; RESET search_path; SET standard_conforming_strings = on; SET array_nulls = on;
 CREATE ROLE guest; CREATE DATABASE strict;
 \connect strict
@@ -149,7 +151,7 @@ CREATE TABLE public.list (id int PRIMARY KEY, elements text[], text text);
 INSERT INTO public.list SELECT i, ARRAY['a\b', NULL, 'NULL'], 'größe \' || i FROM generate_series(1, 100000) i;
 CREATE INDEX elements ON public.list USING gin (elements);
 CREATE VIEW public.unknown AS SELECT id FROM public.list WHERE text = NULL;
-"#,
+",
     );
     for target in [
         "ROLE ALL",
@@ -160,7 +162,7 @@ CREATE VIEW public.unknown AS SELECT id FROM public.list WHERE text = NULL;
         "ROLE postgres",
     ] {
         for setting in HOSTILE {
-            script += &format!("ALTER {target} SET {setting};\n");
+            writeln!(script, "ALTER {target} SET {setting};").unwrap();
         }
     }
     scenario.run(&script).await;

@@ -2,17 +2,22 @@
 //! attributes for which the headers have no field. Entries are sorted by the bytes of their names, so that equal trees
 //! make equal archives.
 
+mod attributes;
+mod content;
+
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tar::{Builder, EntryType, Header};
 
-use crate::files::unless_missing;
+use self::attributes::attributes;
+use self::content::Content;
+use crate::files::mounts::is_of_kernel;
+use crate::files::{shown, unless_missing};
 
 /// Why a tree could not be archived.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +35,7 @@ pub enum CaptureError {
     )]
     Changed(String),
     /// A device, which a restore does not create.
-    #[error("cannot archive {0}: it is a device; remove it from [configuration] paths")]
+    #[error("cannot archive {0}: it is a device; remove it, or configure only the paths beside it")]
     Device(String),
     /// The archive could not be written.
     #[error("cannot write the archive")]
@@ -38,6 +43,9 @@ pub enum CaptureError {
 }
 
 type Result<T> = std::result::Result<T, CaptureError>;
+
+/// The longest path that is archived, in bytes. The kernel's limit is 4,095, and the path in a staging directory is longer.
+const LONGEST_PATH: usize = 4_000;
 
 /// The name of the entry that contains a long name for the next entry.
 const LONG_LINK: &[u8] = b"././@LongLink";
@@ -70,10 +78,17 @@ impl Tree<'_> {
         let configured = path;
         let mut waiting = vec![(path.to_owned(), name)];
         while let Some((path, name)) = waiting.pop() {
+            if path != configured && path.as_os_str().len() > LONGEST_PATH {
+                tracing::error!(
+                    path = %shown(&path),
+                    "left out of the backup: its path is longer than {LONGEST_PATH} bytes; shorten the names in it"
+                );
+                continue;
+            }
             let Some(metadata) = unless_gone(&path, fs::symlink_metadata(&path))? else {
                 if path == configured {
                     // An archive without this path could not be restored.
-                    return Err(CaptureError::Changed(path.display().to_string()));
+                    return Err(CaptureError::Changed(shown(&path)));
                 }
                 continue;
             };
@@ -83,14 +98,8 @@ impl Tree<'_> {
             }
             let mut directory_name = name.clone();
             directory_name.push(b'/');
-            self.append(
-                &path,
-                &metadata,
-                EntryType::Directory,
-                &directory_name,
-                None,
-                &mut io::empty(),
-            )?;
+            let kind = EntryType::Directory;
+            self.append(&path, &metadata, kind, &directory_name, None, None)?;
             // `pop` returns the last one first.
             for child in children(&path)?.into_iter().rev() {
                 let child_name = [&name[..], b"/", child.as_bytes()].concat();
@@ -108,26 +117,17 @@ impl Tree<'_> {
             return Ok(());
         }
         if kind.is_block_device() || kind.is_char_device() {
-            return Err(CaptureError::Device(path.display().to_string()));
+            return Err(CaptureError::Device(shown(path)));
         }
         let identity = (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino()));
         let first = identity.and_then(|identity| self.links.get(&identity).cloned());
         if let Some(first) = first {
-            let nothing = &mut io::empty();
-            return self.append(
-                path,
-                metadata,
-                EntryType::Link,
-                &name,
-                Some(&first),
-                nothing,
-            );
+            return self.append(path, metadata, EntryType::Link, &name, Some(&first), None);
         }
         let archived = if kind.is_symlink() {
             self.symlink(path, metadata, &name)?
         } else if kind.is_fifo() {
-            let nothing = &mut io::empty();
-            self.append(path, metadata, EntryType::Fifo, &name, None, nothing)?;
+            self.append(path, metadata, EntryType::Fifo, &name, None, None)?;
             true
         } else {
             self.file(path, &name)?
@@ -144,8 +144,7 @@ impl Tree<'_> {
             return Ok(false);
         };
         let target = Some(target.as_os_str().as_bytes());
-        let nothing = &mut io::empty();
-        self.append(path, metadata, EntryType::Symlink, name, target, nothing)?;
+        self.append(path, metadata, EntryType::Symlink, name, target, None)?;
         Ok(true)
     }
 
@@ -160,26 +159,19 @@ impl Tree<'_> {
         let Some(file) = unless_gone(path, opened)? else {
             return Ok(false);
         };
-        let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
+        let unreadable = |source| unreadable(path, source);
+        let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(CaptureError::Changed(path.display().to_string()));
+            return Err(CaptureError::Changed(shown(path)));
         }
-        // A file that grows meanwhile, such as a log, is archived with the size from its metadata.
-        let mut content = Exactly {
-            file,
-            left: metadata.len(),
-            ended_early: false,
-        };
-        let appended = self.append(
-            path,
-            &metadata,
-            EntryType::Regular,
-            name,
-            None,
-            &mut content,
-        );
+        let mut content = Content::of(file, &metadata).map_err(unreadable)?;
         if content.ended_early {
-            return Err(CaptureError::Changed(path.display().to_string()));
+            return Err(CaptureError::Changed(shown(path)));
+        }
+        let (kind, content) = (EntryType::Regular, &mut content);
+        let appended = self.append(path, &metadata, kind, name, None, Some(content));
+        if content.ended_early {
+            return Err(CaptureError::Changed(shown(path)));
         }
         appended.map(|()| true)
     }
@@ -191,10 +183,10 @@ impl Tree<'_> {
         kind: EntryType,
         name: &[u8],
         link: Option<&[u8]>,
-        content: &mut dyn Read,
+        content: Option<&mut Content>,
     ) -> Result<()> {
         let mut records = attributes(path, metadata)?;
-        records.push(("mtime".to_owned(), time(metadata)));
+        records.extend(content.iter().flat_map(|content| content.records()));
         let records = records
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_slice()));
@@ -212,15 +204,19 @@ impl Tree<'_> {
         header.set_uid(u64::from(metadata.uid()));
         header.set_gid(u64::from(metadata.gid()));
         header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
-        header.set_size(if kind == EntryType::Regular {
-            metadata.len()
-        } else {
-            0
-        });
+        if content.as_ref().is_some_and(|content| content.has_holes())
+            && let Some(gnu) = header.as_gnu_mut()
+        {
+            // GNU tar reads PAX records about holes only beside a POSIX header.
+            (gnu.magic, gnu.version) = (*b"ustar\0", *b"00");
+        }
+        header.set_size(content.as_ref().map_or(0, |content| content.archived_size));
         header.set_cksum();
-        self.tar
-            .append(&header, content)
-            .map_err(CaptureError::Write)?;
+        match content {
+            Some(content) => self.tar.append(&header, content),
+            None => self.tar.append(&header, io::empty()),
+        }
+        .map_err(CaptureError::Write)?;
         self.entries += 1;
         Ok(())
     }
@@ -260,13 +256,17 @@ fn unless_gone<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
 
 fn unreadable(path: &Path, source: io::Error) -> CaptureError {
     CaptureError::Read {
-        path: path.display().to_string(),
+        path: shown(path),
         source,
     }
 }
 
-/// Returns the names in a directory, sorted by their bytes.
+/// Returns the names in a directory, sorted by their bytes. The kernel's own file systems are archived as empty: their
+/// files contain the state of a running machine.
 fn children(path: &Path) -> Result<Vec<std::ffi::OsString>> {
+    if unless_gone(path, is_of_kernel(path))? != Some(false) {
+        return Ok(Vec::new());
+    }
     let Some(listing) = unless_gone(path, fs::read_dir(path))? else {
         return Ok(Vec::new());
     };
@@ -276,86 +276,6 @@ fn children(path: &Path) -> Result<Vec<std::ffi::OsString>> {
         .map_err(|source| unreadable(path, source))?;
     names.sort();
     Ok(names)
-}
-
-/// Returns the extended attributes as PAX records in the form that GNU tar and bsdtar use.
-fn attributes(path: &Path, metadata: &Metadata) -> Result<Vec<(String, Vec<u8>)>> {
-    if metadata.is_symlink() {
-        // Linux has no user attributes or access control lists on symbolic links.
-        return Ok(Vec::new());
-    }
-    let mut records = Vec::new();
-    let Some(names) = unless_unsupported(path, xattr::list(path))? else {
-        return Ok(records);
-    };
-    let mut names: Vec<_> = names.collect();
-    names.sort();
-    for name in names {
-        let value = unless_unsupported(path, xattr::get(path, &name))?.flatten();
-        if let Some(value) = value {
-            records.push((attribute_key(path, &name)?, value));
-        }
-    }
-    Ok(records)
-}
-
-fn attribute_key(path: &Path, name: &OsStr) -> Result<String> {
-    let Some(name) = name.to_str().filter(|name| !name.contains('=')) else {
-        let problem = format!(
-            "the name of its extended attribute {} cannot be archived",
-            name.display()
-        );
-        return Err(unreadable(path, io::Error::other(problem)));
-    };
-    Ok(format!("SCHILY.xattr.{name}"))
-}
-
-/// Returns the result, or `None` if the file system has no extended attributes or the file no longer exists.
-fn unless_unsupported<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
-    match found {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
-        found => unless_gone(path, found),
-    }
-}
-
-/// Returns the time of the last change in PAX form: seconds with a fraction.
-fn time(metadata: &Metadata) -> Vec<u8> {
-    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-    if seconds >= 0 {
-        return format!("{seconds}.{nanoseconds:09}").into_bytes();
-    }
-    // The kernel's nanoseconds always count upwards; the text is one decimal number.
-    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    let (whole, fraction) = (
-        total.unsigned_abs() / 1_000_000_000,
-        total.unsigned_abs() % 1_000_000_000,
-    );
-    format!("-{whole}.{fraction:09}").into_bytes()
-}
-
-/// Reads exactly as many bytes as the header contains. Fails if the file has fewer.
-struct Exactly {
-    file: fs::File,
-    left: u64,
-    ended_early: bool,
-}
-
-impl Read for Exactly {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        let length = self.file.read(&mut buffer[..most])?;
-        if length == 0 {
-            self.ended_early = true;
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.left -= length as u64;
-        Ok(length)
-    }
 }
 
 #[cfg(test)]

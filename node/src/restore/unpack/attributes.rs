@@ -1,17 +1,17 @@
 //! The attributes of files: read from an archive and set on the files.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{IFlags, Timespec};
 use tar::Entry;
 
+use crate::files::{directory, extended, flags};
 use crate::restore::unpack::error::{Result, UnpackError};
-use crate::restore::unpack::headers::Record;
+use crate::restore::unpack::headers::{self, Record};
 
 /// The prefix of the keys of extended attributes.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
@@ -23,6 +23,8 @@ pub(super) struct Attributes {
     pub(super) gid: u64,
     pub(super) modified: Timespec,
     pub(super) extended: Vec<(OsString, Vec<u8>)>,
+    /// The caller sets them last: a file with flags cannot be changed any more.
+    pub(super) flags: IFlags,
 }
 
 impl Attributes {
@@ -33,10 +35,9 @@ impl Attributes {
             let name = key.strip_prefix(ATTRIBUTE)?;
             Some((OsString::from(name), value.clone()))
         });
-        let modified = records
-            .iter()
-            .find(|(key, _)| key == "mtime")
-            .and_then(|(_, value)| timestamp(std::str::from_utf8(value).ok()?));
+        let modified = headers::value(records, "mtime")
+            .and_then(|value| timestamp(std::str::from_utf8(value).ok()?));
+        let flags = headers::value(records, "SCHILY.fflags");
         let modified = match modified {
             Some(modified) => modified,
             None => Timespec {
@@ -54,6 +55,7 @@ impl Attributes {
             gid: header.gid().map_err(UnpackError::Read)?,
             modified,
             extended: extended.collect(),
+            flags: flags.map_or(IFlags::empty(), flags::from_text),
         })
     }
 
@@ -67,21 +69,9 @@ impl Attributes {
         // control lists, which change the mode.
         fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
         for (name, value) in &self.extended {
-            match xattr::set(path, name, value) {
-                Ok(()) => {}
-                Err(error) if can_be_skipped(name, &error, is_root) => {
-                    tracing::warn!(path = %path.display(), ?name, %error, "skipped an extended attribute");
-                }
-                Err(error) => {
-                    let problem = format!(
-                        "cannot set the extended attribute {}: {error}",
-                        name.display()
-                    );
-                    return Err(io::Error::new(error.kind(), problem));
-                }
-            }
+            extended::set(path, name, value, is_root)?;
         }
-        self.touch(path)
+        directory::set_time(path, self.modified)
     }
 
     /// Sets the attributes of a symbolic link.
@@ -89,28 +79,8 @@ impl Attributes {
         if is_root {
             std::os::unix::fs::lchown(path, Some(id(self.uid)?), Some(id(self.gid)?))?;
         }
-        self.touch(path)
+        directory::set_time(path, self.modified)
     }
-
-    fn touch(&self, path: &Path) -> io::Result<()> {
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: self.modified,
-        };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(())
-    }
-}
-
-/// Returns whether an attribute can be skipped: a label of a security module means nothing to a kernel without that
-/// module, and only root can set one.
-fn can_be_skipped(name: &OsStr, error: &io::Error, is_root: bool) -> bool {
-    let is_label =
-        name.as_bytes().starts_with(b"security.") || name.as_bytes().starts_with(b"trusted.");
-    is_label && (error.kind() == io::ErrorKind::Unsupported || !is_root)
 }
 
 fn id(number: u64) -> io::Result<u32> {

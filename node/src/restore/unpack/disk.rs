@@ -21,7 +21,7 @@ pub(super) struct Disks(Vec<(PathBuf, File)>);
 
 impl Disks {
     /// Opens a directory on each file system. From then on, a flush reports every write error.
-    pub(super) fn open(targets: &[PathBuf]) -> Result<Self> {
+    pub(super) fn open<'p>(targets: impl IntoIterator<Item = &'p PathBuf>) -> Result<Self> {
         let (mut known, mut disks) = (BTreeSet::new(), Vec::new());
         for target in targets {
             let beside = target.parent().unwrap_or(Path::new("/"));

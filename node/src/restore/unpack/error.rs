@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::files::shown;
+
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -27,14 +29,14 @@ impl UnpackError {
     /// Returns the error for a file that could not be written.
     pub(super) fn write(path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Write {
-            path: path.display().to_string(),
+            path: shown(path),
             source: source.into(),
         }
     }
 
     /// Returns the error for an entry that is refused.
     pub(super) fn refused(name: &Path, problem: &str) -> Self {
-        let name = name.to_string_lossy();
+        let name = shown(name);
         Self::Archive(format!("is refused: the entry {name:?} {problem}"))
     }
 }

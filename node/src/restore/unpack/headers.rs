@@ -57,6 +57,12 @@ pub(super) fn records(bytes: &[u8]) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// Returns the value of a record, or `None` if there is none.
+pub(super) fn value<'r>(records: &'r [Record], key: &str) -> Option<&'r [u8]> {
+    let found = records.iter().find(|(other, _)| other == key);
+    found.map(|(_, value)| value.as_slice())
+}
+
 fn one_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let space = bytes.iter().position(|&byte| byte == b' ')?;
     let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;

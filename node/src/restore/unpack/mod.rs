@@ -7,6 +7,7 @@ mod attributes;
 mod disk;
 mod error;
 mod headers;
+mod sparse;
 mod writers;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::fs::{AtFlags, CWD, FileType, IFlags, Mode};
 use tar::{Entry, EntryType};
 
 use self::attributes::Attributes;
@@ -25,19 +26,31 @@ use self::error::Result;
 use self::headers::{Described, long_name, records};
 use self::writers::{SMALL, SmallFile, Writers};
 use crate::chunks::{CHUNK, next_chunk};
-use crate::files::{create_private_directory, create_private_file};
+use crate::files::{create_private_directory, create_private_file, flags, shown};
 
 pub use self::error::UnpackError;
+
+/// The paths to which entries are unpacked, by the name of the entry. An entry below a name is unpacked below its path.
+pub(crate) type Places = BTreeMap<PathBuf, PathBuf>;
 
 /// Unpacks a tar: the entry `<n>` becomes `targets[n]`, and `<n>/…` the files in it. Reads to the archive's end.
 ///
 /// No target may exist before. Afterwards each target exists and is on the disk.
 pub fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
-    let disks = Disks::open(targets)?;
+    let numbered = targets.iter().enumerate();
+    let places = numbered.map(|(number, target)| (number.to_string().into(), target.clone()));
+    unpack_to(reader, &places.collect())
+}
+
+/// Unpacks a tar to these places. Reads to the archive's end.
+///
+/// No place may exist before. Afterwards the place of each configured path exists, and everything is on the disk.
+pub(crate) fn unpack_to(reader: impl Read, places: &Places) -> Result<()> {
+    let disks = Disks::open(places.values())?;
     let is_root = rustix::process::geteuid().is_root();
     let unpacked = disks.while_flushing(|meter| {
         writers::with_writers(is_root, |writers| {
-            entries(reader, targets, is_root, Output { meter, writers })
+            entries(reader, places, is_root, Output { meter, writers })
         })
     })?;
     unpacked.finish()?;
@@ -45,17 +58,18 @@ pub fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
     unpacked.check_flushed()
 }
 
-fn entries<'t>(
+fn entries<'p>(
     reader: impl Read,
-    targets: &'t [PathBuf],
+    places: &'p Places,
     is_root: bool,
     output: Output<'_>,
-) -> Result<Unpacking<'t>> {
+) -> Result<Unpacking<'p>> {
     let mut archive = tar::Archive::new(reader);
     let mut unpacking = Unpacking {
-        targets,
+        places,
         created: BTreeMap::new(),
         directories: Vec::new(),
+        flags: Vec::new(),
         is_root,
     };
     let mut next = Described::default();
@@ -89,12 +103,14 @@ enum Created {
     Other,
 }
 
-struct Unpacking<'t> {
-    targets: &'t [PathBuf],
+struct Unpacking<'p> {
+    places: &'p Places,
     /// Every entry of this archive that was created, by its name.
     created: BTreeMap<PathBuf, Created>,
     /// The attributes of directories. They are set after all entries of the directory are created.
     directories: Vec<(PathBuf, Attributes)>,
+    /// The files and directories with flags. They are set at the end: an immutable file cannot be linked, for example.
+    flags: Vec<(PathBuf, IFlags)>,
     is_root: bool,
 }
 
@@ -116,10 +132,17 @@ impl Unpacking<'_> {
             .or_else(|| entry.link_name_bytes().map(std::borrow::Cow::into_owned));
         let link = || link.ok_or_else(|| UnpackError::refused(&name, "links to nothing"));
         let attributes = Attributes::of(entry, &described.records)?;
-        let created = match entry.header().entry_type() {
+        let kind = entry.header().entry_type();
+        let has_flags = kind == EntryType::Directory || kind == EntryType::Regular;
+        if has_flags && !attributes.flags.is_empty() {
+            self.flags.push((path.clone(), attributes.flags));
+        }
+        let created = match kind {
             EntryType::Directory => self.directory(path, attributes)?,
             EntryType::Regular | EntryType::Continuous => {
-                let written = write(entry, path, attributes, self.is_root, output)?;
+                let real_size = sparse::real_size(&described.records);
+                let file = (&*name, path, attributes);
+                let written = write(entry, file, real_size, self.is_root, output)?;
                 if written != entry.size() {
                     return Err(UnpackError::refused(&name, "ends early"));
                 }
@@ -175,18 +198,15 @@ impl Unpacking<'_> {
 
     /// Returns the path to which an entry is unpacked.
     fn path(&self, name: &Path) -> Result<PathBuf> {
-        let mut components = name.components();
-        let number = components
+        let mut places = name
+            .ancestors()
+            .filter_map(|ancestor| Some((self.places.get(ancestor)?, ancestor)));
+        let (place, ancestor) = places
             .next()
-            .and_then(|first| path_number(first.as_os_str()));
-        let target = number.and_then(|number| self.targets.get(number));
-        let target =
-            target.ok_or_else(|| UnpackError::refused(name, "belongs to no configured path"))?;
-        let below = components.as_path();
-        Ok(if below.as_os_str().is_empty() {
-            target.clone()
-        } else {
-            target.join(below)
+            .ok_or_else(|| UnpackError::refused(name, "belongs to no configured path"))?;
+        Ok(match name.strip_prefix(ancestor) {
+            Ok(below) if !below.as_os_str().is_empty() => place.join(below),
+            _ => place.clone(),
         })
     }
 
@@ -243,12 +263,12 @@ impl Unpacking<'_> {
         Ok(Created::Other)
     }
 
-    /// Checks that every target was created, and sets the attributes of the directories.
+    /// Checks that every configured path was created, and sets the attributes of the directories, then all flags.
     fn finish(&self) -> Result<()> {
-        let is_missing =
-            |number: &usize| !self.created.contains_key(Path::new(&number.to_string()));
-        if let Some(number) = (0..self.targets.len()).find(is_missing) {
-            let problem = format!("has nothing of the configured path {number}");
+        let configured = |name: &&PathBuf| name.components().count() == 1;
+        let mut configured = self.places.keys().filter(configured);
+        if let Some(missing) = configured.find(|name| !self.created.contains_key(*name)) {
+            let problem = format!("has nothing of the configured path {}", missing.display());
             return Err(UnpackError::Archive(problem));
         }
         // The inner directories first: setting their attributes changes the directory around them.
@@ -256,6 +276,13 @@ impl Unpacking<'_> {
             attributes
                 .apply(path, self.is_root)
                 .map_err(|source| UnpackError::write(path, source))?;
+        }
+        for (path, wanted) in &self.flags {
+            if let Err(error) = flags::set(path, *wanted) {
+                // The new node's file system has no flags, or the agent may not set them.
+                let flags = flags::to_text(*wanted);
+                tracing::warn!(path = %shown(path), flags, %error, "cannot set the flags of a file");
+            }
         }
         Ok(())
     }
@@ -287,12 +314,12 @@ impl Unpacking<'_> {
 /// Writes a file, or passes it to a thread if it is small. Returns the number of its bytes in the archive.
 fn write(
     entry: &mut Entry<'_, impl Read>,
-    path: PathBuf,
-    attributes: Attributes,
+    (name, path, attributes): (&Path, PathBuf, Attributes),
+    real_size: Option<u64>,
     is_root: bool,
     Output { meter, writers }: Output<'_>,
 ) -> Result<u64> {
-    if entry.size() <= SMALL {
+    if entry.size() <= SMALL && real_size.is_none() {
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(UnpackError::Read)?;
         meter.add(bytes.len());
@@ -306,23 +333,20 @@ fn write(
     }
     let failed = |source| UnpackError::write(&path, source);
     let mut file = create_private_file(&path).map_err(failed)?;
-    let mut buffer = vec![0; CHUNK];
     let mut written = 0;
-    while let Some(chunk) = next_chunk(entry, &mut buffer).map_err(UnpackError::Read)? {
-        file.write_all(chunk).map_err(failed)?;
-        meter.add(chunk.len());
-        written += chunk.len() as u64;
+    if let Some(real_size) = real_size {
+        written = sparse::write(name, (&path, &file), entry, real_size, meter)?;
+    } else {
+        let mut buffer = vec![0; CHUNK];
+        while let Some(chunk) = next_chunk(entry, &mut buffer).map_err(UnpackError::Read)? {
+            file.write_all(chunk).map_err(failed)?;
+            meter.add(chunk.len());
+            written += chunk.len() as u64;
+        }
     }
     drop(file);
     attributes.apply(&path, is_root).map_err(failed)?;
     Ok(written)
-}
-
-/// Parses the number of a configured path. Only its usual spelling is accepted, so that no path has a second name such
-/// as `00`.
-fn path_number(name: &OsStr) -> Option<usize> {
-    let number: usize = name.to_str()?.parse().ok()?;
-    (number.to_string().as_str() == name).then_some(number)
 }
 
 #[cfg(test)]

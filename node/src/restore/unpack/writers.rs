@@ -151,6 +151,7 @@ mod tests {
                 tv_nsec: 2,
             },
             extended: Vec::new(),
+            flags: rustix::fs::IFlags::empty(),
         };
         SmallFile {
             path,
