@@ -55,7 +55,7 @@ async fn globals_that_lock_the_agent_out_have_a_failure_of_their_own() {
     let globals = "CREATE ROLE postgres;\nALTER ROLE postgres WITH SUPERUSER NOLOGIN;\n";
     let postgres = cluster.postgres();
     let existing = Existing::read(&postgres).await.unwrap();
-    let restored = restore(&postgres, &cluster.settings, &existing, globals);
+    let restored = restore(&postgres, &cluster.settings, &existing, globals, &[]);
     let failure = restored.await.unwrap_err();
     assert_eq!(failure.code, ExitCode::PostgresRefused);
     let chain = failure.chain();
