@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::agent::failure::{Failure, Result};
 use crate::agent::process::Program;
 use crate::context::Context;
-use crate::postgres::ADMIN_DATABASE;
+use crate::postgres::{ADMIN_DATABASE, Postgres};
 use crate::settings::Server;
 
 /// The time limit of a start command.
@@ -20,8 +20,8 @@ const STOP_LIMIT: Duration = Duration::from_mins(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a permanent failure must last until the wait ends. At the first start of a container, a temporary server
-/// answers before the roles and their passwords exist.
-const FIRST_START: Duration = Duration::from_secs(5);
+/// answers before scripts have created the roles and their passwords.
+const FIRST_START: Duration = Duration::from_mins(1);
 
 /// Runs the `start_postgres` command, if it is set.
 pub(crate) async fn start_postgres(context: &Context) -> Result<()> {
@@ -70,23 +70,24 @@ pub(crate) async fn wait_for_postgres(context: &Context) -> Result<()> {
     let settings = &context.settings.postgres;
     let limit = Duration::from_secs(u64::from(settings.ready_timeout_seconds));
     let began = Instant::now();
-    let check = || async {
-        let query = "SELECT to_json(pg_is_in_recovery())";
-        let code = ExitCode::PostgresUnreachable;
-        let recovering: bool = context.postgres.query(ADMIN_DATABASE, query, code).await?;
-        if recovering {
-            return Err(Failure::new(
-                ExitCode::PostgresNotReady,
-                "the server is in recovery or is a standby",
-            ));
-        }
-        Ok(())
-    };
+    let check = || check_postgres(&context.postgres);
     let checks = wait(limit, ExitCode::PostgresUnreachable, check);
     let waiting = context.progress.without_stall_limit(checks);
     waiting
         .await
         .map_err(|last| not_ready(&settings.server, began.elapsed(), &last))
+}
+
+/// Checks that the server accepts connections and is not in recovery.
+async fn check_postgres(postgres: &Postgres) -> Result<()> {
+    let query = "SELECT to_json(pg_is_in_recovery())";
+    let code = ExitCode::PostgresUnreachable;
+    let recovering: bool = postgres.query(ADMIN_DATABASE, query, code).await?;
+    if recovering {
+        let message = "the server is in recovery or is a standby";
+        return Err(Failure::new(ExitCode::PostgresNotReady, message));
+    }
+    Ok(())
 }
 
 /// Returns the failure of a server that was not ready after `waited`. `last` is the failure of the last check.
