@@ -4,7 +4,7 @@
 use super::Scenario;
 use std::fmt::Write as _;
 
-use super::dump::{assert_same, dump};
+use super::dump::{assert_same, client, dump};
 
 /// Returns a dump of the cluster, the rows of the materialized views of a database, and all settings of roles.
 async fn everything(scenario: &Scenario, database: &str) -> Vec<String> {
@@ -166,9 +166,25 @@ CREATE VIEW public.unknown AS SELECT id FROM public.list WHERE text = NULL;
         }
     }
     scenario.run(&script).await;
+    let before = hash_of_list(&scenario).await;
     scenario.back_up().await;
     scenario.replace_node().await;
+    assert_eq!(hash_of_list(&scenario).await, before);
+    // The restored settings do not disturb the next backup.
     let manifest = scenario.back_up().await;
     let rows = manifest.index.databases.iter().map(|one| one.rows);
     assert_eq!(rows.sum::<u64>(), 100_000);
+}
+
+/// Returns a hash of the table's rows, and the definition of the view. The session overrides what would disturb it.
+async fn hash_of_list(scenario: &Scenario) -> String {
+    let options = "-c role=none -c statement_timeout=0 -c idle_session_timeout=0 -c lock_timeout=0";
+    let query = "SELECT md5(string_agg(list::text, '|' ORDER BY id)), pg_get_viewdef('public.unknown'::regclass)
+        FROM public.list";
+    let mut psql = client(&scenario.node, "psql");
+    psql.env("PGOPTIONS", options)
+        .args(["-X", "-A", "-t", "-d", "strict", "-c", query]);
+    let output = psql.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
