@@ -40,7 +40,7 @@ static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
     let patterns = [
         ("sha256", r"\b[0-9a-f]{64}\b"),
         ("hex", r"\b[0-9a-f]{32}\b"),
-        ("crc64", r"\b[A-Za-z0-9+/]{11}="),
+        ("crc64", r"\b[A-Za-z0-9+/]{11}=|\B[+/][A-Za-z0-9+/]{10}="),
         (
             "command",
             r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
@@ -149,6 +149,9 @@ mod tests {
         let text = "backups/registry/2026-11-30/20261130T021500.000Z/0a1b2c3d/index.json of i-0123456789abcdef0";
         let expected = "backups/registry/[day]/[backup]/[run]/index.json of [instance]";
         assert_eq!(redacted(text), expected);
+        for checksum in ["\"/WRpYbLc/fA=\"", "\"+WRpYbLc/fA=\"", "\"aWRpYbLc+fA=\""] {
+            assert_eq!(redacted(checksum), "\"[crc64]\"");
+        }
     }
 
     #[test]
