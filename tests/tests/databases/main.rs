@@ -9,6 +9,7 @@
 )]
 
 mod dump;
+mod rights;
 mod surroundings;
 
 use std::os::unix::fs::MetadataExt as _;

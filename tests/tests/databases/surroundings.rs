@@ -30,7 +30,7 @@ async fn everything(scenario: &Scenario, database: &str) -> Vec<String> {
 }
 
 /// Runs a script on a new node, replaces the node, and checks that the cluster is the same.
-async fn is_restored_unchanged(script: &str, database: &str) -> Scenario {
+pub(super) async fn is_restored_unchanged(script: &str, database: &str) -> Scenario {
     let mut scenario = Scenario::start(|_| {}).await;
     scenario.run(script).await;
     let before = everything(&scenario, database).await;
@@ -116,8 +116,9 @@ const HOSTILE: [&str; 16] = [
     "default_transaction_isolation = 'serializable'",
     "statement_timeout = '10ms'",
     "lock_timeout = '1ms'",
-    "idle_in_transaction_session_timeout = '50ms'",
-    "idle_session_timeout = '50ms'",
+    // On a loaded machine, a shorter one would end a session before its first statement.
+    "idle_in_transaction_session_timeout = '2s'",
+    "idle_session_timeout = '2s'",
     "exit_on_error = on",
     "session_preload_libraries = 'auto_explain'",
     "standard_conforming_strings = off",
