@@ -68,14 +68,7 @@ pub(crate) async fn restore(
     of_all_roles: &[Setting],
 ) -> Result<()> {
     let code = ExitCode::Restore;
-    let mut scripts = scripts(globals, settings, existing)?;
-    scripts.roles += "BEGIN;\nALTER ROLE ALL RESET ALL;\n";
-    scripts.roles.extend(
-        of_all_roles
-            .iter()
-            .map(|setting| setting.statement("ROLE ALL")),
-    );
-    scripts.roles += "COMMIT;\n";
+    let scripts = scripts(globals, of_all_roles, settings, existing)?;
     postgres
         .script(ADMIN_DATABASE, &scripts.roles, code)
         .await?;
@@ -109,6 +102,7 @@ async fn check_access(postgres: &Postgres) -> Result<()> {
 /// Selects the statements to run.
 pub(crate) fn scripts(
     globals: &str,
+    of_all_roles: &[Setting],
     settings: &PostgresSettings,
     existing: &Existing,
 ) -> Result<Scripts> {
@@ -142,6 +136,12 @@ pub(crate) fn scripts(
         script.push_str(statement.text);
         script.push_str(";\n");
     }
+    roles.push_str("ALTER ROLE ALL RESET ALL;\n");
+    roles.extend(
+        of_all_roles
+            .iter()
+            .map(|setting| setting.statement("ROLE ALL")),
+    );
     roles.push_str("COMMIT;\n");
     Ok(Scripts { roles, tablespaces })
 }

@@ -130,7 +130,7 @@ fn an_existing_tablespace_is_not_created_again() {
         CREATE TABLESPACE \"s;low\" OWNER postgres LOCATION '/slow';\n\
         GRANT ALL ON TABLESPACE \"s;low\" TO app;";
     let scripts_for = |tablespaces| {
-        scripts(globals, &settings(tablespaces), &existing())
+        scripts(globals, &[], &settings(tablespaces), &existing())
             .unwrap()
             .tablespaces
     };
@@ -148,7 +148,7 @@ fn the_name_of_a_role_can_be_tablespace() {
         ALTER ROLE tablespace WITH LOGIN;\n\
         GRANT tablespace TO bob;\n\
         COMMENT ON ROLE tablespace IS 'odd';";
-    let scripts = scripts(globals, &settings(Tablespaces::Default), &existing()).unwrap();
+    let scripts = scripts(globals, &[], &settings(Tablespaces::Default), &existing()).unwrap();
     assert_eq!(scripts.tablespaces, "");
     assert!(scripts.roles.contains("GRANT tablespace TO bob"));
 }
@@ -156,7 +156,7 @@ fn the_name_of_a_role_can_be_tablespace() {
 #[test]
 fn settings_of_a_role_in_a_database_are_skipped() {
     let globals = "ALTER ROLE app IN DATABASE live SET work_mem TO '1MB';";
-    let scripts = scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap();
+    let scripts = scripts(globals, &[], &settings(Tablespaces::Fail), &existing()).unwrap();
     assert!(!scripts.roles.contains("work_mem"));
 }
 
@@ -220,6 +220,6 @@ async fn accepted_globals_contain_no_psql_command() {
 #[test]
 fn psql_commands_are_refused() {
     let globals = "CREATE ROLE x;\n\\! rm -rf /\n";
-    let failure = scripts(globals, &settings(Tablespaces::Fail), &existing()).unwrap_err();
+    let failure = scripts(globals, &[], &settings(Tablespaces::Fail), &existing()).unwrap_err();
     assert_eq!(failure.code, ExitCode::Verification);
 }
