@@ -64,8 +64,8 @@ pub(crate) async fn wait_healthy(context: &Context) -> Result<()> {
     })
 }
 
-/// Waits until the server accepts connections and is not in recovery. If it refuses the agent's session, the agent
-/// stops waiting, because nobody corrects that meanwhile.
+/// Waits until the server accepts connections and is not in recovery. If it refuses the agent's sessions for
+/// [`FIRST_START`], the agent stops waiting, because nobody corrects that meanwhile.
 pub(crate) async fn wait_for_postgres(context: &Context) -> Result<()> {
     let settings = &context.settings.postgres;
     let limit = Duration::from_secs(u64::from(settings.ready_timeout_seconds));
