@@ -39,18 +39,15 @@ impl DirectoryAttributes {
         extended::remove_inherited(path)?;
         fs::set_permissions(path, self.metadata.permissions())?;
         extended::replace(path, &self.extended, is_root)?;
-        self.set_time(path)?;
+        set_time(path, modified(&self.metadata))?;
         flags::set(path, self.flags)
     }
+}
 
-    fn set_time(&self, path: &Path) -> io::Result<()> {
-        set_time(
-            path,
-            Timespec {
-                tv_sec: self.metadata.mtime(),
-                tv_nsec: self.metadata.mtime_nsec(),
-            },
-        )
+fn modified(metadata: &Metadata) -> Timespec {
+    Timespec {
+        tv_sec: metadata.mtime(),
+        tv_nsec: metadata.mtime_nsec(),
     }
 }
 
@@ -59,9 +56,9 @@ pub(crate) fn keeping_time<T>(
     directory: &Path,
     work: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
-    let before = DirectoryAttributes::read(directory)?;
+    let before = modified(&fs::symlink_metadata(directory)?);
     let done = work()?;
-    flags::while_cleared(&[directory], || before.set_time(directory))?;
+    flags::while_cleared(&[directory], || set_time(directory, before))?;
     Ok(done)
 }
 

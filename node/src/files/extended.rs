@@ -12,13 +12,8 @@ const INHERITED: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_defau
 
 /// Returns the extended attributes, sorted by their names. There are none if the file system does not support them.
 pub(crate) fn all(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-    let Some(names) = unless_unsupported(xattr::list(path))? else {
-        return Ok(Vec::new());
-    };
-    let mut names: Vec<_> = names.collect();
-    names.sort();
     let mut attributes = Vec::new();
-    for name in names {
+    for name in names(path)? {
         if let Some(value) = unless_unsupported(xattr::get(path, &name))?.flatten() {
             attributes.push((name, value));
         }
@@ -69,12 +64,19 @@ pub(crate) fn replace(
 
 /// Removes the access control lists that a new file or directory inherited.
 pub(crate) fn remove_inherited(path: &Path) -> io::Result<()> {
-    for (name, _) in all(path)? {
+    for name in names(path)? {
         if INHERITED.iter().any(|inherited| *inherited == name) {
             xattr::remove(path, &name)?;
         }
     }
     Ok(())
+}
+
+fn names(path: &Path) -> io::Result<Vec<OsString>> {
+    let names = unless_unsupported(xattr::list(path))?;
+    let mut names: Vec<_> = names.into_iter().flatten().collect();
+    names.sort();
+    Ok(names)
 }
 
 fn is_label(name: &OsStr) -> bool {
