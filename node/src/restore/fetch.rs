@@ -10,7 +10,7 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::context::Context;
 use crate::objects::contents::Contents;
 use crate::postgres::encoding;
-use crate::restore::unpack::{Places, UnpackError, unpack_to};
+use crate::restore::unpack::{Places, UnpackError, unpack};
 use crate::s3::download;
 
 /// The largest compressed contents and globals that are read, in bytes.
@@ -80,7 +80,7 @@ pub(super) async fn unpack_configuration(
     let record = record(index, layout::CONFIGURATION)?;
     let unpacked = download::read(&context.bucket, record, move |reader| {
         let decoder = zstd::Decoder::new(reader).map_err(UnpackError::Read)?;
-        unpack_to(decoder, &places)
+        unpack(decoder, &places)
     });
     unpacked.await?.map_err(|error| {
         let code = match error {

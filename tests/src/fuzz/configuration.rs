@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rekindle_node::files::tree::write_tree;
-use rekindle_node::restore::unpack::{UnpackError, unpack};
+use rekindle_node::restore::unpack::{Places, UnpackError, unpack};
 
 const BLOCK: usize = 512;
 
@@ -21,7 +21,7 @@ pub(super) fn configuration(input: &[u8]) {
     let before = prepared(fs::symlink_metadata(at("outside/secret")));
 
     let targets = [at("staging/0"), at("staging/1")];
-    let unpacked = unpack(&with_checksums(input)[..], &targets);
+    let unpacked = unpack(&with_checksums(input)[..], &places(&targets));
 
     assert_eq!(names(sandbox.path()), ["outside", "staging"]);
     assert_eq!(names(&at("outside")), ["secret"]);
@@ -65,6 +65,13 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+fn places(targets: &[PathBuf]) -> Places {
+    let numbered = targets.iter().enumerate();
+    numbered
+        .map(|(number, target)| (number.to_string().into(), target.clone()))
+        .collect()
+}
+
 fn identity(metadata: &Metadata) -> [u64; 7] {
     [
         metadata.ino(),
@@ -96,7 +103,7 @@ fn unpacks_to_the_same(targets: &[PathBuf], staging: &Path) {
         return;
     }
     let again = ["again 0", "again 1"].map(|name| staging.join(name));
-    let unpacked = unpack(&first[..], &again);
+    let unpacked = unpack(&first[..], &places(&again));
     assert!(
         unpacked.is_ok(),
         "the written archive is not read: {unpacked:?}"

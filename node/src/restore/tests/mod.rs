@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::files::tree::write_tree;
 use crate::restore::placement::Placement;
-use crate::restore::unpack::unpack_to;
+use crate::restore::unpack::unpack;
 
 /// An old and a new node, each a directory with the configured path `etc/app`.
 struct Nodes(TempDir);
@@ -67,7 +67,7 @@ fn archive(path: &Path) -> Vec<u8> {
 /// Puts the archive in place of a live path, and can still put the former one back.
 fn put_in_place(archive: &[u8], live: &Path) -> Placement {
     let mut placement = Placement::prepare(&[live.to_owned()]).unwrap();
-    unpack_to(archive, &placement.staged_paths()).unwrap();
+    unpack(archive, &placement.staged_paths()).unwrap();
     placement.put_in_place().unwrap();
     placement
 }

@@ -10,7 +10,7 @@ use super::{Nodes, archive, listing, logged, put_in_place, restore, roll_back, r
 use crate::backup::configuration::warn_of_mounts;
 use crate::files::mounts::{mount_points, within};
 use crate::restore::placement::Placement;
-use crate::restore::unpack::unpack_to;
+use crate::restore::unpack::unpack;
 use crate::settings::Settings;
 
 /// A mounted file system, unmounted at the end of the test.
@@ -240,7 +240,7 @@ fn a_symbolic_link_in_the_backup_does_not_lead_out_of_a_directory_around_a_mount
     };
     write(nodes.new_node().join("deep/file"), "new");
     let mut placement = Placement::prepare(&[nodes.new_node()]).unwrap();
-    unpack_to(&archive(&nodes.old())[..], &placement.staged_paths()).unwrap();
+    unpack(&archive(&nodes.old())[..], &placement.staged_paths()).unwrap();
     let failure = placement.put_in_place().unwrap_err().to_string();
     assert!(
         failure.contains("deep: a file system is mounted"),

@@ -31,21 +31,12 @@ use crate::files::{create_private_directory, create_private_file, flags, shown};
 pub use self::error::UnpackError;
 
 /// The paths to which entries are unpacked, by the name of the entry. An entry below a name is unpacked below its path.
-pub(crate) type Places = BTreeMap<PathBuf, PathBuf>;
-
-/// Unpacks a tar: the entry `<n>` becomes `targets[n]`, and `<n>/…` the files in it. Reads to the archive's end.
-///
-/// No target may exist before. Afterwards each target exists and is on the disk.
-pub fn unpack(reader: impl Read, targets: &[PathBuf]) -> Result<()> {
-    let numbered = targets.iter().enumerate();
-    let places = numbered.map(|(number, target)| (number.to_string().into(), target.clone()));
-    unpack_to(reader, &places.collect())
-}
+pub type Places = BTreeMap<PathBuf, PathBuf>;
 
 /// Unpacks a tar to these places. Reads to the archive's end.
 ///
 /// No place may exist before. Afterwards the place of each configured path exists, and everything is on the disk.
-pub(crate) fn unpack_to(reader: impl Read, places: &Places) -> Result<()> {
+pub fn unpack(reader: impl Read, places: &Places) -> Result<()> {
     let disks = Disks::open(places.values())?;
     let is_root = rustix::process::geteuid().is_root();
     let unpacked = disks.while_flushing(|meter| {

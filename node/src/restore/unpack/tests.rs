@@ -13,6 +13,13 @@ fn archived(paths: &[PathBuf]) -> Vec<u8> {
     archive
 }
 
+fn places(targets: &[PathBuf]) -> Places {
+    let numbered = targets.iter().enumerate();
+    numbered
+        .map(|(number, target)| (number.to_string().into(), target.clone()))
+        .collect()
+}
+
 #[test]
 fn an_archived_tree_is_restored_with_all_attributes() {
     let source = tempfile::tempdir().unwrap();
@@ -60,7 +67,7 @@ fn an_archived_tree_is_restored_with_all_attributes() {
     let archive = archived(&[tree, single]);
     let target = tempfile::tempdir().unwrap();
     let targets = ["0", "1"].map(|name| target.path().join(name));
-    unpack(&archive[..], &targets).unwrap();
+    unpack(&archive[..], &places(&targets)).unwrap();
     assert!(
         archived(&targets) == archive,
         "the unpacked tree makes a different archive"
@@ -136,7 +143,7 @@ fn an_archive_that_leads_out_of_its_targets_is_refused() {
     ];
     for (problem, entries) in cases {
         let target = tempfile::tempdir().unwrap();
-        let error = unpack(&crafted(entries)[..], &[target.path().join("0")]).unwrap_err();
+        let error = unpack(&crafted(entries)[..], &places(&[target.path().join("0")])).unwrap_err();
         assert!(matches!(error, UnpackError::Archive(_)), "{error:?}");
         assert!(
             error.to_string().contains(problem),
@@ -185,7 +192,7 @@ fn an_archive_that_ends_early_is_refused() {
     for length in [100, 512, 512 + 1 - 1] {
         let target = tempfile::tempdir().unwrap();
         assert!(
-            unpack(&whole[..length], &[target.path().join("0")]).is_err(),
+            unpack(&whole[..length], &places(&[target.path().join("0")])).is_err(),
             "{length}"
         );
     }
