@@ -12,7 +12,9 @@ use crate::context::Context;
 use crate::postgres::Postgres;
 use crate::s3::Bucket;
 use crate::s3::open_uploads::OpenUploads;
-use crate::settings::{BootstrapRolePassword, PostgresSettings, Server, Settings, Tablespaces};
+use crate::settings::{
+    BootstrapRolePassword, Exceptions, PostgresSettings, Server, Settings, Tablespaces,
+};
 
 /// Returns the context of a node without a server. It connects to nothing.
 pub(crate) async fn context(root: &Path) -> Context {
@@ -57,6 +59,7 @@ impl Cluster {
             databases: None,
             bootstrap_role_password: BootstrapRolePassword::Restore,
             tablespaces: Tablespaces::Fail,
+            exceptions: Exceptions::Admit,
             ready_timeout_seconds: 20,
         };
         let cluster = Self {

@@ -69,6 +69,7 @@ kinds! {
     CommandUndeliverable, "Check that the function may send its document to this instance, and that the instance runs Linux.";
     CommandFailed, "Read the command's output in SSM: the agent ended without a report.";
     BreakerFailed, "Check the restore function's role and the parameter /rekindle/<application>/breaker. While launches fail, suspend the group's process Launch yourself. If the alarm LaunchesSuspended stays on although the record is closed, resume the process yourself.";
+    RestoreExceptions, "Read the object that the reason names: for each exception it has the server's error and the SQL that restores the missing part.";
     HardCap, "Find out why the restore did not end within two hours: check the command's output in SSM, the size of the database and S3's throughput.";
 }
 

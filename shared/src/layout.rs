@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! backups/<application>/<yyyy-mm-dd>/<backup id>/<run id>/<object>   objects of a backup, written by the node
+//! backups/<application>/<yyyy-mm-dd>/<backup id>/exceptions/<operation>.json   exceptions of a restore, written by the node
 //! backups/<application>/images/<image id>.tar.zst                    image, written by the node, once for all backups
 //! manifests/<application>/<yyyy-mm-dd>/<backup id>.json              manifest, written last by the backup function
 //! quarantine/<application>/<yyyy-mm-dd>/<backup id>.json             manifest of a quarantined backup
@@ -11,6 +12,7 @@
 //! ```
 
 use crate::id::{ApplicationName, BackupId, RunId, Sha256};
+use crate::operation::Operation;
 
 /// The name of the object that lists all other objects of a backup.
 pub const INDEX: &str = "index.json";
@@ -113,6 +115,20 @@ pub fn backup(application: &ApplicationName, backup: &BackupId) -> String {
     format!("backups/{application}/{}/{backup}/", backup.day())
 }
 
+/// Returns the prefix of the exceptions of all restores of a backup. Retention deletes them with the backup.
+pub fn exceptions_prefix(application: &ApplicationName, backup: &BackupId) -> String {
+    format!("{}exceptions/", self::backup(application, backup))
+}
+
+/// Returns the key of the exceptions of one restore of a backup.
+pub fn exceptions(
+    application: &ApplicationName,
+    backup: &BackupId,
+    operation: &Operation,
+) -> String {
+    format!("{}{operation}.json", exceptions_prefix(application, backup))
+}
+
 /// Returns the prefix of the images of an application's containers. It differs from every day's prefix of backups.
 pub fn images(application: &ApplicationName) -> String {
     format!("{}images/", backups(application))
@@ -195,7 +211,15 @@ mod tests {
         assert_eq!(commit_of_key("commits/notes.txt"), None);
         assert!(commits_from(&backup) < marker);
         let object = object(&application, &backup, &run, INDEX);
-        assert_eq!(run_of_object(&application, &object), Some((backup, run)));
+        let run_of_object_found = run_of_object(&application, &object);
+        assert_eq!(run_of_object_found, Some((backup.clone(), run)));
+        let operation: Operation = "launch-i-0123abcd".parse().unwrap();
+        let exceptions = exceptions(&application, &backup, &operation);
+        assert_eq!(
+            exceptions,
+            "backups/dtr/2026-11-23/20261123T021500.000Z/exceptions/launch-i-0123abcd.json"
+        );
+        assert_eq!(run_of_object(&application, &exceptions), None);
         let elsewhere = object.replace("2026-11-23", "2026-11-24");
         assert_eq!(run_of_object(&application, &elsewhere), None);
         let id: Sha256 = "0a".repeat(32).parse().unwrap();

@@ -101,6 +101,15 @@ pub struct DatabaseRecord {
     pub database_bytes: u64,
 }
 
+/// A database that a backup does not contain, although no setting leaves it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedDatabase {
+    /// The name of the database.
+    pub name: String,
+    /// The reason, for a person.
+    pub reason: String,
+}
+
 /// The image of one or more containers of the application. It is stored once for all backups that list it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
@@ -150,6 +159,9 @@ pub struct Index {
     pub finished_at: OffsetDateTime,
     /// The databases, in the order of their dumps' numbers.
     pub databases: Vec<DatabaseRecord>,
+    /// The databases that are closed, or were dropped during the backup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_databases: Vec<SkippedDatabase>,
     /// The configured paths, in the order of the archive's numbers.
     pub configuration_paths: Vec<String>,
     /// All objects except the index itself and the images, which other backups share.

@@ -1,5 +1,7 @@
 //! The agent's report: one line of JSON on standard output. The exit code names the kind of failure.
 
+pub mod exceptions;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -7,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::exit_code::ExitCode;
 use crate::id::{BackupId, RunId, Sha256};
 use crate::operation::Operation;
+use crate::report::exceptions::ReportedExceptions;
 
 /// The longest report, in bytes: SSM shows 2,500 characters of a step's output in a listing.
 pub const MOST_REPORT_BYTES: usize = 2_000;
@@ -61,6 +64,9 @@ pub struct RestoreReport {
     /// The newer backups that could not be restored, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedBackup>,
+    /// What the server refused to restore beside the rows.
+    #[serde(default, skip_serializing_if = "ReportedExceptions::is_empty")]
+    pub exceptions: ReportedExceptions,
     /// Wall-clock duration in seconds.
     #[serde(deserialize_with = "duration")]
     pub seconds: f64,
@@ -179,10 +185,15 @@ impl Report {
     fn shorten_messages(&mut self, most: usize) {
         match self {
             Self::Backup(_) => {}
-            Self::Restore(restore) => restore
-                .skipped
-                .iter_mut()
-                .for_each(|skipped| shorten(&mut skipped.reason, most)),
+            Self::Restore(restore) => {
+                let reasons = restore
+                    .skipped
+                    .iter_mut()
+                    .map(|skipped| &mut skipped.reason);
+                reasons
+                    .chain(&mut restore.exceptions.first)
+                    .for_each(|text| shorten(text, most));
+            }
             Self::Failure(failure) => shorten(&mut failure.message, most),
         }
     }
@@ -232,12 +243,17 @@ mod tests {
             let failure = Report::Failure(FailureReport {
                 operation_id: "launch-i-0123abcd".parse().unwrap(),
                 exit_code: ExitCode::Dump,
-                message,
+                message: message.clone(),
             });
             let restore = Report::Restore(RestoreReport {
                 operation_id: "launch-i-0123abcd".parse().unwrap(),
                 outcome: RestoreOutcome::FirstBoot,
                 skipped: vec![skipped; count],
+                exceptions: ReportedExceptions {
+                    count: count as u64,
+                    key: Some("k".repeat(150)).filter(|_| count > 0),
+                    first: vec![message.clone(); count],
+                },
                 seconds: 1.0,
                 swap_seconds: 0.0,
                 peak_memory_kib: 1,

@@ -4,6 +4,7 @@ use serde::Serialize;
 use shared::command::Purpose;
 use shared::function::answer::{Handled, Refused};
 use shared::id::{ApplicationName, BackupId, CommandId, InstanceId};
+use shared::manifest::SkippedDatabase;
 use time::OffsetDateTime;
 
 /// The result of one invocation.
@@ -82,6 +83,16 @@ pub(crate) struct Skipped {
     pub(crate) reason: String,
 }
 
+/// The exceptions of a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ExceptionsOf {
+    /// The number of exceptions, `None` if their object is unreadable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) count: Option<usize>,
+    /// The key of their object.
+    pub(crate) key: String,
+}
+
 /// One backup in a listing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -106,6 +117,12 @@ pub(crate) enum Summary {
         /// The reason for its quarantine, `None` for a committed backup.
         #[serde(skip_serializing_if = "Option::is_none")]
         quarantined_for: Option<String>,
+        /// The databases that it does not contain because they were closed, or dropped meanwhile.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        skipped_databases: Vec<SkippedDatabase>,
+        /// The exceptions of its newest restore, `None` if no restore of it had any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exceptions: Option<ExceptionsOf>,
     },
     /// A backup with an unreadable manifest.
     Unreadable {

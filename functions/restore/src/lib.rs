@@ -4,6 +4,7 @@
 mod answer;
 pub mod attempts;
 pub mod breaker;
+mod exceptions;
 mod handle;
 pub mod in_place;
 pub mod launch;

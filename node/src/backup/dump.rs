@@ -23,6 +23,16 @@ const END_OF_GLOBALS: &[u8] = b"-- PostgreSQL database cluster dump complete";
 /// How many bytes can follow it.
 const AFTER_END_OF_GLOBALS: usize = 1024;
 
+/// How often `pg_dump` is tried if objects are dropped meanwhile.
+const DUMP_TRIES: u32 = 3;
+/// Parts of the server's messages about an object that was dropped.
+const DROPPED_OBJECTS: [&str; 4] = [
+    "\" does not exist",
+    "could not open relation with OID",
+    "cache lookup failed for",
+    "could not find tuple for",
+];
+
 /// The dump of one database in S3.
 #[derive(Debug)]
 pub(crate) struct Dump {
@@ -71,7 +81,37 @@ fn check_globals(decoded: &mut dyn Read) -> std::result::Result<(), Stop> {
 
 /// Uploads the dump of one database. The object exists only if `pg_dump` succeeded, the uploaded bytes contain a block
 /// for every entry with data, and `pg_restore` read them to their end.
+///
+/// `pg_dump` lists the tables before it locks them. If one is dropped in between, `pg_dump` fails, and is run again.
 pub(crate) async fn database(
+    context: &Context,
+    key: &str,
+    database: &DatabaseProperties,
+) -> Result<Dump> {
+    let mut tries = 1;
+    loop {
+        match try_database(context, key.to_owned(), database).await {
+            Err(failure) if tries < DUMP_TRIES && is_of_dropped_object(&failure) => {
+                let reason = failure.chain();
+                tracing::warn!(
+                    reason,
+                    "an object was dropped during the dump; dumping again"
+                );
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Returns whether `pg_dump` failed because an object was dropped after it was listed.
+fn is_of_dropped_object(failure: &Failure) -> bool {
+    let chain = failure.chain();
+    let has = |text: &&str| chain.contains(*text);
+    failure.code == ExitCode::Dump && DROPPED_OBJECTS.iter().any(has)
+}
+
+async fn try_database(
     context: &Context,
     key: String,
     database: &DatabaseProperties,

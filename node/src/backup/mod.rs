@@ -27,10 +27,10 @@ use crate::context::Context;
 use crate::images::{self, Saved};
 use crate::leftovers;
 use crate::objects::contents::{Contents, DatabaseContents};
-use crate::postgres::database::list::list;
-use crate::postgres::database::properties::DatabaseProperties;
+use crate::postgres::database::list::{DROPPED, Databases, is_gone, list};
 use crate::postgres::server::Server;
 use crate::postgres::setting::{self, Setting};
+use crate::postgres::system_setting;
 use crate::s3::upload::Upload;
 
 /// Takes the backup, and returns what a function needs to commit it.
@@ -48,12 +48,14 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
     if command.purpose == Purpose::Final {
         run.stop_application().await;
     }
-    let (databases, versions) = run.list_databases(&server).await?;
+    let (mut databases, versions) = run.list_databases(&server).await?;
     let started_at = OffsetDateTime::now_utc();
-    let (records, contents) = run.dump(databases).await?;
+    let (records, contents) = run.dump(&mut databases).await?;
     // After the dumps, so that the globals contain every owner in them, and the configuration every file of a row.
     let settings = run.upload_globals_and_configuration().await?;
-    run.upload_contents(settings, contents).await?;
+    let system_settings = system_setting::list(&context.postgres, server.version).await?;
+    let contents = Contents::new(settings, system_settings, contents);
+    run.upload_contents(&contents).await?;
     // Last, because a restore can do without them.
     let images = run.save_images().await?;
 
@@ -73,6 +75,7 @@ pub(crate) async fn run(context: &Context, command: &BackupCommand) -> Result<Ba
         started_at,
         finished_at: OffsetDateTime::now_utc(),
         databases: records,
+        skipped_databases: databases.skipped,
         configuration_paths: configuration_paths(context),
         objects: std::mem::take(&mut run.objects),
         images: images.images,
@@ -128,10 +131,7 @@ impl<'c> BackupRun<'c> {
     }
 
     /// Returns the databases to back up, and the versions of the programs.
-    async fn list_databases(
-        &mut self,
-        server: &Server,
-    ) -> Result<(Vec<DatabaseProperties>, Versions)> {
+    async fn list_databases(&mut self, server: &Server) -> Result<(Databases, Versions)> {
         let context = self.context;
         let listing = list(&context.postgres, &context.settings.postgres);
         let (pg_dump, databases) =
@@ -144,17 +144,25 @@ impl<'c> BackupRun<'c> {
         Ok((databases?, versions))
     }
 
-    /// Dumps each database. Returns their records for the index and their contents.
+    /// Dumps each database. Returns their records for the index and their contents. A database that is dropped meanwhile
+    /// is left out.
     async fn dump(
         &mut self,
-        databases: Vec<DatabaseProperties>,
+        databases: &mut Databases,
     ) -> Result<(Vec<DatabaseRecord>, Vec<DatabaseContents>)> {
+        let context = self.context;
         let (mut records, mut contents) = (Vec::new(), Vec::new());
-        for (number, properties) in databases.into_iter().enumerate() {
-            let key = self.key(&layout::dump(number));
-            let dumping = dump::database(self.context, key, &properties);
+        for properties in std::mem::take(&mut databases.wanted) {
+            let key = self.key(&layout::dump(records.len()));
+            let dumping = dump::database(context, &key, &properties);
             let stage = format!("dump {}", properties.name);
-            let dump = self.timed(&stage, dumping).await?;
+            let dump = match self.timed(&stage, dumping).await {
+                Err(_) if is_gone(&context.postgres, properties.oid).await => {
+                    databases.skip(&properties.name, DROPPED);
+                    continue;
+                }
+                dump => dump?,
+            };
             records.push(DatabaseRecord {
                 name: properties.name.clone(),
                 key: dump.object.key.clone(),
@@ -197,12 +205,8 @@ impl<'c> BackupRun<'c> {
         settings
     }
 
-    async fn upload_contents(
-        &mut self,
-        settings: Vec<Setting>,
-        databases: Vec<DatabaseContents>,
-    ) -> Result<()> {
-        let contents = Contents::new(settings, databases).to_bytes()?;
+    async fn upload_contents(&mut self, contents: &Contents) -> Result<()> {
+        let contents = contents.to_bytes()?;
         let uploading = upload(self.context, self.key(layout::CONTENTS), &contents);
         let object = self.timed("contents", uploading).await?;
         self.objects.push(object);

@@ -11,6 +11,7 @@ use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::postgres::database::properties::DatabaseProperties;
 use crate::postgres::relation::{Relation, TableRows};
 use crate::postgres::setting::Setting;
+use crate::postgres::system_setting::SystemSetting;
 
 /// The largest contents that can be read, in bytes before compression: some 300,000 tables.
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
@@ -26,6 +27,9 @@ pub struct Contents {
     /// The settings of all roles in all databases. Backups of the first version do not have them.
     #[serde(default)]
     pub(crate) settings: Vec<Setting>,
+    /// The settings by `ALTER SYSTEM`. Backups of the first version do not have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) system_settings: Vec<SystemSetting>,
     /// The databases, in the order of their dumps' numbers.
     pub(crate) databases: Vec<DatabaseContents>,
 }
@@ -43,10 +47,15 @@ pub(crate) struct DatabaseContents {
 
 impl Contents {
     /// Describes a cluster with this agent's schema version.
-    pub(crate) fn new(settings: Vec<Setting>, databases: Vec<DatabaseContents>) -> Self {
+    pub(crate) fn new(
+        settings: Vec<Setting>,
+        system_settings: Vec<SystemSetting>,
+        databases: Vec<DatabaseContents>,
+    ) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             settings,
+            system_settings,
             databases,
         }
     }

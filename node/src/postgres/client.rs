@@ -1,12 +1,14 @@
 //! Runs the server's own tools (`psql`, `pg_dump`, `pg_restore`), on the node or inside the application's container.
 
+use std::ffi::OsString;
+
 use serde::de::DeserializeOwned;
 use shared::exit_code::ExitCode;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::process::Program;
 use crate::postgres::encoding;
-use crate::postgres::quote::connection_string;
+use crate::postgres::quote::{connection_string, connection_string_with_options};
 use crate::postgres::session;
 use crate::settings::{PostgresSettings, Server};
 
@@ -98,9 +100,20 @@ impl Postgres {
         script: &str,
         code: ExitCode,
     ) -> Result<String> {
-        let psql = self.psql(database, script)?.quiet();
-        let output = psql.args(["-v", "ON_ERROR_STOP=1"]).output(code).await?;
-        Ok(encoding::decode(&output))
+        let psql = self.psql(connection_string(database), database, script)?;
+        stopping(psql, code).await
+    }
+
+    /// Runs a script like [`Self::script`], in a session with these options instead of the usual ones.
+    pub(crate) async fn script_with_options(
+        &self,
+        database: &str,
+        options: &str,
+        script: &str,
+        code: ExitCode,
+    ) -> Result<String> {
+        let connection = connection_string_with_options(database, options);
+        stopping(self.psql(connection, database, script)?, code).await
     }
 
     /// Runs every statement of a script in one psql session. If the server refuses one, its error is only logged.
@@ -114,11 +127,12 @@ impl Postgres {
         script: &str,
         code: ExitCode,
     ) -> Result<()> {
-        self.psql(database, script)?.run(code).await
+        let psql = self.psql(connection_string(database), database, script)?;
+        psql.run(code).await
     }
 
     /// Returns psql with a script for its standard input, so that no process list shows the script.
-    fn psql(&self, database: &str, script: &str) -> Result<Program> {
+    fn psql(&self, connection: OsString, database: &str, script: &str) -> Result<Program> {
         if script.contains('\0') {
             // psql ends the line there, possibly within quotes, and would run the rest as something else.
             let message = format!(
@@ -131,7 +145,7 @@ impl Postgres {
         Ok(self
             .tool("psql")
             .args(["-X", "-q", "-A", "-t", "-w", "-d"])
-            .arg(connection_string(database))
+            .arg(connection)
             .label(format!("psql on database {database:?}"))
             .input(script))
     }
@@ -149,6 +163,12 @@ impl Postgres {
             format!("cannot parse the result of a query on database {database:?}")
         })
     }
+}
+
+/// Runs psql to its end or to the first error, and returns its output.
+async fn stopping(psql: Program, code: ExitCode) -> Result<String> {
+    let psql = psql.quiet().args(["-v", "ON_ERROR_STOP=1"]);
+    Ok(encoding::decode(&psql.output(code).await?))
 }
 
 #[cfg(test)]

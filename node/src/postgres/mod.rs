@@ -1,6 +1,7 @@
 //! The Postgres server: its tools, its catalogs, and the format of its dumps.
 
 pub mod archive;
+pub(crate) mod attempt;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod encoding;
@@ -12,5 +13,6 @@ pub(crate) mod server;
 pub mod session;
 pub(crate) mod setting;
 pub mod statement;
+pub(crate) mod system_setting;
 
 pub(crate) use self::client::{ADMIN_DATABASE, Postgres};

@@ -41,6 +41,31 @@ pub(crate) enum RelationKind {
 }
 
 impl RelationKind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Table,
+        Self::View,
+        Self::MaterializedView,
+        Self::Sequence,
+        Self::ForeignTable,
+    ];
+
+    /// Returns the kind's name in a dump's table of contents.
+    pub(crate) fn in_dump(self) -> &'static str {
+        match self {
+            Self::Table => "TABLE",
+            Self::View => "VIEW",
+            Self::MaterializedView => "MATERIALIZED VIEW",
+            Self::Sequence => "SEQUENCE",
+            Self::ForeignTable => "FOREIGN TABLE",
+        }
+    }
+
+    /// Returns whether a relation of this kind has data of its own, which a restore must bring back.
+    pub(crate) fn has_data(self) -> bool {
+        matches!(self, Self::Table | Self::Sequence)
+    }
+
     /// Returns the values of `pg_class.relkind` that a relation of this kind can have.
     pub(crate) fn relkinds(self) -> &'static [char] {
         match self {

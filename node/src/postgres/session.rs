@@ -89,6 +89,12 @@ pub fn restore_options(server_version: u32, sessions: usize) -> String {
     joined(options)
 }
 
+/// Returns the options of a `pg_restore` without the one that clears the search path, so that the database's own search
+/// path is in force.
+pub(crate) fn with_search_path(options: &str) -> String {
+    options.replace("-c search_path= ", "")
+}
+
 /// Joins options for libpq, in which a backslash escapes a space.
 fn joined<'a>(options: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let options = options.map(|(name, value)| format!("-c {name}={}", value.replace(' ', "\\ ")));

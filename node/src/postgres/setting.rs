@@ -17,6 +17,12 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    /// Returns its name.
+    pub(crate) fn name(&self) -> &str {
+        let name = self.assignment.split_once('=').map(|(name, _)| name);
+        name.unwrap_or(&self.assignment)
+    }
+
     /// Returns the statement that sets it for `target`, such as `DATABASE app`.
     pub(crate) fn statement(&self, target: &str) -> String {
         format!("ALTER {target} SET {};\n", assignment(&self.assignment))

@@ -4,19 +4,23 @@
 //! rows, each in its own session. When all rows are loaded, another one creates indexes and constraints with `--jobs`.
 //! For the rows, `--jobs` would need the whole archive in a file first.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use shared::exit_code::ExitCode;
 use shared::manifest::ObjectRecord;
+use shared::report::exceptions::Exception;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::agent::failure::{OrFail as _, Result};
-use crate::agent::process::Program;
+use crate::agent::failure::{Failure, OrFail as _, Result};
+use crate::agent::process::{Program, Refused};
 use crate::context::Context;
 use crate::objects::stream::decode;
-use crate::postgres::archive;
+use crate::postgres::archive::{self, Entry};
 use crate::postgres::quote::connection_string_with_options;
-use crate::postgres::session::restore_options;
+use crate::postgres::session::{restore_options, with_search_path};
+use crate::restore::checks::{DroppedChecks, TableName};
 use crate::s3::download;
 use crate::settings::Tablespaces;
 
@@ -39,25 +43,76 @@ done
 [ -n "$file" ] || exec pg_restore "$@"
 exec 3<>"$file" && rm "$file" && cat >&3 && exec pg_restore --jobs="$0" "$@" /proc/self/fd/3"#;
 
-/// Loads a dump into an empty database. `plain_bytes` is its size before compression.
-pub(crate) async fn dump(
-    context: &Context,
-    record: &ObjectRecord,
-    plain_bytes: u64,
-    database: &str,
-    server_version: u32,
-) -> Result<()> {
-    let load = Load {
-        context,
-        database,
-        server_version,
-        sessions: sessions(),
-    };
-    if plain_bytes < WORTH_SPLITTING || load.sessions < 2 {
-        load.unsplit(record).await
-    } else {
-        load.split(record).await
+/// The entries of a dump that the server refused.
+#[derive(Debug)]
+pub(crate) struct RefusedEntries {
+    /// The entries, in the order of the dump.
+    pub(crate) entries: Vec<Entry>,
+    /// The failure of the first `pg_restore` that met one.
+    pub(crate) failure: Failure,
+}
+
+impl RefusedEntries {
+    /// Returns the tables whose rows the server refused.
+    pub(crate) fn tables(&self) -> Vec<TableName> {
+        let rows = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == "TABLE DATA");
+        rows.filter_map(|entry| Some((entry.schema.clone()?, entry.tag.clone())))
+            .collect()
     }
+}
+
+/// An empty database, and the dump to load into it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'c> {
+    pub(crate) context: &'c Context,
+    pub(crate) record: &'c ObjectRecord,
+    /// The size of the dump before compression, in bytes.
+    pub(crate) plain_bytes: u64,
+    /// The database's name until the swap.
+    pub(crate) database: &'c str,
+    pub(crate) server_version: u32,
+}
+
+/// Loads a dump into an empty database. Returns the entries that the server refused, or `None` if there are none: like
+/// `pg_restore` itself, this goes on after a refused statement.
+pub(crate) async fn dump(source: Source<'_>) -> Result<Option<RefusedEntries>> {
+    let load = Load::new(source);
+    let head = if source.plain_bytes < WORTH_SPLITTING || load.sessions < 2 {
+        load.unsplit().await?;
+        None
+    } else {
+        load.split(None).await?
+    };
+    load.refused_entries(head).await
+}
+
+/// Loads a dump into an empty database, for tables whose rows the server refused before: their checks are added when all
+/// rows are there, and functions find what they name without its schema, as they do for the application. Returns the
+/// entries that the server refused, and the exceptions of the checks. `own_name` is the database's name after the swap.
+pub(crate) async fn without_checks(
+    source: Source<'_>,
+    tables: &[TableName],
+    own_name: &str,
+) -> Result<(Option<RefusedEntries>, Vec<Exception>)> {
+    let load = Load::new(source);
+    let mut exceptions = Vec::new();
+    let checks = WithoutChecks {
+        tables,
+        own_name,
+        exceptions: &mut exceptions,
+    };
+    let head = load.split(Some(checks)).await?;
+    Ok((load.refused_entries(head).await?, exceptions))
+}
+
+/// The checks to add when all rows are loaded.
+struct WithoutChecks<'c> {
+    tables: &'c [TableName],
+    own_name: &'c str,
+    exceptions: &'c mut Vec<Exception>,
 }
 
 /// Returns the number of sessions that restore one database side by side.
@@ -68,36 +123,82 @@ pub fn sessions() -> usize {
 }
 
 struct Load<'c> {
-    context: &'c Context,
-    database: &'c str,
-    server_version: u32,
+    source: Source<'c>,
+    /// The options of the sessions.
+    options: String,
     sessions: usize,
+    /// What the server has refused so far.
+    refused: Mutex<Option<Refused>>,
 }
 
-impl Load<'_> {
+impl<'c> Load<'c> {
+    fn new(source: Source<'c>) -> Self {
+        Self {
+            source,
+            options: restore_options(source.server_version, sessions()),
+            sessions: sessions(),
+            refused: Mutex::new(None),
+        }
+    }
+
+    /// Returns the refused entries. `head` is the archive's table of contents, if it is known.
+    async fn refused_entries(self, head: Option<Bytes>) -> Result<Option<RefusedEntries>> {
+        let Source {
+            context, record, ..
+        } = self.source;
+        let refused = self.refused.into_inner();
+        let Some(refused) = refused.unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(None);
+        };
+        let numbers = refused.entries;
+        let entries = match head {
+            Some(head) => archive::entries(&head[..], &numbers),
+            None => {
+                download::read(&context.bucket, record, move |reader| {
+                    let decoder =
+                        zstd::Decoder::new(reader).map_err(archive::ArchiveError::Read)?;
+                    archive::entries(decoder, &numbers)
+                })
+                .await?
+            }
+        };
+        let entries = entries.or_fail(ExitCode::Verification, || cannot_decode(record))?;
+        let failure = refused.failure;
+        Ok(Some(RefusedEntries { entries, failure }))
+    }
+
     /// Loads the dump with one `pg_restore`.
-    async fn unsplit(&self, record: &ObjectRecord) -> Result<()> {
+    async fn unsplit(&self) -> Result<()> {
+        let Source {
+            context, record, ..
+        } = self.source;
         let (sender, chunks) = mpsc::channel(WAITING);
-        let decoding = download::read(&self.context.bucket, record, move |reader| {
+        let decoding = download::read(&context.bucket, record, move |reader| {
             decode(reader, &sender)
         });
         let loading = self.pg_restore(&[], chunks);
         let (decoded, loaded) = tokio::join!(decoding, loading);
         // A failure to decode the dump is the cause of a failure to load it.
-        decoded?.or_fail(ExitCode::Verification, || {
-            format!("cannot decode {}", record.key)
-        })?;
+        decoded?.or_fail(ExitCode::Verification, || cannot_decode(record))?;
         loaded
     }
 
-    /// Loads the definitions first, then the rows with several `pg_restore`, then the indexes and constraints.
-    async fn split(&self, record: &ObjectRecord) -> Result<()> {
+    /// Loads the definitions first, then the rows with several `pg_restore`, then the indexes and constraints. Returns the
+    /// archive's table of contents.
+    async fn split(&self, checks: Option<WithoutChecks<'_>>) -> Result<Option<Bytes>> {
+        let Source {
+            context,
+            record,
+            database,
+            ..
+        } = self.source;
+        let keep_search_path = checks.is_some();
         let (head_sender, head) = oneshot::channel();
         let (senders, parts): (Vec<_>, Vec<_>) =
             (0..self.sessions).map(|_| mpsc::channel(WAITING)).unzip();
-        let splitting = download::read(&self.context.bucket, record, move |reader| {
+        let splitting = download::read(&context.bucket, record, move |reader| {
             let decoder = zstd::Decoder::new(reader).map_err(archive::ArchiveError::Read)?;
-            archive::split(decoder, head_sender, senders)
+            archive::split(decoder, head_sender, senders, keep_search_path)
         });
         let loading = async {
             // Without a head, splitting failed, and its failure is the cause.
@@ -106,71 +207,99 @@ impl Load<'_> {
             };
             self.pg_restore(&["--section=pre-data"], one_chunk(&head))
                 .await?;
-            self.rows(parts).await?;
+            let Some(checks) = checks else {
+                self.rows(parts, &self.options).await?;
+                return Ok(Some(head));
+            };
+            let (postgres, options) = (&context.postgres, &self.options);
+            let dropped = DroppedChecks::drop(postgres, database, checks.tables).await?;
+            self.rows(parts, &with_search_path(options)).await?;
+            let own_name = checks.own_name;
+            let added = dropped.add_again(postgres, database, options, own_name);
+            checks.exceptions.extend(added.await?);
             Ok(Some(head))
         };
         let (split, loaded) = tokio::join!(splitting, loading);
         // A failure to split the dump is the cause of a failure to load it.
-        split?.or_fail(ExitCode::Verification, || {
-            format!("cannot decode {}", record.key)
-        })?;
-        if let Some(head) = loaded? {
-            self.indexes_and_constraints(&head).await?;
+        split?.or_fail(ExitCode::Verification, || cannot_decode(record))?;
+        let head = loaded?;
+        if let Some(head) = &head {
+            self.indexes_and_constraints(head).await?;
         }
-        Ok(())
+        Ok(head)
+    }
+
+    /// Adds entries that the server refused.
+    fn add(&self, refused: Option<Refused>) {
+        let Some(refused) = refused else { return };
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *all {
+            Some(all) => all.entries.extend(refused.entries),
+            None => *all = Some(refused),
+        }
     }
 
     /// Loads the rows of each part in a session of its own.
-    async fn rows(&self, parts: Vec<mpsc::Receiver<Bytes>>) -> Result<()> {
+    async fn rows(&self, parts: Vec<mpsc::Receiver<Bytes>>, options: &str) -> Result<()> {
         let mut loading = JoinSet::new();
         for part in parts {
-            let pg_restore = self.context.postgres.tool("pg_restore");
-            let pg_restore = self.with_arguments(pg_restore, &["--section=data"]);
-            let progress = self.context.progress.clone();
+            let pg_restore = self.source.context.postgres.tool("pg_restore");
+            let pg_restore = self.with_arguments(pg_restore, &["--section=data"], options);
+            let progress = self.source.context.progress.clone();
             loading.spawn(async move {
                 let code = ExitCode::Restore;
-                pg_restore.stdin_from(part, &progress, code).await
+                pg_restore.restore_from(part, &progress, code).await
             });
         }
         while let Some(loaded) = loading.join_next().await {
-            loaded.or_fail(ExitCode::Internal, || "cannot run pg_restore")??;
+            self.add(loaded.or_fail(ExitCode::Internal, || "cannot run pg_restore")??);
         }
         Ok(())
     }
 
     async fn indexes_and_constraints(&self, head: &Bytes) -> Result<()> {
         let jobs = self.sessions.to_string();
-        let progress = &self.context.progress;
-        let shell = self.context.postgres.tool("sh");
+        let progress = &self.source.context.progress;
+        let shell = self.source.context.postgres.tool("sh");
         let shell = shell.args(["-c", FROM_UNNAMED_FILE, &jobs]);
-        self.with_arguments(shell, &["--section=post-data"])
-            .stdin_from(one_chunk(head), progress, ExitCode::Restore)
-            .await
+        let pg_restore = self.with_arguments(shell, &["--section=post-data"], &self.options);
+        let restoring = pg_restore.restore_from(one_chunk(head), progress, ExitCode::Restore);
+        self.add(restoring.await?);
+        Ok(())
     }
 
     async fn pg_restore(&self, arguments: &[&str], chunks: mpsc::Receiver<Bytes>) -> Result<()> {
-        let progress = &self.context.progress;
-        self.with_arguments(self.context.postgres.tool("pg_restore"), arguments)
-            .stdin_from(chunks, progress, ExitCode::Restore)
-            .await
+        let progress = &self.source.context.progress;
+        let pg_restore = self.source.context.postgres.tool("pg_restore");
+        let pg_restore = self.with_arguments(pg_restore, arguments, &self.options);
+        let restoring = pg_restore.restore_from(chunks, progress, ExitCode::Restore);
+        self.add(restoring.await?);
+        Ok(())
     }
 
     /// Adds the arguments of `pg_restore` to a program that runs it.
-    fn with_arguments(&self, mut command: Program, arguments: &[&str]) -> Program {
+    fn with_arguments(&self, mut command: Program, arguments: &[&str], options: &str) -> Program {
         // Not in a single transaction: it would hold a lock for everything that it creates, and with two thousand
         // tables these are more than a server allows by default. If it fails, the whole database is dropped.
-        // From version 12 on, only a verbose pg_restore names the object of an error.
-        command = command.args(["--format=custom", "--exit-on-error", "--verbose"]);
-        if self.context.settings.postgres.tablespaces == Tablespaces::Default {
+        // Not with --exit-on-error: what the server refuses is tried again later. From version 12 on, only a verbose
+        // pg_restore names the entry of an error.
+        command = command.args(["--format=custom", "--verbose"]);
+        let Source {
+            context, database, ..
+        } = self.source;
+        if context.settings.postgres.tablespaces == Tablespaces::Default {
             command = command.arg("--no-tablespaces");
         }
-        let options = restore_options(self.server_version, self.sessions);
         command
             .args(arguments)
             .arg("-d")
-            .arg(connection_string_with_options(self.database, &options))
+            .arg(connection_string_with_options(database, options))
             .label("pg_restore")
     }
+}
+
+fn cannot_decode(record: &ObjectRecord) -> String {
+    format!("cannot decode {}", record.key)
 }
 
 /// Returns a channel that contains only this chunk.

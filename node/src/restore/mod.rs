@@ -2,6 +2,9 @@
 //!
 //! A launch restore never overwrites the data of a node that was already restored. An in-place restore always does.
 
+mod checks;
+mod database;
+mod exceptions;
 mod fetch;
 mod globals;
 pub mod load;
@@ -22,6 +25,7 @@ use shared::command::{Candidate, Mode, RestoreCommand};
 use shared::exit_code::ExitCode;
 use shared::manifest::Lineage;
 use shared::operation::Operation;
+use shared::report::exceptions::ReportedExceptions;
 use shared::report::{RestoreOutcome, RestoreReport, SkippedBackup, shorten};
 use time::OffsetDateTime;
 
@@ -42,6 +46,8 @@ struct Restored {
     outcome: RestoreOutcome,
     /// The newer backups that could not be restored, newest first.
     skipped: Vec<SkippedBackup>,
+    /// What the server refused to restore beside the rows.
+    exceptions: ReportedExceptions,
     /// How long clients could not reach the live databases.
     swap: Duration,
 }
@@ -52,6 +58,7 @@ impl Restored {
         Self {
             outcome,
             skipped,
+            exceptions: ReportedExceptions::default(),
             swap: Duration::ZERO,
         }
     }
@@ -76,6 +83,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
         operation_id: operation.clone(),
         outcome: restored.outcome,
         skipped: restored.skipped,
+        exceptions: restored.exceptions,
         seconds: started.elapsed().as_secs_f64(),
         swap_seconds: restored.swap.as_secs_f64(),
         peak_memory_kib: peak_memory_kib(),
@@ -222,10 +230,10 @@ fn no_usable_backup(skipped: Vec<SkippedBackup>) -> Failure {
     Failure::new(ExitCode::NoUsableBackup, message)
 }
 
-/// Returns whether the backup may be the cause of the failure, so that an older one may succeed. If the cause is the
-/// node, its settings or S3, an older backup would fail too, or would lose data without need.
+/// Returns whether objects of the backup are damaged or missing, so that an older one may succeed. If the cause is the
+/// node, its settings, its server or S3, an older backup would lose data without need.
 fn older_backup_may_work(code: ExitCode) -> bool {
-    matches!(code, ExitCode::Verification | ExitCode::Restore)
+    code == ExitCode::Verification
 }
 
 /// A launch restore, which may try several backups.
@@ -292,6 +300,7 @@ async fn finish(
     };
     run.context()
         .write_marker(operation, &data.server, lineage)?;
+    let exceptions = exceptions::store(run.context(), operation, backup_id, &data.exceptions).await;
     run.clean_up().await;
     let index = run.index();
     let age = (OffsetDateTime::now_utc() - index.started_at).whole_seconds();
@@ -305,6 +314,7 @@ async fn finish(
     Ok(Restored {
         outcome,
         skipped,
+        exceptions,
         swap: data.swap,
     })
 }

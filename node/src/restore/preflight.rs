@@ -1,6 +1,8 @@
-//! The checks before a restore changes any database: the server's version, its extensions and its free disk space.
+//! The checks before a restore changes any database: the server's version, its extensions, its locales and its free disk
+//! space.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use shared::exit_code::ExitCode;
@@ -8,6 +10,9 @@ use shared::manifest::Index;
 
 use crate::agent::failure::{Failure, Result};
 use crate::objects::contents::Contents;
+use crate::postgres::attempt;
+use crate::postgres::database::properties::{Extension, LocaleProvider};
+use crate::postgres::quote::literal;
 use crate::postgres::server::Server;
 use crate::postgres::{ADMIN_DATABASE, Postgres};
 
@@ -17,7 +22,10 @@ const DISK_MARGIN: u64 = 256 * 1024 * 1024;
 /// Reads [`Capabilities`] in one session. The unit of `max_wal_size` is MB or segments of 16 MB; version 9.4 does not
 /// have the setting.
 const CAPABILITIES: &str = "SELECT json_build_object(
-  'extensions', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
+  'extensions', (SELECT coalesce(json_object_agg(name, default_version), '{}') FROM pg_available_extensions),
+  'locales', (SELECT json_agg(datcollate) FROM (
+    SELECT datcollate FROM pg_database UNION SELECT datctype FROM pg_database) l),
+  'has_icu', EXISTS (SELECT FROM pg_collation c WHERE row_to_json(c)->>'collprovider' = 'i'),
   'directory', current_setting('data_directory'),
   'wal_bytes', (SELECT coalesce(max(setting::bigint * CASE unit WHEN '16MB' THEN 16777216 ELSE 1048576 END), 1073741824)
     FROM pg_settings WHERE name = 'max_wal_size'))";
@@ -25,8 +33,12 @@ const CAPABILITIES: &str = "SELECT json_build_object(
 /// The server's properties that limit what can be restored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Capabilities {
-    /// The extensions with installed files.
-    extensions: BTreeSet<String>,
+    /// The extensions with installed files, each with the version that `CREATE EXTENSION` creates.
+    extensions: BTreeMap<String, Option<String>>,
+    /// Locales of the C library that databases use already.
+    locales: BTreeSet<String>,
+    /// Whether the server was built with ICU.
+    has_icu: bool,
     /// The data directory, as a path of the server.
     directory: String,
     /// The maximum size of the write-ahead log, in bytes.
@@ -58,6 +70,7 @@ impl Capabilities {
             return Err(Failure::new(ExitCode::ServerTooOld, message));
         }
         check_extensions(self, contents)?;
+        check_locales(postgres, self, contents).await?;
         let bytes = index
             .databases
             .iter()
@@ -94,23 +107,95 @@ async fn check_space(
     Err(Failure::new(ExitCode::DiskTooSmall, message))
 }
 
+/// Checks that the server has every extension of the backup, in the same version or a newer one: a dump creates the
+/// version that the new server prefers.
 fn check_extensions(capabilities: &Capabilities, contents: &Contents) -> Result<()> {
-    let missing: BTreeSet<String> = contents
-        .databases
-        .iter()
-        .flat_map(|database| &database.properties.extensions)
-        .filter(|extension| !capabilities.extensions.contains(&extension.name))
-        .map(|extension| format!("{} {}", extension.name, extension.version))
-        .collect();
+    let mut unusable = BTreeSet::new();
+    for database in &contents.databases {
+        for Extension { name, version } in &database.properties.extensions {
+            let Some(available) = capabilities.extensions.get(name) else {
+                unusable.insert(format!("{name} {version} is missing"));
+                continue;
+            };
+            let available = available.as_deref().unwrap_or(version);
+            match compare_versions(available, version) {
+                Some(Ordering::Equal) => {}
+                Some(Ordering::Less) => {
+                    unusable.insert(format!("{name} {version} has only version {available}"));
+                }
+                Some(Ordering::Greater) | None => tracing::warn!(
+                    extension = name,
+                    backup = version,
+                    server = available,
+                    "the server has another version of an extension; the restore creates that one"
+                ),
+            }
+        }
+    }
+    if unusable.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = unusable.into_iter().collect();
+    let message = format!(
+        "the server does not have the extensions of the backup: {}; install their files on the new node, in the container's \
+         image if Postgres runs in one",
+        names.join(", ")
+    );
+    Err(Failure::new(ExitCode::ExtensionMissing, message))
+}
+
+/// Compares two versions number by number. Returns `None` if they differ in anything but numbers.
+fn compare_versions(one: &str, other: &str) -> Option<Ordering> {
+    if one == other {
+        return Some(Ordering::Equal);
+    }
+    let numbers = |version: &str| {
+        let parts = version.split('.').map(str::parse::<u64>);
+        parts.collect::<std::result::Result<Vec<_>, _>>().ok()
+    };
+    Some(numbers(one)?.cmp(&numbers(other)?))
+}
+
+/// Checks that the server knows every locale of the backup's databases. The server itself checks a locale only when it
+/// creates the database.
+async fn check_locales(
+    postgres: &Postgres,
+    capabilities: &Capabilities,
+    contents: &Contents,
+) -> Result<()> {
+    let mut unknown: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut missing = BTreeSet::new();
+    for properties in contents.databases.iter().map(|one| &one.properties) {
+        for locale in [&properties.collate, &properties.ctype] {
+            if !capabilities.locales.contains(locale) {
+                unknown.insert(locale, &properties.name);
+            }
+        }
+        if properties.provider == LocaleProvider::Icu && !capabilities.has_icu {
+            let name = &properties.name;
+            missing.insert(format!("every locale of ICU (database {name:?})"));
+        }
+    }
+    // Every category of an installed locale exists, so one that can be set shows whether the locale is installed.
+    let settings = unknown
+        .keys()
+        .map(|locale| format!("SET LOCAL lc_monetary = {}", literal(locale)));
+    let refusals = attempt::try_each(postgres, ADMIN_DATABASE, None, settings.collect()).await?;
+    for ((locale, database), refusal) in unknown.into_iter().zip(refusals) {
+        if refusal.is_some() {
+            missing.insert(format!("{locale:?} (database {database:?})"));
+        }
+    }
     if missing.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = missing.into_iter().collect();
     let message = format!(
-        "the server does not have the extensions {}; install their files on the new node",
+        "the server does not have these locales of the backup: {}; install them on the new node, in the container's image \
+         if Postgres runs in one, and restart Postgres",
         names.join(", ")
     );
-    Err(Failure::new(ExitCode::ExtensionMissing, message))
+    Err(Failure::new(ExitCode::LocaleMissing, message))
 }
 
 /// Returns the number in the fourth column of the last line, in bytes. With `-P`, a long device name does not break the
@@ -138,6 +223,9 @@ fn version_name(major: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::contents::DatabaseContents;
+    use crate::postgres::database::list::list;
+    use crate::postgres::database::properties::DatabaseProperties;
     use crate::testing::Cluster;
 
     #[test]
@@ -154,6 +242,59 @@ mod tests {
             /dev/vda1 100 60 40 60% /\n";
         assert_eq!(free_bytes(output), Some(40 * 1024));
         assert_eq!(free_bytes("df: no such file\n"), None);
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert_eq!(compare_versions("1.10", "1.9"), Some(Ordering::Greater));
+        assert_eq!(compare_versions("3.1.4", "3.3"), Some(Ordering::Less));
+        assert_eq!(
+            compare_versions("1.1-dev", "1.1-dev"),
+            Some(Ordering::Equal)
+        );
+        assert_eq!(compare_versions("unpackaged", "1.0"), None);
+    }
+
+    #[tokio::test]
+    async fn locales_and_versions_that_the_server_lacks_are_named() {
+        let cluster = Cluster::start();
+        let postgres = cluster.postgres();
+        let capabilities = Capabilities::read(&postgres).await.unwrap();
+        let mut databases = list(&postgres, &cluster.settings).await.unwrap().wanted;
+        let mut contents = |change: &dyn Fn(&mut DatabaseProperties)| {
+            change(&mut databases[0]);
+            let database = DatabaseContents {
+                properties: databases[0].clone(),
+                tables: Vec::new(),
+                relations: Vec::new(),
+            };
+            Contents::new(Vec::new(), Vec::new(), vec![database])
+        };
+        let known = contents(&|database| "C.UTF-8".clone_into(&mut database.ctype));
+        check_locales(&postgres, &capabilities, &known)
+            .await
+            .unwrap();
+        let unknown = contents(&|database| "xx_YY.utf8".clone_into(&mut database.collate));
+        let failure = check_locales(&postgres, &capabilities, &unknown)
+            .await
+            .unwrap_err();
+        assert_eq!(failure.code, ExitCode::LocaleMissing);
+        let chain = failure.chain();
+        assert!(
+            chain.contains(r#""xx_YY.utf8" (database "postgres")"#),
+            "{chain}"
+        );
+        assert!(!chain.contains("C.UTF-8"), "{chain}");
+
+        check_extensions(&capabilities, &known).unwrap();
+        let newer = contents(&|database| "99.0".clone_into(&mut database.extensions[0].version));
+        let failure = check_extensions(&capabilities, &newer).unwrap_err();
+        assert_eq!(failure.code, ExitCode::ExtensionMissing);
+        let chain = failure.chain();
+        assert!(
+            chain.contains("plpgsql 99.0 has only version 1.0"),
+            "{chain}"
+        );
     }
 
     #[tokio::test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use shared::checksum::digests;
 use shared::command::Candidate;
 use shared::exit_code::ExitCode;
-use shared::layout;
 use shared::manifest::Index;
 use shared::operation::Operation;
+use shared::report::exceptions::Exception;
 use tokio::join;
 use tokio::time::sleep;
 
@@ -17,17 +17,19 @@ use crate::agent::failure::{Failure, Result};
 use crate::application;
 use crate::context::Context;
 use crate::images;
-use crate::objects::contents::{Contents, DatabaseContents};
+use crate::objects::contents::Contents;
 use crate::postgres::ADMIN_DATABASE;
 use crate::postgres::orphans::end_tools_and_sessions;
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX, drop_with_prefixes};
 use crate::postgres::server::Server;
+use crate::postgres::system_setting;
 use crate::restore::globals::Existing;
 use crate::restore::placement::Placement;
 use crate::restore::preflight::Capabilities;
 use crate::restore::swap::{Pair, Swapped};
-use crate::restore::{fetch, globals, load, swap, targets, verify};
+use crate::restore::{database, fetch, globals, swap, targets};
 use crate::s3::download;
+use crate::settings::Exceptions;
 
 /// How often a restore checks whether the server is working for it.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -65,6 +67,8 @@ pub(crate) struct RestoredData {
     pub(crate) swap: Duration,
     /// The server with the data.
     pub(crate) server: Server,
+    /// What the server refused to restore beside the rows.
+    pub(crate) exceptions: Vec<Exception>,
 }
 
 impl<'c> RestoreRun<'c> {
@@ -126,7 +130,7 @@ impl<'c> RestoreRun<'c> {
         end_tools_and_sessions(postgres).await?;
         let (server, existing) = self.preflight(&contents).await?;
         let of_all_roles = &contents.settings;
-        globals::restore(
+        let mut exceptions = globals::restore(
             postgres,
             &settings.postgres,
             &existing,
@@ -134,12 +138,33 @@ impl<'c> RestoreRun<'c> {
             of_all_roles,
         )
         .await?;
-        let (rows, pairs) = self.restore_databases(&contents, &server).await?;
+        let (rows, pairs, more) = self.restore_databases(&contents, &server).await?;
+        exceptions.extend(more);
+        exceptions.extend(system_setting::restore(postgres, &contents.system_settings).await?);
+        self.check_exceptions(&exceptions)?;
         let swapped = swap::swap(postgres, &pairs, server.version).await?;
         let swap = swapped.took;
         self.swapped = Some(swapped);
         self.start_application().await?;
-        Ok(RestoredData { rows, swap, server })
+        Ok(RestoredData {
+            rows,
+            swap,
+            server,
+            exceptions,
+        })
+    }
+
+    /// Fails if there are exceptions and the settings refuse them.
+    fn check_exceptions(&self, exceptions: &[Exception]) -> Result<()> {
+        if exceptions.is_empty() || self.context.settings.postgres.exceptions == Exceptions::Admit {
+            return Ok(());
+        }
+        let texts: Vec<String> = exceptions.iter().map(Exception::text).collect();
+        let message = format!(
+            "the server refuses parts of the backup, and [postgres] exceptions is \"refuse\": {}",
+            texts.join("; ")
+        );
+        Err(Failure::new(ExitCode::ExceptionsRefused, message))
     }
 
     /// Reads the contents and the globals, and meanwhile unpacks the configuration into staging directories. Replaces
@@ -187,52 +212,36 @@ impl<'c> RestoreRun<'c> {
         Ok((server, existing))
     }
 
-    /// Restores each database under a temporary name. Returns the number of rows, and the names for the swap.
+    /// Restores each database under a temporary name. Returns the number of rows, the names for the swap, and the
+    /// exceptions.
     async fn restore_databases(
         &self,
         contents: &Contents,
         server: &Server,
-    ) -> Result<(u64, Vec<Pair>)> {
+    ) -> Result<(u64, Vec<Pair>, Vec<Exception>)> {
         let mut rows: u64 = 0;
-        let mut pairs = Vec::new();
+        let (mut pairs, mut exceptions) = (Vec::new(), Vec::new());
         for (number, recorded) in contents.databases.iter().enumerate() {
             let new = format!("{RESTORE_PREFIX}{}_{number}", self.tag);
-            let restoring = Box::pin(self.restore_database(number, &new, recorded, server.version));
-            let restored = with_progress_of_server(self.context, restoring).await?;
+            let restoring = database::Restore {
+                context: self.context,
+                index: &self.index,
+                number,
+                temporary: &new,
+                recorded,
+                server_version: server.version,
+            };
+            let restoring = Box::pin(restoring.run());
+            let (restored, more) = with_progress_of_server(self.context, restoring).await?;
             rows = rows.saturating_add(restored);
+            exceptions.extend(more);
             pairs.push(Pair {
                 live: recorded.properties.name.clone(),
                 new,
                 old: format!("{OLD_PREFIX}{}_{number}", self.tag),
             });
         }
-        Ok((rows, pairs))
-    }
-
-    /// Restores one database under a new name, and compares it with its recorded contents. Returns its number of rows.
-    async fn restore_database(
-        &self,
-        number: usize,
-        new: &str,
-        recorded: &DatabaseContents,
-        server_version: u32,
-    ) -> Result<u64> {
-        let context = self.context;
-        let postgres = &context.postgres;
-        let tablespaces = context.settings.postgres.tablespaces;
-        let properties = &recorded.properties;
-        properties
-            .create(postgres, new, server_version, tablespaces)
-            .await?;
-        let record = fetch::record(&self.index, &layout::dump(number))?;
-        let plain_bytes = self.index.databases.get(number);
-        let plain_bytes = plain_bytes.map_or(0, |database| database.dump_bytes);
-        load::dump(context, record, plain_bytes, new, server_version).await?;
-        let rows =
-            verify::verify(postgres, new, recorded, server_version, load::sessions()).await?;
-        properties.apply(postgres, new).await?;
-        tracing::info!(database = properties.name, rows, "restored and verified");
-        Ok(rows)
+        Ok((rows, pairs, exceptions))
     }
 
     async fn start_application(&mut self) -> Result<()> {

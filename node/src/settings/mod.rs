@@ -53,6 +53,8 @@ pub struct PostgresSettings {
     pub bootstrap_role_password: BootstrapRolePassword,
     /// What a restore does about tablespaces that the new node may not have.
     pub tablespaces: Tablespaces,
+    /// Whether a backup is restored although the server refuses some of its statements.
+    pub exceptions: Exceptions,
     /// How long to wait until the server accepts connections, in seconds. 300 by default.
     pub ready_timeout_seconds: u32,
 }
@@ -84,6 +86,13 @@ pub enum BootstrapRolePassword {
 pub enum Tablespaces {
     Fail,
     Default,
+}
+
+/// `exceptions = "admit" | "refuse"`. Admit by default: the node that was backed up served in that state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exceptions {
+    Admit,
+    Refuse,
 }
 
 /// The application's own commands. Each is a program with its arguments, and runs without a shell.

@@ -12,8 +12,8 @@ use toml::de::DeTable;
 use super::problems::Problems;
 use super::value::{Section, Value};
 use super::{
-    BootstrapRolePassword, Commands, DEFAULT_TIMEOUT, PostgresSettings, Server, Settings,
-    Tablespaces, rules,
+    BootstrapRolePassword, Commands, DEFAULT_TIMEOUT, Exceptions, PostgresSettings, Server,
+    Settings, Tablespaces, rules,
 };
 
 /// The port of Postgres unless it is set.
@@ -106,6 +106,9 @@ fn postgres(section: &Section<'_, '_>) -> Option<PostgresSettings> {
             ("default", Tablespaces::Default),
         ])
     });
+    let exceptions = section.optional("exceptions").and_then(|value| {
+        value.one_of(&[("admit", Exceptions::Admit), ("refuse", Exceptions::Refuse)])
+    });
     let ready_timeout_seconds = section.seconds("ready_timeout_seconds", DEFAULT_TIMEOUT);
     Some(PostgresSettings {
         server: server?,
@@ -113,6 +116,7 @@ fn postgres(section: &Section<'_, '_>) -> Option<PostgresSettings> {
         databases,
         bootstrap_role_password: password.unwrap_or(BootstrapRolePassword::Restore),
         tablespaces: tablespaces.unwrap_or(Tablespaces::Fail),
+        exceptions: exceptions.unwrap_or(Exceptions::Admit),
         ready_timeout_seconds,
     })
 }

@@ -33,6 +33,7 @@ fn every_key_that_is_not_set_has_its_default() {
                 databases: None,
                 bootstrap_role_password: BootstrapRolePassword::Restore,
                 tablespaces: Tablespaces::Fail,
+                exceptions: Exceptions::Admit,
                 ready_timeout_seconds: 300,
             },
             image_containers: vec![],

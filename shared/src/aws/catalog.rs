@@ -158,6 +158,21 @@ pub async fn objects_of(
     listed(bucket, request, keys).await
 }
 
+/// Returns the keys of the exceptions of all restores of a backup, each with the time when it was written.
+///
+/// # Errors
+/// [`crate::Error::Aws`] if S3 fails.
+pub async fn exceptions(
+    client: &Client,
+    bucket: &str,
+    application: &ApplicationName,
+    backup: &BackupId,
+) -> Result<Vec<(String, OffsetDateTime)>> {
+    let prefix = layout::exceptions_prefix(application, backup);
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix);
+    listed(bucket, request, keys_and_times).await
+}
+
 /// Calls `see` with the key of each object below an application's `backups/` and the time when it was written, in
 /// ascending order of the keys, until `see` returns `Break`.
 ///

@@ -12,6 +12,7 @@ fn restore_report(operation_id: &str) -> RestoreReport {
         operation_id: operation_id.parse().unwrap(),
         outcome: RestoreOutcome::FirstBoot,
         skipped: vec![],
+        exceptions: crate::report::exceptions::ReportedExceptions::default(),
         seconds: 1.0,
         swap_seconds: 0.0,
         peak_memory_kib: 1,

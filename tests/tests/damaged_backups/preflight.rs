@@ -19,7 +19,7 @@ fn forge_huge(scenario: &Scenario) -> Result<Manifest> {
 }
 
 /// Returns candidates that no node accepts: each with the exit code, and a part of the message.
-fn unfit_candidates(scenario: &Scenario) -> Result<[(Candidate, ExitCode, &'static str); 5]> {
+fn unfit_candidates(scenario: &Scenario) -> Result<[(Candidate, ExitCode, &'static str); 6]> {
     let (protected, newer) = (&scenario.protected, &scenario.newer);
     let too_new = tampering::forge(protected, newer, |index, _| {
         index.versions.server = 990_001;
@@ -29,6 +29,12 @@ fn unfit_candidates(scenario: &Scenario) -> Result<[(Candidate, ExitCode, &'stat
         let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
         tampering::edit_contents(part, |contents| {
             contents["databases"][0]["properties"]["extensions"] = serde_json::json!([{"name": "no_such_extension", "version": "1.0", "schema": "public"}]);
+        })
+    })?;
+    let in_other_locale = tampering::forge(protected, newer, |_, parts| {
+        let part = parts.get_mut(layout::CONTENTS).context("no contents")?;
+        tampering::edit_contents(part, |contents| {
+            contents["databases"][0]["properties"]["collate"] = "xx_YY.utf8".into();
         })
     })?;
     let foreign = tampering::forge(protected, newer, |index, _| {
@@ -54,6 +60,11 @@ fn unfit_candidates(scenario: &Scenario) -> Result<[(Candidate, ExitCode, &'stat
             extended.candidate(),
             ExitCode::ExtensionMissing,
             "no_such_extension 1.0",
+        ),
+        (
+            in_other_locale.candidate(),
+            ExitCode::LocaleMissing,
+            "xx_YY.utf8",
         ),
         (
             forge_huge(scenario)?.candidate(),

@@ -79,11 +79,9 @@ fn normalised(dump: &[u8]) -> impl Iterator<Item = String> {
         .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "))
 }
 
-/// Checks that two dumps are equal; the error shows the lines that only one of them has.
-pub(crate) fn assert_same(before: &[String], after: &[String]) {
-    if before == after {
-        return;
-    }
+/// Returns the lines that only one of two dumps has, in alphabetical order: `-1` before a line that is missing, `+1`
+/// before one that is new.
+pub(crate) fn differences(before: &[String], after: &[String]) -> Vec<String> {
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
     for line in before {
         *counts.entry(line).or_default() -= 1;
@@ -92,10 +90,18 @@ pub(crate) fn assert_same(before: &[String], after: &[String]) {
         *counts.entry(line).or_default() += 1;
     }
     let different = counts.iter().filter(|(_, count)| **count != 0);
-    let named: Vec<String> = different
+    different
         .map(|(line, count)| format!("{count:+} {}", line.chars().take(300).collect::<String>()))
-        .take(60)
-        .collect();
+        .collect()
+}
+
+/// Checks that two dumps are equal; the error shows the lines that only one of them has.
+pub(crate) fn assert_same(before: &[String], after: &[String]) {
+    if before == after {
+        return;
+    }
+    let mut named = differences(before, after);
+    named.truncate(60);
     let at = before
         .iter()
         .zip(after)

@@ -9,6 +9,8 @@
 )]
 
 mod dump;
+mod exceptions;
+mod generated;
 mod rights;
 mod surroundings;
 

@@ -1,10 +1,10 @@
 //! Databases are restored in the surroundings that they had: their settings are in force, and no setting, trigger or
 //! foreign server disturbs the backup or the restore.
 
-use super::Scenario;
 use std::fmt::Write as _;
 
 use super::dump::{assert_same, client, dump};
+use super::{APPLICATION, Scenario};
 
 /// Returns a dump of the cluster, the rows of the materialized views of a database, and all settings of roles.
 async fn everything(scenario: &Scenario, database: &str) -> Vec<String> {
@@ -188,4 +188,72 @@ async fn hash_of_list(scenario: &Scenario) -> String {
     let output = psql.output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_are_closed_or_dropped_meanwhile_are_named() {
+    let scenario = Scenario::start(|_| {}).await;
+    let script =
+        "CREATE DATABASE notes; CREATE DATABASE main; ALTER DATABASE notes ALLOW_CONNECTIONS false;
+        CREATE TABLE t AS SELECT generate_series(1, 100000) AS n;";
+    scenario.run(script).await;
+    let client = scenario
+        .node
+        .cluster()
+        .unwrap()
+        .connect("postgres")
+        .await
+        .unwrap();
+    // Other sessions create and drop databases and tables all the time.
+    let churning = async {
+        for number in 1.. {
+            let create = format!("CREATE DATABASE passing_{number}");
+            let tables = format!(
+                "CREATE TABLE one_{number} AS SELECT 1 AS n; DROP TABLE IF EXISTS one_{};",
+                number - 1
+            );
+            client.batch_execute(&create).await.unwrap();
+            client.batch_execute(&tables).await.unwrap();
+            let drop = format!("DROP DATABASE IF EXISTS passing_{number} WITH (FORCE)");
+            client.batch_execute(&drop).await.unwrap();
+        }
+    };
+    let backing_up = async {
+        for _ in 0..5 {
+            let index = scenario.back_up().await.index;
+            let names = index.databases.iter().map(|one| one.name.as_str());
+            let kept: Vec<&str> = names.filter(|name| !name.starts_with("passing")).collect();
+            assert_eq!(kept, ["main", "postgres"]);
+            let skipped = &index.skipped_databases;
+            let notes = skipped.iter().find(|one| one.name == "notes").unwrap();
+            assert_eq!(notes.reason, "it allows no connections");
+            assert!(index.rows() >= 100_000);
+        }
+    };
+    tokio::select! {
+        () = backing_up => {}
+        () = churning => {}
+    }
+    let list = serde_json::json!({"rekindle": "list-backups", "application": APPLICATION});
+    let answer = scenario.protected.invoke("backup", list).await.unwrap();
+    let skipped = &answer["backups"][0]["skipped_databases"];
+    assert!(skipped.to_string().contains("notes"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_by_alter_system_are_restored() {
+    // Those that need a restart are not in force when they are backed up.
+    let script = "ALTER SYSTEM SET max_connections = 60; ALTER SYSTEM SET shared_buffers = '48MB';
+        ALTER SYSTEM SET log_min_duration_statement = '250ms'; ALTER SYSTEM SET log_directory = '/elsewhere';
+        CREATE TABLE t (n int); INSERT INTO t VALUES (1);";
+    let scenario = is_restored_unchanged(script, "postgres").await;
+    let cluster = scenario.node.cluster().unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    let query = "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_file_settings
+        WHERE sourcefile ~ 'auto.conf$'";
+    let settings: String = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(settings, "log_min_duration_statement=250ms");
+    let query = "SELECT current_setting('log_min_duration_statement')";
+    let in_force: String = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(in_force, "250ms");
 }

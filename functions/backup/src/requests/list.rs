@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt as _};
 use shared::Result;
-use shared::aws::catalog;
-use shared::aws::manifests::Manifests;
+use shared::aws::{catalog, s3};
 use shared::function::context::Context;
 use shared::id::{ApplicationName, BackupId};
 use shared::layout::BackupState;
+use shared::report::exceptions::ExceptionsRecord;
 use time::OffsetDateTime;
 
-use crate::answer::{Answer, Summary};
+use crate::answer::{Answer, ExceptionsOf, Summary};
 
 /// The most backups that one listing contains.
 const MOST_LISTED: usize = 200;
+/// The largest object with exceptions that is read, in bytes.
+const MOST_EXCEPTIONS_BYTES: u64 = 16 * 1024 * 1024;
 /// How many manifests are read in parallel.
 const READS_AT_ONCE: usize = 8;
 
@@ -35,9 +37,9 @@ pub(super) async fn list(
     ids.sort_by(|(a, _), (b, _)| b.cmp(a));
     ids.truncate(limit);
     let pinned = catalog::pinned(client, bucket, &application).await?;
-    let (manifests, pinned) = (context.manifests(&application), &pinned);
+    let (application_name, pinned) = (&application, &pinned);
     let summaries: Vec<Result<Summary>> = stream::iter(ids)
-        .map(|(id, state)| summarize(manifests, pinned, state, id))
+        .map(|(id, state)| summarize(context, application_name, pinned, state, id))
         .buffered(READS_AT_ONCE)
         .collect()
         .await;
@@ -50,21 +52,29 @@ pub(super) async fn list(
 
 /// Returns one entry of the listing. If a manifest is unreadable, its entry has the problem, and the others are listed.
 async fn summarize(
-    manifests: Manifests<'_>,
+    context: &Context,
+    application: &ApplicationName,
     pinned: &BTreeSet<BackupId>,
     state: BackupState,
     backup_id: BackupId,
 ) -> Result<Summary> {
     let unreadable = |backup_id, problem: String| Ok(Summary::Unreadable { backup_id, problem });
-    match manifests.read(state, &backup_id).await {
+    let manifests = context.manifests(application);
+    let (manifest, exceptions) = tokio::join!(
+        manifests.read(state, &backup_id),
+        exceptions_of(context, application, &backup_id)
+    );
+    match manifest {
         Ok(Some(manifest)) => Ok(Summary::Backup {
             pinned: pinned.contains(&backup_id),
+            exceptions: exceptions?,
             backup_id,
             purpose: manifest.index.purpose,
             committed_at: manifest.committed_at,
             rows: manifest.index.rows(),
             bytes: manifest.index.bytes(),
             instance_id: manifest.index.node.instance_id,
+            skipped_databases: manifest.index.skipped_databases,
             // The manifest of an accepted backup still contains the reason.
             quarantined_for: manifest
                 .quarantined_for
@@ -74,4 +84,28 @@ async fn summarize(
         Err(error) if error.retryable() => Err(error),
         Err(error) => unreadable(backup_id, error.chain()),
     }
+}
+
+/// Returns the exceptions of a backup's newest restore that had any, or `None` if there is none.
+async fn exceptions_of(
+    context: &Context,
+    application: &ApplicationName,
+    backup: &BackupId,
+) -> Result<Option<ExceptionsOf>> {
+    let (client, bucket) = (&context.aws.s3, &context.config.bucket);
+    let objects = catalog::exceptions(client, bucket, application, backup).await?;
+    let newest = objects
+        .into_iter()
+        .max_by_key(|(_, written_at)| *written_at);
+    let Some((key, _)) = newest else {
+        return Ok(None);
+    };
+    let count = match s3::read(client, bucket, &key, None, MOST_EXCEPTIONS_BYTES).await {
+        Ok(bytes) => serde_json::from_slice::<ExceptionsRecord>(&bytes)
+            .ok()
+            .map(|record| record.exceptions.len()),
+        Err(error) if error.retryable() => return Err(error),
+        Err(_) => None,
+    };
+    Ok(Some(ExceptionsOf { count, key }))
 }

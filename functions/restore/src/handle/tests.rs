@@ -77,6 +77,7 @@ fn success() -> String {
             exit_code: ExitCode::Verification,
             reason: "cut short".to_owned(),
         }],
+        exceptions: shared::report::exceptions::ReportedExceptions::default(),
         seconds: 4.5,
         swap_seconds: 0.1,
         peak_memory_kib: 1,

@@ -105,6 +105,7 @@ mod tests {
                 .unwrap(),
             outcome: RestoreOutcome::AlreadyRestored { backup_id: None },
             skipped: vec![],
+            exceptions: shared::report::exceptions::ReportedExceptions::default(),
             seconds: 1.0,
             swap_seconds: 0.0,
             peak_memory_kib: 1,

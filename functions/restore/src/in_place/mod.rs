@@ -22,6 +22,7 @@ use tracing::{field, info};
 
 use self::decide::{InPlaceDecision, InPlaceFacts};
 use crate::attempts::{self, RestoreAttempt};
+use crate::exceptions;
 
 /// An in-place restore that an operator requested.
 #[derive(Debug, Clone)]
@@ -183,7 +184,10 @@ pub(crate) async fn report_end(context: &Context, finished: &CommandStatus) -> R
         backup_id: Some(&restore.chosen),
     };
     match ended {
-        Ok(report) => log_restored(subject, &restore.before, &report),
+        Ok(report) => {
+            log_restored(subject, &restore.before, &report);
+            exceptions::record(context, subject, &report);
+        }
         Err(failure) => {
             let message = "the in-place restore failed; the backup before it has the node's data";
             let reason = format!("{} (backup before: {})", failure.message, restore.before);

@@ -19,6 +19,7 @@ use super::reason::Reason;
 use super::{facts, subject};
 use crate::attempts;
 use crate::breaker::{self, Launch, NextLaunch};
+use crate::exceptions;
 
 /// The result of one pass over an instance, as the function's answer names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +197,7 @@ impl<'a> LaunchingInstance<'a> {
         if self.answer(LifecycleResult::Continue).await? == Completion::Done {
             self.log_admitted(command_id, report);
             self.record_skipped(command_id, report);
+            self.record_exceptions(command_id, report);
             self.record_unknown_backups(backups);
         }
         Ok(LaunchStep::Admitted)
@@ -310,6 +312,15 @@ impl<'a> LaunchingInstance<'a> {
             let kind = Kind::Agent(skipped.exit_code);
             failure::record(self.context, subject, kind, message, &skipped.reason);
         }
+    }
+
+    fn record_exceptions(&self, command_id: &CommandId, report: &RestoreReport) {
+        let subject = Subject {
+            command_id: Some(command_id),
+            backup_id: report.outcome.backup_id(),
+            ..subject(self.facts)
+        };
+        exceptions::record(self.context, subject, report);
     }
 
     /// Records that the second check for a newer backup failed. The instance is admitted: the restored backup was the

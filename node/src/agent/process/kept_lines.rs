@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::postgres_output::{Kind, Line};
+use super::refused_entries::RefusedEntries;
 
 /// The number of last lines that a failure quotes.
 const LAST: usize = 8;
@@ -20,6 +21,8 @@ struct Lines {
     errors: Vec<Line>,
     /// The last other lines.
     others: VecDeque<Line>,
+    /// The entries that `pg_restore` could not restore.
+    refused: RefusedEntries,
 }
 
 impl KeptLines {
@@ -36,6 +39,18 @@ impl KeptLines {
             _ if lines.errors.len() < FIRST => lines.errors.push(line),
             _ => {}
         }
+    }
+
+    /// Reads which entries of an archive the server refused. A line that is not shown counts too.
+    pub(super) fn read_refused(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.refused.read(line);
+    }
+
+    /// Returns the entries that `pg_restore` could not restore.
+    pub(super) fn refused(&self) -> RefusedEntries {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.refused.clone()
     }
 
     /// Returns the lines in one text. If Postgres reported an error, the text begins with it; its object, its details,

@@ -6,9 +6,11 @@
 mod kept_lines;
 mod postgres_output;
 mod refusals;
+mod refused_entries;
 mod running;
 mod secrets;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::process::Stdio;
 use std::time::Duration;
@@ -96,6 +98,20 @@ impl From<Stop> for Failure {
             ),
         }
     }
+}
+
+/// The entries of an archive that `pg_restore` could not restore.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Their numbers in the table of contents.
+    pub(crate) entries: BTreeSet<i64>,
+    /// The failure of `pg_restore`, with the first error.
+    pub(crate) failure: Failure,
+}
+
+/// Returns a message of the server without passwords and without literals of its statement.
+pub(crate) fn without_secrets(message: &str) -> String {
+    secrets::hide_in_message(message)
 }
 
 impl Program {
@@ -215,19 +231,37 @@ impl Program {
     /// Runs the program to its end, with the chunks as its standard input. It has failed if it ends before it has read
     /// all of them, even with the status 0.
     pub(crate) async fn stdin_from(
+        self,
+        chunks: mpsc::Receiver<Bytes>,
+        progress: &Progress,
+        code: ExitCode,
+    ) -> Result<()> {
+        match self.restore_from(chunks, progress, code).await? {
+            None => Ok(()),
+            Some(refused) => Err(refused.failure),
+        }
+    }
+
+    /// Runs a `pg_restore` like [`Self::stdin_from`], but without `--exit-on-error`: it goes on when the server refuses a
+    /// statement. Returns the refused entries, or `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// `pg_restore` did not reach the end of the archive.
+    pub(crate) async fn restore_from(
         mut self,
         mut chunks: mpsc::Receiver<Bytes>,
         progress: &Progress,
         code: ExitCode,
-    ) -> Result<()> {
+    ) -> Result<Option<Refused>> {
         self.command.stdin(Stdio::piped());
         let to_end = async |mut running: Running| {
             running.relay_stdout();
             if running.write_chunks(&mut chunks, progress).await {
-                return running.end().await;
+                return running.end_of_restore().await;
             }
             chunks.close();
-            running.ended_early().await
+            running.ended_early().await.map(|()| None)
         };
         self.supervised(code, to_end).await
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::kept_lines::KeptLines;
 use super::postgres_output::{Kind, Line, Reader};
-use super::{Program, Stop, refusals, secrets};
+use super::{Program, Refused, Stop, refusals, secrets};
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::watchdog::Progress;
 use crate::chunks::CHUNK;
@@ -178,18 +178,39 @@ impl Running {
         Err(self.failure("failed", status).await)
     }
 
+    /// Waits for the end of a `pg_restore`. If it went on to the end of the archive, returns the entries that the server
+    /// refused.
+    pub(super) async fn end_of_restore(mut self) -> Result<Option<Refused>> {
+        let status = self.status().await?;
+        if status.success() {
+            return Ok(None);
+        }
+        // Without a time limit: no entry may be missed. A pg_restore leaves no process behind that holds its output.
+        if self.is_postgres {
+            self.read_all_lines().await;
+        }
+        let refused = self.lines.refused();
+        let failure = self.failure("failed", status).await;
+        if !refused.complete {
+            return Err(failure);
+        }
+        let entries = refused.entries;
+        Ok(Some(Refused { entries, failure }))
+    }
+
+    async fn read_all_lines(&mut self) {
+        for relay in std::mem::take(&mut self.relays) {
+            relay.await.ok();
+        }
+    }
+
     async fn status(&mut self) -> Result<ExitStatus> {
         let waited = self.child.wait().await;
         waited.or_fail(self.code, || format!("cannot wait for {}", self.label))
     }
 
-    async fn failure(self, what: &str, status: ExitStatus) -> Failure {
-        let relays = async {
-            for relay in self.relays {
-                relay.await.ok();
-            }
-        };
-        timeout(LAST_LINES, relays).await.ok();
+    async fn failure(mut self, what: &str, status: ExitStatus) -> Failure {
+        timeout(LAST_LINES, self.read_all_lines()).await.ok();
         let lines = self.lines.text();
         let lines = if lines.is_empty() {
             "no output on stderr"
@@ -235,6 +256,9 @@ impl Relay {
                 return;
             }
             let text = String::from_utf8_lossy(&line);
+            if self.postgres.is_some() {
+                self.lines.read_refused(&text);
+            }
             if let Some(line) = self.shown(text.trim_end(), continued) {
                 self.log(&line);
                 self.lines.add(line);

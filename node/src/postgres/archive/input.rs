@@ -8,6 +8,9 @@ use crate::postgres::archive::error::{ArchiveError, Result};
 /// types of its arguments.
 const LONGEST_NAME: u64 = 64 * 1024;
 
+/// The longest statement that is read, in bytes.
+const LONGEST_STATEMENT: u64 = 256 * 1024 * 1024;
+
 /// An archive as a stream, and the sizes of its numbers.
 pub(super) struct Input<'r> {
     pub(super) reader: &'r mut dyn BufRead,
@@ -67,6 +70,29 @@ impl<'r> Input<'r> {
         let mut text = Vec::new();
         for _ in 0..length {
             text.push(self.byte()?);
+        }
+        Ok(Some(text))
+    }
+
+    /// Reads a statement. Returns `None` if there is none.
+    pub(super) fn statement(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(length) = self.length()? else {
+            return Ok(None);
+        };
+        if length > LONGEST_STATEMENT {
+            let problem = format!("a statement has {length} bytes (limit {LONGEST_STATEMENT})");
+            return Err(self.damaged(&problem));
+        }
+        let mut text = Vec::new();
+        while (text.len() as u64) < length {
+            let buffer = self.reader.fill_buf().map_err(ArchiveError::Read)?;
+            let left = usize::try_from(length - text.len() as u64).unwrap_or(usize::MAX);
+            let taken = buffer.len().min(left);
+            if taken == 0 {
+                return Err(self.truncated("a statement"));
+            }
+            text.extend_from_slice(&buffer[..taken]);
+            self.consume(taken);
         }
         Ok(Some(text))
     }

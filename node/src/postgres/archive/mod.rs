@@ -4,6 +4,7 @@
 //! no checksum. If an archive is cut off between two blocks, only the missing blocks of the table of contents show it.
 
 mod blocks;
+mod entries;
 mod error;
 mod input;
 mod split;
@@ -18,6 +19,7 @@ use self::input::Input;
 use self::table_of_contents::{Name, TableOfContents};
 use crate::postgres::relation::{Relation, RelationKind, TableRows};
 
+pub(crate) use self::entries::{Entry, entries};
 pub use self::error::ArchiveError;
 pub(crate) use self::split::split;
 

@@ -20,14 +20,20 @@ const MIN_ROWS: usize = 128 * 1024;
 /// The longest table of contents that is kept, in bytes: some hundred thousand tables.
 const MOST_CONTENTS: usize = 512 * 1024 * 1024;
 
+/// The statement of an archive that clears the search path.
+const CLEARS_SEARCH_PATH: &[u8] = b"SELECT pg_catalog.set_config('search_path', '', false);";
+/// The statement that brings back the search path with which the session began.
+const RESETS_SEARCH_PATH: &[u8] = b"RESET search_path;";
+
 /// Reads an archive to its end and splits it into `parts`. The header and the table of contents go to `head` as soon as
-/// they are read, and also to every part.
+/// they are read, and also to every part. If `keep_search_path`, the sessions of the parts keep their own search path.
 ///
 /// If a receiver is dropped, this stops without an error: the receiver's own failure is the cause.
 pub(crate) fn split(
     archive: impl Read,
     head: oneshot::Sender<Bytes>,
     parts: Vec<mpsc::Sender<Bytes>>,
+    keep_search_path: bool,
 ) -> Result<()> {
     let mut recorder = Recorder {
         archive,
@@ -40,10 +46,17 @@ pub(crate) fn split(
     let read_ahead = reader.buffer().to_vec();
     let mut bytes = recorder.recorded;
     bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-    let bytes = Bytes::from(bytes);
-    if head.send(bytes.clone()).is_err() {
+    if head.send(Bytes::copy_from_slice(&bytes)).is_err() {
         return Ok(());
     }
+    if keep_search_path && let Some(at) = memchr::memmem::find(&bytes, CLEARS_SEARCH_PATH) {
+        // Another statement of the same length, so that no length in the archive changes. pg_restore itself clears the
+        // search path, too, so it must be set again.
+        let statement = &mut bytes[at..at + CLEARS_SEARCH_PATH.len()];
+        statement.fill(b' ');
+        statement[..RESETS_SEARCH_PATH.len()].copy_from_slice(RESETS_SEARCH_PATH);
+    }
+    let bytes = Bytes::from(bytes);
     let mut splitter = Splitter {
         int_size,
         parts,

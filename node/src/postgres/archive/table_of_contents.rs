@@ -1,6 +1,6 @@
 //! The header and the table of contents of an archive: which relations it creates, and which blocks follow.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::postgres::archive::error::{ArchiveError, Result};
 use crate::postgres::archive::input::Input;
@@ -17,7 +17,7 @@ const CUSTOM_FORMAT: u8 = 1;
 /// The beginning of an entry's statement if its rows are loaded through another table.
 const THROUGH_ROOT: &[u8] = b"-- load via partition root ";
 
-type Version = (u8, u8);
+pub(super) type Version = (u8, u8);
 
 /// The table of contents.
 #[derive(Default)]
@@ -53,30 +53,16 @@ impl TableOfContents {
     }
 
     fn entry(&mut self, input: &mut Input<'_>, version: Version) -> Result<()> {
-        let id = input.integer()?;
-        let has_data = input.integer()? != 0;
-        input.skip_text()?; // oid of the catalog
-        input.skip_text()?; // oid of the object
-        let tag = input.text()?;
-        let description = input.text()?.unwrap_or_default();
-        input.integer()?; // section
-        let through_root = input.text_begins_with(THROUGH_ROOT)?;
-        input.skip_text()?; // DROP statement
-        input.skip_text()?; // COPY statement
-        let schema = input.text()?;
-        input.skip_text()?; // tablespace
-        if version >= (1, 14) {
-            input.skip_text()?; // table access method
-        }
-        if version >= (1, 16) {
-            input.integer()?; // kind of relation
-        }
-        input.skip_text()?; // owner
-        input.skip_text()?; // WITH OIDS
-        while input.skip_text()? {} // dependencies
-        input.byte()?; // whether there is an offset
-        input.skip(u64::from(input.offset_size))?;
-
+        let Fields {
+            id,
+            has_data,
+            description,
+            tag,
+            schema,
+            definition,
+            ..
+        } = Fields::read(input, version, None)?;
+        let through_root = definition.is_some();
         if has_data && !self.with_data.insert(id) {
             return Err(input.damaged(&format!("two entries have the id {id}")));
         }
@@ -102,8 +88,76 @@ impl TableOfContents {
     }
 }
 
+/// The fields of an entry that are read.
+pub(super) struct Fields {
+    pub(super) id: i64,
+    pub(super) has_data: bool,
+    /// The kind of object, such as `INDEX`.
+    pub(super) description: Vec<u8>,
+    /// The object's name.
+    pub(super) tag: Option<Vec<u8>>,
+    pub(super) schema: Option<Vec<u8>>,
+    pub(super) owner: Option<Vec<u8>>,
+    pub(super) tablespace: Option<Vec<u8>>,
+    /// The statements that create the object. Those of an unwanted entry are not read: then this is an empty text if
+    /// they begin with [`THROUGH_ROOT`], otherwise `None`.
+    pub(super) definition: Option<Vec<u8>>,
+    /// The statement that drops the object. `None` if the entry is not wanted.
+    pub(super) drop: Option<Vec<u8>>,
+}
+
+impl Fields {
+    /// Reads the next entry. `wanted` are the numbers of the entries whose statements are read.
+    pub(super) fn read(
+        input: &mut Input<'_>,
+        version: Version,
+        wanted: Option<&BTreeSet<i64>>,
+    ) -> Result<Self> {
+        let id = input.integer()?;
+        let is_wanted = wanted.is_some_and(|wanted| wanted.contains(&id));
+        let has_data = input.integer()? != 0;
+        input.skip_text()?; // oid of the catalog
+        input.skip_text()?; // oid of the object
+        let tag = input.text()?;
+        let description = input.text()?.unwrap_or_default();
+        input.integer()?; // section
+        let (definition, drop) = if is_wanted {
+            (input.statement()?, input.statement()?)
+        } else {
+            let through_root = input.text_begins_with(THROUGH_ROOT)?;
+            input.skip_text()?;
+            (through_root.then(Vec::new), None)
+        };
+        input.skip_text()?; // COPY statement
+        let schema = input.text()?;
+        let tablespace = input.text()?;
+        if version >= (1, 14) {
+            input.skip_text()?; // table access method
+        }
+        if version >= (1, 16) {
+            input.integer()?; // kind of relation
+        }
+        let owner = input.text()?;
+        input.skip_text()?; // WITH OIDS
+        while input.skip_text()? {} // dependencies
+        input.byte()?; // whether there is an offset
+        input.skip(u64::from(input.offset_size))?;
+        Ok(Self {
+            id,
+            has_data,
+            description,
+            tag,
+            schema,
+            owner,
+            tablespace,
+            definition,
+            drop,
+        })
+    }
+}
+
 /// Reads the header and returns the format version.
-fn header(input: &mut Input<'_>) -> Result<Version> {
+pub(super) fn header(input: &mut Input<'_>) -> Result<Version> {
     let mut magic = [0; 5];
     for byte in &mut magic {
         *byte = input.byte()?;
@@ -147,12 +201,6 @@ fn header(input: &mut Input<'_>) -> Result<Version> {
 }
 
 fn relation_kind(description: &[u8]) -> Option<RelationKind> {
-    match description {
-        b"TABLE" => Some(RelationKind::Table),
-        b"VIEW" => Some(RelationKind::View),
-        b"MATERIALIZED VIEW" => Some(RelationKind::MaterializedView),
-        b"SEQUENCE" => Some(RelationKind::Sequence),
-        b"FOREIGN TABLE" => Some(RelationKind::ForeignTable),
-        _ => None,
-    }
+    let mut kinds = RelationKind::ALL.into_iter();
+    kinds.find(|kind| kind.in_dump().as_bytes() == description)
 }

@@ -177,7 +177,8 @@ async fn the_parts_of_an_archive_restore_the_same_database() {
     let (head_sender, head) = tokio::sync::oneshot::channel();
     let (senders, parts): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::sync::mpsc::channel(4)).unzip();
     let archive = whole.clone();
-    let splitting = tokio::task::spawn_blocking(move || split(&archive[..], head_sender, senders));
+    let splitting =
+        tokio::task::spawn_blocking(move || split(&archive[..], head_sender, senders, false));
     let parts = parts.into_iter().map(|mut part| {
         tokio::spawn(async move {
             let mut bytes = Vec::new();
@@ -218,8 +219,9 @@ async fn splitting_a_truncated_archive_fails() {
         let (head_sender, _head) = tokio::sync::oneshot::channel();
         let (sender, mut part) = tokio::sync::mpsc::channel(4);
         let archive = whole[..length].to_vec();
-        let splitting =
-            tokio::task::spawn_blocking(move || split(&archive[..], head_sender, vec![sender]));
+        let splitting = tokio::task::spawn_blocking(move || {
+            split(&archive[..], head_sender, vec![sender], false)
+        });
         while part.recv().await.is_some() {}
         assert!(splitting.await.unwrap().is_err(), "cut at {length}");
     }

@@ -1,32 +1,33 @@
 //! Creates a database with a backup's properties, and applies the properties that must wait until its data are
 //! restored.
 
-use shared::exit_code::ExitCode;
+use shared::report::exceptions::Exception;
 
 use crate::agent::failure::Result;
+use crate::postgres::attempt::{Attempt, try_all};
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};
 use crate::postgres::database::properties::{DatabaseProperties, Grant, LocaleProvider};
 use crate::postgres::quote::{identifier, literal};
+use crate::postgres::setting::Setting;
 use crate::settings::Tablespaces;
 
 impl DatabaseProperties {
     /// Creates an empty database with these properties' encoding, locale, owner, tablespace and settings, including those
     /// of roles in it. `server_version` is the target's `server_version_num`.
     ///
-    /// The settings must be in force when constraints are checked and materialized views are filled.
+    /// The settings must be in force when constraints are checked and materialized views are filled. Returns an exception
+    /// for each setting that the server refuses.
     pub(crate) async fn create(
         &self,
         postgres: &Postgres,
         name: &str,
         server_version: u32,
         tablespaces: Tablespaces,
-    ) -> Result<()> {
+    ) -> Result<Vec<Exception>> {
         let creation = self.creation_script(name, server_version, tablespaces);
-        let script = creation + &self.settings_script(name);
-        postgres
-            .script(ADMIN_DATABASE, &script, ExitCode::Restore)
-            .await?;
-        Ok(())
+        let settings = self.settings(name);
+        let own = Some(self.name.as_str());
+        try_all(postgres, ADMIN_DATABASE, &creation, &settings, false, own).await
     }
 
     fn creation_script(&self, name: &str, server_version: u32, tablespaces: Tablespaces) -> String {
@@ -67,35 +68,39 @@ impl DatabaseProperties {
         script.concat() + ";\n"
     }
 
-    /// Returns the settings of the database, and of roles in it, as one transaction.
-    fn settings_script(&self, name: &str) -> String {
-        let database = identifier(name);
-        let settings = self.settings.iter().map(|setting| match &setting.role {
-            Some(role) => {
-                setting.statement(&format!("ROLE {} IN DATABASE {database}", identifier(role)))
-            }
-            None => setting.statement(&format!("DATABASE {database}")),
+    /// Returns the statements for the settings of the database, and of roles in it.
+    fn settings(&self, name: &str) -> Vec<Attempt> {
+        let statement = |setting: &Setting, name: &str| {
+            let database = identifier(name);
+            let target = match &setting.role {
+                Some(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
+                None => format!("DATABASE {database}"),
+            };
+            setting.statement(&target)
+        };
+        let attempts = self.settings.iter().map(|setting| Attempt {
+            kind: "DATABASE SETTING".to_owned(),
+            object: setting.name().to_owned(),
+            statement: statement(setting, name),
+            remedy: statement(setting, &self.name),
         });
-        format!("BEGIN;\n{}COMMIT;\n", settings.collect::<String>())
+        attempts.collect()
     }
 
     /// Applies all other properties to a restored database. This comes after its data: a connection limit would prevent
-    /// the restore.
-    pub(crate) async fn apply(&self, postgres: &Postgres, name: &str) -> Result<()> {
-        let script = self.properties_script(name);
-        postgres
-            .script(ADMIN_DATABASE, &script, ExitCode::Restore)
-            .await?;
-        Ok(())
+    /// the restore. Returns an exception for each grant, comment or label that the server refuses.
+    pub(crate) async fn apply(&self, postgres: &Postgres, name: &str) -> Result<Vec<Exception>> {
+        let (script, attempts) = (self.properties_script(name), self.extras(name));
+        let own = Some(self.name.as_str());
+        try_all(postgres, ADMIN_DATABASE, &script, &attempts, true, own).await
     }
 
     fn properties_script(&self, name: &str) -> String {
-        let database = identifier(name);
-        let mut script = vec!["BEGIN;\n".to_owned()];
-        script.push(format!(
+        let (database, owner) = (identifier(name), identifier(&self.owner));
+        let mut script = vec![format!(
             "ALTER DATABASE {database} CONNECTION LIMIT {};\n",
             self.connection_limit
-        ));
+        )];
         if self.is_template {
             // ALTER DATABASE has the option IS_TEMPLATE only from version 9.5 on.
             script.push(format!(
@@ -103,30 +108,44 @@ impl DatabaseProperties {
                 literal(name)
             ));
         }
-        if let Some(grants) = &self.acl {
-            let owner = identifier(&self.owner);
+        if self.acl.is_some() {
             script.push(format!(
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC;\nREVOKE ALL ON DATABASE {database} FROM {owner};\n"
             ));
-            for grant in self.in_order(grants) {
-                script.push(self.grant(&database, grant));
-            }
+        }
+        script.concat()
+    }
+
+    /// Returns the statements for the database's grants, comment and labels.
+    fn extras(&self, name: &str) -> Vec<Attempt> {
+        let own = self.extra_statements(&self.name);
+        let statements = self.extra_statements(name).into_iter().zip(own);
+        let attempts = statements.map(|((kind, statement), (_, remedy))| Attempt {
+            kind: kind.to_owned(),
+            object: self.name.clone(),
+            statement,
+            remedy,
+        });
+        attempts.collect()
+    }
+
+    fn extra_statements(&self, name: &str) -> Vec<(&'static str, String)> {
+        let database = identifier(name);
+        let mut statements = Vec::new();
+        for grant in self.in_order(self.acl.as_deref().unwrap_or_default()) {
+            statements.push(("DATABASE GRANT", self.grant(&database, grant)));
         }
         if let Some(comment) = &self.comment {
-            script.push(format!(
-                "COMMENT ON DATABASE {database} IS {};\n",
-                literal(comment)
-            ));
+            let statement = format!("COMMENT ON DATABASE {database} IS {};\n", literal(comment));
+            statements.push(("DATABASE COMMENT", statement));
         }
         for label in &self.security_labels {
-            script.push(format!(
-                "SECURITY LABEL FOR {} ON DATABASE {database} IS {};\n",
-                identifier(&label.provider),
-                literal(&label.label)
-            ));
+            let (provider, text) = (identifier(&label.provider), literal(&label.label));
+            let statement =
+                format!("SECURITY LABEL FOR {provider} ON DATABASE {database} IS {text};\n");
+            statements.push(("DATABASE SECURITY LABEL", statement));
         }
-        script.push("COMMIT;\n".to_owned());
-        script.concat()
+        statements
     }
 
     /// Orders grants so that each grantor has its grant option before it grants.

@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use shared::exit_code::ExitCode;
+use shared::manifest::SkippedDatabase;
 
 use crate::agent::failure::{Failure, Result};
 use crate::postgres::client::{ADMIN_DATABASE, Postgres};
@@ -77,6 +78,15 @@ SELECT coalesce(json_agg(row_to_json(listed)), '[]') FROM (
   ORDER BY d.datname
 ) listed";
 
+/// The template that nobody can connect to, and that nobody changes.
+const EMPTY_TEMPLATE: &str = "template0";
+/// The comment that `initdb` gives `template1`.
+const COMMENT_OF_TEMPLATE1: &str = "default template for new databases";
+/// The number of grants that `initdb` gives a template: CONNECT to PUBLIC; CREATE, TEMPORARY and CONNECT to its owner.
+const USUAL_GRANTS_OF_A_TEMPLATE: usize = 4;
+/// The reason why a database is left out that existed when the backup began.
+pub(crate) const DROPPED: &str = "it was dropped during the backup";
+
 /// Objects that `initdb` creates have an oid below 16384.
 const INSIDE: &str = "
 SELECT json_build_object(
@@ -93,32 +103,72 @@ SELECT json_build_object(
       UNION ALL SELECT oid FROM pg_language UNION ALL SELECT oid FROM pg_collation
       UNION ALL SELECT oid FROM pg_largeobject_metadata) o WHERE oid >= 16384))";
 
+/// The databases of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Databases {
+    /// The databases to back up.
+    pub(crate) wanted: Vec<DatabaseProperties>,
+    /// The databases that cannot be backed up, although no setting leaves them out.
+    pub(crate) skipped: Vec<SkippedDatabase>,
+}
+
 /// Returns the databases to back up: the configured ones, or else every database that allows connections. In the second
-/// case a template counts only if it has objects of its own, and the databases of a restore never count.
-pub(crate) async fn list(
-    postgres: &Postgres,
-    settings: &PostgresSettings,
-) -> Result<Vec<DatabaseProperties>> {
+/// case a template counts only if it has objects or properties of its own, and the databases of a restore never count.
+pub(crate) async fn list(postgres: &Postgres, settings: &PostgresSettings) -> Result<Databases> {
     let code = ExitCode::Dump;
     let listed: Vec<Listed> = postgres.query(ADMIN_DATABASE, LIST, code).await?;
     if let Some(configured) = &settings.databases {
         check_configured(configured, &listed)?;
     }
-    let mut databases = Vec::new();
+    let mut databases = Databases::default();
     for one in listed {
         let name = &one.catalog.datname;
         let ours = name.starts_with(RESTORE_PREFIX) || name.starts_with(OLD_PREFIX);
         let configured = settings.databases.as_ref().map(|all| all.contains(name));
-        let wanted = configured.unwrap_or(one.catalog.datallowconn && !ours);
-        if !wanted {
+        if !configured.unwrap_or(!ours && name != EMPTY_TEMPLATE) {
             continue;
         }
-        let inside: Inside = postgres.query(name, INSIDE, code).await?;
-        if configured.is_some() || !one.catalog.datistemplate || inside.own_objects {
-            databases.push(one.into_properties(inside));
+        if !one.catalog.datallowconn {
+            databases.skip(name, "it allows no connections");
+            continue;
+        }
+        let inside = postgres.query::<Inside>(name, INSIDE, code).await;
+        let inside = match inside {
+            Err(_) if is_gone(postgres, one.oid).await => {
+                databases.skip(name, DROPPED);
+                continue;
+            }
+            inside => inside?,
+        };
+        let has_own = inside.own_objects || one.has_own_properties();
+        if configured.is_some() || !one.catalog.datistemplate || has_own {
+            databases.wanted.push(one.into_properties(inside));
         }
     }
     Ok(databases)
+}
+
+/// Returns whether a database was dropped. If the server cannot be asked, it was not.
+pub(crate) async fn is_gone(postgres: &Postgres, oid: u32) -> bool {
+    let query =
+        format!("SELECT to_json(NOT EXISTS (SELECT FROM pg_database WHERE oid::text = '{oid}'))");
+    let gone = postgres.query(ADMIN_DATABASE, &query, ExitCode::Dump);
+    gone.await.unwrap_or(false)
+}
+
+impl Databases {
+    /// Leaves out a database, with a line in the log.
+    pub(crate) fn skip(&mut self, name: &str, reason: &str) {
+        tracing::warn!(
+            database = name,
+            reason,
+            "the backup does not contain a database"
+        );
+        self.skipped.push(SkippedDatabase {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        });
+    }
 }
 
 /// Checks that every configured database exists and allows connections.
@@ -139,6 +189,28 @@ fn check_configured(configured: &[String], listed: &[Listed]) -> Result<()> {
 }
 
 impl Listed {
+    /// Returns whether a template has properties that `initdb` did not give it. Without objects of its own, only they make
+    /// it worth a backup.
+    fn has_own_properties(&self) -> bool {
+        let usual = |grant: &Grant| match &grant.grantee {
+            None => grant.privilege == "CONNECT",
+            Some(grantee) => *grantee == self.owner && !grant.grantable,
+        };
+        let usual_grants = self
+            .acl
+            .as_ref()
+            .is_some_and(|acl| acl.len() == USUAL_GRANTS_OF_A_TEMPLATE && acl.iter().all(usual));
+        let usual_comment = self.comment.as_deref() == Some(COMMENT_OF_TEMPLATE1);
+        let has_own_texts = match self.catalog.datname.as_str() {
+            ADMIN_DATABASE => !(usual_grants && usual_comment),
+            _ => self.acl.is_some() || self.comment.is_some(),
+        };
+        has_own_texts
+            || !self.settings.is_empty()
+            || !self.security_labels.is_empty()
+            || self.catalog.datconnlimit != -1
+    }
+
     fn into_properties(self, inside: Inside) -> DatabaseProperties {
         let catalog = self.catalog;
         DatabaseProperties {
@@ -188,9 +260,33 @@ mod tests {
         }
         let names = async |cluster: &Cluster| {
             let all = list(&cluster.postgres(), &cluster.settings).await;
-            all.map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>())
+            all.map(|all| {
+                let names = all.wanted.into_iter().map(|one| one.name);
+                names.collect::<Vec<_>>()
+            })
         };
         assert_eq!(names(&cluster).await.unwrap(), ["app", "postgres"]);
+
+        for (own, usual) in [
+            (
+                "ALTER DATABASE template1 SET work_mem = '5MB'",
+                "ALTER DATABASE template1 RESET ALL",
+            ),
+            (
+                "COMMENT ON DATABASE template1 IS 'ours'",
+                "COMMENT ON DATABASE template1 IS 'default template for new databases'",
+            ),
+            (
+                "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC",
+                "GRANT CONNECT ON DATABASE template1 TO PUBLIC",
+            ),
+        ] {
+            cluster.sql("postgres", own).await;
+            let found = names(&cluster).await.unwrap();
+            assert_eq!(found, ["app", "postgres", "template1"], "{own}");
+            cluster.sql("postgres", usual).await;
+            assert_eq!(names(&cluster).await.unwrap(), ["app", "postgres"]);
+        }
 
         cluster.sql("template1", "CREATE TABLE own ()").await;
         let with_template = ["app", "postgres", "template1"];

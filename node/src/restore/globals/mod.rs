@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use shared::exit_code::ExitCode;
+use shared::report::exceptions::Exception;
 
 use crate::agent::failure::{Failure, Result};
+use crate::postgres::attempt::{Attempt, try_all};
 use crate::postgres::quote::{identifier, literal};
 use crate::postgres::setting::Setting;
 use crate::postgres::statement::{Statement, statements};
@@ -34,10 +36,13 @@ struct Membership {
     granted_by: Option<String>,
 }
 
-/// The two scripts to run. The roles are one transaction; CREATE TABLESPACE cannot run inside one.
+/// The statements to run. The roles and their properties are one transaction; CREATE TABLESPACE cannot run inside one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Scripts {
+    /// Creates the roles, with their attributes and passwords.
     roles: String,
+    /// The memberships, settings, comments and labels of the roles, without which a backup is restored, too.
+    properties: Vec<Attempt>,
     tablespaces: String,
 }
 
@@ -59,19 +64,18 @@ impl Existing {
 }
 
 /// Restores the globals: creates missing roles and tablespaces, and gives every role the attributes, password, settings
-/// and memberships of the backup. `of_all_roles` are the backup's settings of all roles.
+/// and memberships of the backup. `of_all_roles` are the backup's settings of all roles. Returns an exception for each
+/// property of a role that the server refuses.
 pub(crate) async fn restore(
     postgres: &Postgres,
     settings: &PostgresSettings,
     existing: &Existing,
     globals: &str,
     of_all_roles: &[Setting],
-) -> Result<()> {
-    let code = ExitCode::Restore;
+) -> Result<Vec<Exception>> {
     let scripts = scripts(globals, of_all_roles, settings, existing)?;
-    postgres
-        .script(ADMIN_DATABASE, &scripts.roles, code)
-        .await?;
+    let (roles, properties) = (&scripts.roles, &scripts.properties);
+    let exceptions = try_all(postgres, ADMIN_DATABASE, roles, properties, true, None).await?;
     check_access(postgres).await?;
     if !scripts.tablespaces.is_empty() {
         // The usual cause of a failure here is that the tablespace's directory is missing or not writable.
@@ -80,7 +84,7 @@ pub(crate) async fn restore(
             .script(ADMIN_DATABASE, &scripts.tablespaces, code)
             .await?;
     }
-    Ok(())
+    Ok(exceptions)
 }
 
 /// Checks that the server accepts the agent's sessions with the password and the attributes that its role has now.
@@ -112,8 +116,8 @@ pub(crate) fn scripts(
             format!("cannot read the globals of the backup: {problem}; restore another backup"),
         )
     })?;
-    let mut roles = String::from("BEGIN;\nSET LOCAL standard_conforming_strings = on;\n");
-    let mut tablespaces = String::new();
+    let mut roles = String::from("SET LOCAL standard_conforming_strings = on;\n");
+    let (mut properties, mut tablespaces) = (Vec::new(), String::new());
     for statement in &statements {
         let tablespace = tablespace_of(statement);
         let skipped = match tablespace {
@@ -128,22 +132,59 @@ pub(crate) fn scripts(
             }
             continue;
         }
-        let script = if tablespace.is_some() {
-            &mut tablespaces
+        let text = format!("{};\n", statement.text);
+        if tablespace.is_some() {
+            tablespaces += &text;
+        } else if makes_role(statement) {
+            roles += &text;
         } else {
-            &mut roles
-        };
-        script.push_str(statement.text);
-        script.push_str(";\n");
+            properties.push(property(statement, text));
+        }
     }
     roles.push_str("ALTER ROLE ALL RESET ALL;\n");
-    roles.extend(
-        of_all_roles
-            .iter()
-            .map(|setting| setting.statement("ROLE ALL")),
-    );
-    roles.push_str("COMMIT;\n");
-    Ok(Scripts { roles, tablespaces })
+    properties.extend(of_all_roles.iter().map(|setting| Attempt {
+        kind: "ROLE SETTING".to_owned(),
+        object: format!("{} of all roles", setting.name()),
+        statement: setting.statement("ROLE ALL"),
+        remedy: setting.statement("ROLE ALL"),
+    }));
+    Ok(Scripts {
+        roles,
+        properties,
+        tablespaces,
+    })
+}
+
+/// Returns whether a statement creates a role, or sets its attributes and its password. Any other statement is about a
+/// property of a role.
+fn makes_role(statement: &Statement<'_>) -> bool {
+    let sets_attributes = statement.words.get(3).is_some_and(|word| word.is("WITH"));
+    statement.begins_with(&["CREATE", "ROLE"])
+        || (statement.begins_with(&["ALTER", "ROLE"]) && sets_attributes)
+}
+
+/// Returns a statement about a property of a role. The object's name has no literals: a setting can be a secret.
+fn property(statement: &Statement<'_>, text: String) -> Attempt {
+    let words: Vec<&str> = statement
+        .words
+        .iter()
+        .map(|word| word.text.as_str())
+        .collect();
+    let (kind, object) = match &words[..] {
+        // ALTER ROLE role SET name …
+        [_, _, role, _, name, ..] if statement.begins_with(&["ALTER", "ROLE"]) => {
+            ("ROLE SETTING".to_owned(), format!("{name} of {role}"))
+        }
+        // Such as GRANT role TO member, and COMMENT ON ROLE role IS …
+        [verb, object @ ..] => (verb.to_ascii_uppercase(), object.join(" ")),
+        [] => (String::new(), String::new()),
+    };
+    Attempt {
+        kind,
+        object,
+        remedy: text.clone(),
+        statement: text,
+    }
 }
 
 /// Returns statements that reset an existing role: its password, expiry, limit, settings, comment and memberships. The

@@ -3,6 +3,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use super::*;
+use crate::settings::Exceptions;
 use crate::testing::Cluster;
 
 /// Scripts that psql runs.
@@ -120,6 +121,7 @@ fn settings(tablespaces: Tablespaces) -> PostgresSettings {
         databases: None,
         bootstrap_role_password: BootstrapRolePassword::Restore,
         tablespaces,
+        exceptions: Exceptions::Admit,
         ready_timeout_seconds: 1,
     }
 }
@@ -150,7 +152,18 @@ fn the_name_of_a_role_can_be_tablespace() {
         COMMENT ON ROLE tablespace IS 'odd';";
     let scripts = scripts(globals, &[], &settings(Tablespaces::Default), &existing()).unwrap();
     assert_eq!(scripts.tablespaces, "");
-    assert!(scripts.roles.contains("GRANT tablespace TO bob"));
+    let statements: Vec<&str> = scripts
+        .properties
+        .iter()
+        .map(|property| property.statement.as_str())
+        .collect();
+    assert_eq!(
+        statements,
+        [
+            "GRANT tablespace TO bob;\n",
+            "COMMENT ON ROLE tablespace IS 'odd';\n"
+        ]
+    );
 }
 
 #[test]
@@ -158,6 +171,50 @@ fn settings_of_a_role_in_a_database_are_skipped() {
     let globals = "ALTER ROLE app IN DATABASE live SET work_mem TO '1MB';";
     let scripts = scripts(globals, &[], &settings(Tablespaces::Fail), &existing()).unwrap();
     assert!(!scripts.roles.contains("work_mem"));
+    assert_eq!(scripts.properties, []);
+}
+
+#[tokio::test]
+async fn a_refused_property_of_a_role_is_an_exception() {
+    let cluster = Cluster::start();
+    let globals = "CREATE ROLE legacy;\nALTER ROLE legacy WITH LOGIN;\n\
+        ALTER ROLE legacy SET operator_precedence_warning TO 'off';\n\
+        ALTER ROLE legacy SET work_mem TO '5MB';\nGRANT gone TO legacy;\n\
+        ALTER ROLE legacy SET \"app.jwt\" TO 'marker';\n";
+    let postgres = cluster.postgres();
+    let existing = Existing::read(&postgres).await.unwrap();
+    let of_all_roles = [Setting {
+        role: None,
+        assignment: "sql_inheritance=on".to_owned(),
+    }];
+    let restored = restore(
+        &postgres,
+        &cluster.settings,
+        &existing,
+        globals,
+        &of_all_roles,
+    );
+    let texts: Vec<String> = restored
+        .await
+        .unwrap()
+        .iter()
+        .map(Exception::text)
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "ROLE SETTING operator_precedence_warning of legacy: ERROR: unrecognized configuration parameter \
+             \"operator_precedence_warning\" (SQLSTATE 42704)",
+            "GRANT gone to legacy: ERROR: role \"gone\" does not exist (SQLSTATE 42704)",
+            "ROLE SETTING sql_inheritance of all roles: ERROR: unrecognized configuration parameter \
+             \"sql_inheritance\" (SQLSTATE 42704)",
+        ]
+    );
+    let settings = "SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'legacy'::regrole";
+    assert_eq!(
+        cluster.sql("postgres", settings).await,
+        "{work_mem=5MB,app.jwt=marker}"
+    );
 }
 
 /// Runs accepted scripts in psql itself: it must not find a psql command in any of them.

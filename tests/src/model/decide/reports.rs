@@ -101,6 +101,7 @@ pub(super) fn restore_report(
         operation_id,
         outcome,
         skipped: skipped.collect(),
+        exceptions: shared::report::exceptions::ReportedExceptions::default(),
         seconds: 1.0,
         swap_seconds: 0.1,
         peak_memory_kib: 1,

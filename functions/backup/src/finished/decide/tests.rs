@@ -93,6 +93,7 @@ fn a_report_of_another_operation_is_rejected() {
         operation_id: "20261123T021500.000Z".parse().unwrap(),
         outcome: RestoreOutcome::FirstBoot,
         skipped: vec![],
+        exceptions: shared::report::exceptions::ReportedExceptions::default(),
         seconds: 1.0,
         swap_seconds: 0.0,
         peak_memory_kib: 1,

@@ -128,6 +128,7 @@ fn report(outcome: RestoreOutcome, skipped: &[usize]) -> RestoreReport {
         operation_id: "launch-i-0000000b".parse().unwrap(),
         outcome,
         skipped: skipped.collect(),
+        exceptions: shared::report::exceptions::ReportedExceptions::default(),
         seconds: 1.0,
         swap_seconds: 0.0,
         peak_memory_kib: 1,

@@ -45,6 +45,7 @@ fn report() -> RestoreReport {
         operation_id: "launch-i-0123456789abcdef0".parse().unwrap(),
         outcome: RestoreOutcome::FirstBoot,
         skipped: vec![],
+        exceptions: shared::report::exceptions::ReportedExceptions::default(),
         seconds: 1.0,
         swap_seconds: 0.0,
         peak_memory_kib: 1,

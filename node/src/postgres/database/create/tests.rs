@@ -18,7 +18,10 @@ fn without_identity(mut properties: DatabaseProperties) -> DatabaseProperties {
 }
 
 async fn listed(cluster: &Cluster, name: &str) -> DatabaseProperties {
-    let all = list(&cluster.postgres(), &cluster.settings).await.unwrap();
+    let all = list(&cluster.postgres(), &cluster.settings)
+        .await
+        .unwrap()
+        .wanted;
     all.into_iter().find(|one| one.name == name).unwrap()
 }
 
