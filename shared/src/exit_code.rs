@@ -69,11 +69,11 @@ exit_codes! {
     Verification = 25 transient "Verification", "Check the named object's noncurrent versions, and the node's memory and disk: the data that were read differ from the backed-up data, so nothing was committed or restored.";
     PostgresNotReady = 26 transient "PostgresNotReady", "Read the server's log: Postgres answers, but it is starting, in recovery or a standby, has no connection left, or ended the session.";
     PostgresRefused = 27 permanent "PostgresRefused", "Correct what the message names: Postgres refuses the agent's user, its password, its database or its rights. Retries do not help.";
-    ExceptionsRefused = 28 permanent "ExceptionsRefused", "Remove the causes that the message names on a new server, or set `[postgres] exceptions = \"admit\"`: all rows could be restored, but the server refuses other parts of the backup.";
+    ExceptionsRefused = 28 permanent "ExceptionsRefused", "Set `[postgres] exceptions = \"admit\"`, send resume, and run the SQL of the exceptions: all rows could be restored, but Postgres refuses other parts of the backup.";
     LocaleMissing = 29 permanent "LocaleMissing", "Install the locale on the new node, in the container's image if Postgres runs in one, and restart Postgres.";
     NoUsableBackup = 30 permanent "NoUsableBackup", "Check the skipped backups in the report: no offered backup passed verification. docs/operating.md, \"When restores keep failing\", describes how to go further back.";
     Download = 31 transient "Download", "Check the node's access to backups/ of its own application: S3 did not deliver an object.";
-    Restore = 32 transient "Restore", "Read the output of `pg_restore` or `psql` in the message: one of them failed.";
+    Restore = 32 transient "Restore", "Read the message: Postgres refused or lost rows, or one of its tools failed. No older backup was tried.";
     ServerTooOld = 33 permanent "ServerTooOld", "Start a server of the same or a newer major version: this server is older than the one that was backed up.";
     ExtensionMissing = 34 permanent "ExtensionMissing", "Install the extension's files on the new node's server.";
     DiskTooSmall = 35 permanent "DiskTooSmall", "Give the node a larger volume.";

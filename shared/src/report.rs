@@ -64,7 +64,7 @@ pub struct RestoreReport {
     /// The newer backups that could not be restored, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedBackup>,
-    /// What the server refused to restore beside the rows.
+    /// What the server refused to restore other than rows.
     #[serde(default, skip_serializing_if = "ReportedExceptions::is_empty")]
     pub exceptions: ReportedExceptions,
     /// Wall-clock duration in seconds.

@@ -120,7 +120,7 @@ pub(crate) enum Summary {
         /// The databases that it does not contain because they were closed, or dropped meanwhile.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         skipped_databases: Vec<SkippedDatabase>,
-        /// The exceptions of its newest restore, `None` if no restore of it had any.
+        /// The exceptions of the newest restore of it that had any, `None` if there was none.
         #[serde(skip_serializing_if = "Option::is_none")]
         exceptions: Option<ExceptionsOf>,
     },

@@ -1,4 +1,4 @@
-//! The records of exceptions: what a restored node lacks although it has all rows.
+//! Records the exceptions of a restore: parts of the backup, other than rows, that the node lacks.
 
 use shared::function::context::Context;
 use shared::function::failure;

@@ -113,7 +113,7 @@ pub(crate) async fn try_each(
     refusals(&output, statements.len())
 }
 
-/// A statement that restores something beside the rows.
+/// A statement that restores something other than rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     /// The kind of object, such as `DATABASE SETTING`.

@@ -69,6 +69,20 @@ pub(crate) fn without_timeouts() -> String {
 /// All other settings of the database and its roles are in force, as they are if `pg_restore --create` restores it:
 /// constraints and materialized views can depend on them.
 pub fn restore_options(server_version: u32, sessions: usize) -> String {
+    selected_restore_options(server_version, sessions, |_| true)
+}
+
+/// Returns the options of a `pg_restore` that keeps the database's own search path, for libpq.
+pub(crate) fn restore_options_with_search_path(server_version: u32, sessions: usize) -> String {
+    selected_restore_options(server_version, sessions, |name| name != "search_path")
+}
+
+/// Returns the options of a `pg_restore` with the selected names.
+fn selected_restore_options(
+    server_version: u32,
+    sessions: usize,
+    is_selected: impl Fn(&str) -> bool,
+) -> String {
     let has = |since: u32| server_version >= since;
     let memory = format!("{}MB", SORT_MEMORY / sessions);
     let timeouts = TIMEOUTS.iter().filter(|(_, since)| has(*since));
@@ -86,13 +100,7 @@ pub fn restore_options(server_version: u32, sessions: usize) -> String {
         // The server of a new node has no WAL files to reuse, and fills each new one with zeroes before it writes to
         // it. The WAL itself is still flushed.
         .chain(has(WAL_INIT_ZERO_SINCE).then_some(("wal_init_zero", "off")));
-    joined(options)
-}
-
-/// Returns the options of a `pg_restore` without the one that clears the search path, so that the database's own search
-/// path is in force.
-pub(crate) fn with_search_path(options: &str) -> String {
-    options.replace("-c search_path= ", "")
+    joined(options.filter(|(name, _)| is_selected(name)))
 }
 
 /// Joins options for libpq, in which a backslash escapes a space.
@@ -126,6 +134,14 @@ mod tests {
             newest.iter().any(|name| name == "event_triggers"),
             "{newest:?}"
         );
+    }
+
+    #[test]
+    fn a_restore_can_keep_the_search_path_and_nothing_else() {
+        let all = restore_options(150_000, 2);
+        let kept = restore_options_with_search_path(150_000, 2);
+        assert_eq!(all.replace("-c search_path= ", ""), kept);
+        assert_ne!(all, kept);
     }
 
     #[test]

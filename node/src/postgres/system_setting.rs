@@ -33,7 +33,7 @@ FROM (SELECT DISTINCT ON (f.name) f.name, coalesce(f.setting, '') AS value, s.se
 
 /// Settings that belong to the node: its paths, addresses, commands and its place in a replication. A restore leaves
 /// them as they are.
-const OF_THE_NODE: [&str; 18] = [
+const OF_THE_NODE: [&str; 16] = [
     "archive_cleanup_command",
     "archive_command",
     "config_file",
@@ -50,8 +50,6 @@ const OF_THE_NODE: [&str; 18] = [
     "restore_command",
     "stats_temp_directory",
     "synchronous_standby_names",
-    "unix_socket_directories",
-    "unix_socket_group",
 ];
 /// The beginnings of the names of further ones.
 const GROUPS_OF_THE_NODE: [&str; 4] = ["krb_", "recovery_", "ssl", "unix_socket_"];

@@ -30,8 +30,8 @@ struct Check {
 #[derive(Debug)]
 pub(super) struct DroppedChecks(Vec<Check>);
 
-/// The checks that apply to rows of these tables: their own, those of their parents, and those of their columns' domains.
-/// A child's inherited check is dropped and added with the parent's.
+/// The checks that apply to rows of these tables: their own, those of their parents, and those of the domains that are
+/// types of their columns. Domains within arrays and composite types are not among them. A child's inherited check is dropped and added with the parent's.
 const CHECKS: &str = "
 WITH RECURSIVE tables AS (
   SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -96,7 +96,8 @@ impl DroppedChecks {
             .into_iter()
             .zip(milder)
             .map(|((check, first), second)| {
-                first.exception(Exception {
+                let refusal = second.as_ref().unwrap_or(&first);
+                refusal.exception(Exception {
                     database: Some(own_name.to_owned()),
                     kind: "CHECK CONSTRAINT".to_owned(),
                     object: check.object,

@@ -40,15 +40,14 @@ impl Restore<'_> {
             };
             exceptions.extend(exceptions::repair(self.context, database, refused).await?);
         }
-        let (recorded, version) = (self.recorded, self.server_version);
-        let sessions = load::sessions();
+        let entries = refused.as_ref().map(|refused| refused.entries.as_slice());
         let verified = verify::verify(
             postgres,
             self.temporary,
-            recorded,
-            &exceptions,
-            version,
-            sessions,
+            self.recorded,
+            entries.unwrap_or_default(),
+            self.server_version,
+            load::sessions(),
         );
         let rows = match (verified.await, refused) {
             (Ok(rows), _) => rows,

@@ -46,7 +46,7 @@ struct Restored {
     outcome: RestoreOutcome,
     /// The newer backups that could not be restored, newest first.
     skipped: Vec<SkippedBackup>,
-    /// What the server refused to restore beside the rows.
+    /// What the server refused to restore, other than rows.
     exceptions: ReportedExceptions,
     /// How long clients could not reach the live databases.
     swap: Duration,
@@ -73,7 +73,7 @@ pub(crate) async fn run(context: &Context, command: &RestoreCommand) -> Result<R
         Box::pin(in_place(context, operation, candidates)).await?
     } else if let Some(lineage) = lineage_of_ready_node(context).await? {
         leftovers::remove(context).await?;
-        already_restored(lineage)
+        already_restored(context, operation, lineage).await
     } else if candidates.is_empty() {
         first_boot(context, operation).await?
     } else {
@@ -107,20 +107,27 @@ async fn lineage_of_ready_node(context: &Context) -> Result<Option<Lineage>> {
 }
 
 /// Returns the result of an earlier restore of this node. The report of that restore may be lost.
-fn already_restored(lineage: Lineage) -> Restored {
+async fn already_restored(context: &Context, operation: &Operation, lineage: Lineage) -> Restored {
     let (backup_id, skipped) = match lineage {
         Lineage::Restored { backup_id, skipped } => (Some(backup_id), skipped),
         Lineage::FirstBoot | Lineage::Adopted => (None, Vec::new()),
     };
     let skipped = skipped.into_iter().map(|backup_id| SkippedBackup {
         backup_id,
-        // The marker does not contain the exit codes.
-        exit_code: ExitCode::Restore,
+        // The only one that leads to an older backup.
+        exit_code: ExitCode::Verification,
         reason: "skipped by an earlier command, and its report is lost; the node's log contains the reason"
             .to_owned(),
     });
+    let exceptions = match &backup_id {
+        Some(backup_id) => exceptions::stored(context, operation, backup_id).await,
+        None => ReportedExceptions::default(),
+    };
     let outcome = RestoreOutcome::AlreadyRestored { backup_id };
-    Restored::without_swap(outcome, skipped.collect())
+    Restored {
+        exceptions,
+        ..Restored::without_swap(outcome, skipped.collect())
+    }
 }
 
 /// Starts the empty application.
@@ -298,9 +305,10 @@ async fn finish(
         backup_id: backup_id.clone(),
         skipped: skipped.iter().map(|one| one.backup_id.clone()).collect(),
     };
-    run.context()
-        .write_marker(operation, &data.server, lineage)?;
-    let exceptions = exceptions::store(run.context(), operation, backup_id, &data.exceptions).await;
+    let context = run.context();
+    // Before the marker: with a marker, the agent does not restore again, and would not find these exceptions again.
+    let exceptions = exceptions::store(context, operation, backup_id, &data.exceptions).await;
+    context.write_marker(operation, &data.server, lineage)?;
     run.clean_up().await;
     let index = run.index();
     let age = (OffsetDateTime::now_utc() - index.started_at).whole_seconds();

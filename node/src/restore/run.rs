@@ -67,7 +67,7 @@ pub(crate) struct RestoredData {
     pub(crate) swap: Duration,
     /// The server with the data.
     pub(crate) server: Server,
-    /// What the server refused to restore beside the rows.
+    /// What the server refused to restore other than rows.
     pub(crate) exceptions: Vec<Exception>,
 }
 
@@ -287,8 +287,8 @@ impl<'c> RestoreRun<'c> {
         }
     }
 
-    /// Undoes all changes of this run, except for roles and tablespaces: they are harmless, and the next restore sets
-    /// them to those of its backup.
+    /// Undoes all changes of this run, except for roles, tablespaces and settings by `ALTER SYSTEM`: they are harmless, and
+    /// the next restore sets them to those of its backup.
     pub(crate) async fn roll_back(mut self) -> Result<()> {
         let context = self.context;
         if self.application_started

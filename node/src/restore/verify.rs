@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 use futures_util::future::join_all;
 use serde::Deserialize;
 use shared::exit_code::ExitCode;
-use shared::report::exceptions::Exception;
 use tokio::join;
 
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::objects::contents::DatabaseContents;
+use crate::postgres::archive::Entry;
 use crate::postgres::quote::identifier;
 use crate::postgres::relation::{Relation, TableRows};
 use crate::postgres::{ADMIN_DATABASE, Postgres};
@@ -55,17 +55,17 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
 
 /// Checks that every recorded relation exists and every recorded table has exactly its recorded rows. Views and foreign
-/// tables among the exceptions may be missing. Returns the rows of all tables. Meanwhile runs `ANALYZE` in this number of
+/// tables that the server refused may be missing. Returns the rows of all tables. Meanwhile runs `ANALYZE` in this number of
 /// sessions.
 pub(crate) async fn verify(
     postgres: &Postgres,
     database: &str,
     recorded: &DatabaseContents,
-    exceptions: &[Exception],
+    refused: &[Entry],
     server_version: u32,
     sessions: usize,
 ) -> Result<u64> {
-    let found = check_relations(postgres, database, recorded, exceptions).await?;
+    let found = check_relations(postgres, database, recorded, refused).await?;
     let scripts = analyze_scripts(&found, &recorded.tables, server_version, sessions);
     let (rows, analyzed, checkpointed) = join!(
         check_rows(postgres, database, recorded),
@@ -155,7 +155,7 @@ async fn check_relations(
     postgres: &Postgres,
     database: &str,
     recorded: &DatabaseContents,
-    exceptions: &[Exception],
+    refused: &[Entry],
 ) -> Result<BTreeSet<Found>> {
     let found: BTreeSet<Found> = postgres.query(database, FOUND, ExitCode::Restore).await?;
     let names: BTreeSet<(&str, &str, char)> = found
@@ -171,16 +171,18 @@ async fn check_relations(
         .iter()
         .filter(|table| !exists(&table.schema, &table.name, &['r', 'p']))
         .map(|table| format!("table {}.{}", table.schema, table.name));
-    let may_be_missing = |one: &Relation| {
-        let (kind, name) = (one.kind.in_dump(), format!("{}.{}", one.schema, one.name));
-        let mut exceptions = exceptions.iter();
-        !one.kind.has_data() && exceptions.any(|it| it.kind == kind && it.object == name)
+    let is_refused = |one: &Relation| {
+        let schema = Some(&one.schema);
+        let mut refused = refused.iter();
+        refused.any(|it| {
+            it.kind == one.kind.in_dump() && it.schema.as_ref() == schema && it.tag == one.name
+        })
     };
     let relations = recorded
         .relations
         .iter()
         .filter(|one| !exists(&one.schema, &one.name, one.kind.relkinds()))
-        .filter(|one| !may_be_missing(one))
+        .filter(|one| one.kind.has_data() || !is_refused(one))
         .map(|one| format!("{:?} {}.{}", one.kind, one.schema, one.name));
     check_none(
         recorded,

@@ -1,4 +1,4 @@
-//! Exceptions of a restore: what the server refused to restore beside the rows, which are all there.
+//! Exceptions of a restore: what the server refused to restore other than rows, which are all there.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ const MOST_REPORTED: usize = 3;
 /// Something that a restored node lacks, because the server refused its statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
-    /// The database, or `None` for a setting of a role.
+    /// The database, or `None` if it concerns the whole cluster.
     pub database: Option<String>,
     /// The kind of object, such as `INDEX` or `EVENT TRIGGER OWNER`.
     pub kind: String,

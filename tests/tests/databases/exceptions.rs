@@ -72,7 +72,7 @@ COMMENT ON INDEX product_slug IS 'by slug';
     COMMENT INDEX product_slug in schema public in database shop: ERROR: relation "public.product_slug" does not exist (SQLSTATE 42P01)
       COMMENT ON INDEX public.product_slug IS 'by slug';
     "#);
-    // A backup of the replacement is possible, and its restore needs no exception.
+    // The replacement can be backed up.
     scenario.back_up().await;
 }
 
@@ -264,6 +264,8 @@ async fn exceptions_can_be_refused() {
         .wait_for_failure(APPLICATION, "ExceptionsRefused")
         .await
         .unwrap();
+    let suspended = "abandoned the launch; the group launches nothing for now";
+    assert_eq!(line.message, suspended);
     assert!(
         line.contains("FK CONSTRAINT public.b b_id_fkey in database postgres: ERROR: "),
         "{line}"
@@ -340,5 +342,6 @@ async fn rows_that_the_server_refuses_are_never_given_up() {
         .unwrap();
     let expected = "public.a_user: 1 rows expected, 0 found";
     assert!(line.contains(expected), "{line}");
+    assert!(line.message.starts_with("abandoned the launch"), "{line}");
     assert!(line.contains("ERROR:  no more"), "{line}");
 }

@@ -150,10 +150,29 @@ async fn output(mut command: Command) -> Vec<u8> {
     output.stdout
 }
 
-async fn dumped(port: u16, database: &str) -> BTreeMap<Object, BTreeSet<String>> {
-    let mut pg_dump = client(port, "pg_dump");
+/// Returns the objects of a database, and the rows of its materialized views, which no dump contains.
+async fn dumped(cluster: &Cluster, database: &str) -> BTreeMap<Object, BTreeSet<String>> {
+    let mut pg_dump = client(cluster.port(), "pg_dump");
     pg_dump.args(["-d", database]);
-    objects(&String::from_utf8(output(pg_dump).await).unwrap())
+    let mut objects = objects(&String::from_utf8(output(pg_dump).await).unwrap());
+    let session = cluster.connect(database).await.unwrap();
+    let views = "SELECT relname::text, oid::regclass::text FROM pg_class WHERE relkind = 'm' AND relispopulated";
+    for view in session.query(views, &[]).await.unwrap() {
+        let (name, view): (String, String) = (view.get(0), view.get(1));
+        let rows =
+            format!("SELECT coalesce(string_agg(v::text, ' ' ORDER BY v::text), '') FROM {view} v");
+        let rows: String = session.query_one(&rows, &[]).await.unwrap().get(0);
+        let object = (
+            "MATERIALIZED VIEW DATA".to_owned(),
+            "public".to_owned(),
+            name,
+        );
+        objects
+            .entry(object)
+            .or_default()
+            .insert(format!("rows {rows}"));
+    }
+    objects
 }
 
 /// Restores the databases of a server with `pg_dumpall`, `pg_dump -Fc` and `pg_restore -C` into a new cluster. Errors are
@@ -219,21 +238,21 @@ async fn random_databases_are_restored_as_by_the_servers_own_tools_or_better() {
     }
     script += "ALTER ROLE former NOSUPERUSER;";
     scenario.run(&script).await;
-    let port = scenario.node.cluster().unwrap().port();
     let mut sources = Vec::new();
+    let source = scenario.node.cluster().unwrap();
     for database in &databases {
-        sources.push(dumped(port, database).await);
+        sources.push(dumped(source, database).await);
     }
-    let stock = restored_by_stock(port, &databases, &scenario).await;
+    let stock = restored_by_stock(source.port(), &databases, &scenario).await;
     scenario.back_up().await;
     scenario.replace_node().await;
 
-    let port = scenario.node.cluster().unwrap().port();
+    let cluster = scenario.node.cluster().unwrap();
     let exceptions = scenario.exceptions();
     let mut used = BTreeSet::new();
     for ((database, source), parts) in databases.iter().zip(&sources).zip(&scripts) {
-        let restored = dumped(port, database).await;
-        let by_stock = dumped(stock.port(), database).await;
+        let restored = dumped(cluster, database).await;
+        let by_stock = dumped(&stock, database).await;
         for object in source.keys().chain(restored.keys()) {
             let (before, after) = (source.get(object), restored.get(object));
             if before == after {

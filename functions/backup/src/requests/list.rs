@@ -37,9 +37,9 @@ pub(super) async fn list(
     ids.sort_by(|(a, _), (b, _)| b.cmp(a));
     ids.truncate(limit);
     let pinned = catalog::pinned(client, bucket, &application).await?;
-    let (application_name, pinned) = (&application, &pinned);
+    let (name, pinned) = (&application, &pinned);
     let summaries: Vec<Result<Summary>> = stream::iter(ids)
-        .map(|(id, state)| summarize(context, application_name, pinned, state, id))
+        .map(|(id, state)| summarize(context, name, pinned, state, id))
         .buffered(READS_AT_ONCE)
         .collect()
         .await;

@@ -13,8 +13,8 @@ use super::decide::{self, UNTOUCHED};
 use super::pass::Pass;
 
 impl Pass<'_> {
-    /// Deletes the objects of runs without a manifest. Returns the number of runs. `owners` are all backups that have a
-    /// manifest.
+    /// Deletes the objects of runs without a manifest, and the exceptions of restores of their backups. Returns the number
+    /// of runs. `owners` are all backups that have a manifest.
     pub(super) async fn delete_orphans(&self, owners: &BTreeSet<BackupId>) -> Result<usize> {
         let runs = self.old_runs().await?;
         let manifests = self.context.manifests(self.application);
@@ -33,7 +33,11 @@ impl Pass<'_> {
         for (backup, run) in &orphans {
             let mut objects = self.objects_of(backup).await?;
             let prefix = layout::run_prefix(self.application, backup, run);
-            objects.retain(|key| key.starts_with(&prefix));
+            let exceptions = layout::exceptions_prefix(self.application, backup);
+            let has_manifest = owned.contains_key(backup);
+            objects.retain(|key| {
+                key.starts_with(&prefix) || (!has_manifest && key.starts_with(&exceptions))
+            });
             self.delete(&objects).await?;
         }
         Ok(orphans.len())
@@ -44,7 +48,7 @@ impl Pass<'_> {
         let (client, bucket) = (&self.context.aws.s3, &self.context.config.bucket);
         let mut runs = BTreeMap::new();
         catalog::each_object(client, bucket, self.application, &mut |key, written_at| {
-            // Objects with other keys are not Rekindle's.
+            // Objects with other keys are exceptions of restores, or not Rekindle's.
             let Some(run) = layout::run_of_object(self.application, key) else {
                 return ControlFlow::Continue(());
             };

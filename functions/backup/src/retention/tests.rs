@@ -166,6 +166,14 @@ async fn only_old_runs_that_no_manifest_names_are_deleted() {
     put(&bucket, "backups/dtr/notes.txt", b"an operator's own");
     stored_run(&bucket, &hours_ago(100), "99999999");
     stored_run(&bucket, &hours_ago(102), "99999999");
+    let operation = "launch-i-0123abcd".parse().unwrap();
+    for hours in [100, 102] {
+        let key = layout::exceptions(&application(), &hours_ago(hours), &operation);
+        put(&bucket, &key, b"{}");
+        if hours == 100 {
+            kept.push(key);
+        }
+    }
     let context = context(&bucket, &[]);
     let expected = Deleted {
         orphans: 2,

@@ -236,10 +236,7 @@ impl Program {
         progress: &Progress,
         code: ExitCode,
     ) -> Result<()> {
-        match self.restore_from(chunks, progress, code).await? {
-            None => Ok(()),
-            Some(refused) => Err(refused.failure),
-        }
+        self.fed(chunks, progress, code, Running::end).await
     }
 
     /// Runs a `pg_restore` like [`Self::stdin_from`], but without `--exit-on-error`: it goes on when the server refuses a
@@ -249,19 +246,31 @@ impl Program {
     ///
     /// `pg_restore` did not reach the end of the archive.
     pub(crate) async fn restore_from(
+        self,
+        chunks: mpsc::Receiver<Bytes>,
+        progress: &Progress,
+        code: ExitCode,
+    ) -> Result<Option<Refused>> {
+        self.fed(chunks, progress, code, Running::end_of_restore)
+            .await
+    }
+
+    /// Runs the program with the chunks as its standard input, and waits for its `end` if it reads all of them.
+    async fn fed<T>(
         mut self,
         mut chunks: mpsc::Receiver<Bytes>,
         progress: &Progress,
         code: ExitCode,
-    ) -> Result<Option<Refused>> {
+        end: impl AsyncFnOnce(Running) -> Result<T>,
+    ) -> Result<T> {
         self.command.stdin(Stdio::piped());
         let to_end = async |mut running: Running| {
             running.relay_stdout();
             if running.write_chunks(&mut chunks, progress).await {
-                return running.end_of_restore().await;
+                return end(running).await;
             }
             chunks.close();
-            running.ended_early().await.map(|()| None)
+            Err(running.ended_early().await)
         };
         self.supervised(code, to_end).await
     }

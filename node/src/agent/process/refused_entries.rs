@@ -1,7 +1,8 @@
 //! Reads which entries of an archive `pg_restore` could not restore, if it ran without `--exit-on-error`.
 //!
 //! Several sessions print at the same time, and print texts of statements. So the beginning of a message can be anywhere
-//! in a line, and a statement can quote one. A wrong entry does no harm: its statements are only tried again.
+//! in a line, and a statement can quote one. Such a wrong entry is tried again, and at worst reported as an exception that
+//! exists already.
 
 use std::collections::BTreeSet;
 

@@ -163,10 +163,14 @@ impl Running {
     }
 
     /// Waits for the end of a program that stopped reading, and returns its failure, even if its status is 0.
-    pub(super) async fn ended_early(mut self) -> Result<()> {
-        let status = self.status().await?;
-        let what = "ended before it had read all of its input";
-        Err(self.failure(what, status).await)
+    pub(super) async fn ended_early(mut self) -> Failure {
+        match self.status().await {
+            Ok(status) => {
+                let what = "ended before it had read all of its input";
+                self.failure(what, status).await
+            }
+            Err(failure) => failure,
+        }
     }
 
     /// Waits for the end, which must be a success.
@@ -186,9 +190,7 @@ impl Running {
             return Ok(None);
         }
         // Without a time limit: no entry may be missed. A pg_restore leaves no process behind that holds its output.
-        if self.is_postgres {
-            self.read_all_lines().await;
-        }
+        self.read_all_lines().await;
         let refused = self.lines.refused();
         let failure = self.failure("failed", status).await;
         if !refused.complete {

@@ -59,10 +59,9 @@ impl TableOfContents {
             description,
             tag,
             schema,
-            definition,
+            through_root,
             ..
         } = Fields::read(input, version, None)?;
-        let through_root = definition.is_some();
         if has_data && !self.with_data.insert(id) {
             return Err(input.damaged(&format!("two entries have the id {id}")));
         }
@@ -99,8 +98,9 @@ pub(super) struct Fields {
     pub(super) schema: Option<Vec<u8>>,
     pub(super) owner: Option<Vec<u8>>,
     pub(super) tablespace: Option<Vec<u8>>,
-    /// The statements that create the object. Those of an unwanted entry are not read: then this is an empty text if
-    /// they begin with [`THROUGH_ROOT`], otherwise `None`.
+    /// Whether its rows are loaded through the root of the partitions. Not read if the entry is wanted.
+    pub(super) through_root: bool,
+    /// The statements that create the object. `None` if the entry is not wanted.
     pub(super) definition: Option<Vec<u8>>,
     /// The statement that drops the object. `None` if the entry is not wanted.
     pub(super) drop: Option<Vec<u8>>,
@@ -121,12 +121,12 @@ impl Fields {
         let tag = input.text()?;
         let description = input.text()?.unwrap_or_default();
         input.integer()?; // section
-        let (definition, drop) = if is_wanted {
-            (input.statement()?, input.statement()?)
+        let (through_root, definition, drop) = if is_wanted {
+            (false, input.statement()?, input.statement()?)
         } else {
             let through_root = input.text_begins_with(THROUGH_ROOT)?;
             input.skip_text()?;
-            (through_root.then(Vec::new), None)
+            (through_root, None, None)
         };
         input.skip_text()?; // COPY statement
         let schema = input.text()?;
@@ -150,6 +150,7 @@ impl Fields {
             schema,
             owner,
             tablespace,
+            through_root,
             definition,
             drop,
         })

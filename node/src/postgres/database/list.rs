@@ -148,7 +148,7 @@ pub(crate) async fn list(postgres: &Postgres, settings: &PostgresSettings) -> Re
     Ok(databases)
 }
 
-/// Returns whether a database was dropped. If the server cannot be asked, it was not.
+/// Returns whether a database was dropped, and `false` if the query fails.
 pub(crate) async fn is_gone(postgres: &Postgres, oid: u32) -> bool {
     let query =
         format!("SELECT to_json(NOT EXISTS (SELECT FROM pg_database WHERE oid::text = '{oid}'))");
@@ -291,6 +291,14 @@ mod tests {
         cluster.sql("template1", "CREATE TABLE own ()").await;
         let with_template = ["app", "postgres", "template1"];
         assert_eq!(names(&cluster).await.unwrap(), with_template);
+
+        let app = cluster.sql(
+            "postgres",
+            "SELECT oid FROM pg_database WHERE datname = 'app'",
+        );
+        let app: u32 = app.await.parse().unwrap();
+        assert!(!is_gone(&cluster.postgres(), app).await);
+        assert!(is_gone(&cluster.postgres(), 4_000_000_000).await);
 
         cluster.settings.databases = Some(vec!["app".to_owned()]);
         assert_eq!(names(&cluster).await.unwrap(), ["app"]);

@@ -25,7 +25,7 @@ use crate::postgres::session::restore_options;
 use crate::restore::load::{self, RefusedEntries};
 use crate::settings::Tablespaces;
 
-pub(super) use self::record::store;
+pub(super) use self::record::{store, stored};
 
 /// The kinds of entries with large objects. Their number is not verified, so none may be refused.
 const LARGE_OBJECTS: [&str; 4] = ["BLOB", "BLOBS", "BLOB METADATA", "LARGE OBJECT"];
@@ -57,7 +57,13 @@ pub(super) async fn repair(
         .iter()
         .any(|entry| is_large_object(&entry.kind))
     {
-        return Err(Failure::new(ExitCode::Restore, refused.failure.chain()));
+        let message = format!(
+            "cannot restore the large objects of the database {:?}: {}; repair them in the source, or free what the \
+             server lacks",
+            database.own,
+            refused.failure.chain()
+        );
+        return Err(Failure::new(ExitCode::Restore, message));
     }
     let keeps_tablespaces = context.settings.postgres.tablespaces == Tablespaces::Fail;
     let entries = refused.entries.iter();
@@ -69,19 +75,16 @@ pub(super) async fn repair(
 
     let mut exceptions = Vec::new();
     let mut milder: Vec<(&Repair, Refusal, &Milder)> = Vec::new();
-    for (at, (repair, refusal)) in repairs.iter().zip(&refusals).enumerate() {
+    for (repair, refusal) in repairs.iter().zip(refusals) {
         let Some(refusal) = refusal else { continue };
-        let exception = exception(database, repair, refusal, &repair.remedy)?;
-        // The object exists, and only its owner was refused.
-        let only_owner = refusal.is_duplicate()
-            && is_owner_of(repair, repairs.get(at + 1))
-            && refusals.get(at + 1).is_some_and(Option::is_some);
-        if repair.creates && only_owner {
+        let exception = exception(database, repair, &refusal, &repair.remedy)?;
+        let exists = refusal.is_duplicate() && (repair.has_owner || repair.is_data);
+        if exists {
             continue;
         }
         if repair.is_data {
             let message = format!(
-                "the server refuses data of the backup: {}",
+                "the server refuses data of the backup: {}; repair the source, or free what the server lacks",
                 exception.text()
             );
             return Err(Failure::new(ExitCode::Restore, message));
@@ -89,30 +92,28 @@ pub(super) async fn repair(
         if repair.milder.is_empty() || refusal.is_duplicate() {
             exceptions.push(exception);
         } else {
-            milder.extend(
-                repair
-                    .milder
-                    .iter()
-                    .map(|way| (repair, refusal.clone(), way)),
-            );
+            let ways = repair.milder.iter();
+            milder.extend(ways.map(|way| (repair, refusal.clone(), way)));
         }
     }
 
     let statements = milder.iter().map(|(_, _, way)| way.statements.as_str());
     let refusals = try_again(context, database, statements).await?;
     for ((repair, first, way), second) in milder.into_iter().zip(refusals) {
-        let is_alone = repair.milder.len() > 1;
-        let (refusal, remedy) = match (second, &way.remedy) {
+        let each_alone = repair.milder.len() > 1;
+        let exception = match (second, &way.remedy) {
             (None, None) => continue,
-            (None, Some(remedy)) => (first, remedy),
-            (Some(second), _) if is_alone => (second, &way.statements),
-            (Some(_), _) => (first, &repair.remedy),
+            (None, Some(remedy)) => exception(database, repair, &first, remedy)?,
+            (Some(second), _) => {
+                let refused = exception(database, repair, &second, &way.remedy_if_refused)?;
+                if each_alone {
+                    refused
+                } else {
+                    exception(database, repair, &first, &way.remedy_if_refused)?
+                }
+            }
         };
-        exceptions.push(exception(database, repair, &refusal, remedy)?);
-    }
-    for exception in &exceptions {
-        let (text, remedy) = (exception.text(), &exception.remedy);
-        tracing::warn!(remedy, "the server refuses a part of the backup: {text}");
+        exceptions.push(exception);
     }
     Ok(exceptions)
 }
@@ -141,12 +142,5 @@ fn exception(
         object: repair.object.clone(),
         error: refusal.text(),
         remedy: remedy.to_owned(),
-    })
-}
-
-/// Returns whether `next` gives the object of `repair` its owner.
-fn is_owner_of(repair: &Repair, next: Option<&Repair>) -> bool {
-    next.is_some_and(|next| {
-        next.object == repair.object && next.kind == format!("{} OWNER", repair.kind)
     })
 }

@@ -1,5 +1,6 @@
 //! Writes the exceptions of a restore into an object beside its backup.
 
+use shared::aws::s3;
 use shared::checksum::digests;
 use shared::exit_code::ExitCode;
 use shared::id::BackupId;
@@ -12,8 +13,11 @@ use crate::agent::failure::{OrFail as _, Result};
 use crate::context::Context;
 use crate::s3::upload::Upload;
 
-/// Stores the exceptions, and returns the report's part about them. If the object cannot be written, the node is ready
-/// nevertheless: the report has the first exceptions, and the log has all of them.
+/// The largest object with exceptions that is read, in bytes.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Logs and stores the exceptions, and returns the report's part about them. If the object cannot be written, the restore
+/// continues: the report has the first exceptions, and the node's log has all of them.
 pub(in crate::restore) async fn store(
     context: &Context,
     operation: &Operation,
@@ -22,6 +26,12 @@ pub(in crate::restore) async fn store(
 ) -> ReportedExceptions {
     if exceptions.is_empty() {
         return ReportedExceptions::default();
+    }
+    for exception in exceptions {
+        tracing::warn!(
+            "the server refuses a part of the backup: {}",
+            exception.text()
+        );
     }
     let key = layout::exceptions(&context.settings.application, backup, operation);
     let record = ExceptionsRecord {
@@ -39,6 +49,24 @@ pub(in crate::restore) async fn store(
         }
     };
     ReportedExceptions::new(exceptions, key)
+}
+
+/// Returns the report's part about the exceptions that an earlier run of this operation stored. Its own report is lost.
+pub(in crate::restore) async fn stored(
+    context: &Context,
+    operation: &Operation,
+    backup: &BackupId,
+) -> ReportedExceptions {
+    let key = layout::exceptions(&context.settings.application, backup, operation);
+    let bucket = &context.bucket;
+    // A node may not list the bucket, so it cannot distinguish a missing object from one that it may not read.
+    let Ok(bytes) = s3::read(&bucket.client, &bucket.name, &key, None, MOST_BYTES).await else {
+        return ReportedExceptions::default();
+    };
+    match serde_json::from_slice::<ExceptionsRecord>(&bytes) {
+        Ok(record) => ReportedExceptions::new(&record.exceptions, Some(key)),
+        Err(_) => ReportedExceptions::default(),
+    }
 }
 
 async fn upload(context: &Context, key: &str, record: &ExceptionsRecord) -> Result<()> {

@@ -4,17 +4,8 @@ use crate::postgres::archive::Entry;
 use crate::postgres::quote::identifier;
 use crate::postgres::statement::statements;
 
-/// Kinds of entries with data. Without them, the backup is not restored.
-const DATA: [&str; 8] = [
-    "TABLE",
-    "TABLE ATTACH",
-    "SEQUENCE",
-    "SEQUENCE SET",
-    "BLOB",
-    "BLOBS",
-    "BLOB METADATA",
-    "LARGE OBJECT",
-];
+/// Kinds of entries with data, other than rows and large objects. Without them, the backup is not restored.
+const DATA: [&str; 4] = ["TABLE", "TABLE ATTACH", "SEQUENCE", "SEQUENCE SET"];
 
 /// Kinds of entries whose statements can contain passwords, in options and connection strings.
 const WITH_PASSWORDS: [&str; 4] = [
@@ -33,13 +24,13 @@ pub(super) struct Repair {
     pub(super) object: String,
     /// The statements as `pg_restore` runs them.
     pub(super) statements: String,
-    /// Milder statements, if the first ones are refused again. One repair for each of them, so that as many as possible
-    /// succeed.
+    /// Milder statements, if the first ones are refused again. Each is tried alone, so that as many as possible succeed.
     pub(super) milder: Vec<Milder>,
     /// Whether it restores data.
     pub(super) is_data: bool,
-    /// Whether it creates an object, which may exist already.
-    pub(super) creates: bool,
+    /// Whether it creates an object whose owner is set by a statement of its own. If the object exists already, only its
+    /// owner was refused before.
+    pub(super) has_owner: bool,
     /// The SQL that an operator runs after the cause is removed.
     pub(super) remedy: String,
 }
@@ -49,18 +40,24 @@ pub(super) struct Repair {
 pub(super) struct Milder {
     /// The statements.
     pub(super) statements: String,
-    /// The SQL that completes the object after the cause is removed, or `None` if it is complete.
+    /// If the server accepts it: the SQL that completes the object after the cause is removed, or `None` if it is complete.
     pub(super) remedy: Option<String>,
+    /// If the server refuses it: the SQL to run after the cause is removed.
+    pub(super) remedy_if_refused: String,
 }
 
 impl Repair {
     /// Returns the repairs of an entry, in order. `keeps_tablespaces` is whether objects stay in their tablespaces.
     pub(super) fn all_of(entry: &Entry, keeps_tablespaces: bool) -> Vec<Self> {
         let mut repairs = Vec::new();
+        let owner = owner_statement(entry);
         if !entry.definition.is_empty() {
-            repairs.push(Self::of_definition(entry, keeps_tablespaces));
+            repairs.push(Self {
+                has_owner: owner.is_some(),
+                ..Self::of_definition(entry, keeps_tablespaces)
+            });
         }
-        if let Some(statement) = owner_statement(entry) {
+        if let Some(statement) = owner {
             repairs.push(Self {
                 kind: format!("{} OWNER", entry.kind),
                 object: entry.name(),
@@ -68,7 +65,7 @@ impl Repair {
                 statements: statement,
                 milder: Vec::new(),
                 is_data: false,
-                creates: false,
+                has_owner: false,
             });
         }
         repairs
@@ -76,36 +73,45 @@ impl Repair {
 
     fn of_definition(entry: &Entry, keeps_tablespaces: bool) -> Self {
         let tablespace = entry.tablespace.as_deref().filter(|_| keeps_tablespaces);
-        let begin = tablespace.map_or_else(String::new, |tablespace| {
-            format!(
-                "SET LOCAL default_tablespace = {};\n",
-                identifier(tablespace)
-            )
+        let setting = tablespace.map_or_else(String::new, |tablespace| {
+            format!("default_tablespace = {};\n", identifier(tablespace))
         });
-        let definition = entry.definition.trim();
-        let remedy = if WITH_PASSWORDS.contains(&entry.kind.as_str()) {
-            format!(
-                "-- The statement can contain a password, so it is not repeated here: create this {} again.",
-                entry.kind
-            )
-        } else {
-            format!("{begin}{definition}")
+        let set = |how: &str| match setting.as_str() {
+            "" => String::new(),
+            setting => format!("{how} {setting}"),
         };
+        let definition = entry.definition.trim();
+        let may_have_password = WITH_PASSWORDS.contains(&entry.kind.as_str());
+        let remedy = |statements: &str| {
+            if may_have_password {
+                let kind = &entry.kind;
+                return format!(
+                    "-- The statement can contain a password, so it is not repeated here: create this {kind} again."
+                );
+            }
+            format!("{}{statements}", set("SET"))
+        };
+        let alone = milder(&entry.kind, definition);
+        let milder = alone.into_iter().map(|way| Milder {
+            statements: format!("{}{}", set("SET LOCAL"), way.statements),
+            remedy_if_refused: remedy(&way.remedy_if_refused),
+            ..way
+        });
         Self {
             kind: entry.kind.clone(),
             object: entry.name(),
-            statements: format!("{begin}{definition}"),
-            milder: milder(&entry.kind, definition, &begin),
+            statements: format!("{}{definition}", set("SET LOCAL")),
+            milder: milder.collect(),
             is_data: DATA.contains(&entry.kind.as_str()),
-            creates: !matches!(entry.kind.as_str(), "ACL" | "DEFAULT ACL" | "COMMENT"),
-            remedy,
+            has_owner: false,
+            remedy: remedy(definition),
         }
     }
 }
 
 /// Returns the milder ways for the statements of an entry: a constraint that new rows must satisfy, or each statement
 /// alone.
-fn milder(kind: &str, definition: &str, begin: &str) -> Vec<Milder> {
+fn milder(kind: &str, definition: &str) -> Vec<Milder> {
     let Ok(statements) = statements(definition) else {
         return Vec::new();
     };
@@ -116,15 +122,17 @@ fn milder(kind: &str, definition: &str, begin: &str) -> Vec<Milder> {
             return vec![Milder {
                 statements: format!("{text} NOT VALID;"),
                 remedy: validation(text),
+                remedy_if_refused: definition.to_owned(),
             }];
         }
         return Vec::new();
     }
     let alone = statements.iter().map(|statement| {
-        let text = statement.text;
+        let text = format!("{};", statement.text);
         Milder {
-            statements: format!("{begin}{text};"),
+            statements: text.clone(),
             remedy: None,
+            remedy_if_refused: text,
         }
     });
     alone.collect()
@@ -212,6 +220,7 @@ mod tests {
         let milder = Milder {
             statements: "ALTER TABLE ONLY public.\"a b\"\n    ADD CONSTRAINT \"k\"\"; e y\" FOREIGN KEY (x) REFERENCES public.t(id) DEFERRABLE NOT VALID;".to_owned(),
             remedy: Some("ALTER TABLE ONLY public.\"a b\" VALIDATE CONSTRAINT \"k\"\"; e y\";".to_owned()),
+            remedy_if_refused: definition.trim().to_owned(),
         };
         assert_eq!(repair.milder, [milder]);
     }

@@ -175,9 +175,10 @@ fn property(statement: &Statement<'_>, text: String) -> Attempt {
         [_, _, role, _, name, ..] if statement.begins_with(&["ALTER", "ROLE"]) => {
             ("ROLE SETTING".to_owned(), format!("{name} of {role}"))
         }
-        // Such as GRANT role TO member, and COMMENT ON ROLE role IS …
-        [verb, object @ ..] => (verb.to_ascii_uppercase(), object.join(" ")),
-        [] => (String::new(), String::new()),
+        // GRANT role TO member …
+        ["grant", object @ ..] => ("ROLE MEMBERSHIP".to_owned(), object.join(" ")),
+        // Such as COMMENT ON ROLE role IS …
+        _ => ("ROLE PROPERTY".to_owned(), words.join(" ")),
     };
     Attempt {
         kind,

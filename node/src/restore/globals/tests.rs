@@ -205,7 +205,7 @@ async fn a_refused_property_of_a_role_is_an_exception() {
         [
             "ROLE SETTING operator_precedence_warning of legacy: ERROR: unrecognized configuration parameter \
              \"operator_precedence_warning\" (SQLSTATE 42704)",
-            "GRANT gone to legacy: ERROR: role \"gone\" does not exist (SQLSTATE 42704)",
+            "ROLE MEMBERSHIP gone to legacy: ERROR: role \"gone\" does not exist (SQLSTATE 42704)",
             "ROLE SETTING sql_inheritance of all roles: ERROR: unrecognized configuration parameter \
              \"sql_inheritance\" (SQLSTATE 42704)",
         ]
