@@ -151,13 +151,15 @@ impl<'c> BackupRun<'c> {
         databases: &mut Databases,
     ) -> Result<(Vec<DatabaseRecord>, Vec<DatabaseContents>)> {
         let context = self.context;
+        let is_any = context.settings.postgres.databases.is_none();
         let (mut records, mut contents) = (Vec::new(), Vec::new());
         for properties in std::mem::take(&mut databases.wanted) {
             let key = self.key(&layout::dump(records.len()));
             let dumping = dump::database(context, &key, &properties);
             let stage = format!("dump {}", properties.name);
             let dump = match self.timed(&stage, dumping).await {
-                Err(_) if is_gone(&context.postgres, properties.oid).await => {
+                // A configured database must be in every backup.
+                Err(_) if is_any && is_gone(&context.postgres, &properties.name).await => {
                     databases.skip(&properties.name, DROPPED);
                     continue;
                 }

@@ -27,6 +27,20 @@ EXCEPTION WHEN OTHERS THEN
 END $try$;
 ";
 
+/// Switches off the event triggers that fire in spite of the session's options, and remembers them. They would record or
+/// refuse what is tried.
+const WITHOUT_EVENT_TRIGGERS: &str = "
+SELECT coalesce(string_agg(oid::text, ',') FILTER (WHERE evtenabled = 'A'), '0') AS rekindle_always,
+  coalesce(string_agg(oid::text, ',') FILTER (WHERE evtenabled = 'R'), '0') AS rekindle_replica
+FROM pg_catalog.pg_event_trigger \\gset
+UPDATE pg_catalog.pg_event_trigger SET evtenabled = 'D' WHERE evtenabled IN ('A', 'R');
+";
+/// Switches these event triggers on again.
+const WITH_EVENT_TRIGGERS: &str = "
+UPDATE pg_catalog.pg_event_trigger SET evtenabled = 'A' WHERE oid IN (:rekindle_always);
+UPDATE pg_catalog.pg_event_trigger SET evtenabled = 'R' WHERE oid IN (:rekindle_replica);
+";
+
 /// The settings that `pg_restore` makes in its session, as far as the agent's options do not contain them.
 const LIKE_PG_RESTORE: &str = "SET check_function_bodies = false;
 SET xmloption = content;
@@ -36,7 +50,16 @@ SET client_min_messages = warning;
 /// The beginnings of the SQLSTATEs of which the server or its node is the cause, and not the statement: conflicts with
 /// other sessions, missing memory or disk, a busy lock, an operator, and errors of the operating system. A missing file
 /// (58P01) is not among them: a node that lacks a library lacks it later, too.
-const OF_THE_NODE: [&str; 6] = ["40", "53", "55P03", "57", "58000", "58030"];
+const OF_THE_NODE: [&str; 8] = [
+    "40", "53", "55P03", "57", "58000", "58030", "XX001", "XX002",
+];
+/// The beginnings of messages with other SQLSTATEs of which the node is the cause.
+const MESSAGES_OF_THE_NODE: [&str; 4] = [
+    "could not extend file",
+    "could not write",
+    "could not read",
+    "could not fsync",
+];
 /// The SQLSTATEs of objects that exist already.
 const DUPLICATES: [&str; 6] = ["42701", "42710", "42712", "42723", "42P06", "42P07"];
 
@@ -52,9 +75,10 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Returns whether the server or its node is the cause, so that the same statement may succeed later.
     fn is_of_the_node(&self) -> bool {
-        OF_THE_NODE
-            .iter()
-            .any(|class| self.state.starts_with(class))
+        let mut classes = OF_THE_NODE.iter();
+        let mut messages = MESSAGES_OF_THE_NODE.iter();
+        classes.any(|class| self.state.starts_with(class))
+            || messages.any(|text| self.message.starts_with(text))
     }
 
     /// Returns the exception, or fails if the server or its node is the cause.
@@ -101,7 +125,8 @@ pub(crate) async fn try_each(
         .iter()
         .map(|statement| attempt(statement))
         .collect();
-    let script = format!("{BEGIN}{LIKE_PG_RESTORE}{attempts}");
+    let script =
+        format!("{WITHOUT_EVENT_TRIGGERS}{BEGIN}{LIKE_PG_RESTORE}{attempts}{WITH_EVENT_TRIGGERS}");
     let code = ExitCode::Restore;
     let output = match options {
         Some(options) => {
@@ -229,6 +254,30 @@ mod tests {
         let tables =
             "SELECT string_agg(relname, ' ') FROM pg_class WHERE relname IN ('kept', 'undone')";
         assert_eq!(cluster.sql("postgres", tables).await, "kept");
+    }
+
+    #[tokio::test]
+    async fn no_event_trigger_sees_what_is_tried() {
+        let cluster = Cluster::start();
+        let script = "CREATE TABLE log (tag text); CREATE FUNCTION write() RETURNS event_trigger LANGUAGE plpgsql
+              AS 'BEGIN INSERT INTO public.log VALUES (tg_tag); END';
+            CREATE EVENT TRIGGER usual ON ddl_command_end EXECUTE FUNCTION write();
+            CREATE EVENT TRIGGER always ON ddl_command_end EXECUTE FUNCTION write();
+            CREATE EVENT TRIGGER replica ON ddl_command_end EXECUTE FUNCTION write();
+            ALTER EVENT TRIGGER always ENABLE ALWAYS; ALTER EVENT TRIGGER replica ENABLE REPLICA; TRUNCATE log;";
+        cluster.sql("postgres", script).await;
+        let states = "SELECT string_agg(evtname || evtenabled::text, ' ' ORDER BY evtname) FROM pg_event_trigger";
+        let before = cluster.sql("postgres", states).await;
+        let postgres = cluster.postgres();
+        let options = crate::postgres::session::restore_options(150_000, 1);
+        let statements = vec!["CREATE TABLE public.t (n int)".to_owned()];
+        let tried = try_each(&postgres, "postgres", Some(&options), statements).await;
+        assert_eq!(tried.unwrap(), [None]);
+        assert_eq!(
+            cluster.sql("postgres", "SELECT count(*) FROM log").await,
+            "0"
+        );
+        assert_eq!(cluster.sql("postgres", states).await, before);
     }
 
     #[test]

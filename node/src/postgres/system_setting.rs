@@ -28,31 +28,39 @@ const LIST: &str = "
 SELECT coalesce(json_agg(json_build_object('setting', json_build_object('role', NULL, 'assignment', name || '=' || value),
   'in_force', in_force) ORDER BY name), '[]')
 FROM (SELECT DISTINCT ON (f.name) f.name, coalesce(f.setting, '') AS value, s.setting AS in_force
-  FROM pg_file_settings f LEFT JOIN pg_settings s ON s.name = f.name
-  WHERE f.sourcefile ~ '[/\\\\]postgresql[.]auto[.]conf$' ORDER BY f.name, f.seqno DESC) settings";
+  FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
+  WHERE f.name IS NOT NULL AND f.sourcefile ~ '[/\\\\]postgresql[.]auto[.]conf$' ORDER BY f.name, f.seqno DESC) settings";
 
-/// Settings that belong to the node: its paths, addresses, commands and its place in a replication. A restore leaves
+/// Settings that belong to the node: its paths, addresses, libraries, commands and its place in a replication. A restore leaves
 /// them as they are.
-const OF_THE_NODE: [&str; 16] = [
+const OF_THE_NODE: [&str; 21] = [
     "archive_cleanup_command",
     "archive_command",
+    "archive_library",
     "config_file",
     "data_directory",
     "dynamic_library_path",
+    "extension_control_path",
     "external_pid_file",
     "hba_file",
     "ident_file",
     "listen_addresses",
+    "local_preload_libraries",
     "log_directory",
+    "oauth_validator_libraries",
     "port",
     "primary_conninfo",
     "primary_slot_name",
     "restore_command",
+    "session_preload_libraries",
     "stats_temp_directory",
     "synchronous_standby_names",
 ];
 /// The beginnings of the names of further ones.
 const GROUPS_OF_THE_NODE: [&str; 4] = ["krb_", "recovery_", "ssl", "unix_socket_"];
+
+/// A part of the message of a server that refuses a setting. Any other message is about the server or its node.
+const ABOUT_PARAMETER: &str = "parameter \"";
 
 /// What the new server knows about a setting.
 #[derive(Debug, Deserialize)]
@@ -121,8 +129,12 @@ pub(crate) async fn restore(
     {
         for (one, statement) in applied {
             let setting = postgres.script(ADMIN_DATABASE, &statement, ExitCode::Restore);
-            if let Err(failure) = setting.await {
-                exceptions.push(exception(one, &failure.chain(), statement));
+            match setting.await {
+                Ok(_) => {}
+                Err(failure) if failure.chain().contains(ABOUT_PARAMETER) => {
+                    exceptions.push(exception(one, &failure.chain(), statement));
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }
@@ -147,7 +159,7 @@ async fn known(postgres: &Postgres, settings: &[&SystemSetting]) -> Result<HashM
     let query = format!(
         "SELECT coalesce(json_object_agg(n.name, json_build_object('context', coalesce(s.context, 'user'),
            'in_force', s.setting)), '{{}}')
-         FROM unnest(ARRAY[{}]) AS n(name) LEFT JOIN pg_settings s ON s.name = n.name
+         FROM unnest(ARRAY[{}]) AS n(name) LEFT JOIN pg_settings s ON lower(s.name) = lower(n.name)
          WHERE s.name IS NOT NULL OR n.name LIKE '%.%'",
         names.join(", ")
     );
@@ -177,6 +189,8 @@ mod tests {
         for setting in [
             "log_min_duration_statement = '250ms'",
             "search_path = 'a b', public",
+            "timezone = 'Pacific/Auckland'",
+            "session_preload_libraries = 'auto_explain'",
             "max_locks_per_transaction = 96",
             "max_connections = 100",
             "log_directory = '/elsewhere'",
@@ -227,7 +241,8 @@ mod tests {
             [
                 "log_line_prefix=it's %m ",
                 "log_min_duration_statement=250ms",
-                "search_path=\"a b\", public"
+                "search_path=\"a b\", public",
+                "timezone=Pacific/Auckland"
             ]
         );
     }

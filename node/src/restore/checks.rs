@@ -30,20 +30,24 @@ struct Check {
 #[derive(Debug)]
 pub(super) struct DroppedChecks(Vec<Check>);
 
-/// The checks that apply to rows of these tables: their own, those of their parents, and those of the domains that are
-/// types of their columns. Domains within arrays and composite types are not among them. A child's inherited check is dropped and added with the parent's.
+/// The checks that apply to rows of these tables: their own, those of their parents, and those of the domains of their
+/// columns. Domains within arrays and composite types are not among them. A child's inherited check is dropped and added
+/// with the parent's.
 const CHECKS: &str = "
 WITH RECURSIVE tables AS (
   SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE (n.nspname, c.relname) IN (VALUES {tables})
   UNION SELECT i.inhparent FROM tables JOIN pg_inherits i ON i.inhrelid = tables.oid),
+domains AS (
+  SELECT atttypid AS oid FROM pg_attribute
+  WHERE attrelid IN (SELECT oid FROM tables) AND attnum > 0 AND NOT attisdropped
+  UNION SELECT t.typbasetype FROM domains JOIN pg_type t ON t.oid = domains.oid WHERE t.typtype = 'd'),
 checks AS (
   SELECT oid, conname, 'TABLE ' || conrelid::regclass AS owner, conrelid::regclass::text AS place
   FROM pg_constraint WHERE contype = 'c' AND coninhcount = 0 AND conrelid IN (SELECT oid FROM tables)
   UNION ALL
   SELECT oid, conname, 'DOMAIN ' || contypid::regtype, 'DOMAIN ' || contypid::regtype
-  FROM pg_constraint WHERE contype = 'c' AND contypid IN (
-    SELECT atttypid FROM pg_attribute WHERE attrelid IN (SELECT oid FROM tables) AND attnum > 0 AND NOT attisdropped))
+  FROM pg_constraint WHERE contype = 'c' AND contypid IN (SELECT oid FROM domains))
 SELECT coalesce(json_agg(json_build_object(
   'object', format('%s %s', owner, conname),
   'drop', format('ALTER %s DROP CONSTRAINT %I;', owner, conname),
@@ -64,11 +68,18 @@ impl DroppedChecks {
             .map(|(schema, name)| format!("({}::name, {}::name)", literal(schema), literal(name)));
         let query = CHECKS.replace("{tables}", &names.collect::<Vec<_>>().join(", "));
         let code = ExitCode::Restore;
-        let checks: Vec<Check> = postgres.query(database, &query, code).await?;
-        let statements: Vec<&str> = checks.iter().map(|check| check.drop.as_str()).collect();
-        let script = statements.join("\n");
-        postgres.script(database, &script, code).await?;
-        Ok(Self(checks))
+        let mut dropped = Vec::new();
+        loop {
+            let checks: Vec<Check> = postgres.query(database, &query, code).await?;
+            if checks.is_empty() {
+                return Ok(Self(dropped));
+            }
+            let statements: Vec<&str> = checks.iter().map(|check| check.drop.as_str()).collect();
+            let script = statements.join("\n");
+            postgres.script(database, &script, code).await?;
+            // A child can have its parent's check as its own, too. It is added first, and the parent's finds it.
+            dropped.splice(0..0, checks);
+        }
     }
 
     /// Adds the checks again, with `NOT VALID` if the rows still violate them. `options` are those of the sessions of a

@@ -1,6 +1,5 @@
 //! Restores one database under a temporary name, and compares it with its recorded contents.
 
-use shared::exit_code::ExitCode;
 use shared::layout;
 use shared::manifest::Index;
 use shared::report::exceptions::Exception;
@@ -8,8 +7,7 @@ use shared::report::exceptions::Exception;
 use crate::agent::failure::Result;
 use crate::context::Context;
 use crate::objects::contents::DatabaseContents;
-use crate::postgres::ADMIN_DATABASE;
-use crate::postgres::quote::identifier;
+use crate::postgres::own_databases::drop_databases;
 use crate::restore::load::{self, RefusedEntries, Source};
 use crate::restore::{exceptions, fetch, verify};
 
@@ -95,11 +93,7 @@ impl Restore<'_> {
             "the server refuses rows of the backup; restoring the database again, and adding the checks of these tables \
              when all rows are there"
         );
-        let drop = format!("DROP DATABASE {};\n", identifier(self.temporary));
-        let postgres = &self.context.postgres;
-        postgres
-            .script(ADMIN_DATABASE, &drop, ExitCode::Restore)
-            .await?;
+        drop_databases(&self.context.postgres, &[self.temporary.to_owned()]).await?;
         self.create().await?;
         load::without_checks(source, &tables, own_name).await
     }

@@ -211,13 +211,13 @@ impl<'c> Load<'c> {
                 self.rows(parts, &self.options).await?;
                 return Ok(Some(head));
             };
-            let (postgres, options) = (&context.postgres, &self.options);
+            let postgres = &context.postgres;
             let dropped = DroppedChecks::drop(postgres, database, checks.tables).await?;
             let version = self.source.server_version;
             let with_search_path = restore_options_with_search_path(version, self.sessions);
             self.rows(parts, &with_search_path).await?;
             let own_name = checks.own_name;
-            let added = dropped.add_again(postgres, database, options, own_name);
+            let added = dropped.add_again(postgres, database, &with_search_path, own_name);
             checks.exceptions.extend(added.await?);
             Ok(Some(head))
         };

@@ -90,6 +90,34 @@ CREATE MATERIALIZED VIEW later AS SELECT max(n) FROM n;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_planned_replacement_of_an_audited_database_loses_nothing() {
+    let mut scenario = Scenario::start(|_| {}).await;
+    let script = r"
+CREATE DATABASE audited;
+\connect audited
+CREATE TABLE public.ddl_log (id bigserial PRIMARY KEY, tag text);
+CREATE FUNCTION public.log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.ddl_log (tag) VALUES (tg_tag); END $$;
+CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION public.log_ddl();
+CREATE TABLE n AS SELECT generate_series(1, 10) n;
+CREATE MATERIALIZED VIEW total AS SELECT sum(n) FROM n;
+";
+    scenario.run(script).await;
+    let before = everything(&scenario, "audited").await;
+    let protected = &scenario.protected;
+    protected
+        .standin
+        .terminate(scenario.node.id())
+        .await
+        .unwrap();
+    let replacement = protected.wait_until_in_service(APPLICATION, Some(&scenario.node));
+    scenario.node = replacement.await.unwrap();
+    assert_same(&before, &everything(&scenario, "audited").await);
+    let errors = scenario.protected.errors(APPLICATION);
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_needs_no_foreign_server_and_no_statistics() {
     let script = r"
 CREATE DATABASE metrics;
@@ -256,4 +284,32 @@ async fn settings_by_alter_system_are_restored() {
     let query = "SELECT current_setting('log_min_duration_statement')";
     let in_force: String = client.query_one(query, &[]).await.unwrap().get(0);
     assert_eq!(in_force, "250ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_transactions_and_slots_stay_behind_and_publications_do_not() {
+    let mut scenario = Scenario::start(|node| {
+        let cluster = node.cluster().unwrap();
+        cluster.set("max_prepared_transactions", "10").unwrap();
+        cluster.set("wal_level", "logical").unwrap();
+    })
+    .await;
+    let script = r"
+CREATE DATABASE orders;
+\connect orders
+CREATE TABLE o (id int PRIMARY KEY, s text); INSERT INTO o VALUES (1, 'paid');
+CREATE PUBLICATION changes FOR ALL TABLES;
+SELECT pg_create_logical_replication_slot('consumer', 'pgoutput');
+BEGIN; INSERT INTO o VALUES (2, 'in doubt'); PREPARE TRANSACTION 'xa-17';
+";
+    scenario.run(script).await;
+    scenario.back_up().await;
+    scenario.replace_node().await;
+    let cluster = scenario.node.cluster().unwrap();
+    let client = cluster.connect("orders").await.unwrap();
+    let query =
+        "SELECT (SELECT string_agg(s, ' ') FROM o) || ' ' || (SELECT count(*) FROM pg_publication)
+        || (SELECT count(*) FROM pg_prepared_xacts) || (SELECT count(*) FROM pg_replication_slots)";
+    let found: String = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(found, "paid 100");
 }

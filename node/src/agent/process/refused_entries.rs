@@ -18,7 +18,20 @@ pub(super) struct RefusedEntries {
     pub(super) entries: BTreeSet<i64>,
     /// Whether `pg_restore` went on to the end of the archive.
     pub(super) complete: bool,
+    /// Whether the server ended a session. It may have lost what was committed shortly before.
+    pub(super) lost_session: bool,
 }
+
+/// Parts of the messages about a session that the server ended.
+const LOST_SESSION: [&str; 5] = [
+    "server closed the connection",
+    "no connection to the server",
+    "connection to server was lost",
+    "could not receive data from server",
+    "terminating connection",
+];
+/// How many bytes of a part of a line are read again with the next part: more than the longest text that is searched.
+pub(super) const OVERLAP: usize = 64;
 
 impl RefusedEntries {
     /// Reads one line.
@@ -30,6 +43,10 @@ impl RefusedEntries {
                 self.entries.insert(number);
             }
         }
+        let is_message = ["pg_restore: ", "WARNING: ", "FATAL: ", "PANIC: "]
+            .iter()
+            .any(|begin| line.starts_with(begin));
+        self.lost_session |= is_message && LOST_SESSION.iter().any(|text| line.contains(text));
         // Before version 12, the message has no name of a program.
         let message = line.rsplit("pg_restore: ").next().unwrap_or(line);
         let message = message.to_ascii_lowercase();
@@ -59,6 +76,25 @@ mod tests {
         }
         assert_eq!(refused.entries, BTreeSet::from([7, 8, 12, 3401]));
         assert!(!refused.complete);
+    }
+
+    #[test]
+    fn a_session_that_the_server_ended_is_found_and_a_statement_about_one_is_not() {
+        for (line, lost) in [
+            (
+                "pg_restore: error: could not execute query: server closed the connection unexpectedly",
+                true,
+            ),
+            (
+                "WARNING:  terminating connection because of crash of another server process",
+                true,
+            ),
+            ("  RAISE 'no connection to the server';", false),
+        ] {
+            let mut refused = RefusedEntries::default();
+            refused.read(line);
+            assert_eq!(refused.lost_session, lost, "{line}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::kept_lines::KeptLines;
 use super::postgres_output::{Kind, Line, Reader};
+use super::refused_entries::OVERLAP;
 use super::{Program, Refused, Stop, refusals, secrets};
 use crate::agent::failure::{Failure, OrFail as _, Result};
 use crate::agent::watchdog::Progress;
@@ -193,7 +194,7 @@ impl Running {
         self.read_all_lines().await;
         let refused = self.lines.refused();
         let failure = self.failure("failed", status).await;
-        if !refused.complete {
+        if !refused.complete || refused.lost_session {
             return Err(failure);
         }
         let entries = refused.entries;
@@ -247,6 +248,8 @@ impl Relay {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
         let mut continued = false;
+        // The end of the previous part of a long line.
+        let mut before = String::new();
         loop {
             line.clear();
             let read = (&mut stream)
@@ -259,7 +262,12 @@ impl Relay {
             }
             let text = String::from_utf8_lossy(&line);
             if self.postgres.is_some() {
-                self.lines.read_refused(&text);
+                self.lines.read_refused(&format!("{before}{text}"));
+                let kept = text.char_indices().rev().nth(OVERLAP - 1);
+                text[kept.map_or(0, |(at, _)| at)..].clone_into(&mut before);
+                if line.ends_with(b"\n") {
+                    before.clear();
+                }
             }
             if let Some(line) = self.shown(text.trim_end(), continued) {
                 self.log(&line);

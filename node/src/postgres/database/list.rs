@@ -13,6 +13,7 @@ use crate::postgres::database::properties::{
     DatabaseProperties, Extension, Grant, LocaleProvider, SecurityLabel,
 };
 use crate::postgres::own_databases::{OLD_PREFIX, RESTORE_PREFIX};
+use crate::postgres::quote::literal;
 use crate::postgres::setting::Setting;
 use crate::settings::PostgresSettings;
 
@@ -134,7 +135,7 @@ pub(crate) async fn list(postgres: &Postgres, settings: &PostgresSettings) -> Re
         }
         let inside = postgres.query::<Inside>(name, INSIDE, code).await;
         let inside = match inside {
-            Err(_) if is_gone(postgres, one.oid).await => {
+            Err(_) if configured.is_none() && is_gone(postgres, name).await => {
                 databases.skip(name, DROPPED);
                 continue;
             }
@@ -148,10 +149,11 @@ pub(crate) async fn list(postgres: &Postgres, settings: &PostgresSettings) -> Re
     Ok(databases)
 }
 
-/// Returns whether a database was dropped, and `false` if the query fails.
-pub(crate) async fn is_gone(postgres: &Postgres, oid: u32) -> bool {
+/// Returns whether no database has this name any more, and `false` if the query fails.
+pub(crate) async fn is_gone(postgres: &Postgres, name: &str) -> bool {
+    let name = literal(name);
     let query =
-        format!("SELECT to_json(NOT EXISTS (SELECT FROM pg_database WHERE oid::text = '{oid}'))");
+        format!("SELECT to_json(NOT EXISTS (SELECT FROM pg_database WHERE datname = {name}))");
     let gone = postgres.query(ADMIN_DATABASE, &query, ExitCode::Dump);
     gone.await.unwrap_or(false)
 }
@@ -292,13 +294,8 @@ mod tests {
         let with_template = ["app", "postgres", "template1"];
         assert_eq!(names(&cluster).await.unwrap(), with_template);
 
-        let app = cluster.sql(
-            "postgres",
-            "SELECT oid FROM pg_database WHERE datname = 'app'",
-        );
-        let app: u32 = app.await.parse().unwrap();
-        assert!(!is_gone(&cluster.postgres(), app).await);
-        assert!(is_gone(&cluster.postgres(), 4_000_000_000).await);
+        assert!(!is_gone(&cluster.postgres(), "app").await);
+        assert!(is_gone(&cluster.postgres(), "it's gone").await);
 
         cluster.settings.databases = Some(vec!["app".to_owned()]);
         assert_eq!(names(&cluster).await.unwrap(), ["app"]);

@@ -51,20 +51,7 @@ pub(super) async fn repair(
     database: Database<'_>,
     refused: &RefusedEntries,
 ) -> Result<Vec<Exception>> {
-    let is_large_object = |kind: &str| LARGE_OBJECTS.contains(&kind);
-    if refused
-        .entries
-        .iter()
-        .any(|entry| is_large_object(&entry.kind))
-    {
-        let message = format!(
-            "cannot restore the large objects of the database {:?}: {}; repair them in the source, or free what the \
-             server lacks",
-            database.own,
-            refused.failure.chain()
-        );
-        return Err(Failure::new(ExitCode::Restore, message));
-    }
+    check_large_objects(database, refused)?;
     let keeps_tablespaces = context.settings.postgres.tablespaces == Tablespaces::Fail;
     let entries = refused.entries.iter();
     let repairs: Vec<Repair> = entries
@@ -72,50 +59,105 @@ pub(super) async fn repair(
         .collect();
     let statements = repairs.iter().map(|repair| repair.statements.as_str());
     let refusals = try_again(context, database, statements).await?;
+    let Sorted {
+        mut exceptions,
+        again,
+        milder,
+    } = sorted(database, &repairs, &refusals)?;
 
-    let mut exceptions = Vec::new();
-    let mut milder: Vec<(&Repair, Refusal, &Milder)> = Vec::new();
-    for (repair, refusal) in repairs.iter().zip(refusals) {
-        let Some(refusal) = refusal else { continue };
-        let exception = exception(database, repair, &refusal, &repair.remedy)?;
-        let exists = refusal.is_duplicate() && (repair.has_owner || repair.is_data);
-        if exists {
-            continue;
-        }
-        if repair.is_data {
-            let message = format!(
-                "the server refuses data of the backup: {}; repair the source, or free what the server lacks",
-                exception.text()
-            );
-            return Err(Failure::new(ExitCode::Restore, message));
-        }
-        if repair.milder.is_empty() || refusal.is_duplicate() {
-            exceptions.push(exception);
-        } else {
-            let ways = repair.milder.iter();
-            milder.extend(ways.map(|way| (repair, refusal.clone(), way)));
-        }
-    }
-
-    let statements = milder.iter().map(|(_, _, way)| way.statements.as_str());
+    let statements = milder.iter().map(|(.., way)| way.statements.as_str());
     let refusals = try_again(context, database, statements).await?;
-    for ((repair, first, way), second) in milder.into_iter().zip(refusals) {
-        let each_alone = repair.milder.len() > 1;
+    for ((at, repair, first, way), second) in milder.into_iter().zip(refusals) {
         let exception = match (second, &way.remedy) {
             (None, None) => continue,
-            (None, Some(remedy)) => exception(database, repair, &first, remedy)?,
+            (None, Some(remedy)) => exception(database, repair, first, remedy)?,
             (Some(second), _) => {
                 let refused = exception(database, repair, &second, &way.remedy_if_refused)?;
-                if each_alone {
-                    refused
-                } else {
-                    exception(database, repair, &first, &way.remedy_if_refused)?
+                let is_one_of_several = repair.milder.len() > 1;
+                Exception {
+                    error: if is_one_of_several {
+                        refused.error
+                    } else {
+                        first.text()
+                    },
+                    ..refused
                 }
             }
         };
-        exceptions.push(exception);
+        exceptions.push((at, exception));
     }
-    Ok(exceptions)
+
+    // The milder ways may have created what these need, such as the constraint of a comment.
+    let statements = again.iter().map(|(_, repair)| repair.statements.as_str());
+    let refusals = try_again(context, database, statements).await?;
+    for ((at, repair), refusal) in again.into_iter().zip(refusals) {
+        if let Some(refusal) = refusal {
+            let exception = exception(database, repair, &refusal, &repair.remedy)?;
+            exceptions.push((at, exception));
+        }
+    }
+    exceptions.sort_by_key(|(at, _)| *at);
+    Ok(exceptions.into_iter().map(|(_, one)| one).collect())
+}
+
+/// Repairs that the server refused. Each has the position of its entry, so that an operator can run the remedies in this
+/// order.
+#[derive(Default)]
+struct Sorted<'r> {
+    /// Nothing else can be tried.
+    exceptions: Vec<(usize, Exception)>,
+    /// They are tried once more when everything else was tried.
+    again: Vec<(usize, &'r Repair)>,
+    /// They have milder ways.
+    milder: Vec<(usize, &'r Repair, &'r Refusal, &'r Milder)>,
+}
+
+/// Sorts the repairs by what to do about their refusals.
+fn sorted<'r>(
+    database: Database<'_>,
+    repairs: &'r [Repair],
+    refusals: &'r [Option<Refusal>],
+) -> Result<Sorted<'r>> {
+    let mut sorted = Sorted::default();
+    for (at, (repair, refusal)) in repairs.iter().zip(refusals).enumerate() {
+        let Some(refusal) = refusal else { continue };
+        let exception = exception(database, repair, refusal, &repair.remedy)?;
+        // The next repair is that of the owner. If it is refused, too, nothing but the owner was refused before.
+        let only_owner = repair.has_owner && refusals.get(at + 1).is_some_and(Option::is_some);
+        match (refusal.is_duplicate(), repair.is_data) {
+            (true, _) if only_owner => {}
+            (true, _) => sorted.exceptions.push((at, exception)),
+            (false, true) => {
+                let message = format!(
+                    "the server refuses data of the backup: {}; repair the source, or install what the server lacks",
+                    exception.text()
+                );
+                return Err(Failure::new(ExitCode::Restore, message));
+            }
+            (false, false) if repair.milder.is_empty() => sorted.again.push((at, repair)),
+            (false, false) => {
+                let ways = repair.milder.iter();
+                sorted
+                    .milder
+                    .extend(ways.map(|way| (at, repair, refusal, way)));
+            }
+        }
+    }
+    Ok(sorted)
+}
+
+/// Fails if the server refused large objects.
+fn check_large_objects(database: Database<'_>, refused: &RefusedEntries) -> Result<()> {
+    let mut kinds = refused.entries.iter().map(|entry| entry.kind.as_str());
+    if !kinds.any(|kind| LARGE_OBJECTS.contains(&kind)) {
+        return Ok(());
+    }
+    let message = format!(
+        "cannot restore the large objects of the database {:?}: {}; repair the source, or give the server what it lacks",
+        database.own,
+        refused.failure.chain()
+    );
+    Err(Failure::new(ExitCode::Restore, message))
 }
 
 /// Tries the statements in one session with the options of a restore. Returns a refusal, or `None`, for each of them.

@@ -127,15 +127,27 @@ fn milder(kind: &str, definition: &str) -> Vec<Milder> {
         }
         return Vec::new();
     }
-    let alone = statements.iter().map(|statement| {
+    let mut alone: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for statement in &statements {
         let text = format!("{};", statement.text);
-        Milder {
-            statements: text.clone(),
-            remedy: None,
-            remedy_if_refused: text,
+        // Grants by another grantor stay between the statements that change the session's role.
+        match alone.last_mut() {
+            Some(group) if is_open => {
+                group.push('\n');
+                group.push_str(&text);
+            }
+            _ => alone.push(text),
         }
+        is_open |= statement.begins_with(&["SET", "SESSION", "AUTHORIZATION"]);
+        is_open &= !statement.begins_with(&["RESET", "SESSION", "AUTHORIZATION"]);
+    }
+    let ways = alone.into_iter().map(|text| Milder {
+        statements: text.clone(),
+        remedy: None,
+        remedy_if_refused: text,
     });
-    alone.collect()
+    ways.collect()
 }
 
 /// Returns the statement that validates a constraint, for `ALTER TABLE … ADD CONSTRAINT name …`.
@@ -250,7 +262,9 @@ mod tests {
 
     #[test]
     fn each_grant_can_succeed_alone() {
-        let definition = "REVOKE ALL ON FUNCTION public.f() FROM \"16390\";\nGRANT ALL ON FUNCTION public.f() TO reader;\n";
+        let definition = "REVOKE ALL ON FUNCTION public.f() FROM \"16390\";\n\
+            SET SESSION AUTHORIZATION clerk;\nGRANT ALL ON FUNCTION public.f() TO other;\n\
+            RESET SESSION AUTHORIZATION;\nGRANT ALL ON FUNCTION public.f() TO reader;\n";
         let repairs = Repair::all_of(&entry("ACL", definition, ""), false);
         assert_eq!(repairs.len(), 1);
         let milder: Vec<&str> = repairs[0]
@@ -262,6 +276,8 @@ mod tests {
             milder,
             [
                 "REVOKE ALL ON FUNCTION public.f() FROM \"16390\";",
+                "SET SESSION AUTHORIZATION clerk;\nGRANT ALL ON FUNCTION public.f() TO other;\n\
+                 RESET SESSION AUTHORIZATION;",
                 "GRANT ALL ON FUNCTION public.f() TO reader;"
             ]
         );
