@@ -36,7 +36,7 @@ test: build venv ## Run every test: the shipped binaries on real Postgres, and t
 	[ -z "$$failed" ]
 
 .PHONY: fuzz
-fuzz: ## Run coverage-guided fuzzing of everything that is parsed (ARGS=seconds per target; default 60)
+fuzz: build ## Run coverage-guided fuzzing of everything that is parsed, and restore random databases (ARGS=seconds per target; default 60)
 	@command -v c++ >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends build-essential; }
 	tests/fuzz.sh $(ARGS)
 

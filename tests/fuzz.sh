@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs coverage-guided fuzzing of each target of tests/src/fuzz for the given number of seconds (default 60), and prints
-# a table at the end. It needs only the project's own toolchain.
+# a table at the end. Then restores random databases. It needs only the project's own toolchain.
 set -euo pipefail
 
 seconds=${1:-60}
@@ -36,4 +36,11 @@ for corpus in tests/corpus/*/; do
   table+=$(printf '%-14s %12s %11s %16s' "$name" "${runs:-?}" "$new" "$failures")$'\n'
 done
 printf '\n%-14s %12s %11s %16s\n%s' target runs "new inputs" failures "$table"
+
+# Other databases every time. To repeat a run: DATABASES_SEED=… cargo test --workspace --test databases -- generated
+for _ in 1 2 3 4; do
+  export DATABASES_SEED=$RANDOM
+  printf '\nRestoring random databases, DATABASES_SEED=%s\n' "$DATABASES_SEED"
+  cargo test --locked --workspace --test databases -- generated || failed=1
+done
 exit "$failed"

@@ -100,13 +100,18 @@ impl Refusal {
 
     /// Returns the error in one line, without secrets.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("ERROR: {} (SQLSTATE {})", self.message, self.state);
-        for (label, more) in [("DETAIL", &self.detail), ("HINT", &self.hint)] {
-            if !more.is_empty() {
-                text = format!("{text} {label}: {more}");
-            }
-        }
+        let text = format!("ERROR: {} (SQLSTATE {})", self.message, self.state);
         without_secrets(&text.replace('\n', " "))
+    }
+
+    /// Returns the details of the error and the hint in one line, without secrets. They can contain values of rows.
+    pub(crate) fn details(&self) -> String {
+        let parts = [("DETAIL", &self.detail), ("HINT", &self.hint)];
+        let parts = parts.iter().filter(|(_, text)| !text.is_empty());
+        let texts: Vec<String> = parts
+            .map(|(label, text)| format!("{label}: {text}"))
+            .collect();
+        without_secrets(&texts.join(" ").replace('\n', " "))
     }
 }
 
@@ -181,6 +186,7 @@ pub(crate) async fn try_all(
             kind: one.kind.clone(),
             object: one.object.clone(),
             error: refusal.text(),
+            details: refusal.details(),
             remedy: one.remedy.clone(),
         };
         exceptions.push(refusal.exception(exception)?);

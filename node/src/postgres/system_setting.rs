@@ -174,6 +174,7 @@ fn exception(setting: &SystemSetting, error: &str, remedy: String) -> Exception 
         kind: "SYSTEM SETTING".to_owned(),
         object: setting.setting.name().to_owned(),
         error: error.to_owned(),
+        details: String::new(),
         remedy,
     }
 }

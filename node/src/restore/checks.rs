@@ -113,6 +113,7 @@ impl DroppedChecks {
                     kind: "CHECK CONSTRAINT".to_owned(),
                     object: check.object,
                     error: first.text(),
+                    details: first.details(),
                     remedy: match second {
                         None => check.validate,
                         Some(_) => format!("{};", check.add),

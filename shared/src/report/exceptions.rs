@@ -20,6 +20,9 @@ pub struct Exception {
     pub object: String,
     /// The server's error, without secrets.
     pub error: String,
+    /// The details of the error, and the server's hint. They can contain values of rows, so only the object in S3 has them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
     /// The SQL to run once the cause is removed.
     pub remedy: String,
 }
@@ -51,7 +54,7 @@ pub struct ReportedExceptions {
 }
 
 impl Exception {
-    /// Returns the exception in one text, without its remedy.
+    /// Returns the exception in one text, without its details and its remedy.
     pub fn text(&self) -> String {
         let place = match &self.database {
             Some(database) => format!(" in database {database}"),
@@ -107,6 +110,7 @@ mod tests {
                 kind: "INDEX".to_owned(),
                 object: format!("public.i{number}"),
                 error: "ERROR: no (SQLSTATE 42883)".to_owned(),
+                details: "DETAIL: Key (n)=(1)".to_owned(),
                 remedy: "CREATE INDEX".to_owned(),
             })
             .collect();

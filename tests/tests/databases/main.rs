@@ -12,6 +12,7 @@ mod dump;
 mod exceptions;
 mod generated;
 mod rights;
+mod secrets;
 mod surroundings;
 
 use std::os::unix::fs::MetadataExt as _;

@@ -73,14 +73,9 @@ pub(super) async fn repair(
             (None, Some(remedy)) => exception(database, repair, first, remedy)?,
             (Some(second), _) => {
                 let refused = exception(database, repair, &second, &way.remedy_if_refused)?;
-                let is_one_of_several = repair.milder.len() > 1;
-                Exception {
-                    error: if is_one_of_several {
-                        refused.error
-                    } else {
-                        first.text()
-                    },
-                    ..refused
+                match repair.milder.len() {
+                    1 => exception(database, repair, first, &way.remedy_if_refused)?,
+                    _ => refused,
                 }
             }
         };
@@ -183,6 +178,7 @@ fn exception(
         kind: repair.kind.clone(),
         object: repair.object.clone(),
         error: refusal.text(),
+        details: refusal.details(),
         remedy: remedy.to_owned(),
     })
 }
