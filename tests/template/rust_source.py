@@ -123,6 +123,11 @@ def budget():
     return {name: int(value.replace("_", "")) for name, value in re.findall(r"pub const (\w+): u32 = ([0-9_]+);", text)}
 
 
+def kinds():
+    """Returns the words of the functions' own kinds of failure."""
+    return set(re.findall(r'^    (\w+), "', source(ROOT / "shared/src/kind.rs"), re.MULTILINE))
+
+
 def metrics():
     """Returns the metrics that the functions print, with the sets of dimensions of each."""
     text = source(ROOT / "shared/src/function/metrics.rs")

@@ -131,6 +131,12 @@ DEFECTS = {
         monitoring.alarms,
         "MemoryFull: nothing sends CWAgent MemoryUtilization",
     ),
+    "filter for a kind that nothing records": (
+        '($.Kind = "RestoreExceptions")',
+        '($.Kind = "RestoreException")',
+        monitoring.alarms,
+        "RestoreExceptions: nothing sends Rekindle RestoresWithExceptions",
+    ),
     "replacement that overlaps": (
         "{MinHealthyPercentage: 0, MaxHealthyPercentage: 100}",
         "{MinHealthyPercentage: 100, MaxHealthyPercentage: 200}",

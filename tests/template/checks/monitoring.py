@@ -20,8 +20,13 @@ def sent_metrics(template):
     resolved = template.resolved()
     namespace = resolved.of_type("AWS::Lambda::Function")["BackupFunction"]["Environment"]["Variables"]["REKINDLE_METRIC_NAMESPACE"]
     sent = {(namespace, name): dimensions for name, dimensions in rust_source.metrics().items()}
+    kinds = rust_source.kinds()
     for properties in resolved.of_type("AWS::Logs::MetricFilter").values():
-        [field] = re.findall(r"\$\.(\w+) ", properties["FilterPattern"])
+        field, *others = re.findall(r"\$\.(\w+) ", properties["FilterPattern"])
+        # The only other condition is the kind of the failure, which the functions must know.
+        assert set(others) <= {"Kind"}, properties["FilterPattern"]
+        if not set(re.findall(r'\$\.Kind !?= "(\w+)"', properties["FilterPattern"])) <= kinds:
+            continue
         for made in properties["MetricTransformations"]:
             # A filter only works if the functions print the field that it reads.
             if made["MetricValue"] == f"$.{field}" and (namespace, field) in sent:
